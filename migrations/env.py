@@ -1,0 +1,67 @@
+"""Runs the migrations, for `alembic …` and for `pairing-server migrate`.
+
+Imports nothing of the package, so that it goes on working for old revisions. The URL is the one the
+caller put into the configuration, else the settings' PAIRING_DATABASE_URL: environment, credential
+file, or `.env`.
+"""
+
+import asyncio
+import os
+from pathlib import Path
+
+from alembic import context
+from dotenv import dotenv_values
+from sqlalchemy import Connection, pool, text
+from sqlalchemy.engine import make_url
+from sqlalchemy.ext.asyncio import create_async_engine
+
+NAME = "PAIRING_DATABASE_URL"
+
+
+def database_url() -> str:
+    if url := context.config.attributes.get("url"):
+        return str(url)
+    if url := os.environ.get(NAME):
+        return url
+    credential = Path(os.environ.get("CREDENTIALS_DIRECTORY", "")) / "database-url"
+    if "CREDENTIALS_DIRECTORY" in os.environ and credential.is_file():
+        return credential.read_text().strip()
+    if url := dotenv_values(Path.cwd() / ".env").get(NAME):
+        return url
+    raise SystemExit(
+        f"{NAME} is not set, so there is nothing to migrate. Set it to postgresql://…;"
+        " for the embedded database run: pairing-server migrate"
+    )
+
+
+def migrate(connection: Connection) -> None:
+    # A migration that cannot get its lock at once gives up instead of queueing everybody behind it.
+    connection.execute(text("SET lock_timeout = '4s'"))
+    # One migrates, the others wait and then find nothing to do.
+    connection.execute(text("SELECT pg_advisory_lock(7421000)"))
+    connection.commit()
+    context.configure(connection=connection, transaction_per_migration=True)
+    with context.begin_transaction():
+        context.run_migrations()
+    connection.execute(text("SELECT pg_advisory_unlock(7421000)"))
+    connection.commit()
+
+
+async def run() -> None:
+    url = make_url(database_url()).set(drivername="postgresql+asyncpg")
+    engine = create_async_engine(
+        url, poolclass=pool.NullPool, connect_args={"timeout": 10, "command_timeout": 600}
+    )
+    try:
+        async with engine.connect() as connection:
+            await connection.run_sync(migrate)
+    finally:
+        await engine.dispose()
+
+
+if context.is_offline_mode():
+    context.configure(dialect_name="postgresql", literal_binds=True)
+    with context.begin_transaction():
+        context.run_migrations()
+else:
+    asyncio.run(run())

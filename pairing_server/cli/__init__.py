@@ -1,0 +1,50 @@
+"""The commands. Each reads the settings, does one thing, and says in plain words what went wrong."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from pairing_server.cli.audit import audit
+from pairing_server.cli.doctor import doctor
+from pairing_server.cli.serve import config, migrate, serve
+from pairing_server.cli.users import token, user
+from pairing_server.server import app_version
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(app_version(), prog_name="pairing-server")
+def cli() -> None:
+    """Pairs a desktop and a phone by a six-digit code and relays what they say to each other.
+
+    \b
+    First steps:
+      pairing-server serve                    start, with an embedded PostgreSQL
+      pairing-server doctor                   do a whole pairing against it, as two devices would
+      pairing-server user add alice           make an account where registration is closed
+
+    Settings come from PAIRING_* of the environment, from `.env`, or from credential files;
+    `pairing-server config` shows them.
+    """
+
+
+for command in (serve, migrate, config, user, token, audit, doctor):
+    cli.add_command(command)
+
+
+def main() -> None:
+    """The console script. Exits 1 after an error of ours, 2 after a wrong use, 130 after Ctrl-C."""
+    try:
+        cli.main(standalone_mode=False)
+    except click.exceptions.Exit as done:
+        sys.exit(done.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("Aborted.", err=True)
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(1)

@@ -1,0 +1,97 @@
+"""What the commands share: the settings, the database for as long as one runs, and errors in plain words."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TypeVar
+
+import click
+
+from pairing_server import logs
+from pairing_server.config import ConfigurationError, Settings, load, with_keys
+from pairing_server.errors import PairingServerError, RateLimited
+from pairing_server.server import Node, StartError, event_loop
+from pairing_server.services.deps import Caller, Deps
+from pairing_server.store import schema
+from pairing_server.store.embedded import EmbeddedPostgres, EmbeddedPostgresError
+
+T = TypeVar("T")
+
+
+def settings_of(overrides: Mapping[str, str | None] | None = None) -> Settings:
+    """The settings. Raises ClickException with every fault."""
+    given = {name: value for name, value in (overrides or {}).items() if value is not None}
+    try:
+        return load(os.environ, given, terminal=sys.stderr.isatty())
+    except ConfigurationError as error:
+        raise click.ClickException(f"The settings are not right.\n{error}") from None
+
+
+@contextmanager
+def plainly() -> Iterator[None]:
+    """Errors of ours become one plain message, without a traceback."""
+    try:
+        yield
+    except (ConfigurationError, StartError, EmbeddedPostgresError) as error:
+        raise click.ClickException(str(error)) from None
+    except PairingServerError as error:
+        told = [error.text, *(f"{key}: {value}" for key, value in error.details.items())]
+        if isinstance(error, RateLimited):
+            told.append(f"try again in {error.retry_after_s:.0f} s")
+        raise click.ClickException("\n".join(told)) from None
+
+
+@contextmanager
+def database(
+    settings: Settings, say: Callable[[str], None] = lambda _: None
+) -> Iterator[tuple[Settings, str]]:
+    """The settings with keys, and the database's URL; the embedded database runs meanwhile, migrated."""
+    with plainly():
+        ready = with_keys(settings)
+        if ready.database_url is not None:
+            yield ready, ready.database_url
+            return
+        embedded = EmbeddedPostgres(ready.data_dir)
+        say(f"Starting the embedded PostgreSQL in {ready.data_dir} …")
+        try:
+            url = embedded.start()
+            schema.migrate(url)
+            yield ready, url
+        finally:
+            embedded.stop()
+
+
+def run(work: Callable[[Deps], Awaitable[T]]) -> T:
+    """Do one piece of administration with the services. Raises ClickException."""
+    settings = settings_of()
+    logs.configure(settings.log_format, "warning")
+    with database(settings) as (ready, url):
+        return run_in_loop(_with_deps(ready, url, work))
+
+
+async def _with_deps(settings: Settings, url: str, work: Callable[[Deps], Awaitable[T]]) -> T:
+    node = Node(settings, url)
+    try:
+        await node.check_schema()
+        return await work(node.deps)
+    finally:
+        await node.release()
+
+
+def run_in_loop(work: Awaitable[T]) -> T:
+    """Run the coroutine to its end in a fresh event loop."""
+
+    async def main() -> T:
+        return await work
+
+    with asyncio.Runner(loop_factory=event_loop) as runner:
+        return runner.run(main())
+
+
+def administrator() -> Caller:
+    """Whoever may run commands on this machine."""
+    return Caller(subject=None, kind="admin")

@@ -1,0 +1,71 @@
+"""serve, migrate, config."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import click
+
+from pairing_server import logs
+from pairing_server.cli.run import database, plainly, run_in_loop, settings_of
+from pairing_server.config import Settings, effective
+from pairing_server.server import serve as serve_node
+from pairing_server.store import schema
+
+log = logging.getLogger(__name__)
+
+
+@click.command()
+@click.option("--host", help="Address to listen on (PAIRING_HOST).")
+@click.option("--port", help="Port to listen on; 0 takes a free one (PAIRING_PORT).")
+@click.option("--data-dir", help="Where the embedded database and the keys are kept (PAIRING_DATA_DIR).")
+def serve(host: str | None, port: str | None, data_dir: str | None) -> None:
+    """Start the server, and stop it with Ctrl-C or SIGTERM."""
+    settings = settings_of({"PAIRING_HOST": host, "PAIRING_PORT": port, "PAIRING_DATA_DIR": data_dir})
+    logs.configure(settings.log_format, settings.log_level)
+    with database(settings, lambda text: click.echo(text, err=True)) as (ready, url), plainly():
+        run_in_loop(serve_node(ready, url, lambda bound: _announce(ready, bound)))
+    click.echo("Stopped.", err=True)
+
+
+def _announce(settings: Settings, bound: list[tuple[str, int]]) -> None:
+    host, port = bound[0]
+    shown = f"[{host}]" if ":" in host else host
+    base = f"http://{shown}:{port}"
+    registration = "open" if settings.registration == "open" else "closed (pairing-server user add NAME)"
+    click.echo(
+        f"\nPairing server is listening on {base}\n"
+        f"  WebSocket      {base.replace('http', 'ws', 1)}/ws\n"
+        f"  API reference  {base}/docs\n"
+        f"  Registration   {registration}\n"
+        f"\nTry a whole pairing, as two devices would:\n"
+        f"  pairing-server doctor --url {base}      (in a checkout: .venv/bin/pairing-server …)\n"
+        f"\nStop with Ctrl-C."
+    )
+
+
+@click.command()
+@click.option("--revision", default="head", show_default=True, help="Migrate up to this revision.")
+def migrate(revision: str) -> None:
+    """Bring the database of the settings to the schema of this release."""
+    settings = settings_of()
+    logs.configure(settings.log_format, settings.log_level)
+    with database(settings) as (_, url):
+        try:
+            schema.migrate(url, revision)
+        except OSError as error:
+            raise click.ClickException(
+                f"The database is not reachable: {error}. Check PAIRING_DATABASE_URL."
+            ) from None
+    click.echo(f"The database is at revision {schema.head() if revision == 'head' else revision}.")
+
+
+@click.command()
+def config() -> None:
+    """Print the settings in effect, secrets masked."""
+    settings = settings_of()
+    for name, value in effective(settings).items():
+        click.echo(f"{name}={value}")
+    if not Path(settings.data_dir).exists():
+        click.echo(f"# {settings.data_dir} does not exist yet; the first start makes it.", err=True)

@@ -1,0 +1,121 @@
+"""user …, token …: accounts from the command line."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from pairing_server.cli.run import administrator, run
+from pairing_server.services import accounts
+from pairing_server.services.deps import Deps
+from pairing_server.web.edge import utcnow
+
+_ROLE = click.Choice(accounts.ROLES)
+
+
+def _password() -> str:
+    """Asked for on a terminal, else the first line of standard input; never an argument, which others see."""
+    if sys.stdin.isatty():
+        return str(click.prompt("Password", hide_input=True, confirmation_prompt=True))
+    line = sys.stdin.readline().rstrip("\r\n")
+    if not line:
+        raise click.ClickException("Give the password on standard input, or run this on a terminal.")
+    return line
+
+
+@click.group()
+def user() -> None:
+    """Accounts: add, list, disable, enable, set-password, set-role."""
+
+
+@user.command()
+@click.argument("name")
+@click.option("--role", type=_ROLE, default="user", show_default=True)
+def add(name: str, role: str) -> None:
+    """Make an account. The password is asked for, or read from standard input."""
+    password = _password()
+
+    async def work(deps: Deps) -> str:
+        made = await accounts.add_user(deps, name, password, role, administrator(), utcnow())
+        return made.subject
+
+    click.echo(f"Added {name} ({role}), id {run(work)}.")
+
+
+@user.command("list")
+def list_users() -> None:
+    """All accounts, by name."""
+    found = run(accounts.list_users)
+    if not found:
+        click.echo("There are no accounts yet; make one with: pairing-server user add NAME", err=True)
+    for account in found:
+        status = "disabled" if account.disabled_at else "enabled"
+        click.echo(
+            f"{account.username}\t{account.role}\t{status}\t{account.created_at:%Y-%m-%d}\t{account.id}"
+        )
+
+
+def _switch(name: str, disabled: bool) -> None:
+    async def work(deps: Deps) -> bool:
+        return await accounts.set_disabled(deps, name, disabled, administrator(), utcnow())
+
+    word = "disabled" if disabled else "enabled"
+    click.echo(f"{name} is {word}." if run(work) else f"{name} was {word} already.")
+
+
+@user.command()
+@click.argument("name")
+def disable(name: str) -> None:
+    """Refuse the account's logins and tokens from now on."""
+    _switch(name, True)
+
+
+@user.command()
+@click.argument("name")
+def enable(name: str) -> None:
+    """Let the account in again."""
+    _switch(name, False)
+
+
+@user.command("set-password")
+@click.argument("name")
+def set_password(name: str) -> None:
+    """Set a new password; it is asked for, or read from standard input."""
+    password = _password()
+
+    async def work(deps: Deps) -> None:
+        await accounts.set_password(deps, name, password, administrator(), utcnow())
+
+    run(work)
+    click.echo(f"{name} has a new password.")
+
+
+@user.command("set-role")
+@click.argument("name")
+@click.argument("role", type=_ROLE)
+def set_role(name: str, role: str) -> None:
+    """Make the account a user, an auditor (reads the audit log) or an admin."""
+
+    async def work(deps: Deps) -> None:
+        await accounts.set_role(deps, name, role, administrator(), utcnow())
+
+    run(work)
+    click.echo(f"{name} is {role} now.")
+
+
+@click.group()
+def token() -> None:
+    """Access tokens for scripts."""
+
+
+@token.command()
+@click.argument("name")
+@click.option("--ttl", type=click.IntRange(60, 86400), default=86400, show_default=True, help="Seconds.")
+def issue(name: str, ttl: int) -> None:
+    """Print an access token of the account NAME."""
+
+    async def work(deps: Deps) -> str:
+        return (await accounts.issue_access_token(deps, name, ttl, administrator(), utcnow())).token
+
+    click.echo(run(work))

@@ -1,0 +1,305 @@
+"""The settings: read once, from PAIRING_* of the environment, credential files and `.env`, into a frozen value.
+
+A wrong or unknown name or value stops the start, by name, with what was expected.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from ipaddress import IPv4Network, IPv6Network, ip_address
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from dotenv import dotenv_values
+
+from pairing_server.relay.limits import RelayLimits
+from pairing_server.security.addresses import parse_networks
+from pairing_server.security.issuers import Issuer, parse_issuers
+from pairing_server.security.limits import Rate
+from pairing_server.security.origins import Origins
+from pairing_server.security.tokens import SigningKey, format_keys, generate_key, parse_keys
+from pairing_server.services.deps import PairingRules
+
+PREFIX = "PAIRING_"
+
+
+class ConfigurationError(Exception):
+    """Every fault found, one a line, each with the setting's name and what was expected."""
+
+
+def loopback(host: str) -> bool:
+    """Whether only this machine can reach a server bound to that host."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    host: str = "127.0.0.1"
+    port: int = 8089
+    public_url: str = ""
+    database_url: str | None = field(default=None, repr=False)
+    data_dir: Path = Path("data")
+    jwt_keys: tuple[SigningKey, ...] = field(default=(), repr=False)
+    issuers: tuple[Issuer, ...] = ()
+    registration: str = ""
+    redeem_policy: str = "same_user"
+    guest_pairing: bool = False
+    allowed_origins: Origins = field(default_factory=lambda: Origins.parse([]))
+    trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = ()
+    code_ttl: int = 300
+    reconnect_grace: int = 300
+    ws_token_ttl: int = 3600
+    codes_per_user: int = 3
+    max_live_codes: int = 50_000
+    code_rate: Rate = Rate(5, 300)
+    code_rate_address: Rate = Rate(100, 300)
+    message_rate: int = 60
+    message_burst: int = 120
+    audio_rate: int = 20
+    audio_bytes_rate: int = 512 * 1024
+    audio_bytes_burst: int = 2 * 1024 * 1024
+    frame_rate: int = 200
+    join_rate: Rate = Rate(5, 10)
+    handshake_failures: Rate = Rate(20, 60)
+    connections_per_address: int = 200
+    connections_per_user: int = 10
+    log_format: str = "json"
+    log_level: str = "info"
+
+    @property
+    def embedded(self) -> bool:
+        """Whether the server runs a PostgreSQL of its own."""
+        return self.database_url is None
+
+    @property
+    def pairing_rules(self) -> PairingRules:
+        return PairingRules(
+            code_ttl=self.code_ttl,
+            same_user=self.redeem_policy == "same_user",
+            guests=self.guest_pairing,
+            codes_per_user=self.codes_per_user,
+            max_live_codes=self.max_live_codes,
+            code_rate=self.code_rate,
+            code_rate_address=self.code_rate_address,
+            reconnect_grace=self.reconnect_grace,
+            public_url=self.public_url,
+        )
+
+    @property
+    def relay_limits(self) -> RelayLimits:
+        return RelayLimits(
+            message_rate=self.message_rate,
+            message_burst=self.message_burst,
+            audio_rate=self.audio_rate,
+            audio_bytes_rate=self.audio_bytes_rate,
+            audio_bytes_burst=self.audio_bytes_burst,
+            frame_rate=self.frame_rate,
+            join_count=self.join_rate.count,
+            join_seconds=self.join_rate.seconds,
+            connections_per_address=self.connections_per_address,
+            connections_per_user=self.connections_per_user,
+            reconnect_grace=self.reconnect_grace,
+            code_ttl=self.code_ttl,
+        )
+
+
+# Turns the text of a setting into its value; ValueError says what was expected.
+Reader = Callable[[str], Any]
+
+
+def _items(text: str) -> list[str]:
+    return [item.strip() for item in text.split(",") if item.strip()]
+
+
+def _number(low: int, high: int) -> Reader:
+    def read(text: str) -> int:
+        if not (text.isascii() and text.strip().isdecimal() and low <= int(text) <= high):
+            raise ValueError(f"expected a whole number from {low} to {high}, got {text[:40]!r}")
+        return int(text)
+
+    return read
+
+
+def _one_of(*words: str) -> Reader:
+    def read(text: str) -> str:
+        value = text.strip().lower()
+        if value not in words:
+            raise ValueError(f"expected one of {', '.join(words)}, got {value[:40]!r}")
+        return value
+
+    return read
+
+
+def _flag(text: str) -> bool:
+    words = {
+        "true": True,
+        "1": True,
+        "yes": True,
+        "on": True,
+        "false": False,
+        "0": False,
+        "no": False,
+        "off": False,
+    }
+    if text.strip().lower() not in words:
+        raise ValueError(f"expected true or false, got {text[:40]!r}")
+    return words[text.strip().lower()]
+
+
+def _url(schemes: tuple[str, ...]) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        url = urlsplit(text)
+        if url.scheme not in schemes or not (url.netloc or url.path):
+            raise ValueError(f"expected a URL that begins with {' or '.join(s + '://' for s in schemes)}")
+        return text.rstrip("/")
+
+    return parse
+
+
+def _host(text: str) -> str:
+    if not text.strip() or any(c.isspace() or c in "/?#@" for c in text):
+        raise ValueError("expected an address or a host name to listen on")
+    return text.strip()
+
+
+_READERS: Mapping[str, Reader] = {
+    "host": _host,
+    "port": _number(0, 65535),
+    "public_url": _url(("http", "https")),
+    "database_url": _url(("postgresql", "postgres")),
+    "data_dir": lambda text: Path(text).expanduser(),
+    "jwt_keys": parse_keys,
+    "issuers": parse_issuers,
+    "registration": _one_of("open", "closed"),
+    "redeem_policy": _one_of("same_user", "any_user"),
+    "guest_pairing": _flag,
+    "allowed_origins": lambda text: Origins.parse(_items(text)),
+    "trusted_proxies": lambda text: parse_networks(_items(text)),
+    "code_ttl": _number(1, 600),
+    "reconnect_grace": _number(1, 86400),
+    "ws_token_ttl": _number(1, 86400),
+    "codes_per_user": _number(1, 1_000_000),
+    "max_live_codes": _number(1, 1_000_000),
+    "code_rate": Rate.parse,
+    "code_rate_address": Rate.parse,
+    "message_rate": _number(1, 10_000_000),
+    "message_burst": _number(1, 10_000_000),
+    "audio_rate": _number(1, 10_000_000),
+    "audio_bytes_rate": _number(1, 10**12),
+    "audio_bytes_burst": _number(1, 10**12),
+    "frame_rate": _number(1, 10_000_000),
+    "join_rate": Rate.parse,
+    "handshake_failures": Rate.parse,
+    "connections_per_address": _number(1, 10_000_000),
+    "connections_per_user": _number(1, 10_000_000),
+    "log_format": _one_of("text", "json"),
+    "log_level": _one_of("debug", "info", "warning", "error"),
+}
+
+NAMES = tuple(PREFIX + name.upper() for name in _READERS)
+SECRETS = ("jwt_keys", "database_url")
+
+
+def gather(environ: Mapping[str, str], dotenv: Path) -> dict[str, str]:
+    """What is set, by name: the environment before credential files before `.env`."""
+    found = {
+        name: value
+        for name, value in dotenv_values(dotenv).items()
+        if name.startswith(PREFIX) and value is not None
+    }
+    if folder := environ.get("CREDENTIALS_DIRECTORY"):
+        for path in Path(folder).iterdir():
+            name = PREFIX + path.name.upper().replace("-", "_")
+            if name in NAMES:
+                found[name] = path.read_text(encoding="utf-8").strip()
+    found.update({name: value for name, value in environ.items() if name.startswith(PREFIX)})
+    return {name: value for name, value in found.items() if value != ""}
+
+
+def load(
+    environ: Mapping[str, str], overrides: Mapping[str, str], *, terminal: bool, dotenv: Path = Path(".env")
+) -> Settings:
+    """The settings; `overrides` (PAIRING_… → text) win, as options of a command do.
+
+    Raises ConfigurationError with every fault. Reads, but makes no file: see `with_keys`.
+    """
+    given = {**gather(environ, dotenv), **overrides}
+    faults = [
+        f"{name}: there is no such setting; see docs/operations.md"
+        for name in sorted(set(given) - set(NAMES))
+    ]
+    values: dict[str, Any] = {}
+    for name, reader in _READERS.items():
+        variable = PREFIX + name.upper()
+        if variable not in given:
+            continue
+        try:
+            values[name] = reader(given[variable])
+        except ValueError as error:
+            faults.append(f"{variable}: {error}")
+    if faults:
+        raise ConfigurationError("\n".join(faults))
+    return _completed(values, environ, terminal=terminal)
+
+
+def _completed(values: dict[str, Any], environ: Mapping[str, str], *, terminal: bool) -> Settings:
+    values.setdefault("log_format", "text" if terminal else "json")
+    if "data_dir" not in values and (state := environ.get("STATE_DIRECTORY")):
+        values["data_dir"] = Path(state.partition(":")[0])
+    settings = Settings(**values)
+    values["data_dir"] = settings.data_dir.absolute()
+    if not settings.registration:
+        values["registration"] = "open" if settings.embedded and loopback(settings.host) else "closed"
+    if not settings.public_url:
+        host = f"[{settings.host}]" if ":" in settings.host else settings.host
+        values["public_url"] = f"http://{host}:{settings.port}"
+    return Settings(**values)
+
+
+def with_keys(settings: Settings) -> Settings:
+    """The settings with signing keys: those given, else those kept in the data directory, made once.
+
+    Raises ConfigurationError if the file is not usable or open to others.
+    """
+    if settings.jwt_keys:
+        return settings
+    path = settings.data_dir / "jwt-keys"
+    try:
+        settings.data_dir.mkdir(parents=True, exist_ok=True)
+        try:
+            made = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        except FileExistsError:
+            pass
+        else:
+            with os.fdopen(made, "w", encoding="utf-8") as file:
+                file.write(format_keys([generate_key()]) + "\n")
+        if stat.S_IMODE(path.stat().st_mode) & 0o077:
+            raise ConfigurationError(f"{path} can be read by others; run: chmod 600 {path}")
+        keys = parse_keys(path.read_text(encoding="utf-8").strip())
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(f"PAIRING_JWT_KEYS is not set and {path} is not usable: {error}") from None
+    return Settings(**{**{f.name: getattr(settings, f.name) for f in fields(settings)}, "jwt_keys": keys})
+
+
+def effective(settings: Settings) -> dict[str, str]:
+    """Every setting's name and value as text, secrets masked."""
+    shown = {}
+    for name in _READERS:
+        value = getattr(settings, name)
+        if name in SECRETS:
+            text = "(set, not shown)" if value else "(generated)" if name == "jwt_keys" else "(embedded)"
+        elif name == "issuers":
+            text = ", ".join(issuer.issuer for issuer in value)
+        elif isinstance(value, tuple):
+            text = ", ".join(map(str, value))
+        else:
+            text = str(value).lower() if isinstance(value, bool) else str(value)
+        shown[PREFIX + name.upper()] = text
+    return shown

@@ -1,0 +1,88 @@
+"""The timer: periodic work, each job caught and logged on its own, so that none stops another.
+
+Every job is idempotent; missing one, or running it on several servers, does no harm.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import datetime
+
+from tornado.ioloop import PeriodicCallback
+
+from pairing_server.errors import Unavailable
+from pairing_server.services import lifetimes
+from pairing_server.services.deps import Caller, Deps
+
+log = logging.getLogger(__name__)
+
+SYSTEM = Caller(kind="system")
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    name: str
+    every: float  # seconds
+    work: Callable[[], Awaitable[object]]
+
+
+class Maintenance:
+    """`wall` and `monotonic` are the clocks."""
+
+    def __init__(self, deps: Deps, wall: Callable[[], datetime], monotonic: Callable[[], float]) -> None:
+        self._deps = deps
+        self._wall = wall
+        self._monotonic = monotonic
+        self.jobs = (
+            Job("tick", 1, self._tick),
+            Job("flush audit", 1, lambda: deps.audit.flush(deps, SYSTEM, wall())),
+            Job("expire codes", 2, lambda: lifetimes.expire_codes(deps, SYSTEM, wall())),
+            Job(
+                "close overdue channels",
+                2,
+                lambda: lifetimes.close_overdue(deps, monotonic(), SYSTEM, wall()),
+            ),
+            Job("count codes", 5, lambda: lifetimes.recount_codes(deps)),
+            Job("note presence", lifetimes.TOUCH, self._note_presence),
+            Job("close deserted pairings", 30, lambda: lifetimes.close_deserted(deps, SYSTEM, wall())),
+            Job("release names", 30, lambda: lifetimes.release_names(deps, wall())),
+            Job("prune", 3600, lambda: lifetimes.prune(deps, wall())),
+        )
+        self._callbacks: list[PeriodicCallback] = []
+
+    async def _tick(self) -> None:
+        self._deps.hub.tick(self._monotonic())
+
+    async def _note_presence(self) -> None:
+        active, waiting = self._deps.hub.connected_channels()
+        await lifetimes.note_presence(self._deps, active, waiting, self._wall())
+
+    async def run(self, job: Job) -> bool:
+        """Do one job now. False if it failed; that is logged, and it is tried again next time."""
+        try:
+            await job.work()
+        except Unavailable as error:
+            log.warning("%s: %s", job.name, error)
+            return False
+        except Exception:
+            log.exception("%s failed", job.name)
+            return False
+        return True
+
+    def start(self) -> None:
+        """Run every job in its time, never two of one job at once."""
+        for job in self.jobs:
+            callback = PeriodicCallback(self._runner(job), job.every * 1000, jitter=0.1)
+            callback.start()
+            self._callbacks.append(callback)
+
+    def _runner(self, job: Job) -> Callable[[], Awaitable[bool]]:
+        # PeriodicCallback waits for the coroutine it was given before it calls it again.
+        return lambda: self.run(job)
+
+    def stop(self) -> None:
+        for callback in self._callbacks:
+            callback.stop()
+        self._callbacks.clear()

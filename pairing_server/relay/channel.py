@@ -1,0 +1,351 @@
+"""One pairing's live state: members, order, history, settings. The only writer of it.
+
+It is called by messages and calls its members' `deliver`; it knows no sockets, no SQL and no clock.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections import Counter, deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
+from uuid import UUID
+
+from msgspec import Raw
+
+from pairing_server.errors import PairingServerError, SessionReplaced
+from pairing_server.relay import messages
+from pairing_server.relay.limits import RelayLimits
+from pairing_server.relay.messages import encode
+from pairing_server.relay.outbox import Lane, Outbox
+from pairing_server.relay.settings import SettingsDocument
+
+OTHER = {"desktop": "mobile", "mobile": "desktop"}
+
+# Runs a call after that many seconds of the loop's time.
+Later = Callable[[float, Callable[[], None]], object]
+
+
+class Member(Protocol):
+    """A device in its seat, as the channel sees it."""
+
+    outbox: Outbox
+
+    @property
+    def device_type(self) -> str: ...
+
+    @property
+    def session_id(self) -> str: ...
+
+    def deliver(self, message: bytes, lane: Lane = Lane.MESSAGE, number: int = 0) -> None:
+        """Put an encoded message into what waits for this member."""
+
+    def evict(self, error: PairingServerError | None, code: int | None) -> None:
+        """The member is out of the channel: tell it why, and close its socket if there is a code."""
+
+
+@dataclass(slots=True)
+class Counts:
+    """What the relay has done since the start; metrics read it."""
+
+    relayed: Counter[str] = field(default_factory=Counter)
+    refused: Counter[str] = field(default_factory=Counter)
+    echoes: int = 0
+    audio_dropped: int = 0
+    connections_opened: int = 0
+
+
+class Past(NamedTuple):
+    """A relayed message, kept for a member that comes back: `to` is the role it is for."""
+
+    seq: int
+    to: str
+    message: bytes
+
+
+class Joined(NamedTuple):
+    """`fresh`: the member was not in before. `activated`: now both are, and were not before."""
+
+    fresh: bool
+    activated: bool
+
+
+class Channel:
+    def __init__(
+        self,
+        pairing_id: UUID,
+        name: str,
+        limits: RelayLimits,
+        counts: Counts,
+        later: Later,
+        now: float,
+        *,
+        ever_active: bool = False,
+    ) -> None:
+        self.pairing_id = pairing_id
+        self.name = name
+        self.epoch = secrets.token_urlsafe(9)
+        self.seq = 0
+        self.history: deque[Past] = deque()
+        self.members: dict[str, Member] = {}
+        self.absent_since: dict[str, float] = {"desktop": now, "mobile": now}
+        self.ever_active = ever_active
+        self.closed = False
+        self._history_size = 0
+        self._audio_seq = {"desktop": 0, "mobile": 0}
+        self._settings = SettingsDocument(max_keys=limits.settings_keys, max_bytes=limits.control_size)
+        self._settling = False
+        self._limits = limits
+        self._counts = counts
+        self._later = later
+
+    @property
+    def active(self) -> bool:
+        return len(self.members) == 2
+
+    @property
+    def devices(self) -> list[str]:
+        """The types of the connected devices, desktop first."""
+        return sorted(self.members)
+
+    def join(
+        self, member: Member, now: float, last_seq: int | None = None, epoch: str | None = None
+    ) -> Joined:
+        """Seat the member; the same session's older connection gives way to it.
+
+        The member gets `channel_joined` and the settings so far, the other `client_joined`, and both
+        `pairing_success` when this has brought them together.
+        """
+        role = member.device_type
+        before = self.members.get(role)
+        was_active = self.active
+        self.members[role] = member
+        self.absent_since.pop(role, None)
+        fresh = before is not member
+        if before is not None and fresh:
+            before.evict(SessionReplaced(), 4409)
+        self._welcome(member, recovered=epoch == self.epoch and last_seq == self.seq)
+        if fresh:
+            self._settings.forget(role)
+            self._send_settings(member, now)
+            self._tell_other(member)
+        activated = self.active and not was_active
+        if activated:
+            self.ever_active = True
+            self._celebrate()
+        return Joined(fresh, activated)
+
+    def _welcome(self, member: Member, *, recovered: bool) -> None:
+        member.deliver(
+            encode(
+                messages.ChannelJoined(
+                    channel=self.name,
+                    channelId=self.name,
+                    devices=self.devices,
+                    settings={key: Raw(value) for key, value in self._settings.raw().items()},
+                    rev=self._settings.rev,
+                    epoch=self.epoch,
+                    seq=self.seq,
+                    recovered=recovered,
+                )
+            )
+        )
+
+    def _tell_other(self, member: Member) -> None:
+        if other := self.members.get(OTHER[member.device_type]):
+            joined = messages.ClientJoined(
+                channel=self.name,
+                channelId=self.name,
+                client_id=member.session_id,
+                device_type=member.device_type,
+            )
+            other.deliver(encode(joined))
+
+    def _celebrate(self) -> None:
+        self._broadcast(
+            messages.PairingSuccess(
+                channel=self.name,
+                channelId=self.name,
+                code=self.name.removeprefix("pair-"),
+                message="Devices paired successfully",
+                devices=self.devices,
+            )
+        )
+
+    def _broadcast(self, message: messages.ServerMessage) -> None:
+        encoded = encode(message)
+        for member in list(self.members.values()):
+            member.deliver(encoded)
+
+    def leave(self, member: Member, reason: str, now: float, *, force: bool = False) -> bool:
+        """Take the member out and tell the other. False if its seat was not (or no longer) its own."""
+        role = member.device_type
+        if self.members.get(role) is not member:
+            return False
+        del self.members[role]
+        self.absent_since[role] = now
+        if other := self.members.get(OTHER[role]):
+            other.deliver(encode(self._disconnected(member.session_id, role, reason, force)))
+        return True
+
+    def _disconnected(self, session_id: str, role: str, reason: str, force: bool) -> messages.ServerMessage:
+        kind = messages.DesktopDisconnected if role == "desktop" else messages.MobileDisconnected
+        return kind(
+            channel=self.name,
+            channelId=self.name,
+            reason=reason,
+            force_disconnect=force,
+            client_id=session_id,
+            device_type=role,
+        )
+
+    def relay(self, sender: Member, request: messages.ChannelMessage) -> None:
+        """Number the message, keep it, and pass it to the other member if that is there."""
+        self.seq += 1
+        to = OTHER[sender.device_type]
+        message = encode(
+            messages.ToPeer(
+                channel=self.name, channelId=self.name, payload=request.payload, seq=self.seq, id=request.id
+            )
+        )
+        self._remember(Past(self.seq, to, message))
+        self._counts.relayed["channel_message"] += 1
+        peer = self.members.get(to)
+        if peer is not None:
+            peer.deliver(message)
+        if request.id is not None:
+            sender.deliver(encode(messages.Ack(id=request.id, seq=self.seq)))
+
+    def _remember(self, past: Past) -> None:
+        self.history.append(past)
+        self._history_size += len(past.message)
+        while (
+            len(self.history) > self._limits.history_count or self._history_size > self._limits.history_size
+        ):
+            self._history_size -= len(self.history.popleft().message)
+
+    def audio(self, sender: Member, request: messages.AudioChunk) -> None:
+        """Number the chunk apart and pass it to the other member, if it is there: audio is live."""
+        role = sender.device_type
+        self._audio_seq[role] += 1
+        peer = self.members.get(OTHER[role])
+        if peer is None:
+            return
+        number = self._audio_seq[role]
+        chunk = messages.AudioToPeer(
+            channel=self.name,
+            channelId=self.name,
+            chunk_id=request.chunk_id,
+            data=request.sound,
+            format=request.format,
+            sample_rate=request.sample_rate,
+            audio_seq=number,
+        )
+        self._counts.relayed["audio_chunk"] += 1
+        peer.deliver(encode(chunk), Lane.AUDIO, number)
+
+    def audio_gap(self, receiver: Member, first: int, last: int) -> None:
+        """Chunks from `first` to `last` did not fit into what waits for the receiver: tell it."""
+        self._counts.audio_dropped += last - first + 1
+        gap = messages.AudioGap(
+            channel=self.name, channelId=self.name, from_=first, to=last, reason="slow_consumer"
+        )
+        receiver.deliver(encode(gap))
+
+    def sync(self, sender: Member, request: messages.SettingsSync, now: float) -> None:
+        """Merge the settings; pass the whole document on if anything has changed.
+
+        Raises ValidationFailed or PayloadTooLarge if the merged document would be over its bounds.
+        """
+        role = sender.device_type
+        values = {key: bytes(value) for key, value in request.settings.items()}
+        merge = self._settings.sync(role, values, now, request.base_rev)
+        peer = self.members.get(OTHER[role])
+        if merge is None:
+            self._counts.echoes += 1
+        else:
+            self.seq += 1
+            self._counts.relayed["settings_sync"] += 1
+            if peer is not None:
+                peer.deliver(encode(self._document(merge.changed, self.seq)), Lane.SETTINGS)
+                self._settings.delivered(peer.device_type, now)
+        self._schedule_settle(now)
+
+    def _document(self, changed: tuple[str, ...] = (), seq: int | None = None) -> messages.ServerMessage:
+        return messages.SettingsDocumentMessage(
+            channel=self.name,
+            channelId=self.name,
+            settings={key: Raw(value) for key, value in self._settings.raw().items()},
+            changed=list(changed),
+            rev=self._settings.rev,
+            seq=seq,
+        )
+
+    def _send_settings(self, member: Member, now: float) -> None:
+        if self._settings.rev:
+            member.deliver(encode(self._document()), Lane.SETTINGS)
+            self._settings.delivered(member.device_type, now)
+
+    def _schedule_settle(self, now: float) -> None:
+        if self._settings.settle_at is None or self._settling or self.closed:
+            return
+        self._settling = True
+        due = self._settings.settle_at
+
+        def settle() -> None:
+            self._settling = False
+            self.settle(due)
+
+        self._later(max(0.0, due - now), settle)
+
+    def settle(self, now: float) -> None:
+        """Send the document to both if edits crossed and nothing has happened for a moment."""
+        due = self._settings.settle_at
+        if due is None or self.closed:
+            return
+        if due > now:
+            self._schedule_settle(now)
+            return
+        self._settings.settle(now)
+        for member in list(self.members.values()):
+            self._send_settings(member, now)
+
+    def refuse_intruder(self, device_type: str) -> None:
+        """Somebody else has tried to join: tell the members."""
+        self._broadcast(
+            messages.IntruderRefused(
+                channel=self.name,
+                channelId=self.name,
+                device_type=device_type,
+                current_devices=len(self.members),
+            )
+        )
+
+    def peer_slow(self, member: Member) -> None:
+        """The member does not read fast enough and is being closed: tell the other."""
+        if other := self.members.get(OTHER[member.device_type]):
+            slow = messages.PeerSlow(channel=self.name, channelId=self.name, device_type=member.device_type)
+            other.deliver(encode(slow))
+
+    def end(self, reason: str, gone: dict[str, str]) -> None:
+        """The channel is closed for good. `gone`: role → session id of each that is not to come back.
+
+        The members are told who left for good, then that the channel is closed; their sockets close 4410.
+        """
+        self.closed = True
+        for role, session_id in gone.items():
+            if other := self.members.get(OTHER[role]):
+                other.deliver(encode(self._disconnected(session_id, role, reason, force=True)))
+        self._broadcast(messages.ChannelClosed(channel=self.name, channelId=self.name, reason=reason))
+        self._evict_all(None, 4410)
+
+    def lapse(self, error: PairingServerError) -> None:
+        """The code was never used: the waiting desktop is told, and may ask for another on the same socket."""
+        self.closed = True
+        self._evict_all(error, None)
+
+    def _evict_all(self, error: PairingServerError | None, code: int | None) -> None:
+        members, self.members = self.members, {}
+        for member in members.values():
+            member.evict(error, code)

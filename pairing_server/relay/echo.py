@@ -1,0 +1,275 @@
+"""What is known of one session's settings, and what a `settings_sync` of it is taken for.
+
+Clients send whole objects, parts of them, or again whatever reaches them; none says which it is, and
+messages cross on the way. A `Seat` remembers what was delivered to its session and what the session
+said last, and tells an edit from an echo and from the stale part of a whole object. It decides nothing
+about the document: that is settings.py. docs/decisions/0004 has the rules and their reasons.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import deque
+from dataclasses import dataclass, field
+
+UNDER_WAY = 1.5  # seconds in which a delivery may not have been applied yet, and its echo is expected
+ECHO_KEPT = 30.0  # the same for a session known to echo; liveness lets no slower link live
+RESEND_WITHIN = 0.25  # seconds in which nobody sees a change and takes it back
+DELIVERIES_KEPT = 128  # a seat: two seconds of a slider's 60 a second
+
+SURE_ECHO, SURE_QUIET = 6, -3  # the bounds of Seat.score
+ECHOING, QUIET = 2, -2  # from here on a session is known to echo, or not to
+
+
+class Value:
+    """A JSON value as it came, and what it means, worked out only where the bytes differ."""
+
+    __slots__ = ("_meaning", "raw")
+
+    def __init__(self, raw: bytes) -> None:
+        self.raw = raw
+        self._meaning: object = self  # stands for: not worked out yet
+
+    def same(self, other: Value) -> bool:
+        return self is other or self.raw == other.raw or self.meaning == other.meaning
+
+    @property
+    def meaning(self) -> object:
+        if self._meaning is self:
+            try:
+                self._meaning = _meaning(_DECODER.decode(self.raw.decode()))
+            except (ValueError, RecursionError):
+                self._meaning = self.raw  # equals no other bytes, and nothing decoded
+        return self._meaning
+
+
+# Every number a double, as JavaScript holds it. (msgspec would refuse 1e400 and lone surrogates.)
+_DECODER = json.JSONDecoder(parse_int=float)
+
+
+def _meaning(value: object) -> object:
+    """The value in a form in which `==` says what clients would call the same."""
+    if isinstance(value, bool):
+        return (value,)  # or True would equal 1.0
+    if isinstance(value, float) and math.isinf(value):
+        return None  # what JSON.stringify makes of it
+    if isinstance(value, dict):
+        return {key: _meaning(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_meaning(item) for item in value]
+    return value
+
+
+Values = dict[str, Value]  # never changed in place: deliveries and revisions share them
+
+
+def differing(values: Values, document: Values, beneath: Values) -> list[str]:
+    """The keys of `values` that are new to, or other than in, `document` laid over `beneath`."""
+    keys = []
+    for key, value in values.items():
+        known = document.get(key) or beneath.get(key)
+        if known is None or not value.same(known):
+            keys.append(key)
+    return keys
+
+
+@dataclass(slots=True, eq=False)
+class Delivery:
+    """A document handed to a session. `news`: it differs from what the session was expected to hold."""
+
+    document: Values
+    rev: int
+    at: float
+    news: bool
+    again: bool  # this rev was delivered before
+    missed: bool = False  # no echo of it came while it was expected
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What a message is taken for: the keys it has `edited`.
+
+    `repeats`: the delivery it equals. `seen`: the last delivery that it shows to have been applied.
+    """
+
+    edited: list[str]
+    repeats: Delivery | None = None
+    seen: Delivery | None = None
+
+
+@dataclass(slots=True)
+class Seat:
+    """One session. `doubt`: when all has arrived it may hold something else than the document."""
+
+    doubt: bool = False
+    _held: Values = field(default_factory=dict)  # when it sent its last message
+    _base_rev: int | None = None  # of that message
+    _unapplied: deque[Delivery] = field(default_factory=deque)  # delivered, maybe not applied at that time
+    _unechoed: deque[Delivery] = field(default_factory=deque)
+    _dropped: int = 0  # deliveries that were not echoed yet when they had to be forgotten
+    _last_rev: int = -1
+    _score: int = 0  # grows with echoes in order, falls with deliveries that were not echoed
+    _presumed: float = -math.inf  # when the last delivery left that is only presumed to have been applied
+    _resumed: bool = False  # it is on a new socket and has not been heard yet
+
+    @property
+    def echoing(self) -> bool:
+        """Is it known to send again what it receives?"""
+        return self._score >= ECHOING
+
+    @property
+    def under_way(self) -> bool:
+        """May a delivery not have been applied yet when the last message left?"""
+        return bool(self._unapplied)
+
+    def unproven(self, now: float) -> bool:
+        """Would only a very slow link have kept a delivery from being applied before the last message?"""
+        return self._presumed > now - ECHO_KEPT
+
+    def deliver(self, document: Values, rev: int, now: float) -> None:
+        """The document has been put on its way to the session."""
+        before = self._unapplied[-1].document if self._unapplied else {}
+        news = bool(differing(document, before, self._held))
+        delivery = Delivery(document, rev, now, news, again=rev == self._last_rev)
+        self._last_rev = rev
+        self.doubt = False
+        for waiting in (self._unapplied, self._unechoed):
+            waiting.append(delivery)
+        if len(self._unapplied) > DELIVERIES_KEPT:
+            self._unapplied.popleft()
+        if len(self._unechoed) > DELIVERIES_KEPT:
+            self._unechoed.popleft()
+            self._dropped += 1
+
+    def resume(self) -> None:
+        """The session is on a new socket: what was under way is lost, or applied without an echo to come."""
+        self._unechoed.clear()
+        self._dropped = 0
+        self._base_rev = None
+        self._resumed = True
+
+    def age(self, now: float) -> None:
+        """Presume applied what was delivered long ago; forget what was delivered very long ago."""
+        limit = now - (ECHO_KEPT if self.echoing else UNDER_WAY)
+        while self._unapplied and self._unapplied[0].at < limit:
+            delivery = self._unapplied.popleft()
+            self._held = {**self._held, **delivery.document}
+            self._presumed = delivery.at
+        while self._unechoed and self._unechoed[0].at < now - ECHO_KEPT:
+            self._unechoed.popleft()
+        if not self._unechoed:
+            self._dropped = 0
+
+    def read(self, values: Values, now: float, base_rev: int | None, base: Values | None) -> Reading:
+        """What the message is taken for. `base`: the document at `base_rev`, if the client gave one."""
+        repeated = self._repeated(values, now, -1 if base_rev is None else base_rev)
+        if repeated is not None and self._trusts(repeated, now):
+            unknown = [key for key in values if key not in repeated.document and key not in self._held]
+            return Reading(unknown, repeated, seen=repeated if self.echoing else None)
+        if self._dropped and self.echoing:
+            return Reading([])  # the echo of something forgotten, most likely: it is that far behind
+        if base_rev is not None and base is not None:
+            return self._compare(values, base_rev, base)
+        return self._guess(values, now, repeated)
+
+    def _repeated(self, values: Values, now: float, after_rev: int) -> Delivery | None:
+        """The delivery that `values` equal: the oldest that can be trusted, else the oldest."""
+        found = None
+        for delivery in self._unechoed:
+            if delivery.rev <= after_rev or not self._equal(values, delivery):
+                continue
+            if self._trusts(delivery, now):
+                return delivery
+            found = found or delivery
+        return found
+
+    def _equal(self, values: Values, delivery: Delivery) -> bool:
+        """Is that what the session sends on this delivery: all of it, or at least what was new to it?
+
+        Keys that nobody has heard of may be there too.
+        """
+        document, held = delivery.document, self._held
+        for key, value in values.items():
+            known = document.get(key) or held.get(key)
+            if known is not None and not value.same(known):
+                return False
+        new = differing(document, {}, held)
+        return document.keys() <= values.keys() or (bool(new) and values.keys() >= set(new))
+
+    def _trusts(self, delivery: Delivery, now: float) -> bool:
+        """Is a repetition of this delivery an echo, and not an edit that leads back to it?"""
+        return self.echoing or (self._score > QUIET and now - delivery.at <= UNDER_WAY)
+
+    def _compare(self, values: Values, base_rev: int, base: Values) -> Reading:
+        """Exact: the client says what it had. What it has edited since it had it counts as held."""
+        own = self._base_rev == base_rev
+        edited = differing(values, {} if own else base, self._held)
+        seen = None
+        for delivery in self._unapplied:
+            if delivery.rev < base_rev or (delivery.rev == base_rev and not delivery.again):
+                seen = delivery
+        return Reading(edited, seen=seen)
+
+    def _guess(self, values: Values, now: float, repeated: Delivery | None) -> Reading:
+        """The session had what it sent last, or one of the deliveries since: whichever needs fewest edits."""
+        unapplied = list(self._unapplied)
+        edits = [differing(values, {}, self._held)]
+        edits += [differing(values, delivery.document, self._held) for delivery in unapplied]
+        if not edits[0] and unapplied and self._sends_again(now - unapplied[0].at):
+            return Reading([], repeated)
+        newer = 1 if self.echoing else -1  # of equals, take the newest: what one sees is what one takes back
+        best = min(
+            (i for i, keys in enumerate(edits) if keys), key=lambda i: (len(edits[i]), newer * i), default=0
+        )
+        seen = unapplied[best - 1] if best and self._shown(edits, best) else None
+        return Reading(edits[best], repeated, seen)
+
+    def _sends_again(self, age: float) -> bool:
+        """Is the very message it sent last a repetition, and not an edit back to that after `age` seconds?"""
+        return self.echoing or age < (UNDER_WAY if self._resumed else RESEND_WITHIN)
+
+    def _shown(self, edits: list[list[str]], best: int) -> bool:
+        """Does a value come from that delivery and from nothing older?"""
+        if any(len(keys) <= len(edits[best]) for keys in edits[1:best]):
+            return False
+        return any(key in self._held and key not in edits[best] for key in edits[0])
+
+    def learn(self, reading: Reading, values: Values, now: float, base_rev: int | None) -> None:
+        """Note what the message shows of the session, once its edits are merged."""
+        if reading.repeats is not None:
+            if reading.repeats is self._unechoed[0]:
+                self._score = min(SURE_ECHO, self._score + 1)
+            while self._unechoed.popleft() is not reading.repeats:
+                pass
+            self._dropped = 0
+        elif self._dropped and self.echoing:
+            self._dropped -= 1
+        elif base_rev is None:
+            self._learn_quiet(reading, now)
+        if reading.seen is not None:
+            self._apply(reading.seen, proven=base_rev is not None and reading.repeats is None)
+        self._held = {**self._held, **values}
+        self._base_rev = base_rev
+        self._resumed = False
+
+    def _learn_quiet(self, reading: Reading, now: float) -> None:
+        missed = [
+            late for late in self._unechoed if late.news and not late.missed and late.at < now - UNDER_WAY
+        ]
+        for delivery in missed:
+            delivery.missed = True
+        if reading.seen is not None:
+            self._score = min(self._score, 0) - 2
+        elif missed:
+            self._score -= 1
+        self._score = max(SURE_QUIET, self._score)
+
+    def _apply(self, delivery: Delivery, *, proven: bool) -> None:
+        if delivery.at >= self._presumed:
+            self._presumed = -math.inf if proven else delivery.at
+        if delivery not in self._unapplied:
+            return
+        while self._unapplied.popleft() is not delivery:
+            pass
+        self._held = {**self._held, **delivery.document}

@@ -1,0 +1,127 @@
+"""The connections and channels of this process, and who is told what when a pairing changes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from uuid import UUID
+
+from pairing_server.errors import InvalidChannel
+from pairing_server.relay import messages
+from pairing_server.relay.channel import Channel, Counts, Later
+from pairing_server.relay.limits import RelayLimits
+from pairing_server.relay.session import Session
+
+# Called with an audit event's name, its outcome, the session it is about, and its attributes.
+Report = Callable[[str, str, Session | None, Mapping[str, object]], None]
+
+
+class Hub:
+    def __init__(self, limits: RelayLimits, now: Callable[[], float], later: Later, report: Report) -> None:
+        """`now`: the loop's monotonic seconds; `later` runs a call after some of them."""
+        self.limits = limits
+        self.counts = Counts()
+        self.channels: dict[UUID, Channel] = {}
+        self.sessions: dict[str, Session] = {}
+        self.report = report
+        self.now = now
+        self._later = later
+        self._by_device: dict[tuple[str, str], Session] = {}
+        self._of_user: Counter[str] = Counter()
+        self._of_address: Counter[str] = Counter()
+
+    def room_for(self, subject: str, address_key: str) -> str | None:
+        """None if another connection of this user and address is allowed, else which limit is reached."""
+        if self._of_user[subject] >= self.limits.connections_per_user:
+            return "connections_per_user"
+        if self._of_address[address_key] >= self.limits.connections_per_address:
+            return "connections_per_address"
+        return None
+
+    def opened(self, session: Session) -> None:
+        self.sessions[session.connection_id] = session
+        self._of_user[session.subject] += 1
+        self._of_address[session.address_key] += 1
+        self.counts.connections_opened += 1
+
+    def closed(self, session: Session, reason: str, now: float) -> Channel | None:
+        """The socket is gone: leave its channel. That channel, if it was still the session's."""
+        if self.sessions.pop(session.connection_id, None) is None:
+            return None
+        for counter, key in ((self._of_user, session.subject), (self._of_address, session.address_key)):
+            counter[key] -= 1
+            if not counter[key]:
+                del counter[key]
+        self._forget_device(session)
+        return session.gone(reason, now)
+
+    def identified(self, session: Session) -> None:
+        """The session now has a session id, by which it can be found."""
+        self._by_device[(session.subject, session.session_id)] = session
+
+    def _forget_device(self, session: Session) -> None:
+        if session.device is not None:
+            key = (session.subject, session.device.session_id)
+            if self._by_device.get(key) is session:
+                del self._by_device[key]
+
+    def channel(self, pairing_id: UUID, name: str, now: float, *, ever_active: bool = False) -> Channel:
+        """The live channel of that pairing, made if there is none.
+
+        `ever_active`: both devices have met before, perhaps before a restart of this process.
+        """
+        channel = self.channels.get(pairing_id)
+        if channel is None:
+            channel = Channel(
+                pairing_id, name, self.limits, self.counts, self._later, now, ever_active=ever_active
+            )
+            self.channels[pairing_id] = channel
+        return channel
+
+    def present(self, pairing_id: UUID, role: str) -> bool:
+        """Whether the device in that seat is connected here."""
+        channel = self.channels.get(pairing_id)
+        return channel is not None and role in channel.members
+
+    def claimed(self, subject: str | None, session_id: str, name: str) -> None:
+        """The code was redeemed: tell the desktop that shows it, if it is connected here."""
+        session = self._by_device.get((subject, session_id)) if subject else None
+        if session is not None:
+            session.deliver(messages.encode(messages.PairingClaimed(channel=name, channelId=name)))
+
+    def end(self, pairing_id: UUID, reason: str, gone: Mapping[str, str]) -> None:
+        """The pairing is over: close its channel, if it is here (see Channel.end)."""
+        channel = self.channels.pop(pairing_id, None)
+        if channel is not None:
+            channel.end(reason, dict(gone))
+
+    def lapse(self, pairing_id: UUID, reason: str) -> None:
+        """The code ended unused ("expired" or "superseded"): tell whoever waits in its channel."""
+        channel = self.channels.pop(pairing_id, None)
+        if channel is not None:
+            channel.lapse(InvalidChannel(channel=channel.name, reason=reason))
+
+    def connected_channels(self) -> tuple[list[UUID], list[UUID]]:
+        """The channels with a member here: those with both, and those with one that have had both."""
+        active = [c.pairing_id for c in self.channels.values() if c.active]
+        waiting = [c.pairing_id for c in self.channels.values() if len(c.members) == 1 and c.ever_active]
+        return active, waiting
+
+    def overdue(self, now: float) -> list[Channel]:
+        """Channels that a member has been missing from for longer than the grace.
+
+        With one member still there, its peer's absence counts; with none, that of the last to go.
+        """
+        grace = self.limits.reconnect_grace
+        return [
+            channel
+            for channel in self.channels.values()
+            if channel.absent_since
+            and now - max(channel.absent_since.values()) > grace
+            and (channel.ever_active or not channel.members)
+        ]
+
+    def tick(self, now: float) -> None:
+        """Once a second: what time alone brings about for the connections."""
+        for session in list(self.sessions.values()):
+            session.tick(now)

@@ -1,0 +1,362 @@
+"""Wire messages of the WebSocket: structs tagged by `type`, decoded and encoded in one typed call. No I/O.
+
+What the members say to each other (`payload`, `settings`, `data`) stays raw JSON and is forwarded as it
+came; the envelope is always made anew, so nothing else a client sends can reach its peer.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta, Raw
+
+from pairing_server.errors import (
+    InvalidMessage,
+    PairingServerError,
+    PayloadTooLarge,
+    RateLimited,
+    UnknownType,
+    ValidationFailed,
+)
+from pairing_server.relay.limits import RelayLimits
+
+DeviceType = Literal["desktop", "mobile"]
+SessionId = Annotated[str, Meta(pattern=r"\A[A-Za-z0-9._:-]{8,128}\Z")]
+ShortText = Annotated[str, Meta(max_length=512)]
+Name = Annotated[str, Meta(max_length=128)]
+Token = Annotated[str, Meta(max_length=4096)]
+# What a JavaScript number holds exactly.
+SafeInteger = Annotated[int, Meta(ge=-(2**53), le=2**53)]
+Count = Annotated[int, Meta(ge=0, le=2**53)]
+SampleRate = Annotated[int, Meta(ge=0, le=10**6)] | Annotated[float, Meta(ge=0, le=10**6)]
+SettingName = Annotated[str, Meta(min_length=1, max_length=128)]
+
+
+class ClientMessage(msgspec.Struct, tag_field="type", frozen=True):
+    """What a client may send. Unknown fields are ignored."""
+
+
+class _AboutChannel(ClientMessage, frozen=True):
+    """The channel may go by three names; `channel_named` gives the one meant."""
+
+    channel: Name | None = None
+    channelId: Name | None = None
+    channel_id: Name | None = None
+
+    @property
+    def channel_named(self) -> str | None:
+        """The channel named, if any. Raises ValidationFailed if the names disagree."""
+        names = {name for name in (self.channel, self.channelId, self.channel_id) if name is not None}
+        if len(names) > 1:
+            raise ValidationFailed("channel, channelId and channel_id disagree.", field="channel")
+        return names.pop() if names else None
+
+
+class Identify(ClientMessage, tag="identify", frozen=True, kw_only=True):
+    device_type: DeviceType
+    session_id: SessionId
+    user_agent: ShortText | None = None
+
+
+class JoinChannel(_AboutChannel, tag="join_channel", frozen=True, kw_only=True):
+    device_type: DeviceType | None = None
+    session_id: SessionId | None = None
+    last_seq: Count | None = None
+    epoch: Name | None = None
+
+
+class ChannelMessage(_AboutChannel, tag="channel_message", frozen=True, kw_only=True):
+    payload: Raw
+    id: Name | SafeInteger | None = None
+
+
+class SettingsSync(_AboutChannel, tag="settings_sync", frozen=True, kw_only=True):
+    settings: dict[SettingName, Raw]
+    base_rev: Count | None = None
+
+
+class AudioChunk(_AboutChannel, tag="audio_chunk", frozen=True, kw_only=True):
+    chunk_id: Name | SafeInteger | None = None
+    data: Raw | msgspec.UnsetType = msgspec.UNSET
+    audio_data: Raw | msgspec.UnsetType = msgspec.UNSET
+    format: Name | None = None
+    sample_rate: SampleRate | None = None
+
+    @property
+    def sound(self) -> Raw:
+        """The encoded audio, a JSON string. Raises ValidationFailed if there is none."""
+        data = self.audio_data if isinstance(self.data, msgspec.UnsetType) else self.data
+        if isinstance(data, msgspec.UnsetType) or bytes(data)[:1] != b'"':
+            raise ValidationFailed("data must be a string.", field="data")
+        return data
+
+
+class Ping(ClientMessage, tag="ping", frozen=True):
+    sequence: SafeInteger = 0
+
+
+class Pong(ClientMessage, tag="pong", frozen=True):
+    """Accepted and ignored: some clients answer what they take for the server's ping."""
+
+
+class LeaveChannel(_AboutChannel, tag="leave_channel", frozen=True):
+    pass
+
+
+class Unpair(_AboutChannel, tag="unpair", frozen=True):
+    pass
+
+
+class RefreshToken(ClientMessage, tag="refresh_token", frozen=True):
+    token: Token
+
+
+Request = (
+    Identify
+    | JoinChannel
+    | ChannelMessage
+    | SettingsSync
+    | AudioChunk
+    | Ping
+    | Pong
+    | LeaveChannel
+    | Unpair
+    | RefreshToken
+)
+
+
+class ServerMessage(msgspec.Struct, tag_field="type", frozen=True, omit_defaults=True, kw_only=True):
+    """What the server sends."""
+
+
+class ToChannel(ServerMessage, frozen=True):
+    """Everything about a channel names it twice, for clients of either spelling."""
+
+    channel: str
+    channelId: str
+
+
+class Connected(ServerMessage, tag="connected", frozen=True):
+    client_id: str
+
+
+class Identified(ServerMessage, tag="identified", frozen=True):
+    device_type: str
+    session_id: str
+
+
+class ChannelJoined(ToChannel, tag="channel_joined", frozen=True):
+    devices: list[str]
+    settings: dict[str, Raw]
+    rev: int
+    epoch: str
+    seq: int
+    recovered: bool
+
+
+class ChannelLeft(ToChannel, tag="channel_left", frozen=True):
+    pass
+
+
+class ClientJoined(ToChannel, tag="client_joined", frozen=True):
+    client_id: str
+    device_type: str
+
+
+class PairingClaimed(ToChannel, tag="pairing_claimed", frozen=True):
+    pass
+
+
+class PairingSuccess(ToChannel, tag="pairing_success", frozen=True):
+    code: str
+    message: str
+    devices: list[str]
+
+
+class ToPeer(ToChannel, tag="channel_message", frozen=True):
+    payload: Raw
+    seq: int
+    id: str | int | None = None
+
+
+class Ack(ServerMessage, tag="ack", frozen=True):
+    id: str | int
+    seq: int
+
+
+class SettingsDocumentMessage(ToChannel, tag="settings_sync", frozen=True):
+    settings: dict[str, Raw]
+    changed: list[str]
+    rev: int
+    seq: int | None = None
+
+
+class AudioToPeer(ToChannel, tag="audio_chunk", frozen=True):
+    data: Raw
+    audio_seq: int
+    chunk_id: str | int | None = None
+    format: str | None = None
+    sample_rate: float | int | None = None
+
+
+class AudioGap(ToChannel, tag="audio_gap", frozen=True):
+    from_: int = msgspec.field(name="from")
+    to: int
+    reason: str
+
+
+class PongAnswer(ServerMessage, tag="pong", frozen=True, omit_defaults=False):
+    sequence: int
+
+
+class DesktopDisconnected(ToChannel, tag="desktop_disconnected", frozen=True):
+    reason: str
+    force_disconnect: bool
+    client_id: str
+    device_type: str
+
+
+class MobileDisconnected(ToChannel, tag="mobile_disconnected", frozen=True):
+    reason: str
+    force_disconnect: bool
+    client_id: str
+    device_type: str
+
+
+class ChannelClosed(ToChannel, tag="channel_closed", frozen=True):
+    reason: str
+
+
+class IntruderRefused(ToChannel, tag="intruder_refused", frozen=True):
+    device_type: str
+    current_devices: int
+
+
+class PeerSlow(ToChannel, tag="peer_slow", frozen=True):
+    device_type: str
+
+
+class TokenExpiring(ServerMessage, tag="token_expiring", frozen=True):
+    expires_in: int
+
+
+class TokenRefreshed(ServerMessage, tag="token_refreshed", frozen=True):
+    expires_in: int
+
+
+class Error(ServerMessage, tag="error", frozen=True, omit_defaults=False):
+    code: str
+    message: str
+    details: dict[str, object]
+    retryable: bool
+
+
+_decoder: msgspec.json.Decoder[Request] = msgspec.json.Decoder(Request)
+_encoder = msgspec.json.Encoder()
+encode = _encoder.encode
+
+_FIELD = re.compile(r"^(?P<text>.*?) - at `\$\.?(?P<field>[A-Za-z_]*)")
+_TYPES = {struct.__struct_config__.tag for struct in Request.__args__}
+
+
+def decode(text: str) -> Request:
+    """The message in one text frame.
+
+    Raises InvalidMessage (no JSON object with a type), UnknownType (a type clients do not send), or
+    ValidationFailed with the `field` that is wrong.
+    """
+    try:
+        return _decoder.decode(text)
+    except msgspec.ValidationError as error:
+        raise _refusal(str(error)) from None
+    except (msgspec.DecodeError, RecursionError, ValueError) as error:
+        raise InvalidMessage(f"{InvalidMessage.message} {_first_line(error)}") from None
+
+
+def _first_line(error: Exception) -> str:
+    if isinstance(error, RecursionError):
+        return "It is nested too deeply."
+    return f"{str(error).splitlines()[0][:120]}."
+
+
+def _refusal(text: str) -> PairingServerError:
+    found = _FIELD.match(text)
+    if found is None:
+        if "missing required field" in text and "`type`" not in text:
+            return ValidationFailed(f"{text}.", field=text.rpartition("field `")[2].rstrip("`"))
+        return InvalidMessage(f"{InvalidMessage.message} {text}.")
+    if found["field"] != "type":
+        return ValidationFailed(f"{found['text']}.", field=found["field"])
+    given = found["text"].removeprefix("Invalid value ").strip("'")
+    if given == found["text"] or given in _TYPES:
+        return ValidationFailed("type must be a string, given once.", field="type")
+    return UnknownType()
+
+
+_STRINGS = re.compile(rb'"(?:[^"\\]|\\.)*"')
+_BRACKETS = re.compile(rb"[\[\]{}]")
+
+
+def too_deep(raw: bytes, limit: int) -> bool:
+    """Whether this valid JSON nests objects and arrays more than `limit` deep."""
+    if raw.count(b"{") + raw.count(b"[") <= limit:
+        return False
+    depth = 0
+    for bracket in _BRACKETS.findall(_STRINGS.sub(b"", raw)):
+        if bracket in b"[{":
+            depth += 1
+            if depth > limit:
+                return True
+        else:
+            depth -= 1
+    return False
+
+
+def size_of(text: str) -> int:
+    """The bytes of a text frame."""
+    return len(text) if text.isascii() else len(text.encode())
+
+
+def check(request: Request, size: int, limits: RelayLimits) -> None:
+    """What the types cannot say: sizes by kind, and what a raw value is.
+
+    Raises PayloadTooLarge with `limit` and `size`, or ValidationFailed with the `field`.
+    """
+    if isinstance(request, ChannelMessage):
+        _check_size(size, limits.message_size)
+        payload = bytes(request.payload)
+        if not payload.startswith(b"{"):
+            raise ValidationFailed("payload must be an object.", field="payload")
+        if too_deep(payload, limits.nesting):
+            raise ValidationFailed(f"payload is nested more than {limits.nesting} deep.", field="payload")
+    elif isinstance(request, AudioChunk):
+        _check_size(size, limits.audio_size)
+        _ = request.sound
+    else:
+        _check_size(size, limits.control_size)
+        if isinstance(request, SettingsSync):
+            _check_settings(request.settings, limits)
+
+
+def _check_size(size: int, limit: int) -> None:
+    if size > limit:
+        raise PayloadTooLarge(limit=limit, size=size)
+
+
+def _check_settings(settings: Mapping[str, Raw], limits: RelayLimits) -> None:
+    if len(settings) > limits.settings_keys:
+        raise ValidationFailed(f"settings have more than {limits.settings_keys} keys.", field="settings")
+    # The document is one level above its values.
+    if any(too_deep(bytes(value), limits.nesting - 1) for value in settings.values()):
+        raise ValidationFailed(f"settings are nested more than {limits.nesting} deep.", field="settings")
+
+
+def error_message(error: PairingServerError) -> Error:
+    """The `error` message that tells a client of it."""
+    details = dict(error.details)
+    if isinstance(error, RateLimited):
+        details["retry_after_ms"] = max(1, round(error.retry_after_s * 1000))
+    return Error(code=error.code, message=error.text, details=details, retryable=error.retryable)

@@ -1,0 +1,335 @@
+"""What one socket may do when: opened → identified → joined → closed. No I/O.
+
+Messages that need the database are returned to the edge, which asks the services and then calls
+`identified`, `entered` or `refreshed`; everything else is done here, without waiting.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+from pairing_server.errors import (
+    DeviceTypeMismatch,
+    InvalidChannel,
+    InvalidMessage,
+    InvalidToken,
+    NotInChannel,
+    PairingServerError,
+    RateLimited,
+    SlowConsumer,
+    UnknownType,
+    ValidationFailed,
+)
+from pairing_server.relay import messages
+from pairing_server.relay.channel import OTHER, Channel, Joined
+from pairing_server.relay.limits import RelayLimits, TokenBucket
+from pairing_server.relay.messages import encode
+from pairing_server.relay.outbox import Lane, Outbox, Transport
+
+if TYPE_CHECKING:
+    from pairing_server.relay.hub import Hub
+
+BAD = (InvalidMessage, UnknownType, ValidationFailed)
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who opened the socket, from its token. `expires_at`: monotonic seconds."""
+
+    subject: str
+    device_type: str
+    token_id: str
+    login_id: str
+    label: str | None
+    expires_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """The device behind the socket, bound to the subject."""
+
+    session_id: str
+    user_agent: str | None = None
+
+
+Deferred = messages.Identify | messages.JoinChannel | messages.Unpair | messages.RefreshToken
+
+
+class Session:
+    """One socket, from its opening to its close."""
+
+    def __init__(
+        self, connection_id: UUID, identity: Identity, address: str, address_key: str, transport: Transport,
+        hub: Hub, now: float,
+    ) -> None:  # fmt: skip
+        limits = hub.limits
+        self.connection_id = str(connection_id)
+        self.identity = identity
+        self.address = address
+        self.address_key = address_key
+        self.device: Device | None = None
+        self.channel: Channel | None = None
+        self.closing = False
+        self.close_code: int | None = None
+        self.received = 0
+        self.opened_at = now
+        self._now = now
+        self._hub = hub
+        self._limits: RelayLimits = limits
+        self._transport = transport
+        self.outbox = Outbox(transport, limits, self._overflow)
+        self.outbox.on_gap = self._gap
+        self._messages = TokenBucket(limits.message_rate, limits.message_burst, now)
+        self._audio = TokenBucket(limits.audio_rate, limits.audio_rate, now)
+        self._audio_bytes = TokenBucket(limits.audio_bytes_rate, limits.audio_bytes_burst, now)
+        self._joins = TokenBucket(limits.join_count / limits.join_seconds, limits.join_count, now)
+        self._refusals = TokenBucket(limits.refusals_rate, limits.refusals_burst, now)
+        self._bad_in_a_row = 0
+        self._reported_bad = 0
+        self._limited_since: float | None = None
+        self._limited_at = now
+        self._warned = False
+
+    @property
+    def subject(self) -> str:
+        return self.identity.subject
+
+    @property
+    def device_type(self) -> str:
+        return self.identity.device_type
+
+    @property
+    def session_id(self) -> str:
+        if self.device is None:
+            raise NotInChannel("Identify or join first.")
+        return self.device.session_id
+
+    # From the client
+
+    def receive(self, text: str | bytes, now: float) -> Deferred | None:
+        """Take one text message. Returns it if the edge must ask the services for it.
+
+        Raises PairingServerError: the edge calls `refuse` with it.
+        """
+        self._now = now
+        self.received += 1
+        try:
+            if isinstance(text, bytes):
+                raise InvalidMessage("Send text frames; this server takes no binary ones.")
+            request = messages.decode(text)
+            size = messages.size_of(text)
+            self._take(request, size, now)
+            messages.check(request, size, self._limits)
+        except BAD:
+            self._bad_in_a_row += 1
+            raise
+        self._bad_in_a_row = 0
+        return self._do(request, now)
+
+    def _take(self, request: messages.Request, size: int, now: float) -> None:
+        """Raises RateLimited if there is more of this than a connection may send."""
+        if isinstance(request, messages.AudioChunk):
+            wait, limit = self._audio.take(now), "audio"
+            if not wait:
+                wait, limit = self._audio_bytes.take(now, size), "audio_bytes"
+        else:
+            wait, limit = self._messages.take(now), "messages"
+            if not wait and isinstance(request, messages.JoinChannel):
+                wait, limit = self._joins.take(now), "joins"
+        if wait:
+            raise RateLimited(wait, limit=limit)
+
+    def _do(self, request: messages.Request, now: float) -> Deferred | None:
+        match request:
+            case messages.ChannelMessage():
+                self._joined(request).relay(self, request)
+            case messages.AudioChunk():
+                self._joined(request).audio(self, request)
+            case messages.SettingsSync():
+                self._joined(request).sync(self, request, now)
+            case messages.Ping():
+                self.deliver(encode(messages.PongAnswer(sequence=request.sequence)))
+            case messages.Pong():
+                pass
+            case messages.LeaveChannel():
+                self._leave(self._joined(request), now)
+            case _:
+                self._check_deferred(request)
+                return request
+        return None
+
+    def _check_deferred(self, request: Deferred) -> None:
+        """What can be said of it before the services are asked."""
+        match request:
+            case messages.Identify():
+                self._check_device(request.device_type, request.session_id)
+            case messages.JoinChannel():
+                self._check_join(request)
+            case messages.Unpair():
+                self._joined(request)
+
+    def _joined(self, request: messages._AboutChannel) -> Channel:
+        """The joined channel, if the message means it."""
+        named = request.channel_named
+        if self.channel is None:
+            raise NotInChannel(**({"channel": named} if named else {}))
+        if named is not None and named != self.channel.name:
+            self._hub.report("channel.denied", "denied", self, {"reason": "foreign"})
+            raise InvalidChannel(channel=named)
+        return self.channel
+
+    def _check_device(self, device_type: str, session_id: str) -> None:
+        if device_type != self.identity.device_type:
+            raise DeviceTypeMismatch(device_type=device_type, token_device_type=self.identity.device_type)
+        if self.device is not None and self.device.session_id != session_id:
+            raise ValidationFailed("This connection has another session_id already.", field="session_id")
+
+    def _check_join(self, request: messages.JoinChannel) -> None:
+        if request.channel_named is None:
+            raise ValidationFailed("channel is missing.", field="channel")
+        session_id = request.session_id or (self.device.session_id if self.device else None)
+        if session_id is None:
+            raise ValidationFailed(
+                "session_id is missing; identify first or name it here.", field="session_id"
+            )
+        self._check_device(request.device_type or self.identity.device_type, session_id)
+
+    def pressure(self) -> Outbox | None:
+        """The peer's outbox, if it is so full that this client should be read no more for now."""
+        peer = self.channel.members.get(OTHER[self.device_type]) if self.channel else None
+        return peer.outbox if peer is not None and peer.outbox.congested else None
+
+    # What the edge brings back from the services
+
+    def identified(self, device: Device) -> None:
+        """The session id is this user's. It stays; joining or identifying again undoes nothing."""
+        if self.device is None or device.user_agent:
+            self.device = device
+        self._hub.identified(self)
+
+    def entered(self, channel: Channel, request: messages.JoinChannel, now: float) -> Joined:
+        """The services have admitted this session to the channel: take the seat. Leaves another channel."""
+        self._now = now
+        if self.channel is not None and self.channel is not channel:
+            self._leave(self.channel, now)
+        self.channel = channel
+        return channel.join(self, now, request.last_seq, request.epoch)
+
+    def refreshed(self, identity: Identity, now: float) -> None:
+        """A fresh token of the same subject and device type carries the connection on."""
+        self._now = now
+        self.identity = identity
+        self._warned = False
+        self.deliver(encode(messages.TokenRefreshed(expires_in=round(identity.expires_at - now))))
+
+    def _leave(self, channel: Channel, now: float) -> None:
+        channel.leave(self, "Left the channel", now)
+        self.channel = None
+        self.deliver(encode(messages.ChannelLeft(channel=channel.name, channelId=channel.name)))
+        self._hub.report("channel.left", "success", self, {"pairing": channel.pairing_id})
+
+    # To the client
+
+    def deliver(self, message: bytes, lane: Lane = Lane.MESSAGE, number: int = 0) -> None:
+        if not self.closing:
+            self.outbox.send(message, self._hub.now(), lane, number)
+
+    def greet(self) -> None:
+        self.deliver(encode(messages.Connected(client_id=self.connection_id)))
+
+    def identified_answer(self, request: messages.Identify) -> None:
+        self.deliver(
+            encode(messages.Identified(device_type=request.device_type, session_id=request.session_id))
+        )
+
+    def refuse(self, error: PairingServerError, now: float) -> None:
+        """Tell the client what was wrong; close if it does not stop."""
+        self._now = now
+        self._hub.counts.refused[error.code] += 1
+        if isinstance(error, RateLimited):
+            self._limited(error, now)
+        elif isinstance(error, BAD) and self._reported_bad < self._limits.bad_in_a_row:
+            self._reported_bad += 1
+            self._hub.report("msg.invalid", "failure", self, {"rule": error.code})
+        if not isinstance(error, RateLimited) or not self._refusals.take(now):
+            self.deliver(encode(messages.error_message(error)))
+        if self._bad_in_a_row >= self._limits.bad_in_a_row:
+            self.close(4400, "bad messages without end")
+
+    def _limited(self, error: RateLimited, now: float) -> None:
+        """Ten seconds over a limit, without a pause of two, is not an accident."""
+        if self._limited_since is None or now - self._limited_at > 2:
+            self._limited_since = now
+            self._hub.report("limit.rate", "denied", self, {"scope": "connection", **error.details})
+        self._limited_at = now
+        if now - self._limited_since >= self._limits.limited_for:
+            self.deliver(encode(messages.error_message(error)))
+            self.close(4429, "over the rate limit for too long")
+
+    def abuse(self, kind: str) -> None:
+        """The frame engine counts too many frames, pings or fragments."""
+        self._hub.counts.refused["RATE_LIMITED"] += 1
+        self._hub.report("limit.protocol_abuse", "denied", self, {"kind": kind})
+        self.close(4429, f"too many {kind}")
+
+    def evict(self, error: PairingServerError | None, code: int | None) -> None:
+        """The channel has put this session out."""
+        channel, self.channel = self.channel, None
+        if error is not None:
+            self.deliver(encode(messages.error_message(error)))
+        if code == 4409 and channel is not None:
+            self._hub.report("channel.replaced", "success", self, {"pairing": channel.pairing_id})
+        if code is not None:
+            self.close(code, "session replaced" if code == 4409 else "channel closed")
+
+    def close(self, code: int, reason: str) -> None:
+        """Decide to close: nothing more is taken from or sent to the client."""
+        if not self.closing:
+            self.closing = True
+            self.close_code = code
+            self.outbox.release()
+            self._transport.close(code, reason)
+
+    def gone(self, reason: str, now: float) -> Channel | None:
+        """The socket is closed. The channel it has left by that, if it still had its seat."""
+        self.closing = True
+        self.outbox.release()
+        channel, self.channel = self.channel, None
+        if channel is not None and channel.leave(self, reason, now):
+            return channel
+        return None
+
+    def _overflow(self, size: int, age: float) -> None:
+        self._hub.report(
+            "limit.slow_consumer", "failure", self, {"buffered": size, "age_ms": round(age * 1000)}
+        )
+        self._hub.counts.refused["SLOW_CONSUMER"] += 1
+        if self.channel is not None:
+            self.channel.peer_slow(self)
+        self._transport.write(encode(messages.error_message(SlowConsumer())), lambda: None)
+        self.close(4430, "slow consumer")
+
+    def _gap(self, first: int, last: int) -> None:
+        if self.channel is not None:
+            self.channel.audio_gap(self, first, last)
+
+    # What time brings about
+
+    def tick(self, now: float) -> None:
+        """Once a second: idle before identify, expiry of the token, a queue that has become too old."""
+        self._now = now
+        self.outbox.check(now)
+        if self.closing:
+            return
+        if self.device is None and now - self.opened_at > self._limits.identify_within:
+            self.close(4408, "neither identified nor joined in time")
+            return
+        left = self.identity.expires_at - now
+        if left <= -self._limits.token_grace:
+            self.deliver(encode(messages.error_message(InvalidToken("The ws token has expired."))))
+            self.close(4401, "token expired")
+        elif left <= self._limits.token_warning and not self._warned:
+            self._warned = True
+            self.deliver(encode(messages.TokenExpiring(expires_in=max(0, round(left)))))

@@ -1,0 +1,93 @@
+"""Whose address a request comes from when proxies stand between, and which addresses count as one.
+
+Nothing in a request is believed unless the peer that hands it on is a trusted proxy.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+
+Address = IPv4Address | IPv6Address
+Network = IPv4Network | IPv6Network
+
+MAX_HOP = 100
+
+# [v6]:port, [v6], v4:port; a bare v6 or v4 is what is left.
+_BRACKETED = re.compile(r"\[([^\[\]]+)\](?::[0-9]{1,5})?")
+_WITH_PORT = re.compile(r"([0-9.]+):[0-9]{1,5}")
+
+
+def client_address(peer: str, forwarded_for: Sequence[str], trusted: Sequence[Network]) -> str:
+    """The right-most hop that is not a trusted proxy; the left-most if all are.
+
+    `peer` is the other end of the connection, `forwarded_for` all X-Forwarded-For headers in order.
+    Left of a hop that is no address nothing is believed: the last good one right of it is the answer.
+    A peer that is no address (a Unix socket) is returned as it is.
+    """
+    client = _address(peer)
+    if client is None:
+        return peer
+    hops = ",".join(forwarded_for).split(",") if forwarded_for else []
+    for hop in reversed(hops):
+        if not _is_in(client, trusted):
+            break
+        before = _address(hop)
+        if before is None:
+            break
+        client = before
+    return str(client)
+
+
+def limit_key(address: str) -> str:
+    """What counts as one address for limits: IPv4 itself, IPv6 its /64 (a single home has that many)."""
+    parsed = _address(address)
+    if parsed is None:
+        return address
+    if isinstance(parsed, IPv4Address):
+        return str(parsed)
+    return str(IPv6Network((parsed, 64), strict=False))
+
+
+def parse_networks(items: Sequence[str]) -> tuple[Network, ...]:
+    """From the entries of PAIRING_TRUSTED_PROXIES: addresses or CIDR. Raises ValueError naming the entry."""
+    return tuple(_network(item.strip()) for item in items)
+
+
+def _network(item: str) -> Network:
+    try:
+        network = ip_network(item, strict=False)
+    except ValueError:
+        raise ValueError(f"{item!r} is not an address or a network such as 10.0.0.0/8") from None
+    if "/" in item and ip_address(item.partition("/")[0]) != network.network_address:
+        raise ValueError(f"{item!r} has bits set after its prefix; write {network} if that is meant")
+    if network.prefixlen == 0:
+        raise ValueError(f"{item!r} would let every client choose its own address")
+    if isinstance(network, IPv6Network) and network.prefixlen >= 96:
+        # Addresses are compared as IPv4 where they are, so the network must be one too.
+        mapped = network.network_address.ipv4_mapped
+        if mapped is not None:
+            return _network(f"{mapped}/{network.prefixlen - 96}")
+    return network
+
+
+def _is_in(address: Address, networks: Sequence[Network]) -> bool:
+    return any(address in network for network in networks)
+
+
+def _address(text: str) -> Address | None:
+    text = text.strip(" \t")
+    if len(text) > MAX_HOP or not text.isascii():
+        return None
+    if found := _BRACKETED.fullmatch(text) or _WITH_PORT.fullmatch(text):
+        text = found[1]
+    # A zone id (fe80::1%eth0) means something on the machine that wrote it only.
+    host, percent, _ = text.partition("%")
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return None
+    if isinstance(address, IPv4Address):
+        return None if percent else address
+    return address.ipv4_mapped or address

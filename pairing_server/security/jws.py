@@ -1,0 +1,121 @@
+"""The outer form of a token: its size, its three parts, its JSON and its signature.
+
+What the claims mean, and which key may have signed them, is decided in `tokens.py`. Claims leave this
+module only through `Unverified.verified`: before that, nothing but the issuer's name can be read.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NoReturn
+
+import jwt
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+
+from pairing_server.errors import InvalidToken
+
+PublicKey = RSAPublicKey | EllipticCurvePublicKey | Ed25519PublicKey
+
+MAX_TOKEN = 4096
+MAX_HEADER = 512
+MAX_KID = 256
+
+# The signature may be empty, so that an unsigned token is refused for its algorithm, not for its form.
+_FORM = re.compile(r"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.[A-Za-z0-9_-]*")
+
+# Each of these would let a token say how, or with what key, it is to be checked.
+_FORBIDDEN_HEADERS = frozenset({"jku", "x5u", "jwk", "x5c", "crit", "b64", "zip"})
+
+_JWS = jwt.PyJWS(
+    algorithms=["HS256", "RS256", "ES256", "EdDSA"],
+    options={"verify_signature": True, "enforce_minimum_key_length": True},
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Unverified:
+    """A token of the right form, whose signature nobody has checked yet."""
+
+    algorithm: object
+    type: object
+    kid: str | None
+    issuer: object
+    _token: str = field(repr=False)
+    _claims: Mapping[str, object] = field(repr=False)
+
+    def verified(self, key: bytes | PublicKey, algorithms: Sequence[str]) -> Mapping[str, object]:
+        """The claims, if `key` signed them with one of `algorithms`. Raises InvalidToken."""
+        if self.algorithm not in algorithms:
+            raise InvalidToken(reason="alg")
+        try:
+            _JWS.decode_complete(self._token, key, algorithms=algorithms)
+        except jwt.InvalidSignatureError:
+            raise InvalidToken(reason="signature") from None
+        except jwt.InvalidAlgorithmError:
+            raise InvalidToken(reason="alg") from None
+        except jwt.PyJWTError:
+            raise InvalidToken(reason="malformed") from None
+        return self._claims
+
+
+def parse(token: str) -> Unverified:
+    """Take a token apart; the work is bounded whatever comes. Raises InvalidToken."""
+    form = _FORM.fullmatch(token) if len(token) <= MAX_TOKEN else None
+    if form is None:
+        raise InvalidToken(reason="malformed")
+    header = _json_object(form[1], MAX_HEADER)
+    kid = header.get("kid")
+    if not _FORBIDDEN_HEADERS.isdisjoint(header) or not _is_kid(kid):
+        raise InvalidToken(reason="malformed")
+    claims = _json_object(form[2], MAX_TOKEN)
+    return Unverified(
+        algorithm=header.get("alg"),
+        type=header.get("typ"),
+        kid=kid if isinstance(kid, str) else None,
+        issuer=claims.get("iss"),
+        _token=token,
+        _claims=claims,
+    )
+
+
+def sign(claims: Mapping[str, object], secret: bytes, *, kid: str, token_type: str) -> str:
+    """A token of ours: HS256, with `kid` and `typ` in the header."""
+    # Not escaped: a name in another script must not make the token three times as long.
+    payload = json.dumps(claims, ensure_ascii=False, separators=(",", ":")).encode()
+    return _JWS.encode(payload, secret, algorithm="HS256", headers={"kid": kid, "typ": token_type})
+
+
+def _is_kid(kid: object) -> bool:
+    return kid is None or (isinstance(kid, str) and 1 <= len(kid) <= MAX_KID)
+
+
+def _json_object(part: str, limit: int) -> Mapping[str, object]:
+    try:
+        raw = base64.urlsafe_b64decode(part + "=" * (-len(part) % 4))
+        # A part that decodes alike in two spellings would be one token with two names.
+        if len(raw) > limit or base64.urlsafe_b64encode(raw).rstrip(b"=") != part.encode():
+            raise InvalidToken(reason="malformed")
+        value = json.loads(raw.decode(), object_pairs_hook=_no_duplicates, parse_constant=_no_constant)
+    except (binascii.Error, ValueError, RecursionError):
+        raise InvalidToken(reason="malformed") from None
+    if not isinstance(value, dict):
+        raise InvalidToken(reason="malformed")
+    return value
+
+
+def _no_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a key stands twice")
+    return found
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")

@@ -1,0 +1,275 @@
+"""Access tokens and ws tokens: making ours, and deciding whether one that somebody brings is good.
+
+An access token opens the HTTP API, a ws token the WebSocket, and neither is ever taken for the other.
+The keys of foreign issuers are found in `issuers.py`, the form of a token is checked in `jws.py`. Nothing
+here reads the clock, the database or the settings, and nothing logs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from pairing_server.errors import InvalidToken
+from pairing_server.security import jws
+from pairing_server.security.claims import (
+    MAX_ID,
+    check_not_expired,
+    first_id,
+    is_text,
+    names_audience,
+    text_claim,
+    times,
+)
+from pairing_server.security.issuers import OWN_ISSUER, Issuers
+
+ACCESS_TYPE = "at+jwt"
+WS_TYPE = "ws+jwt"
+ACCESS_AUDIENCE = "pairing-server/api"
+WS_AUDIENCE = "pairing-server/ws"
+OWN_ALGORITHMS = ("HS256",)
+DEVICE_TYPES = frozenset({"desktop", "mobile"})
+
+DAY_S = 86_400
+MAX_SUBJECT = 255
+MAX_LABEL = 128
+MIN_SECRET = 32
+
+_KID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
+
+@dataclass(frozen=True, slots=True)
+class SigningKey:
+    kid: str
+    secret: bytes = field(repr=False)
+
+
+def parse_keys(text: str) -> tuple[SigningKey, ...]:
+    """The keys of "kid:secret,kid2:secret2", in order. Raises ValueError; its text holds no secret."""
+    keys: list[SigningKey] = []
+    for number, item in enumerate(text.split(","), start=1):
+        kid, colon, secret = item.strip().partition(":")
+        # An item without a colon may be a bare secret: it is named by its place, never shown.
+        if not colon:
+            raise ValueError(f"key {number} is not kid:secret")
+        if not _KID.fullmatch(kid):
+            raise ValueError(f"the kid of key {number} must be 1 to 64 of A-Z a-z 0-9 . _ -")
+        if any(key.kid == kid for key in keys):
+            raise ValueError(f"the kid {kid!r} stands twice")
+        if len(secret.encode()) < MIN_SECRET:
+            raise ValueError(f"the secret of key {kid!r} has fewer than {MIN_SECRET} bytes")
+        keys.append(SigningKey(kid, secret.encode()))
+    return tuple(keys)
+
+
+def generate_key() -> SigningKey:
+    """A fresh random key (384 bits) with a random kid."""
+    return SigningKey(f"k{secrets.token_hex(4)}", secrets.token_urlsafe(48).encode())
+
+
+def format_keys(keys: Sequence[SigningKey]) -> str:
+    """The text that `parse_keys` reads back to the same keys; holds the secrets. Raises ValueError."""
+    text = ",".join(f"{key.kid}:{key.secret.decode()}" for key in keys)
+    if parse_keys(text) != tuple(keys):
+        raise ValueError("a secret with a comma or outer white space cannot be written as text")
+    return text
+
+
+@dataclass(frozen=True, slots=True)
+class Issued:
+    """A token just made; `expires_in` in seconds, the rest for the audit log."""
+
+    token: str = field(repr=False)
+    expires_in: int
+    token_id: str
+    kid: str
+    login_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class AccessClaims:
+    """Who is asking. `subject` is "issuer|sub" if `foreign`."""
+
+    subject: str
+    token_id: str
+    login_id: str
+    expires_at: datetime
+    foreign: bool
+
+
+@dataclass(frozen=True, slots=True)
+class WsClaims:
+    """Who opens a socket, and as what; `label` is for display only."""
+
+    subject: str
+    device_type: str
+    token_id: str
+    login_id: str
+    label: str | None
+    expires_at: datetime
+
+
+class Tokens:
+    """Makes tokens with the first key; takes those signed with any of them, and those of `issuers`.
+
+    `access_ttl` and `ws_ttl` are seconds.
+    """
+
+    def __init__(
+        self,
+        keys: Sequence[SigningKey],
+        *,
+        access_ttl: int = DAY_S,
+        ws_ttl: int = 3600,
+        issuers: Issuers | None = None,
+    ) -> None:
+        if not keys or access_ttl < 1 or ws_ttl < 1:
+            raise ValueError("at least one key is needed, and lifetimes of at least one second")
+        self._signing = keys[0]
+        self._secrets = {key.kid: key.secret for key in keys}
+        if len(self._secrets) != len(keys):
+            raise ValueError("two keys have the same kid")
+        self._access_ttl = access_ttl
+        # A shorter setting must not log out those whose token was made under a longer one.
+        self._access_cap = max(access_ttl, DAY_S)
+        self._ws_ttl = ws_ttl
+        self._issuers = issuers
+
+    def issue_access(self, subject: str, now: datetime, *, ttl: int | None = None) -> Issued:
+        """An access token for a user of ours: a new login. `ttl` in seconds, at most the cap.
+
+        Raises ValueError for a `ttl` out of bounds, or a subject that could pass for a foreign one.
+        """
+        lifetime = self._access_ttl if ttl is None else ttl
+        if not 1 <= lifetime <= self._access_cap:
+            raise ValueError(f"an access token lives 1 to {self._access_cap} seconds")
+        if not is_text(subject, MAX_SUBJECT) or "|" in subject:
+            raise ValueError(f"a subject is 1 to {MAX_SUBJECT} printable characters without |")
+        claims = {"aud": ACCESS_AUDIENCE, "sub": subject, "sid": secrets.token_urlsafe(16)}
+        return self._issue(ACCESS_TYPE, claims, lifetime, now)
+
+    def issue_ws(self, caller: AccessClaims, device_type: str, label: str | None, now: datetime) -> Issued:
+        """A ws token for the caller's device. The label is cleaned and cut to 128 characters."""
+        if device_type not in DEVICE_TYPES:
+            raise ValueError("a device type is desktop or mobile")
+        claims = {"aud": WS_AUDIENCE, "sub": caller.subject, "sid": caller.login_id, "dev": device_type}
+        cleaned = _clean_label(label)
+        if cleaned is not None:
+            claims["label"] = cleaned
+        return self._issue(WS_TYPE, claims, self._ws_ttl, now)
+
+    async def verify_access(self, token: str, now: datetime) -> AccessClaims:
+        """Who holds this access token. Raises InvalidToken.
+
+        Waits only if the keys of a foreign issuer have to be read or fetched first.
+        """
+        unverified = jws.parse(token)
+        if unverified.issuer != OWN_ISSUER:
+            return await self._verify_foreign(unverified, now)
+        claims = self._own_claims(unverified, ACCESS_TYPE, ACCESS_AUDIENCE)
+        return AccessClaims(
+            subject=text_claim(claims, "sub", MAX_SUBJECT),
+            token_id=text_claim(claims, "jti", MAX_ID),
+            login_id=text_claim(claims, "sid", MAX_ID),
+            expires_at=_own_expiry(claims, now, self._access_cap),
+            foreign=False,
+        )
+
+    def verify_ws(self, token: str, now: datetime) -> WsClaims:
+        """Who holds this ws token, always one of ours. Raises InvalidToken."""
+        unverified = jws.parse(token)
+        if unverified.issuer != OWN_ISSUER:
+            raise InvalidToken(reason="iss")
+        claims = self._own_claims(unverified, WS_TYPE, WS_AUDIENCE)
+        device_type = text_claim(claims, "dev", MAX_ID)
+        if device_type not in DEVICE_TYPES:
+            raise InvalidToken(reason="malformed")
+        return WsClaims(
+            subject=text_claim(claims, "sub", MAX_SUBJECT),
+            device_type=device_type,
+            token_id=text_claim(claims, "jti", MAX_ID),
+            login_id=text_claim(claims, "sid", MAX_ID),
+            label=text_claim(claims, "label", MAX_LABEL) if "label" in claims else None,
+            expires_at=_own_expiry(claims, now, self._ws_ttl),
+        )
+
+    def _issue(self, token_type: str, claims: Mapping[str, str], lifetime: int, now: datetime) -> Issued:
+        issued_at = int(now.timestamp())
+        token_id = secrets.token_urlsafe(16)
+        times = {"iat": issued_at, "exp": issued_at + lifetime}
+        token = jws.sign(
+            {"iss": OWN_ISSUER, **claims, **times, "jti": token_id},
+            self._signing.secret,
+            kid=self._signing.kid,
+            token_type=token_type,
+        )
+        return Issued(token, lifetime, token_id, self._signing.kid, claims["sid"])
+
+    def _own_claims(self, unverified: jws.Unverified, token_type: str, audience: str) -> Mapping[str, object]:
+        if unverified.algorithm not in OWN_ALGORITHMS:
+            raise InvalidToken(reason="alg")
+        if unverified.type != token_type:
+            raise InvalidToken(reason="typ")
+        secret = None if unverified.kid is None else self._secrets.get(unverified.kid)
+        if secret is None:
+            raise InvalidToken(reason="kid")
+        claims = unverified.verified(secret, OWN_ALGORITHMS)
+        if claims.get("aud") != audience:
+            raise InvalidToken(reason="aud")
+        return claims
+
+    async def _verify_foreign(self, unverified: jws.Unverified, now: datetime) -> AccessClaims:
+        issuer = unverified.issuer
+        if self._issuers is None or not isinstance(issuer, str) or not self._issuers.knows(issuer):
+            raise InvalidToken(reason="iss")
+        # Before the key is looked up: what cannot pass anyway must not cause a fetch.
+        if unverified.algorithm not in self._issuers.algorithms(issuer):
+            raise InvalidToken(reason="alg")
+        if not _is_foreign_access_type(unverified.type):
+            raise InvalidToken(reason="typ")
+        key, algorithms = await self._issuers.key(issuer, unverified.kid, now)
+        claims = unverified.verified(key, algorithms)
+        if not names_audience(claims.get("aud"), self._issuers.audience(issuer)):
+            raise InvalidToken(reason="aud")
+        sub = text_claim(claims, "sub", MAX_SUBJECT)
+        subject = f"{issuer}|{sub}"
+        if len(subject) > MAX_SUBJECT:
+            raise InvalidToken(reason="malformed")
+        issued_at, expires_at = times(claims, now)
+        # Providers choose their own lifetimes; here none of their tokens is good for more than a day.
+        expires_at = min(expires_at, issued_at + DAY_S)
+        check_not_expired(expires_at, now)
+        unnamed = hashlib.sha256(f"{subject}|{issued_at}".encode()).hexdigest()
+        token_id = first_id(claims.get("jti"), unnamed)
+        login_id = first_id(claims.get("sid"), token_id)
+        return AccessClaims(subject, token_id, login_id, datetime.fromtimestamp(expires_at, UTC), True)
+
+
+def _own_expiry(claims: Mapping[str, object], now: datetime, cap_s: int) -> datetime:
+    issued_at, expires_at = times(claims, now)
+    check_not_expired(expires_at, now)
+    # We never make such a token: a longer life than ours means that somebody else has a key.
+    if expires_at - issued_at > cap_s:
+        raise InvalidToken(reason="malformed")
+    return datetime.fromtimestamp(expires_at, UTC)
+
+
+def _is_foreign_access_type(token_type: object) -> bool:
+    if token_type is None:
+        return True
+    # RFC 7515: a media type, so case does not count and "application/" may be left out.
+    return isinstance(token_type, str) and token_type.lower().removeprefix("application/") in (
+        "jwt",
+        "at+jwt",
+    )
+
+
+def _clean_label(label: str | None) -> str | None:
+    if label is None:
+        return None
+    cleaned = "".join(character for character in label if character.isprintable()).strip()
+    return cleaned[:MAX_LABEL].strip() or None

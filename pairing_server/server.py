@@ -1,0 +1,248 @@
+"""The composition root: settings in, one running node out. Starts, drains and stops it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import socket
+from collections.abc import Callable, Mapping
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+from uuid import UUID
+
+from tornado.httpclient import HTTPClientError, HTTPRequest
+from tornado.httpserver import HTTPServer
+from tornado.netutil import bind_sockets
+from tornado.simple_httpclient import SimpleAsyncHTTPClient
+
+from pairing_server.config import Settings
+from pairing_server.errors import Unavailable
+from pairing_server.maintenance import SYSTEM, Maintenance
+from pairing_server.relay.hub import Hub
+from pairing_server.relay.session import Session
+from pairing_server.security.issuers import Issuers
+from pairing_server.security.limits import SlidingWindow
+from pairing_server.security.passwords import Passwords
+from pairing_server.security.tokens import Tokens
+from pairing_server.services.audit import AuditLog
+from pairing_server.services.deps import Caller, Codes, Deps, LiveCodes
+from pairing_server.store import schema
+from pairing_server.store.database import Database
+from pairing_server.web.edge import Edge, utcnow
+from pairing_server.web.routes import make_app
+
+log = logging.getLogger(__name__)
+
+# Tornado's defaults are open (3600 s, 64 KiB, no body timeout, 100 MB).
+HEADER_SIZE = 16 * 1024
+IDLE_TIMEOUT = 20
+BODY_TIMEOUT = 10
+BODY_SIZE = 1024 * 1024
+BACKLOG = 1024
+JWKS_TIMEOUT = 3
+JWKS_SIZE = 64 * 1024
+DRAIN_TIMEOUT = 10
+
+
+class StartError(Exception):
+    """Why the server does not start, and what to do."""
+
+
+def app_version() -> str:
+    try:
+        return version("pairing-server")
+    except PackageNotFoundError:
+        return "unknown"
+
+
+async def fetch_jwks(url: str) -> bytes:
+    """A foreign issuer's keys: bounded in time and size, no redirects. Raises OSError."""
+    client = SimpleAsyncHTTPClient(force_instance=True, max_body_size=JWKS_SIZE)
+    request = HTTPRequest(
+        url, request_timeout=JWKS_TIMEOUT, connect_timeout=JWKS_TIMEOUT, follow_redirects=False
+    )
+    try:
+        return (await client.fetch(request)).body
+    except HTTPClientError as error:
+        raise OSError(f"the issuer answered {error.code}") from None
+    finally:
+        client.close()
+
+
+class Node:
+    """One running server: everything it is made of, for as long as it lives."""
+
+    def __init__(self, settings: Settings, database_url: str) -> None:
+        """`settings` must hold signing keys (config.with_keys). Call in the event loop."""
+        loop = asyncio.get_running_loop()
+        self.settings = settings
+        self.version = app_version()
+        self.database = Database(database_url)
+        self.audit = AuditLog(socket.gethostname(), self.version)
+        self.hub = Hub(settings.relay_limits, loop.time, loop.call_later, self._report)
+        self.passwords = Passwords()
+        self.issuers = Issuers(settings.issuers, fetch_jwks, on_refresh=self._jwks_refreshed)
+        self.deps = Deps(
+            database=self.database,
+            audit=self.audit,
+            hub=self.hub,
+            tokens=Tokens(settings.jwt_keys, ws_ttl=settings.ws_token_ttl, issuers=self.issuers),
+            passwords=self.passwords,
+            codes=Codes([key.secret for key in settings.jwt_keys]),
+            rules=settings.pairing_rules,
+            live=LiveCodes(),
+            registration_open=settings.registration == "open",
+        )
+        self.edge = Edge(
+            deps=self.deps,
+            origins=settings.allowed_origins,
+            trusted=settings.trusted_proxies,
+            handshake_failures=SlidingWindow(settings.handshake_failures),
+            now=loop.time,
+            version=self.version,
+        )
+        self.maintenance = Maintenance(self.deps, utcnow, loop.time)
+        self.http = HTTPServer(
+            make_app(self.edge),
+            xheaders=False,
+            no_keep_alive=False,
+            max_header_size=HEADER_SIZE,
+            idle_connection_timeout=IDLE_TIMEOUT,
+            body_timeout=BODY_TIMEOUT,
+            max_body_size=BODY_SIZE,
+        )
+
+    def _report(self, event: str, outcome: str, session: Session | None, attrs: Mapping[str, object]) -> None:
+        """The relay's events for the audit log."""
+        caller = SYSTEM
+        if session is not None:
+            caller = Caller(
+                session.subject,
+                session.identity.login_id,
+                session.address,
+                session.address_key,
+                connection_id=UUID(session.connection_id),
+                kind="device",
+            )
+        rest: dict[str, Any] = dict(attrs)
+        pairing = rest.pop("pairing", session.channel.pairing_id if session and session.channel else None)
+        reason = rest.pop("reason", None)
+        self.audit.enqueue(
+            self.audit.event(
+                event,
+                outcome,
+                caller,
+                utcnow(),
+                pairing_id=pairing if isinstance(pairing, UUID) else None,
+                reason=str(reason) if reason else None,
+                **rest,
+            )
+        )
+
+    def _jwks_refreshed(self, issuer: str, added: object, removed: object, error: object) -> None:
+        outcome = "error" if error else "success"
+        event = self.audit.event(
+            "auth.jwks_refresh",
+            outcome,
+            SYSTEM,
+            utcnow(),
+            issuer=issuer,
+            added=added,
+            removed=removed,
+            error=error,
+        )
+        self.audit.enqueue(event)
+
+    async def start(self) -> list[tuple[str, int]]:
+        """Check the schema, listen, start the timer. The addresses it listens on.
+
+        Raises StartError.
+        """
+        await self.check_schema()
+        settings = self.settings
+        try:
+            sockets = bind_sockets(settings.port, settings.host, backlog=BACKLOG)
+        except OSError as error:
+            raise StartError(
+                f"Cannot listen on {settings.host}:{settings.port}: {error.strerror or error}."
+                " Choose another with PAIRING_HOST and PAIRING_PORT, or --host and --port."
+            ) from None
+        self.http.add_sockets(sockets)
+        await self.maintenance.run(next(job for job in self.maintenance.jobs if job.name == "count codes"))
+        self.maintenance.start()
+        started = self.audit.event("system.started", "success", SYSTEM, utcnow(), schema=schema.head())
+        self.audit.enqueue(started)
+        return [(bound.getsockname()[0], bound.getsockname()[1]) for bound in sockets]
+
+    async def check_schema(self) -> None:
+        """Raises StartError if the database is not at the schema of this release, and says what to run."""
+        try:
+            async with self.database.transaction() as conn:
+                revision = await schema.current(conn)
+        except Unavailable as error:
+            raise StartError(
+                f"{error} Check PAIRING_DATABASE_URL ({error.__cause__ and type(error.__cause__).__name__})."
+            ) from None
+        if revision == schema.head():
+            return
+        if revision is not None and not schema.known(revision):
+            raise StartError(
+                f"The database is at revision {revision}, which is newer than this release knows"
+                f" ({schema.head()}). Install the newer release, or restore a backup."
+            )
+        raise StartError(
+            f"The database is at revision {revision or 'none'}, this release needs {schema.head()}."
+            " Run: pairing-server migrate"
+        )
+
+    async def stop(self) -> None:
+        """Take nothing new, close every socket so that it comes back, write the audit log, let go."""
+        self.edge.draining = True
+        self.http.stop()
+        for session in list(self.hub.sessions.values()):
+            session.close(1012, "server restarts")
+        self.maintenance.stop()
+        try:
+            async with asyncio.timeout(DRAIN_TIMEOUT):
+                await self.http.close_all_connections()
+                await self.edge.settled()
+                stopping = self.audit.event("system.stopping", "success", SYSTEM, utcnow())
+                self.audit.enqueue(stopping)
+                await self.audit.flush(self.deps, SYSTEM, utcnow())
+        except (TimeoutError, Unavailable) as error:
+            log.warning("stopped without writing everything to the audit log: %s", error)
+        await self.release()
+
+    async def release(self) -> None:
+        """Let go of what the node holds."""
+        await self.issuers.close()
+        self.passwords.close()
+        await self.database.close()
+
+
+async def serve(
+    settings: Settings, database_url: str, ready: Callable[[list[tuple[str, int]]], None]
+) -> None:
+    """Run a node until SIGINT or SIGTERM. `ready` is called with the addresses once it listens."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    node = Node(settings, database_url)
+    try:
+        ready(await node.start())
+        await stop.wait()
+        log.info("stopping")
+    finally:
+        await node.stop()
+
+
+def event_loop() -> asyncio.AbstractEventLoop:
+    """uvloop's where it is installed, else asyncio's."""
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.new_event_loop()
+    loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
+    return loop

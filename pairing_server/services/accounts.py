@@ -1,0 +1,230 @@
+"""Accounts: register, log in, get tokens, and what an administrator does to them."""
+
+from __future__ import annotations
+
+import unicodedata
+from datetime import datetime
+from typing import Any
+from uuid import UUID, uuid4
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from pairing_server.errors import (
+    BadCredentials,
+    Forbidden,
+    InvalidToken,
+    NotFound,
+    RateLimited,
+    UsernameTaken,
+    ValidationFailed,
+)
+from pairing_server.security.limits import LOGIN_ADDRESS, LOGIN_USER
+from pairing_server.security.tokens import AccessClaims, Issued
+from pairing_server.services import attempts
+from pairing_server.services.attempts import Counted
+from pairing_server.services.audit import clean
+from pairing_server.services.deps import Caller, Deps
+from pairing_server.store import users
+from pairing_server.store.audit import Event
+from pairing_server.store.users import User
+
+ROLES = ("user", "auditor", "admin")
+
+
+def check_new(username: str, password: str) -> None:
+    """Raises ValidationFailed with `fields` if a new account must not have this name or password."""
+    fields = {}
+    plain = unicodedata.normalize("NFC", username)
+    if not 3 <= len(plain) <= 64:
+        fields["username"] = ["Must be 3 to 64 characters."]
+    elif clean(plain, 64) != plain or plain != plain.strip():
+        fields["username"] = ["Must not have control characters, nor spaces at its ends."]
+    if not 12 <= len(unicodedata.normalize("NFC", password)) <= 128:
+        fields["password"] = ["Must be 12 to 128 characters."]
+    if fields:
+        raise ValidationFailed(fields=fields)
+
+
+async def register(deps: Deps, username: str, password: str, caller: Caller, now: datetime) -> User:
+    """Make an account, where registration is open.
+
+    Raises Forbidden, ValidationFailed, UsernameTaken (after the same work as a success).
+    """
+    if not deps.registration_open:
+        raise Forbidden("Registration is closed here; ask the operator for an account.")
+    return await add_user(deps, username, password, "user", caller, now)
+
+
+async def add_user(
+    deps: Deps, username: str, password: str, role: str, caller: Caller, now: datetime
+) -> User:
+    """Make an account. Raises ValidationFailed, UsernameTaken."""
+    check_new(username, password)
+    hashed = await deps.passwords.hash(password)
+    async with deps.database.transaction() as conn:
+        name = unicodedata.normalize("NFC", username)
+        user = await users.add(conn, uuid4(), name, hashed, role, now)
+        if user is not None:
+            made = deps.audit.event("account.created", "success", caller, now, target=user.subject, role=role)
+            await deps.audit.record(conn, made)
+    if user is None:
+        raise UsernameTaken()
+    return user
+
+
+async def login(deps: Deps, username: str, password: str, caller: Caller, now: datetime) -> Issued:
+    """An access token. Raises BadCredentials or RateLimited: the same, after the same work, for a name nobody has.
+
+    The attempt is counted before the password is looked at, so that guesses made at the same time are
+    all counted; a right password takes its own back.
+    """
+    limits = [
+        Counted("login_user", users.username_key(username), LOGIN_USER),
+        Counted("login_address", caller.address_key, LOGIN_ADDRESS),
+    ]
+    async with deps.database.transaction() as conn:
+        counting = await attempts.hold(conn, limits, now)
+        seconds, kind = counting.wait(now)
+        if not seconds:
+            await counting.charge(now)
+        found = await users.with_password(conn, username)
+        if seconds:
+            denied = deps.audit.event("auth.login", "denied", caller, now, reason="locked", limit=kind)
+            await deps.audit.record(conn, denied)
+    if seconds:
+        raise RateLimited(seconds, "Too many failed logins; wait, then try again.")
+    user, stored = found if found else (None, None)
+    verdict = await deps.passwords.verify(stored, password)
+    if user is None or not verdict.ok or user.disabled_at is not None:
+        await _login_failed(deps, user, verdict.ok, caller, now)
+        raise BadCredentials()
+    rehashed = await deps.passwords.hash(password) if verdict.rehash else None
+    return await _logged_in(deps, user, rehashed, limits, caller, now)
+
+
+async def _login_failed(deps: Deps, user: User | None, matched: bool, caller: Caller, now: datetime) -> None:
+    reason = "unknown_user" if user is None else "disabled" if matched else "password"
+    target = user.subject if user else None
+    async with deps.database.transaction() as conn:
+        failed = deps.audit.event("auth.login", "failure", caller, now, reason=reason, target=target)
+        await deps.audit.record(conn, failed)
+
+
+async def _logged_in(
+    deps: Deps, user: User, rehashed: str | None, limits: list[Counted], caller: Caller, now: datetime
+) -> Issued:
+    issued = deps.tokens.issue_access(user.subject, now)
+    known = Caller(
+        user.subject, issued.login_id, caller.address, caller.address_key, caller.request_id, kind="user"
+    )
+    async with deps.database.transaction() as conn:
+        await (await attempts.hold(conn, limits, now)).take_back(now)
+        if rehashed:
+            await users.set_password(conn, user.id, rehashed)
+        await deps.audit.record(
+            conn,
+            deps.audit.event("auth.login", "success", known, now, auth_method="password"),
+            _token_issued(deps, known, issued, "access", now),
+        )
+    return issued
+
+
+def _token_issued(
+    deps: Deps, caller: Caller, issued: Issued, kind: str, now: datetime, **attrs: Any
+) -> Event:
+    return deps.audit.event(
+        "auth.token_issued",
+        "success",
+        caller,
+        now,
+        kind=kind,
+        jti=issued.token_id,
+        sid=issued.login_id,
+        kid=issued.kid,
+        expires_in=issued.expires_in,
+        **attrs,
+    )
+
+
+async def issue_ws_token(
+    deps: Deps, claims: AccessClaims, device_type: str, label: str | None, caller: Caller, now: datetime
+) -> Issued:
+    """A ws token for a device of that type. Raises InvalidToken if the account is gone or disabled."""
+    name = clean(label, 128) if label else None
+    issued = deps.tokens.issue_ws(claims, device_type, name or None, now)
+    async with deps.database.transaction() as conn:
+        await require_enabled(conn, claims.subject)
+        event = _token_issued(deps, caller, issued, "ws", now, device_type=device_type)
+        await deps.audit.record(conn, event)
+    return issued
+
+
+async def issue_access_token(
+    deps: Deps, username: str, ttl: int | None, caller: Caller, now: datetime
+) -> Issued:
+    """An access token for scripts, `ttl` seconds long. Raises NotFound, Forbidden (disabled)."""
+    async with deps.database.transaction() as conn:
+        user = await _named(conn, username)
+        if user.disabled_at is not None:
+            raise Forbidden(f"The user {user.username} is disabled.")
+        issued = deps.tokens.issue_access(user.subject, now, ttl=ttl)
+        await deps.audit.record(conn, _token_issued(deps, caller, issued, "access", now, target=user.subject))
+    return issued
+
+
+async def require_enabled(conn: AsyncConnection, subject: str | None) -> None:
+    """Raises InvalidToken if a built-in user's account is gone or disabled. Foreign subjects are their issuer's."""
+    if subject is None or "|" in subject:
+        return
+    try:
+        user = await users.by_id(conn, UUID(subject))
+    except ValueError:
+        user = None
+    if user is None or user.disabled_at is not None:
+        raise InvalidToken("The account of this token is disabled or gone.", reason="disabled")
+
+
+async def _named(conn: AsyncConnection, username: str) -> User:
+    user = await users.by_name(conn, username)
+    if user is None:
+        raise NotFound(f"There is no user {username!r}; see: pairing-server user list")
+    return user
+
+
+async def list_users(deps: Deps) -> list[User]:
+    """All accounts, by name."""
+    async with deps.database.transaction() as conn:
+        return await users.everybody(conn)
+
+
+async def set_disabled(deps: Deps, username: str, disabled: bool, caller: Caller, now: datetime) -> bool:
+    """Disable or enable the account. False if it was so already. Raises NotFound."""
+    async with deps.database.transaction() as conn:
+        user = await _named(conn, username)
+        changed = await users.set_disabled(conn, user.id, now if disabled else None)
+        if changed:
+            name = "account.disabled" if disabled else "account.enabled"
+            await deps.audit.record(conn, deps.audit.event(name, "success", caller, now, target=user.subject))
+    return changed
+
+
+async def set_password(deps: Deps, username: str, password: str, caller: Caller, now: datetime) -> None:
+    """Raises NotFound, ValidationFailed."""
+    check_new("any", password)
+    hashed = await deps.passwords.hash(password)
+    async with deps.database.transaction() as conn:
+        user = await _named(conn, username)
+        await users.set_password(conn, user.id, hashed)
+        event = deps.audit.event("account.password_changed", "success", caller, now, target=user.subject)
+        await deps.audit.record(conn, event)
+
+
+async def set_role(deps: Deps, username: str, role: str, caller: Caller, now: datetime) -> None:
+    """Raises NotFound."""
+    async with deps.database.transaction() as conn:
+        user = await _named(conn, username)
+        await users.set_role(conn, user.id, role)
+        event = deps.audit.event(
+            "account.role_changed", "success", caller, now, target=user.subject, was=user.role, role=role
+        )
+        await deps.audit.record(conn, event)

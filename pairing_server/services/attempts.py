@@ -1,0 +1,72 @@
+"""Counting what people try against the limits that hold across servers and restarts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from pairing_server.security.limits import Count, Policy, charge, wait
+from pairing_server.store import attempts as store
+from pairing_server.store.attempts import Bucket
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """One limit: `kind` names it, `key` is whom it counts. `binding` False: counted, but not held against him."""
+
+    kind: str
+    key: str
+    policy: Policy
+    binding: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Lockout:
+    """A limit has just locked somebody."""
+
+    limit: Counted
+    until: datetime
+
+
+class Counting:
+    """The limits of one act, locked until its transaction ends, so that acts at once are counted in turn."""
+
+    def __init__(self, conn: AsyncConnection, limits: Sequence[Counted], buckets: Sequence[Bucket]) -> None:
+        self._conn = conn
+        self._held = list(zip(limits, buckets, strict=True))
+
+    def wait(self, now: datetime) -> tuple[float, str]:
+        """Seconds until the act is allowed (0: now), and the kind of the limit that decides it."""
+        waits = [(wait(_count(b), c.policy, now), c.kind) for c, b in self._held if c.binding]
+        return max(waits, default=(0.0, ""))
+
+    async def charge(self, now: datetime) -> list[Lockout]:
+        """Count the act everywhere. The limits that it has used up and that lock."""
+        locked = []
+        for place, (limit, bucket) in enumerate(self._held):
+            count = charge(_count(bucket), limit.policy, now)
+            charged = replace(bucket, times=count.times, level=count.level, locked_until=count.locked_until)
+            await store.put(self._conn, charged)
+            self._held[place] = (limit, charged)
+            if count.locked_until is not None and count.locked_until != bucket.locked_until:
+                locked.append(Lockout(limit, count.locked_until))
+        return locked
+
+    async def take_back(self, at: datetime) -> None:
+        """The act counted at `at` does not count after all."""
+        for _, bucket in self._held:
+            kept = tuple(time for time in bucket.times if time != at)
+            await store.put(self._conn, replace(bucket, times=kept))
+
+
+def _count(bucket: Bucket) -> Count:
+    return Count(bucket.times, bucket.level, bucket.locked_until)
+
+
+async def hold(conn: AsyncConnection, limits: Sequence[Counted], now: datetime) -> Counting:
+    """Lock these limits until the transaction ends."""
+    buckets = await store.lock(conn, [(limit.kind, limit.key) for limit in limits], now)
+    return Counting(conn, limits, buckets)

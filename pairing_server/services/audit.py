@@ -1,0 +1,203 @@
+"""The audit log: what is recorded, in the act's own transaction or by a bounded queue, and who may read it."""
+
+from __future__ import annotations
+
+import logging
+import unicodedata
+from collections import Counter, deque
+from collections.abc import Mapping
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+from uuid import UUID, uuid4
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from pairing_server.errors import Forbidden
+from pairing_server.store import audit as store
+from pairing_server.store import users
+from pairing_server.store.audit import Event, Filter, Recorded
+
+if TYPE_CHECKING:
+    from pairing_server.services.deps import Caller, Deps
+
+log = logging.getLogger(__name__)
+
+# Each event, with its severity (syslog's scale) when it succeeded and when it did not.
+EVENTS: Mapping[str, tuple[int, int]] = {
+    "auth.login": (6, 4),
+    "auth.lockout": (4, 4),
+    "auth.token_issued": (6, 4),
+    "auth.token_refreshed": (6, 4),
+    "auth.token_rejected": (4, 4),
+    "auth.jwks_refresh": (6, 4),
+    "account.created": (5, 5),
+    "account.disabled": (5, 5),
+    "account.enabled": (5, 5),
+    "account.password_changed": (5, 5),
+    "account.role_changed": (4, 4),
+    "access.denied": (4, 4),
+    "pairing.code_created": (6, 4),
+    "pairing.redeem": (6, 4),
+    "pairing.code_expired": (6, 6),
+    "pairing.closed": (6, 6),
+    "session.bound": (6, 6),
+    "session.hijack_attempt": (2, 2),
+    "ws.connected": (6, 6),
+    "ws.rejected": (4, 4),
+    "ws.disconnected": (6, 6),
+    "channel.joined": (6, 6),
+    "channel.left": (6, 6),
+    "channel.denied": (4, 4),
+    "channel.replaced": (5, 5),
+    "msg.invalid": (4, 4),
+    "msg.too_large": (4, 4),
+    "limit.rate": (4, 4),
+    "limit.slow_consumer": (4, 4),
+    "limit.protocol_abuse": (3, 3),
+    "audit.query": (6, 4),
+    "audit.gap": (3, 3),
+    "system.started": (5, 5),
+    "system.stopping": (5, 5),
+    "system.error": (3, 3),
+}
+
+_READERS = ("auditor", "admin")
+_BATCH = 500
+
+
+def clean(text: str, limit: int = 200) -> str:
+    """Text a client chose, made harmless for a log: one line, no control or direction characters, cut."""
+    return "".join(c for c in text if unicodedata.category(c)[0] != "C")[:limit]
+
+
+def _clean(value: object) -> object:
+    if isinstance(value, str):
+        return clean(value)
+    return value if value is None or isinstance(value, bool | int | float) else clean(str(value))
+
+
+class AuditLog:
+    """Makes events and records them. One for each process."""
+
+    def __init__(self, node: str, app_version: str, *, queue_size: int = 10_000) -> None:
+        self._node = node
+        self._app_version = app_version
+        self._queue_size = queue_size
+        self._queue: deque[Event] = deque()
+        self.lost = 0
+        # What has happened since the start, by (event, outcome); metrics read it.
+        self.counts: Counter[tuple[str, str]] = Counter()
+
+    def event(
+        self,
+        name: str,
+        outcome: str,
+        caller: Caller,
+        now: datetime,
+        *,
+        reason: str | None = None,
+        pairing_id: UUID | None = None,
+        auth_method: str | None = None,
+        **attrs: object,
+    ) -> Event:
+        """The event of that name; `outcome` is success, failure, denied or error."""
+        good, bad = EVENTS[name]
+        self.counts[(name, outcome)] += 1
+        return Event(
+            event_id=uuid4(),
+            event=name,
+            severity=good if outcome == "success" else bad,
+            outcome=outcome,
+            occurred_at=now,
+            node=self._node,
+            app_version=self._app_version,
+            actor_kind=caller.kind,
+            reason=reason,
+            actor_subject=caller.subject,
+            auth_method=auth_method,
+            address=caller.address,
+            request_id=caller.request_id,
+            connection_id=caller.connection_id,
+            pairing_id=pairing_id,
+            attrs={key: _clean(value) for key, value in attrs.items()},
+        )
+
+    async def record(self, conn: AsyncConnection, *events: Event) -> None:
+        """Record in the transaction of the act: if the one fails, so does the other."""
+        await store.add(conn, events)
+
+    def enqueue(self, event: Event) -> None:
+        """Record soon. When more waits than the queue holds, the event is counted as lost."""
+        if len(self._queue) >= self._queue_size:
+            self.lost += 1
+        else:
+            self._queue.append(event)
+
+    async def flush(self, deps: Deps, caller: Caller, now: datetime) -> None:
+        """Write what waits. Raises Unavailable if the database is away; then it goes on waiting."""
+        while self._queue:
+            batch = [self._queue[i] for i in range(min(_BATCH, len(self._queue)))]
+            async with deps.database.transaction() as conn:
+                await store.add(conn, batch)
+            for _ in batch:
+                self._queue.popleft()
+        if self.lost:
+            lost, self.lost = self.lost, 0
+            log.error("%d audit events were lost: the queue was full", lost)
+            self.enqueue(self.event("audit.gap", "error", caller, now, lost=lost))
+
+
+async def role_of(conn: AsyncConnection, subject: str | None) -> str | None:
+    """The role of a built-in, enabled user; None for anybody else."""
+    try:
+        user = await users.by_id(conn, UUID(subject)) if subject else None
+    except ValueError:
+        return None
+    return user.role if user and user.disabled_at is None else None
+
+
+async def list_events(
+    deps: Deps,
+    caller: Caller,
+    which: Filter,
+    limit: int,
+    before: tuple[datetime, int] | None,
+    now: datetime,
+) -> list[Recorded]:
+    """A page of the log, newest first, for auditors and admins. The question is recorded too.
+
+    Raises Forbidden for anybody else.
+    """
+    async with deps.database.transaction() as conn:
+        allowed = await role_of(conn, caller.subject) in _READERS
+        if not allowed:
+            denied = deps.audit.event(
+                "access.denied", "denied", caller, now, route="/api/audit", needed="auditor"
+            )
+            await deps.audit.record(conn, denied)
+            found = []
+        else:
+            found = await page(deps.audit, conn, caller, which, limit, before, now)
+    if not allowed:
+        raise Forbidden("Only users with the role auditor or admin read the audit log.")
+    return found
+
+
+async def page(
+    audit: AuditLog,
+    conn: AsyncConnection,
+    caller: Caller,
+    which: Filter,
+    limit: int,
+    before: tuple[datetime, int] | None,
+    now: datetime,
+) -> list[Recorded]:
+    """A page of the log, for a caller who may; recorded in the same transaction."""
+    found = await store.page(conn, which, limit, before)
+    filters: dict[str, Any] = {
+        name: str(value)
+        for name in ("since", "until", "event", "actor", "address", "pairing", "outcome")
+        if (value := getattr(which, name)) is not None
+    }
+    await audit.record(conn, audit.event("audit.query", "success", caller, now, rows=len(found), **filters))
+    return found

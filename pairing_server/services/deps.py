@@ -1,0 +1,118 @@
+"""What the services work with, built once by the composition root, and who is asking them."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+from pairing_server.errors import InvalidChannel
+from pairing_server.relay.hub import Hub
+from pairing_server.security.limits import Rate
+from pairing_server.security.passwords import Passwords
+from pairing_server.security.tokens import Tokens
+from pairing_server.services.audit import AuditLog
+from pairing_server.store.database import Database
+from pairing_server.store.pairings import Draw
+
+_CODE = re.compile(r"[0-9]{6}")
+_CHANNEL = re.compile(r"pair-([0-9]{6})")
+
+
+class Codes:
+    """The six digits: drawn at random, known to the database only as a MAC under a server key.
+
+    A plain hash of a million values would be no protection. The key is derived from the signing keys,
+    the current one first, so that every server of one installation has the same and none is stored.
+    """
+
+    def __init__(self, secrets_in_use: Sequence[bytes]) -> None:
+        self._keys = [hmac.digest(secret, b"pairing-server code 1", "sha256") for secret in secrets_in_use]
+
+    def macs(self, code: str) -> list[bytes]:
+        """The MACs this code may be stored under: current key first."""
+        return [hmac.digest(key, code.encode(), hashlib.sha256) for key in self._keys]
+
+    def draw(self, count: int) -> dict[bytes, tuple[str, Draw]]:
+        """`count` random codes by their current MAC."""
+        codes = [f"{secrets.randbelow(10**6):06d}" for _ in range(count)]
+        return {macs[0]: (code, Draw(macs[0], tuple(macs))) for code in codes if (macs := self.macs(code))}
+
+    @staticmethod
+    def parse(text: str) -> str | None:
+        """The code somebody typed, without the spaces and hyphens people put in; None if it is none."""
+        code = text.replace(" ", "").replace("-", "")
+        return code if _CODE.fullmatch(code) else None
+
+    @staticmethod
+    def channel(code: str) -> str:
+        """The wire name of the code's channel."""
+        return f"pair-{code}"
+
+    @staticmethod
+    def of_channel(name: str) -> str:
+        """The code in a channel's wire name. Raises InvalidChannel."""
+        found = _CHANNEL.fullmatch(name)
+        if found is None:
+            raise InvalidChannel(channel=name)
+        return found[1]
+
+
+@dataclass(slots=True)
+class LiveCodes:
+    """About how many pairings hold a name: counted by the timer, and each new code added in between.
+
+    Counting 900,000 rows for each new code would make drawing slower the more there are. So the
+    bound may be passed by what other servers draw between two counts.
+    """
+
+    count: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class PairingRules:
+    """Durations in seconds."""
+
+    code_ttl: int = 300
+    same_user: bool = True
+    guests: bool = False
+    codes_per_user: int = 3
+    max_live_codes: int = 50_000
+    code_rate: Rate = Rate(5, 300)
+    code_rate_address: Rate = Rate(100, 300)
+    reconnect_grace: int = 300
+    name_kept: int = 600
+    public_url: str = "http://127.0.0.1:8089"
+
+
+@dataclass(frozen=True, slots=True)
+class Deps:
+    database: Database
+    audit: AuditLog
+    hub: Hub
+    tokens: Tokens
+    passwords: Passwords
+    codes: Codes
+    rules: PairingRules
+    live: LiveCodes
+    registration_open: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who is asking, for the decision and for the audit log. `subject` None: nobody has logged in.
+
+    `address` is the client's after the proxy rules, `address_key` what limits count it by.
+    """
+
+    subject: str | None = None
+    login_id: str | None = None
+    address: str | None = None
+    address_key: str = ""
+    request_id: UUID | None = None
+    connection_id: UUID | None = None
+    kind: str = "anonymous"

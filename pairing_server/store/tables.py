@@ -1,0 +1,159 @@
+"""The schema, as SQLAlchemy Core tables. Migrations build it; a test compares the two.
+
+No rules live here: who may do what is the services' business.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    CheckConstraint,
+    Column,
+    DateTime,
+    Identity,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    SmallInteger,
+    Table,
+    Text,
+    Uuid,
+    text,
+)
+from sqlalchemy.dialects.postgresql import INET, JSONB
+from sqlalchemy.types import UserDefinedType
+
+CONVENTION = {
+    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "ck": "ck_%(table_name)s_%(constraint_name)s",
+    "pk": "pk_%(table_name)s",
+}
+
+metadata = MetaData(naming_convention=CONVENTION)
+
+
+class Xid8(UserDefinedType[str]):
+    """PostgreSQL's 64-bit transaction id, which a later sealing of the audit log orders rows by."""
+
+    cache_ok = True
+
+    def get_col_spec(self, **_: object) -> str:
+        return "xid8"
+
+
+def _instant(name: str, *, nullable: bool = False) -> Column[object]:
+    return Column(name, DateTime(timezone=True), nullable=nullable)
+
+
+users = Table(
+    "users",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("username", Text, nullable=False),
+    Column(
+        "username_key", Text, nullable=False, unique=True, comment="the name as compared: NFKC, case-folded"
+    ),
+    Column("password_hash", Text, nullable=False, comment="argon2id, parameters included"),
+    Column("role", Text, nullable=False, server_default="user"),
+    _instant("created_at"),
+    _instant("disabled_at", nullable=True),
+    CheckConstraint("role IN ('user', 'auditor', 'admin')", name="role"),
+)
+
+sessions = Table(
+    "sessions",
+    metadata,
+    Column("session_id", Text, primary_key=True),
+    Column("subject", Text, nullable=False, comment="whose token used this session id first"),
+    Column("device_type", Text, nullable=False),
+    _instant("bound_at"),
+    _instant("seen_at"),
+    Index("ix_sessions_seen_at", "seen_at"),
+)
+
+LIVE_STATES = ("pending", "redeemed", "active", "waiting")
+ENDED_STATES = ("closed", "expired", "superseded")
+
+pairings = Table(
+    "pairings",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("code_mac", LargeBinary, unique=True, comment="HMAC of the code; null once the name is released"),
+    Column("state", Text, nullable=False),
+    Column("desktop_session", Text, nullable=False),
+    Column("desktop_user", Text, comment="null: a guest, until the first join claims the seat"),
+    Column("mobile_session", Text),
+    Column("mobile_user", Text),
+    _instant("created_at"),
+    _instant("expires_at"),
+    _instant("redeemed_at", nullable=True),
+    _instant("activated_at", nullable=True),
+    _instant("seen_at", nullable=True),
+    _instant("ended_at", nullable=True),
+    Column("end_reason", Text),
+    CheckConstraint(
+        "state IN ('pending', 'redeemed', 'active', 'waiting', 'closed', 'expired', 'superseded')",
+        name="state",
+    ),
+    Index("ix_pairings_desktop_session", "desktop_session", postgresql_where=text("ended_at IS NULL")),
+    Index("ix_pairings_desktop_user", "desktop_user", postgresql_where=text("ended_at IS NULL")),
+    Index("ix_pairings_mobile_user", "mobile_user", postgresql_where=text("ended_at IS NULL")),
+    Index("ix_pairings_expires_at", "expires_at", postgresql_where=text("state = 'pending'")),
+    Index("ix_pairings_redeemed_at", "redeemed_at", postgresql_where=text("state = 'redeemed'")),
+    Index("ix_pairings_seen_at", "seen_at", postgresql_where=text("state IN ('active', 'waiting')")),
+    Index("ix_pairings_ended_at", "ended_at", postgresql_where=text("ended_at IS NOT NULL")),
+)
+
+attempts = Table(
+    "attempts",
+    metadata,
+    Column("kind", Text, primary_key=True),
+    Column("key", Text, primary_key=True, comment="a subject, a username or an address, as the kind says"),
+    Column("times", ARRAY(DateTime(timezone=True)), nullable=False, comment="what counts, oldest first"),
+    Column("level", SmallInteger, nullable=False, server_default="0", comment="how many locks in a row"),
+    _instant("locked_until", nullable=True),
+    _instant("touched_at"),
+    Index("ix_attempts_touched_at", "touched_at"),
+)
+
+audit_events = Table(
+    "audit_events",
+    metadata,
+    Column(
+        "recorded_at",
+        DateTime(timezone=True),
+        nullable=False,
+        primary_key=True,
+        server_default=text("clock_timestamp()"),
+    ),
+    Column("seq", BigInteger, Identity(always=True), primary_key=True),
+    Column("xid", Xid8(), nullable=False, server_default=text("pg_current_xact_id()")),
+    _instant("occurred_at"),
+    Column("event_id", Uuid, nullable=False),
+    Column("event", Text, nullable=False),
+    Column("severity", SmallInteger, nullable=False, comment="syslog's: 0 emergency to 7 debug"),
+    Column("outcome", Text, nullable=False),
+    Column("reason", Text),
+    Column("node", Text, nullable=False),
+    Column("app_version", Text, nullable=False),
+    Column("actor_subject", Text),
+    Column("actor_kind", Text, nullable=False),
+    Column("auth_method", Text),
+    Column("address", INET, comment="the client's, after the proxy rules"),
+    Column("request_id", Uuid),
+    Column("connection_id", Uuid),
+    Column("pairing_id", Uuid),
+    Column("count", Integer, nullable=False, server_default="1"),
+    Column("attrs", JSONB, nullable=False, server_default=text("'{}'::jsonb")),
+    CheckConstraint("severity BETWEEN 0 AND 7", name="severity"),
+    CheckConstraint("outcome IN ('success', 'failure', 'denied', 'error')", name="outcome"),
+    CheckConstraint("actor_kind IN ('user', 'device', 'admin', 'system', 'anonymous')", name="actor_kind"),
+    CheckConstraint("pg_column_size(attrs) <= 4096", name="attrs_size"),
+    Index("ix_audit_events_event_recorded_at", "event", "recorded_at", "seq"),
+    Index("ix_audit_events_actor_subject_recorded_at", "actor_subject", "recorded_at", "seq"),
+    Index("ix_audit_events_address_recorded_at", "address", "recorded_at", "seq"),
+    Index("ix_audit_events_pairing_id", "pairing_id", "recorded_at", "seq"),
+)

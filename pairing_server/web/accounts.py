@@ -1,0 +1,62 @@
+"""Accounts over HTTP: register, log in, ws tokens."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from pairing_server.errors import Unauthorized
+from pairing_server.services import accounts
+from pairing_server.web import schemas
+from pairing_server.web.base import JSONHandler
+from pairing_server.web.bearer import AuthenticatedHandler
+from pairing_server.web.edge import utcnow
+
+REGISTER = schemas.RegisterBody()
+REGISTERED = schemas.RegisteredAnswer()
+LOGIN = schemas.LoginBody()
+LOGGED_IN = schemas.LoginAnswer()
+WS_TOKEN = schemas.WsTokenBody()
+WS_TOKEN_ISSUED = schemas.WsTokenAnswer()
+
+
+class RegisterHandler(JSONHandler):
+    """POST /api/auth/register: make an account, where registration is open."""
+
+    async def post(self) -> None:
+        body = self.read(REGISTER)
+        user = await accounts.register(
+            self.deps, body["username"], body["password"], self.caller, now=utcnow()
+        )
+        self.answer(REGISTERED, {"user_id": user.subject, "username": user.username}, status=201)
+
+
+class LoginHandler(JSONHandler):
+    """POST /api/auth/login: a name and a password for an access token."""
+
+    async def post(self) -> None:
+        body = self.read(LOGIN)
+        issued = await accounts.login(
+            self.deps, body["username"], body["password"], self.caller, now=utcnow()
+        )
+        self.answer(LOGGED_IN, issued)
+
+
+class WsTokenHandler(AuthenticatedHandler):
+    """POST /api/auth/ws-token: a token for opening the WebSocket as the desktop."""
+
+    device_type: ClassVar[str] = "desktop"
+
+    async def post(self) -> None:
+        body = self.read(WS_TOKEN)
+        if self.claims is None:
+            raise Unauthorized()
+        issued = await accounts.issue_ws_token(
+            self.deps, self.claims, self.device_type, body.get("username"), self.caller, now=utcnow()
+        )
+        self.answer(WS_TOKEN_ISSUED, issued)
+
+
+class WsTokenMobileHandler(WsTokenHandler):
+    """POST /api/auth/ws-token-mobile: the same for the mobile."""
+
+    device_type = "mobile"

@@ -1,0 +1,266 @@
+"""Handlers that speak JSON: read the body, answer, and turn any error into its wire form in one place."""
+
+from __future__ import annotations
+
+import json
+import logging
+from http import HTTPStatus
+from types import TracebackType
+from typing import Any, ClassVar
+from uuid import UUID, uuid4
+
+import marshmallow
+from marshmallow import EXCLUDE, Schema
+from tornado.web import HTTPError, RequestHandler, stream_request_body
+
+from pairing_server.errors import (
+    Forbidden,
+    Internal,
+    InvalidCode,
+    InvalidRequest,
+    InvalidToken,
+    MethodNotAllowed,
+    NotFound,
+    OriginNotAllowed,
+    PairingServerError,
+    PayloadTooLarge,
+    RateLimited,
+    SessionConflict,
+    Unavailable,
+    UnsupportedMediaType,
+    UsernameTaken,
+    ValidationFailed,
+)
+from pairing_server.security.addresses import limit_key
+from pairing_server.services.deps import Caller, Deps
+from pairing_server.web.edge import Edge
+
+log = logging.getLogger(__name__)
+
+BODY_SIZE = 16 * 1024
+# A larger body is still read, and thrown away, up to this: a client that is cut off while it sends
+# would never see the answer.
+DRAINED_SIZE = 1024 * 1024
+
+STATUS: dict[str, int] = {
+    "INVALID_REQUEST": 400,
+    "UNAUTHORIZED": 401,
+    "INVALID_TOKEN": 401,
+    "ORIGIN_NOT_ALLOWED": 403,
+    "FORBIDDEN": 403,
+    "INVALID_CODE": 404,
+    "NOT_FOUND": 404,
+    "METHOD_NOT_ALLOWED": 405,
+    "SESSION_CONFLICT": 409,
+    "USERNAME_TAKEN": 409,
+    "PAYLOAD_TOO_LARGE": 413,
+    "UNSUPPORTED_MEDIA_TYPE": 415,
+    "VALIDATION_ERROR": 422,
+    "RATE_LIMITED": 429,
+    "INTERNAL": 500,
+    "UNAVAILABLE": 503,
+}
+_OURS = {
+    error.code: error
+    for error in (
+        *(Forbidden, InvalidCode, InvalidRequest, InvalidToken, MethodNotAllowed, NotFound, OriginNotAllowed),
+        *(
+            PayloadTooLarge,
+            SessionConflict,
+            Unavailable,
+            UnsupportedMediaType,
+            UsernameTaken,
+            ValidationFailed,
+        ),
+    )
+}
+_METHODS = ("GET", "HEAD", "POST", "DELETE", "PATCH", "PUT")
+
+
+class EdgeHandler(RequestHandler):
+    """What JSON handlers, pages and sockets share: the edge, an id for the request, the client's address."""
+
+    request_id: UUID
+    caller: Caller
+    edge: Edge
+
+    def initialize(self, edge: Edge) -> None:
+        self.edge = edge
+
+    @property
+    def deps(self) -> Deps:
+        return self.edge.deps
+
+    def set_default_headers(self) -> None:
+        if not hasattr(self, "request_id"):
+            self.request_id = uuid4()
+        self.set_header("Server", "pairing-server")
+        self.set_header("X-Request-ID", str(self.request_id))
+        self.set_header("X-Content-Type-Options", "nosniff")
+        self.set_header("Referrer-Policy", "no-referrer")
+        self.set_header("Cache-Control", "no-store")
+
+    def anonymous(self) -> Caller:
+        """Nobody has logged in yet, but comes from somewhere."""
+        address = self.edge.address(self.request)
+        return Caller(address=address, address_key=limit_key(address), request_id=self.request_id)
+
+    def log_exception(
+        self,
+        typ: type[BaseException] | None,
+        value: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        """Ours and Tornado's refusals are answers, not faults; anything else is logged with its traceback."""
+        if isinstance(value, Unavailable):
+            log.warning("%s %s: %s", self.request.method, self.request.path, value)
+        elif not isinstance(value, PairingServerError | HTTPError):
+            log.error(
+                "%s %s failed (request %s)",
+                self.request.method,
+                self.request.path,
+                self.request_id,
+                exc_info=(typ, value, tb) if typ and value else None,
+            )
+
+    def write_error(self, status_code: int, **kwargs: Any) -> None:
+        """Any failure has one form on the wire."""
+        value = (kwargs.get("exc_info") or (None, None, None))[1]
+        error = value if isinstance(value, PairingServerError) else self._translated(status_code)
+        self.edge.refused[error.code] += 1
+        self.set_status(STATUS[error.code])
+        if isinstance(error, RateLimited | Unavailable):
+            self.set_header("Retry-After", str(max(1, round(error.retry_after_s + 0.5))))
+        if STATUS[error.code] == HTTPStatus.UNAUTHORIZED:
+            scheme = 'Bearer error="invalid_token"' if error.code == "INVALID_TOKEN" else "Bearer"
+            self.set_header("WWW-Authenticate", scheme)
+        body = {"success": False, "error": error.code, "message": error.text, "details": error.details}
+        self.set_header("Content-Type", "application/json; charset=utf-8")
+        self.finish(json.dumps(body, ensure_ascii=False, default=str))
+
+    def _translated(self, status: int) -> PairingServerError:
+        """Tornado's own refusals in our words."""
+        if status == HTTPStatus.METHOD_NOT_ALLOWED:
+            self.set_header("Allow", ", ".join(self.methods()))
+            return MethodNotAllowed()
+        code = next((code for code, known in STATUS.items() if known == status), None)
+        return _OURS[code]() if code in _OURS else Internal()
+
+    @classmethod
+    def methods(cls) -> list[str]:
+        """The methods this handler answers."""
+        return [m for m in _METHODS if getattr(cls, m.lower()) is not getattr(RequestHandler, m.lower())] + [
+            "OPTIONS"
+        ]
+
+
+@stream_request_body
+class JSONHandler(EdgeHandler):
+    """An endpoint that takes and gives JSON."""
+
+    # Parameters of the path and the query, for the contract; see web/openapi.py.
+    public: ClassVar[bool] = True
+
+    async def prepare(self) -> None:
+        self._chunks: list[bytes] = []
+        self._received = 0
+        self.caller = self.anonymous()
+        self._cross_origin()
+        declared = self.request.headers.get("Content-Length", "0")
+        if declared.isdecimal() and int(declared) > DRAINED_SIZE:
+            self.set_header("Connection", "close")
+            raise PayloadTooLarge(limit=BODY_SIZE, size=int(declared))
+        if self.edge.draining and self.request.method != "GET":
+            raise Unavailable("The server is restarting; try again in a moment.")
+
+    def _cross_origin(self) -> None:
+        origin = self.request.headers.get("Origin")
+        if origin is None:
+            return
+        self.add_header("Vary", "Origin")
+        if not self.edge.origin_allowed(self.request):
+            raise OriginNotAllowed(origin=origin[:200])
+        self.set_header("Access-Control-Allow-Origin", origin)
+        self.set_header("Access-Control-Expose-Headers", "Retry-After, X-Request-ID")
+
+    def options(self, *_: str) -> None:
+        """A browser's question before a request across origins."""
+        self.set_header("Allow", ", ".join(self.methods()))
+        if self.request.headers.get("Origin"):
+            self.set_header("Access-Control-Allow-Methods", ", ".join(self.methods()))
+            self.set_header("Access-Control-Allow-Headers", "Authorization, Content-Type")
+            self.set_header("Access-Control-Max-Age", "600")
+        self.set_status(204)
+        self.finish()
+
+    def data_received(self, chunk: bytes) -> None:
+        self._received += len(chunk)
+        if self._received <= BODY_SIZE:
+            self._chunks.append(chunk)
+
+    def read(self, schema: Schema) -> dict[str, Any]:
+        """The checked body. An absent one is an empty object.
+
+        Raises PayloadTooLarge, UnsupportedMediaType, InvalidRequest, ValidationFailed.
+        """
+        if self._received > BODY_SIZE:
+            raise PayloadTooLarge(limit=BODY_SIZE, size=self._received)
+        body = b"".join(self._chunks)
+        given = self.request.headers.get("Content-Type", "")
+        if body and given.partition(";")[0].strip().lower() != "application/json":
+            raise UnsupportedMediaType()
+        return self._load(schema, parse_object(body) if body else {})
+
+    def read_query(self, schema: Schema) -> dict[str, Any]:
+        """The checked query parameters; the last of several of one name. Raises ValidationFailed."""
+        given = {name: self.get_query_argument(name) for name in self.request.query_arguments}
+        return self._load(schema, given)
+
+    @staticmethod
+    def _load(schema: Schema, data: dict[str, Any]) -> dict[str, Any]:
+        try:
+            loaded: dict[str, Any] = schema.load(data, unknown=EXCLUDE)
+        except marshmallow.ValidationError as error:
+            raise ValidationFailed(fields=error.messages) from None
+        return loaded
+
+    def answer(self, schema: Schema, value: object, status: int = 200) -> None:
+        """Answer with the value as the schema puts it."""
+        self.set_status(status)
+        self.set_header("Content-Type", "application/json; charset=utf-8")
+        self.finish(json.dumps(schema.dump(value), ensure_ascii=False))
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a key is given twice")
+    return found
+
+
+def _no_constant(name: str) -> float:
+    raise ValueError(f"{name} is not JSON")
+
+
+def parse_object(body: bytes) -> dict[str, Any]:
+    """The JSON object in a body. Raises InvalidRequest with what is wrong with it."""
+    try:
+        data = json.loads(body.decode("utf-8"), object_pairs_hook=_once, parse_constant=_no_constant)
+        # Lone surrogates pass json.loads and fail wherever they are written.
+        json.dumps(data, ensure_ascii=False).encode("utf-8")
+    except UnicodeError:
+        raise InvalidRequest("The body must be UTF-8 without lone surrogates.") from None
+    except (ValueError, RecursionError) as error:
+        told = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)[:120]
+        raise InvalidRequest(f"The body is not JSON: {told}.") from None
+    if not isinstance(data, dict):
+        raise InvalidRequest()
+    return data
+
+
+class NotFoundHandler(JSONHandler):
+    """Any URL that is not ours."""
+
+    async def prepare(self) -> None:
+        await super().prepare()
+        raise NotFound("There is nothing at this URL; see /docs.")

@@ -1,0 +1,76 @@
+"""What every handler is given: the services' dependencies and the rules of the edge."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from ipaddress import IPv4Network, IPv6Network
+from typing import Any
+from urllib.parse import urlsplit
+
+from tornado.httputil import HTTPServerRequest
+
+from pairing_server.security.addresses import client_address
+from pairing_server.security.limits import SlidingWindow
+from pairing_server.security.origins import Origins, same_host
+from pairing_server.services.deps import Deps
+
+log = logging.getLogger(__name__)
+
+
+def utcnow() -> datetime:
+    """The wall clock; read at the edge only."""
+    return datetime.now(UTC)
+
+
+@dataclass(slots=True)
+class Edge:
+    """One for each process. `now`: the loop's monotonic seconds."""
+
+    deps: Deps
+    origins: Origins
+    trusted: tuple[IPv4Network | IPv6Network, ...]
+    handshake_failures: SlidingWindow
+    now: Callable[[], float]
+    version: str
+    draining: bool = False
+    refused: Counter[str] = field(default_factory=Counter)
+    _tasks: set[asyncio.Task[None]] = field(default_factory=set)
+
+    def address(self, request: HTTPServerRequest) -> str:
+        """The client's address: forwarded ones are believed from trusted proxies only."""
+        context: Any = getattr(request.connection, "context", None)
+        peer = context.address if context is not None else None
+        host = peer[0] if isinstance(peer, tuple) else "127.0.0.1"
+        return client_address(host, request.headers.get_list("X-Forwarded-For"), self.trusted)
+
+    def origin_allowed(self, request: HTTPServerRequest) -> bool:
+        """Whether the page that asks may: none at all (native), our own, or one of the settings'."""
+        origin = request.headers.get("Origin")
+        if origin is None:
+            return True
+        public = urlsplit(self.deps.rules.public_url)
+        if origin == f"{public.scheme}://{public.netloc}":
+            return True
+        host = request.headers.get("Host", "")
+        return same_host(origin, request.protocol, host) or self.origins.allows(origin)
+
+    def spawn(self, work: Coroutine[object, object, None]) -> None:
+        """Do something that nobody waits for; what goes wrong is logged."""
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()):
+            log.warning("background work failed: %s", error)
+
+    async def settled(self) -> None:
+        """Wait until everything spawned is done."""
+        while self._tasks:
+            await asyncio.gather(*self._tasks, return_exceptions=True)

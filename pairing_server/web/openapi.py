@@ -1,0 +1,136 @@
+"""The HTTP contract, made from the schemas by apispec."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from apispec import APISpec
+from apispec.ext.marshmallow import MarshmallowPlugin
+from marshmallow import Schema
+
+from pairing_server.errors import PairingServerError
+from pairing_server.web import schemas
+from pairing_server.web.base import STATUS
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One method of one URL: what it takes and what it may answer."""
+
+    path: str
+    method: str
+    summary: str
+    answer: type[Schema] | None
+    status: int = 200
+    body: type[Schema] | None = None
+    query: type[Schema] | None = None
+    secured: bool = True
+    errors: tuple[int, ...] = ()
+    media: str = "application/json"
+
+
+_ALWAYS = (403, 500)
+_BODY = (400, 413, 415, 422)
+
+OPERATIONS = (
+    Operation(
+        "/api/auth/register", "post", "Make an account, where registration is open.", schemas.RegisteredAnswer,
+        status=201, body=schemas.RegisterBody, secured=False, errors=(*_BODY, 409, 503),
+    ),
+    Operation(
+        "/api/auth/login", "post", "A name and a password for an access token.", schemas.LoginAnswer,
+        body=schemas.LoginBody, secured=False, errors=(*_BODY, 401, 429, 503),
+    ),
+    Operation(
+        "/api/auth/ws-token", "post", "A token for opening the WebSocket as the desktop.", schemas.WsTokenAnswer,
+        body=schemas.WsTokenBody, errors=(*_BODY, 503),
+    ),
+    Operation(
+        "/api/auth/ws-token-mobile", "post", "A token for opening the WebSocket as the mobile.",
+        schemas.WsTokenAnswer, body=schemas.WsTokenBody, errors=(*_BODY, 503),
+    ),
+    Operation(
+        "/api/generate-pair-code", "post", "The code that the desktop shows.", schemas.CodeAnswer,
+        body=schemas.GenerateBody, errors=(*_BODY, 409, 429, 503),
+    ),
+    Operation(
+        "/api/pair-device", "post", "The mobile redeems the code.", schemas.PairedAnswer,
+        body=schemas.PairBody, errors=(*_BODY, 404, 409, 429, 503),
+    ),
+    Operation("/api/pairings", "get", "The caller's own live pairings.", schemas.PairingsAnswer, errors=(503,)),
+    Operation(
+        "/api/pairings/{id}", "delete", "Unpair: the channel closes for both.", schemas.UnpairedAnswer,
+        errors=(404, 503),
+    ),
+    Operation(
+        "/api/audit", "get", "What has happened, for auditors and admins.", schemas.AuditAnswer,
+        query=schemas.AuditQuery, errors=(422, 503),
+    ),
+    Operation("/healthz", "get", "The process is alive.", schemas.HealthAnswer, secured=False),
+    Operation("/readyz", "get", "It can pair now.", schemas.HealthAnswer, secured=False, errors=(503,)),
+    Operation("/metrics", "get", "Counts in Prometheus' text form.", None, secured=False, media="text/plain"),
+)  # fmt: skip
+
+
+def _responses(operation: Operation) -> Mapping[str, Any]:
+    content: dict[str, Any] = (
+        {"schema": operation.answer} if operation.answer else {"schema": {"type": "string"}}
+    )
+    found: dict[str, Any] = {
+        str(operation.status): {"description": "Done.", "content": {operation.media: content}}
+    }
+    errors = {*_ALWAYS, *operation.errors, *((401,) if operation.secured else ())}
+    for status in sorted(errors):
+        found[str(status)] = {
+            "description": _meaning(status),
+            "content": {"application/json": {"schema": schemas.ErrorAnswer}},
+        }
+    return found
+
+
+def _meaning(status: int) -> str:
+    codes = [code for code, known in STATUS.items() if known == status]
+    texts = {error.code: error.message for error in _tree(PairingServerError)}
+    return " · ".join(f"{code}: {texts.get(code, '')}" for code in codes)
+
+
+def _tree(error: type[PairingServerError]) -> list[type[PairingServerError]]:
+    return [error, *(leaf for below in error.__subclasses__() for leaf in _tree(below))]
+
+
+@lru_cache(maxsize=1)
+def contract(version: str) -> dict[str, Any]:
+    """The OpenAPI 3.0 document."""
+    spec = APISpec(
+        title="Pairing server",
+        version=version,
+        openapi_version="3.0.3",
+        info={
+            "description": "Pairs a desktop and a phone by a six-digit code. The WebSocket has a document of its own."
+        },
+        plugins=[MarshmallowPlugin()],
+    )
+    spec.components.security_scheme(
+        "access_token", {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}
+    )
+    for operation in OPERATIONS:
+        described: dict[str, Any] = {"summary": operation.summary, "responses": _responses(operation)}
+        parameters: list[Any] = []
+        if operation.body:
+            described["requestBody"] = {
+                "required": True,
+                "content": {"application/json": {"schema": operation.body}},
+            }
+        if operation.query:
+            parameters.append({"in": "query", "schema": operation.query})
+        if "{id}" in operation.path:
+            parameters.append(
+                {"in": "path", "name": "id", "required": True, "schema": {"type": "string", "format": "uuid"}}
+            )
+        described["parameters"] = parameters
+        described["security"] = [{"access_token": []}] if operation.secured else []
+        spec.path(operation.path, operations={operation.method: described})
+    return spec.to_dict()

@@ -1,0 +1,66 @@
+"""Pairing over HTTP: draw a code, redeem it, list and end pairings."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from pairing_server.services import pairings
+from pairing_server.web import schemas
+from pairing_server.web.bearer import AuthenticatedHandler
+from pairing_server.web.edge import utcnow
+
+GENERATE = schemas.GenerateBody()
+CODE = schemas.CodeAnswer()
+PAIR_DEVICE = schemas.PairBody()
+PAIRED = schemas.PairedAnswer()
+PAIRINGS = schemas.PairingsAnswer()
+UNPAIRED = schemas.UnpairedAnswer()
+
+
+class GeneratePairCodeHandler(AuthenticatedHandler):
+    """POST /api/generate-pair-code: the desktop gets the code that it shows."""
+
+    guests = True
+
+    async def post(self) -> None:
+        body = self.read(GENERATE)
+        made = await pairings.generate(self.deps, body["desktop_session_id"], self.caller, now=utcnow())
+        uri = f"{self.deps.rules.public_url}/phone#code={made.code}"
+        self.answer(
+            CODE,
+            {
+                "code": made.code,
+                "expires_at": made.expires_at,
+                "expires_in": made.expires_in,
+                "channel_id": made.channel,
+                "channelId": made.channel,
+                "pairing_uri": uri,
+            },
+        )
+
+
+class PairDeviceHandler(AuthenticatedHandler):
+    """POST /api/pair-device: the mobile redeems the code that the desktop shows."""
+
+    guests = True
+
+    async def post(self) -> None:
+        body = self.read(PAIR_DEVICE)
+        pairing = await pairings.redeem(
+            self.deps, body["code"], body["mobile_session_id"], self.caller, now=utcnow()
+        )
+        self.answer(PAIRED, {"channel_id": pairing.channel, "channelId": pairing.channel})
+
+
+class PairingsHandler(AuthenticatedHandler):
+    """GET /api/pairings: the caller's own live pairings."""
+
+    async def get(self) -> None:
+        self.answer(PAIRINGS, {"pairings": await pairings.list_own(self.deps, self.caller)})
+
+
+class PairingHandler(AuthenticatedHandler):
+    """DELETE /api/pairings/{id}: unpair; the channel closes for both."""
+
+    async def delete(self, pairing_id: str) -> None:
+        self.answer(UNPAIRED, await pairings.unpair(self.deps, UUID(pairing_id), self.caller, now=utcnow()))

@@ -1,0 +1,85 @@
+"""Every URL of the server in one table."""
+
+from __future__ import annotations
+
+import logging
+import re
+
+from tornado.web import Application, RequestHandler
+
+from pairing_server.web.accounts import LoginHandler, RegisterHandler, WsTokenHandler, WsTokenMobileHandler
+from pairing_server.web.audit import AuditHandler
+from pairing_server.web.base import NotFoundHandler
+from pairing_server.web.edge import Edge
+from pairing_server.web.operations import (
+    STATIC,
+    DocsHandler,
+    HealthHandler,
+    MetricsHandler,
+    OpenAPIHandler,
+    PageFileHandler,
+    ReadyHandler,
+)
+from pairing_server.web.pairings import (
+    GeneratePairCodeHandler,
+    PairDeviceHandler,
+    PairingHandler,
+    PairingsHandler,
+)
+from pairing_server.web.socket import PairingSocket
+
+log = logging.getLogger("pairing_server.access")
+
+_UUID = r"([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})"
+
+ROUTES: tuple[tuple[str, type[RequestHandler]], ...] = (
+    (r"/api/auth/register", RegisterHandler),
+    (r"/api/auth/login", LoginHandler),
+    (r"/api/auth/ws-token", WsTokenHandler),
+    (r"/api/auth/ws-token-mobile", WsTokenMobileHandler),
+    (r"/api/generate-pair-code", GeneratePairCodeHandler),
+    (r"/api/pair-device", PairDeviceHandler),
+    (r"/api/pairings", PairingsHandler),
+    (rf"/api/pairings/{_UUID}", PairingHandler),
+    (r"/api/audit", AuditHandler),
+    (r"/ws", PairingSocket),
+    (r"/healthz", HealthHandler),
+    (r"/readyz", ReadyHandler),
+    (r"/metrics", MetricsHandler),
+    (r"/openapi\.json", OpenAPIHandler),
+    (r"/docs", DocsHandler),
+)
+
+
+def make_app(edge: Edge) -> Application:
+    """The application that serves all of ROUTES."""
+    own = {"edge": edge}
+    limits = edge.deps.hub.limits
+    return Application(
+        [
+            *((pattern, handler, own) for pattern, handler in ROUTES),
+            (r"/docs/(.*)", PageFileHandler, {"path": str(STATIC / "docs")}),
+        ],
+        default_handler_class=NotFoundHandler,
+        default_handler_args=own,
+        log_function=log_request,
+        websocket_max_message_size=limits.frame_size,
+        websocket_ping_interval=limits.ping_interval,
+        websocket_ping_timeout=limits.ping_timeout,
+    )
+
+
+def log_request(handler: RequestHandler) -> None:
+    """One line a request, without the query: it may hold a token."""
+    status = handler.get_status()
+    level = logging.INFO if status < 500 else logging.WARNING
+    path = re.sub(r"[^\x21-\x7e]", "?", handler.request.path)[:200]
+    log.log(
+        level,
+        "%s %s %d %.1fms",
+        handler.request.method,
+        path,
+        status,
+        1000 * handler.request.request_time(),
+        extra={"request_id": str(getattr(handler, "request_id", ""))},
+    )

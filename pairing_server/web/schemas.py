@@ -1,0 +1,158 @@
+"""Bodies of HTTP requests and answers. The OpenAPI contract is made from these."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from marshmallow import Schema, fields, missing, validate
+
+_SESSION_ID = validate.Regexp(
+    r"\A[A-Za-z0-9._:-]{8,128}\Z", error="Must be 8 to 128 characters of A-Z a-z 0-9 . _ : -"
+)
+
+
+class Instant(fields.DateTime):
+    """RFC 3339, UTC, with Z."""
+
+    def _serialize(self, value: Any, attr: str | None, obj: object, **kwargs: Any) -> str | None:
+        text = super()._serialize(value, attr, obj, **kwargs)
+        return text.replace("+00:00", "Z") if isinstance(text, str) else None
+
+
+class RegisterBody(Schema):
+    username = fields.String(required=True, validate=validate.Length(3, 64))
+    password = fields.String(required=True, validate=validate.Length(12, 128))
+
+
+class LoginBody(Schema):
+    username = fields.String(required=True, validate=validate.Length(1, 256))
+    password = fields.String(required=True, validate=validate.Length(1, 1024))
+
+
+class WsTokenBody(Schema):
+    username = fields.String(
+        validate=validate.Length(0, 128),
+        allow_none=True,
+        metadata={"description": "A label for display; never identity."},
+    )
+
+
+class GenerateBody(Schema):
+    desktop_session_id = fields.String(required=True, validate=_SESSION_ID)
+
+
+class PairBody(Schema):
+    code = fields.String(
+        required=True,
+        validate=validate.Length(1, 32),
+        metadata={"description": "Six digits; spaces and hyphens are ignored.", "example": "123456"},
+    )
+    mobile_session_id = fields.String(required=True, validate=_SESSION_ID)
+
+
+class RegisteredAnswer(Schema):
+    user_id = fields.String(required=True)
+    username = fields.String(required=True)
+
+
+class LoginAnswer(Schema):
+    token = fields.String(required=True)
+    token_type = fields.Constant("Bearer", required=True)
+    expires_in = fields.Integer(required=True, metadata={"description": "seconds"})
+
+
+class WsTokenAnswer(Schema):
+    token = fields.String(required=True)
+    expires_in = fields.Integer(required=True, metadata={"description": "seconds"})
+
+
+class CodeAnswer(Schema):
+    code = fields.String(required=True)
+    expires_at = Instant(required=True)
+    expires_in = fields.Integer(required=True, metadata={"description": "seconds"})
+    channel_id = fields.String(required=True)
+    channelId = fields.String(required=True)  # noqa: N815  the wire's other spelling
+    pairing_uri = fields.String(required=True)
+
+
+class PairedAnswer(Schema):
+    success = fields.Constant(True, required=True)
+    channel_id = fields.String(required=True)
+    channelId = fields.String(required=True)  # noqa: N815  the wire's other spelling
+    message = fields.Constant("Device paired successfully", required=True)
+
+
+class PairingAnswer(Schema):
+    id = fields.UUID(required=True)
+    state = fields.String(
+        required=True, validate=validate.OneOf(["pending", "redeemed", "active", "waiting"])
+    )
+    desktop_session_id = fields.String(required=True, attribute="desktop.session_id")
+    mobile_session_id = fields.String(required=True, attribute="mobile.session_id", allow_none=True)
+    created_at = Instant(required=True)
+    expires_at = Instant(required=True)
+    redeemed_at = Instant(required=True, allow_none=True)
+    activated_at = Instant(required=True, allow_none=True)
+
+    def get_attribute(self, obj: object, attr: str, default: object) -> object:
+        found = super().get_attribute(obj, attr, default)
+        return None if found is missing else found
+
+
+class PairingsAnswer(Schema):
+    pairings = fields.List(fields.Nested(PairingAnswer), required=True)
+
+
+class UnpairedAnswer(Schema):
+    success = fields.Constant(True, required=True)
+    id = fields.UUID(required=True)
+
+
+class HealthAnswer(Schema):
+    status = fields.String(required=True)
+
+
+class AuditQuery(Schema):
+    since = fields.AwareDateTime(metadata={"description": "included"})
+    until = fields.AwareDateTime(metadata={"description": "not included"})
+    event = fields.String(validate=validate.Length(1, 64))
+    actor = fields.String(validate=validate.Length(1, 512))
+    address = fields.String(metadata={"description": "an address or a network such as 10.0.0.0/8"})
+    pairing = fields.UUID()
+    outcome = fields.String(validate=validate.OneOf(["success", "failure", "denied", "error"]))
+    limit = fields.Integer(load_default=100, validate=validate.Range(1, 500))
+    after = fields.String(
+        metadata={"description": "`next` of the page before"}, validate=validate.Length(1, 80)
+    )
+
+
+class AuditEventAnswer(Schema):
+    seq = fields.Integer(required=True)
+    recorded_at = Instant(required=True)
+    occurred_at = Instant(required=True, attribute="event.occurred_at")
+    event_id = fields.UUID(required=True, attribute="event.event_id")
+    event = fields.String(required=True, attribute="event.event")
+    severity = fields.Integer(required=True, attribute="event.severity")
+    outcome = fields.String(required=True, attribute="event.outcome")
+    reason = fields.String(required=True, allow_none=True, attribute="event.reason")
+    actor = fields.String(required=True, allow_none=True, attribute="event.actor_subject")
+    actor_kind = fields.String(required=True, attribute="event.actor_kind")
+    address = fields.String(required=True, allow_none=True, attribute="event.address")
+    request_id = fields.UUID(required=True, allow_none=True, attribute="event.request_id")
+    connection_id = fields.UUID(required=True, allow_none=True, attribute="event.connection_id")
+    pairing_id = fields.UUID(required=True, allow_none=True, attribute="event.pairing_id")
+    node = fields.String(required=True, attribute="event.node")
+    count = fields.Integer(required=True, attribute="event.count")
+    attrs = fields.Dict(required=True, attribute="event.attrs")
+
+
+class AuditAnswer(Schema):
+    events = fields.List(fields.Nested(AuditEventAnswer), required=True)
+    next = fields.String(required=True, allow_none=True, metadata={"description": "null: the last page"})
+
+
+class ErrorAnswer(Schema):
+    success = fields.Constant(False, required=True)
+    error = fields.String(required=True)
+    message = fields.String(required=True)
+    details = fields.Dict(required=True)

@@ -1,0 +1,331 @@
+"""The WebSocket: opens with a ws token, hands messages to the session, does for it what needs the database."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+from uuid import UUID, uuid4
+
+from tornado.websocket import WebSocketClosedError, WebSocketHandler, WebSocketProtocol, WebSocketProtocol13
+
+from pairing_server.errors import (
+    Forbidden,
+    Internal,
+    InvalidToken,
+    OriginNotAllowed,
+    PairingServerError,
+    RateLimited,
+    SessionConflict,
+    Unavailable,
+)
+from pairing_server.relay import messages
+from pairing_server.relay.outbox import Outbox
+from pairing_server.relay.session import Deferred, Device, Identity, Session
+from pairing_server.security.tokens import WsClaims
+from pairing_server.services import pairings
+from pairing_server.services.audit import clean
+from pairing_server.services.lifetimes import note_presence
+from pairing_server.services.pairings import unpair_from_channel
+from pairing_server.web.base import EdgeHandler
+from pairing_server.web.bearer import known, select_subprotocol, take_ws_token
+from pairing_server.web.edge import utcnow
+from pairing_server.web.frames import CountingProtocol
+
+log = logging.getLogger(__name__)
+
+# Linux would grow the kernel's buffer to megabytes, which hides a slow client and ages its audio.
+SEND_BUFFER = 128 * 1024
+
+
+class SocketTransport:
+    """Carries the session's messages to the client (relay.outbox.Transport)."""
+
+    def __init__(self, handler: WebSocketHandler) -> None:
+        self._handler = handler
+
+    def write(self, message: bytes, written: Callable[[], None]) -> None:
+        try:
+            future = self._handler.write_message(message)
+        except WebSocketClosedError:
+            return
+
+        def done(finished: asyncio.Future[None]) -> None:
+            if not finished.cancelled() and finished.exception() is None:
+                written()
+
+        asyncio.ensure_future(future).add_done_callback(done)
+
+    def close(self, code: int, reason: str) -> None:
+        self._handler.close(code, reason)
+
+
+class PairingSocket(EdgeHandler, WebSocketHandler):
+    """GET /ws: one device's connection."""
+
+    session: Session | None = None
+    refusal: InvalidToken | None = None
+    claims: WsClaims | None = None
+
+    # Opening
+
+    async def prepare(self) -> None:
+        """Raises before the upgrade: Origin, draining, too many handshakes without a valid token."""
+        now = utcnow()
+        token, self.token_via = take_ws_token(self.request)
+        self.caller = replace(self.anonymous(), connection_id=uuid4())
+        if not self.edge.origin_allowed(self.request):
+            self._rejected("origin", now)
+            raise OriginNotAllowed()
+        if self.edge.draining:
+            raise Unavailable("The server is restarting; connect again in a moment.")
+        try:
+            if not token:
+                raise InvalidToken("A ws token is missing; POST /api/auth/ws-token answers with one.")
+            self.claims = self.deps.tokens.verify_ws(token, now)
+        except InvalidToken as error:
+            self._refuse_token(error, now)
+
+    def _refuse_token(self, error: InvalidToken, now: datetime) -> None:
+        """The upgrade completes all the same, since browsers hide the status of a failed one."""
+        failures, key = self.edge.handshake_failures, self.caller.address_key
+        if wait := failures.wait(key, self.edge.now()):
+            raise RateLimited(wait, "Too many connections without a valid token.")
+        failures.charge(key, self.edge.now())
+        self.refusal = error
+        rejected = self.deps.audit.event(
+            "auth.token_rejected", "denied", self.caller, now, reason=error.reason, kind="ws"
+        )
+        self.deps.audit.enqueue(rejected)
+
+    def _rejected(self, reason: str, now: datetime) -> None:
+        event = self.deps.audit.event("ws.rejected", "denied", self.caller, now, reason=reason)
+        self.deps.audit.enqueue(event)
+
+    def check_origin(self, origin: str) -> bool:
+        """Decided in `prepare` already, for every Origin: Tornado asks here only about some."""
+        return True
+
+    def select_subprotocol(self, subprotocols: list[str]) -> str | None:
+        return select_subprotocol(subprotocols)
+
+    def get_compression_options(self) -> None:
+        """None: compression costs 160 KiB a connection against 15."""
+        return
+
+    def get_websocket_protocol(self) -> WebSocketProtocol | None:
+        stock = super().get_websocket_protocol()
+        if not isinstance(stock, WebSocketProtocol13):
+            return stock
+        return CountingProtocol(self, stock, self.deps.hub.limits, self.edge.now, self._abuse)
+
+    def open(self, *_: str, **__: str) -> None:
+        self.set_nodelay(True)
+        if isinstance(self.ws_connection, WebSocketProtocol13):
+            self.ws_connection.stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
+        if self.claims is None:
+            self._turn_away(self.refusal or InvalidToken(), 4401, "invalid token")
+            return
+        limit = self.deps.hub.room_for(self.claims.subject, self.caller.address_key)
+        if limit is not None:
+            self._rejected(limit, utcnow())
+            self._turn_away(
+                RateLimited(30, "Too many connections.", limit=limit), 4429, "too many connections"
+            )
+            return
+        self._begin(self.claims)
+
+    def _begin(self, claims: WsClaims) -> None:
+        now = self.edge.now()
+        self.caller = known(self.caller, claims.subject, claims.login_id)
+        connection_id = self.caller.connection_id or uuid4()
+        self.session = Session(
+            connection_id,
+            self._identity(claims),
+            self.caller.address or "",
+            self.caller.address_key,
+            SocketTransport(self),
+            self.deps.hub,
+            now,
+        )
+        self.deps.hub.opened(self.session)
+        self.session.greet()
+        self._record(
+            "ws.connected",
+            "success",
+            token_via=self.token_via,
+            jti=claims.token_id,
+            device_type=claims.device_type,
+            origin=self.request.headers.get("Origin"),
+            ua=clean(self.request.headers.get("User-Agent", "")),
+        )
+
+    def _identity(self, claims: WsClaims) -> Identity:
+        left = (claims.expires_at - utcnow()).total_seconds()
+        return Identity(
+            subject=claims.subject,
+            device_type=claims.device_type,
+            token_id=claims.token_id,
+            login_id=claims.login_id,
+            label=claims.label,
+            expires_at=self.edge.now() + left,
+        )
+
+    def _turn_away(self, error: PairingServerError, code: int, reason: str) -> None:
+        self.deps.hub.counts.refused[error.code] += 1
+        SocketTransport(self).write(messages.encode(messages.error_message(error)), lambda: None)
+        self.close(code, reason)
+
+    # Messages
+
+    def on_message(self, message: str | bytes) -> Awaitable[None] | None:
+        """Nothing further is read until what this returns is done."""
+        session = self.session
+        if session is None or session.closing:
+            return None
+        try:
+            deferred = session.receive(message, self.edge.now())
+        except PairingServerError as error:
+            session.refuse(error, self.edge.now())
+            if error.code == "PAYLOAD_TOO_LARGE":
+                self._record(
+                    "msg.too_large", "denied", limit=error.details["limit"], size=error.details["size"]
+                )
+            return None
+        except Exception:
+            log.exception("a message failed (connection %s)", session.connection_id)
+            session.refuse(Internal(), self.edge.now())
+            return None
+        if deferred is not None:
+            return self._serve(session, deferred)
+        if (outbox := session.pressure()) is not None:
+            return self._relieved(outbox)
+        return None
+
+    @staticmethod
+    def _relieved(outbox: Outbox) -> asyncio.Future[None]:
+        relieved = asyncio.get_running_loop().create_future()
+
+        def call() -> None:
+            if not relieved.done():
+                relieved.set_result(None)
+
+        outbox.when_relieved(call)
+        return relieved
+
+    async def _serve(self, session: Session, request: Deferred) -> None:
+        """Do what needs the database, and tell the session."""
+        try:
+            match request:
+                case messages.Identify():
+                    await self._identify(session, request)
+                case messages.JoinChannel():
+                    await self._join(session, request)
+                case messages.Unpair():
+                    await self._unpair(session)
+                case messages.RefreshToken():
+                    self._refresh(session, request)
+        except SessionConflict as error:
+            session.refuse(Forbidden(error.text), self.edge.now())
+        except InvalidToken as error:
+            session.refuse(error, self.edge.now())
+            if error.reason == "disabled":
+                session.close(4401, "account disabled")
+        except PairingServerError as error:
+            session.refuse(error, self.edge.now())
+        except Exception:
+            log.exception("%s failed (connection %s)", type(request).__name__, session.connection_id)
+            session.refuse(Internal(), self.edge.now())
+
+    async def _identify(self, session: Session, request: messages.Identify) -> None:
+        await pairings.identify(self.deps, request.session_id, request.device_type, self.caller, now=utcnow())
+        if not session.closing:
+            agent = clean(request.user_agent) if request.user_agent else None
+            session.identified(Device(request.session_id, agent))
+            session.identified_answer(request)
+
+    async def _join(self, session: Session, request: messages.JoinChannel) -> None:
+        named = request.channel_named or ""
+        session_id = request.session_id or session.session_id
+        pairing = await pairings.admit(
+            self.deps, named, session.device_type, session_id, self.caller, now=utcnow()
+        )
+        if session.closing:
+            return
+        now = self.edge.now()
+        session.identified(session.device or Device(session_id))
+        left = session.channel
+        channel = self.deps.hub.channel(pairing.id, named, now, ever_active=pairing.activated_at is not None)
+        joined = session.entered(channel, request, now)
+        if left is not None and left is not channel:
+            self._note_presence(left.pairing_id, active=False)
+        if joined.fresh:
+            self._record("channel.joined", "success", pairing=channel.pairing_id, slot=session.device_type)
+        if joined.activated and pairing.state != "active":
+            self._note_presence(channel.pairing_id, active=True)
+
+    async def _unpair(self, session: Session) -> None:
+        channel = session.channel
+        if channel is not None:
+            await unpair_from_channel(
+                self.deps, channel.pairing_id, session.device_type, self.caller, now=utcnow()
+            )
+
+    def _refresh(self, session: Session, request: messages.RefreshToken) -> None:
+        """Raises InvalidToken; a token of somebody else's closes."""
+        now = utcnow()
+        claims = self.deps.tokens.verify_ws(request.token, now)
+        if (claims.subject, claims.device_type) != (session.subject, session.device_type):
+            self._record("auth.token_rejected", "denied", reason="other_subject", kind="ws")
+            session.refuse(Forbidden("The token is another user's or device type's."), self.edge.now())
+            session.close(4403, "token of another user")
+            return
+        self._record(
+            "auth.token_refreshed", "success", jti_old=session.identity.token_id, jti_new=claims.token_id
+        )
+        session.refreshed(self._identity(claims), self.edge.now())
+
+    def on_ping(self, data: bytes) -> None:
+        if isinstance(self.ws_connection, CountingProtocol):
+            self.ws_connection.ping_received()
+
+    def _abuse(self, kind: str) -> None:
+        if self.session is not None:
+            self.session.abuse(kind)
+        else:
+            self.close(4429, f"too many {kind}")
+
+    # The end
+
+    def on_close(self) -> None:
+        session = self.session
+        if session is None:
+            return
+        self.session = None
+        by_server = session.close_code is not None
+        channel = self.deps.hub.closed(session, "Connection closed", self.edge.now())
+        self._record(
+            "ws.disconnected",
+            "success",
+            close_code=session.close_code or self.close_code,
+            by="server" if by_server else "client" if self.close_code else "network",
+            duration_s=round(self.edge.now() - session.opened_at),
+            messages_in=session.received,
+        )
+        if channel is not None:
+            self._record("channel.left", "success", pairing=channel.pairing_id, slot=session.device_type)
+            if channel.ever_active:
+                self._note_presence(channel.pairing_id, active=False)
+
+    def _note_presence(self, pairing_id: UUID, *, active: bool) -> None:
+        """The timer would note it too, within half a minute."""
+        active_ids, waiting_ids = ([pairing_id], []) if active else ([], [pairing_id])
+        self.edge.spawn(note_presence(self.deps, active_ids, waiting_ids, utcnow()))
+
+    def _record(self, event: str, outcome: str, pairing: UUID | None = None, **attrs: Any) -> None:
+        audit = self.deps.audit
+        audit.enqueue(audit.event(event, outcome, self.caller, utcnow(), pairing_id=pairing, **attrs))
