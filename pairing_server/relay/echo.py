@@ -151,8 +151,7 @@ class Seat:
 
     def age(self, now: float) -> None:
         """Presume applied what was delivered long ago; forget what was delivered very long ago."""
-        limit = now - (ECHO_KEPT if self.echoing else UNDER_WAY)
-        while self._unapplied and self._unapplied[0].at < limit:
+        while self._unapplied and self._unapplied[0].at < now - self._patience(self._unapplied[0]):
             delivery = self._unapplied.popleft()
             self._held = {**self._held, **delivery.document}
             self._presumed = delivery.at
@@ -161,12 +160,16 @@ class Seat:
         if not self._unechoed:
             self._dropped = 0
 
+    def _patience(self, delivery: Delivery) -> float:
+        """Who echoes says when it has applied something, unless there was nothing to apply."""
+        return ECHO_KEPT if self.echoing and delivery.news else UNDER_WAY
+
     def read(self, values: Values, now: float, base_rev: int | None, base: Values | None) -> Reading:
         """What the message is taken for. `base`: the document at `base_rev`, if the client gave one."""
         repeated = self._repeated(values, now, -1 if base_rev is None else base_rev)
         if repeated is not None and self._trusts(repeated, now):
             unknown = [key for key in values if key not in repeated.document and key not in self._held]
-            return Reading(unknown, repeated, seen=repeated if self.echoing else None)
+            return Reading(unknown, repeated, seen=repeated)
         if self._dropped and self.echoing:
             return Reading([])  # the echo of something forgotten, most likely: it is that far behind
         if base_rev is not None and base is not None:
@@ -213,21 +216,22 @@ class Seat:
 
     def _guess(self, values: Values, now: float, repeated: Delivery | None) -> Reading:
         """The session had what it sent last, or one of the deliveries since: whichever needs fewest edits."""
-        unapplied = list(self._unapplied)
         edits = [differing(values, {}, self._held)]
+        if self.echoing:
+            return Reading(edits[0], repeated)  # it would have echoed what it got since
+        unapplied = list(self._unapplied)
         edits += [differing(values, delivery.document, self._held) for delivery in unapplied]
-        if not edits[0] and unapplied and self._sends_again(now - unapplied[0].at):
+        if not edits[0] and unapplied and now - unapplied[0].at < self._resending:
             return Reading([], repeated)
-        newer = 1 if self.echoing else -1  # of equals, take the newest: what one sees is what one takes back
-        best = min(
-            (i for i, keys in enumerate(edits) if keys), key=lambda i: (len(edits[i]), newer * i), default=0
-        )
+        # Of equals the newest: what one sees is what one takes back.
+        best = min((i for i, keys in enumerate(edits) if keys), key=lambda i: (len(edits[i]), -i), default=0)
         seen = unapplied[best - 1] if best and self._shown(edits, best) else None
         return Reading(edits[best], repeated, seen)
 
-    def _sends_again(self, age: float) -> bool:
-        """Is the very message it sent last a repetition, and not an edit back to that after `age` seconds?"""
-        return self.echoing or age < (UNDER_WAY if self._resumed else RESEND_WITHIN)
+    @property
+    def _resending(self) -> float:
+        """So long after a delivery the same message again is no edit back to what it says."""
+        return UNDER_WAY if self._resumed else RESEND_WITHIN
 
     def _shown(self, edits: list[list[str]], best: int) -> bool:
         """Does a value come from that delivery and from nothing older?"""

@@ -11,8 +11,6 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-MAX_ORIGIN = 300
-
 _LABEL = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
 _ORIGIN = re.compile(
     r"(?P<scheme>[a-z][a-z0-9+.-]*)://"
@@ -49,9 +47,9 @@ class Origins:
         wildcards: set[_Origin] = set()
         opaque: set[str] = set()
         for entry in entries:
-            text = entry.strip().lower()
-            if text in _OPAQUE:
-                opaque.add(text)
+            text = entry.strip()
+            if text.lower() in _OPAQUE:
+                opaque.add(text.lower())
                 continue
             origin = _parse(text)
             if origin is None:
@@ -92,7 +90,7 @@ def same_host(origin: str, scheme: str, host_header: str) -> bool:
 def _parse(text: str) -> _Origin | None:
     """None for what is no origin: also with a user, a path, a query, or a character beyond ASCII."""
     # Checked before lower(): some letters beyond ASCII have a lower case within it.
-    if len(text) > MAX_ORIGIN or not text.isascii():
+    if not text.isascii():
         return None
     found = _ORIGIN.fullmatch(text.lower())
     if found is None:

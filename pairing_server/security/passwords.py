@@ -75,8 +75,7 @@ class Passwords:
         try:
             future = self._pool.submit(work)
         except RuntimeError:
-            # The pool is closed: the server is going down.
-            self._room.release()
+            # The pool is closed: the server is going down, and the room does not matter any more.
             raise Unavailable(retry_after_s=RETRY_AFTER_S) from None
         # Given back when the work is over, not when the caller stops waiting for it.
         future.add_done_callback(self._leave)

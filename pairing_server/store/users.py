@@ -5,7 +5,6 @@ from __future__ import annotations
 import unicodedata
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Row, select, update
@@ -37,8 +36,8 @@ def username_key(username: str) -> str:
     return unicodedata.normalize("NFKC", username).casefold()
 
 
-def _user(row: Row[*tuple[Any, ...]] | None) -> User | None:
-    return None if row is None else User(*row._tuple())
+def _user(row: Row[UUID, str, str, datetime, datetime | None] | None) -> User | None:
+    return None if row is None else User(*row)
 
 
 async def add(

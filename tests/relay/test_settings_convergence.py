@@ -10,12 +10,10 @@ import heapq
 import itertools
 import json
 import random
-from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 
-import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pairing_server.relay.settings import SettingsDocument
@@ -23,7 +21,7 @@ from pairing_server.relay.settings import SettingsDocument
 OTHER = {"desktop": "mobile", "mobile": "desktop"}
 ROLES = ("desktop", "mobile")
 KEYS = ("gain", "vad", "lang", "chunk", "overlap")
-DEFAULTS = {key: 0 for key in KEYS}
+DEFAULTS = dict.fromkeys(KEYS, 0)
 TOO_MANY = 3000  # messages: more than any finite story here needs
 
 
@@ -127,7 +125,7 @@ class World:
         before = dict(client.state)
         client.state.update(edits)
         if client.online:
-            self.last_edit.update(edits)
+            self.last_edit.update({key: value for key, value in edits.items() if before.get(key) != value})
             self._send(now, role, before)
 
     def _send(self, now: float, role: str, before: dict[str, object]) -> None:
@@ -213,9 +211,7 @@ def defaults() -> st.SearchStrategy[dict[str, object]]:
 
 
 @st.composite
-def stories(
-    draw: st.DrawFn, kinds: dict[str, Kind], slowest: float, coming_and_going: bool = True
-) -> Story:
+def stories(draw: st.DrawFn, kinds: dict[str, Kind], slowest: float, coming_and_going: bool = True) -> Story:
     """Up to twelve things that happen, at any distance: edits, toggling back, bursts, leaving, joining."""
     time, events = 0.0, []
     late = draw(st.sampled_from([None, *ROLES])) if coming_and_going else None

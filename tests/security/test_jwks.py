@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import SECP384R1, generate_pri
 
 from pairing_server.errors import InvalidToken
 from pairing_server.security.issuers import Issuers
-from pairing_server.security.jwks import parse_jwks
+from pairing_server.security.jwks import FileSource, parse_jwks
 from tests.security.provider import ISSUER, NOW, News, Provider, elliptic_key, public_jwk, rsa_key
 
 
@@ -212,6 +212,16 @@ async def test_a_file_that_breaks_or_goes_leaves_its_keys_for_a_day(io_loop: obj
     assert await has_key(issuers, "k1", later(hours=25))
     errors = [error and error.partition(":")[0] for _, _, _, error in news.told]
     assert errors == [None, "ValueError", "FileNotFoundError", None]
+
+
+async def test_a_file_that_has_not_changed_is_not_read_again(io_loop: object, tmp_path: Path) -> None:
+    file = tmp_path / "keys.json"
+    file.write_bytes(b"one")
+    source = FileSource(str(file))
+    assert await source.read() == b"one"
+    assert await source.read() is None
+    file.write_bytes(b"longer")
+    assert await source.read() == b"longer"
 
 
 async def test_a_file_that_never_changes_never_ages(io_loop: object, tmp_path: Path) -> None:

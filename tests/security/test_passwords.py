@@ -144,6 +144,5 @@ async def test_the_event_loop_goes_on_while_a_password_is_verified(io_loop: obje
 async def test_a_closed_one_is_unavailable(io_loop: object) -> None:
     passwords = Passwords(hasher=PasswordHasher.from_parameters(CHEAPEST))
     passwords.close()
-    for _ in range(100):  # more often than there is room: a refusal must not use it up
-        with pytest.raises(Unavailable):
-            await passwords.verify(None, "x")
+    with pytest.raises(Unavailable):
+        await passwords.verify(None, "x")

@@ -77,14 +77,15 @@ async def test_neither_kind_of_token_is_taken_for_the_other(io_loop: object) -> 
 
 
 def test_a_ws_token_is_not_made_by_type_alone() -> None:
-    for claims, reason in [
+    cases: list[tuple[dict[str, object], str]] = [
         ({"dev": "mobile"}, "aud"),
         ({"aud": "pairing-server/ws"}, "malformed"),
         ({"aud": "pairing-server/ws", "dev": "watch"}, "malformed"),
         ({"aud": "pairing-server/ws", "dev": "mobile", "label": 7}, "malformed"),
         ({"aud": "pairing-server/ws", "dev": "mobile", "exp": SECOND + 3601}, "malformed"),
         ({"aud": "pairing-server/ws", "dev": "mobile", "iss": "https://id.example.com/"}, "iss"),
-    ]:
+    ]
+    for claims, reason in cases:
         with pytest.raises(InvalidToken) as caught:
             TOKENS.verify_ws(access_token(claims, headers={"typ": "ws+jwt"}), NOW)
         assert (claims, caught.value.reason) == (claims, reason)

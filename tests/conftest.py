@@ -1,0 +1,132 @@
+"""A real PostgreSQL for the whole run, a fresh migrated database and a running node for each test."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+from tornado.ioloop import IOLoop
+
+from pairing_server.config import Settings
+from pairing_server.security.limits import Rate
+from pairing_server.security.tokens import generate_key
+from pairing_server.server import Node
+from pairing_server.store import schema
+from pairing_server.store.embedded import EmbeddedPostgres
+from tests.devices import Site
+
+_numbers = itertools.count(1)
+
+
+async def _execute(url: str, *statements: str) -> None:
+    connection = await asyncpg.connect(url)
+    try:
+        for statement in statements:
+            await connection.execute(statement)
+    finally:
+        await connection.close()
+
+
+def execute(url: str, *statements: str) -> None:
+    """Run statements outside any test's loop."""
+    with asyncio.Runner() as runner:
+        runner.run(_execute(url, *statements))
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[str]:
+    """The URL of an embedded PostgreSQL whose database `pairing` is migrated and used as a template only."""
+    folder = Path(tempfile.mkdtemp(prefix="pairing-tests-"))
+    server = EmbeddedPostgres(folder)
+    try:
+        url = server.start()
+        # Nothing here must survive a power cut.
+        execute(
+            url,
+            "ALTER SYSTEM SET fsync = off",
+            "ALTER SYSTEM SET synchronous_commit = off",
+            "SELECT pg_reload_conf()",
+        )
+        schema.migrate(url)
+        yield url
+    finally:
+        server.stop()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def empty_database(postgres: str) -> Iterator[str]:
+    """The URL of a database of the test's own, with nothing in it."""
+    yield from _database(postgres, "template0")
+
+
+@pytest.fixture
+def database_url(postgres: str) -> Iterator[str]:
+    """The URL of a migrated database of the test's own."""
+    yield from _database(postgres, "pairing")
+
+
+def _database(postgres: str, template: str) -> Iterator[str]:
+    name = f"test_{next(_numbers)}"
+    admin = postgres.replace("/pairing?", "/postgres?")
+    execute(admin, f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY = file_copy")
+    yield postgres.replace("/pairing?", f"/{name}?")
+    execute(admin, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+# The limits a test is not about are out of its way; a test of a limit sets it.
+SETTINGS = Settings(
+    port=0,
+    data_dir=Path("/nonexistent"),
+    jwt_keys=(generate_key(),),
+    registration="open",
+    public_url="http://pairing.test",
+    code_rate=Rate(1000, 300),
+    code_rate_address=Rate(10_000, 300),
+    codes_per_user=1000,
+    connections_per_user=1000,
+    connections_per_address=10_000,
+    handshake_failures=Rate(1000, 60),
+    join_rate=Rate(1000, 10),
+)
+
+StartNode = Callable[..., Site]
+
+
+@pytest.fixture
+def start_node(io_loop: IOLoop, database_url: str) -> Iterator[StartNode]:
+    """Starts nodes on the test's database: start_node(code_ttl=1, …) with any setting."""
+    sites: list[Site] = []
+
+    def start(**changed: Any) -> Site:
+        async def begin() -> Site:
+            node = Node(replace(SETTINGS, **changed), database_url)
+            [(_, port), *_] = await node.start()
+            return Site(node, port)
+
+        site: Site = io_loop.run_sync(begin)
+        sites.append(site)
+        return site
+
+    yield start
+
+    async def end(site: Site) -> None:
+        await site.close()
+        await site.node.stop()
+
+    for site in sites:
+        io_loop.run_sync(lambda site=site: end(site))
+
+
+@pytest.fixture
+def site(start_node: StartNode) -> Site:
+    """A running node with the settings of the tests."""
+    return start_node()
