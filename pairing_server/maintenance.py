@@ -29,12 +29,19 @@ class Job:
 
 
 class Maintenance:
-    """`wall` and `monotonic` are the clocks."""
+    """`wall` and `monotonic` are the clocks; `every_second` is done with the latter's time, by the edge."""
 
-    def __init__(self, deps: Deps, wall: Callable[[], datetime], monotonic: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        deps: Deps,
+        wall: Callable[[], datetime],
+        monotonic: Callable[[], float],
+        every_second: Callable[[float], object] = lambda _: None,
+    ) -> None:
         self._deps = deps
         self._wall = wall
         self._monotonic = monotonic
+        self._every_second = every_second
         self.jobs = (
             Job("tick", 1, self._tick),
             Job("flush audit", 1, lambda: deps.audit.flush(deps, SYSTEM, wall())),
@@ -53,7 +60,9 @@ class Maintenance:
         self._callbacks: list[PeriodicCallback] = []
 
     async def _tick(self) -> None:
-        self._deps.hub.tick(self._monotonic())
+        now = self._monotonic()
+        self._deps.hub.tick(now)
+        self._every_second(now)
 
     async def _note_presence(self) -> None:
         active, waiting = self._deps.hub.connected_channels()

@@ -12,7 +12,6 @@ from typing import Any
 from uuid import UUID
 
 from tornado.httpclient import HTTPClientError, HTTPRequest
-from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
 from tornado.simple_httpclient import SimpleAsyncHTTPClient
 
@@ -30,15 +29,11 @@ from pairing_server.services.deps import Caller, Codes, Deps, LiveCodes
 from pairing_server.store import schema
 from pairing_server.store.database import Database
 from pairing_server.web.edge import Edge, utcnow
+from pairing_server.web.listener import Listener
 from pairing_server.web.routes import make_app
 
 log = logging.getLogger(__name__)
 
-# Tornado's defaults are open (3600 s, 64 KiB, no body timeout, 100 MB).
-HEADER_SIZE = 16 * 1024
-IDLE_TIMEOUT = 20
-BODY_TIMEOUT = 10
-BODY_SIZE = 1024 * 1024
 BACKLOG = 1024
 JWKS_TIMEOUT = 3
 JWKS_SIZE = 64 * 1024
@@ -102,16 +97,8 @@ class Node:
             now=loop.time,
             version=self.version,
         )
-        self.maintenance = Maintenance(self.deps, utcnow, loop.time)
-        self.http = HTTPServer(
-            make_app(self.edge),
-            xheaders=False,
-            no_keep_alive=False,
-            max_header_size=HEADER_SIZE,
-            idle_connection_timeout=IDLE_TIMEOUT,
-            body_timeout=BODY_TIMEOUT,
-            max_body_size=BODY_SIZE,
-        )
+        self.http = Listener(make_app(self.edge))
+        self.maintenance = Maintenance(self.deps, utcnow, loop.time, self.http.cut_slow_headers)
 
     def _report(self, event: str, outcome: str, session: Session | None, attrs: Mapping[str, object]) -> None:
         """The relay's events for the audit log."""
