@@ -36,7 +36,7 @@ def plainly() -> Iterator[None]:
     """Errors of ours become one plain message, without a traceback."""
     try:
         yield
-    except (ConfigurationError, StartError, EmbeddedPostgresError) as error:
+    except (ConfigurationError, StartError, EmbeddedPostgresError, schema.MigrationError) as error:
         raise click.ClickException(str(error)) from None
     except PairingServerError as error:
         told = [error.text, *(f"{key}: {value}" for key, value in error.details.items())]

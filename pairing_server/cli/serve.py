@@ -52,12 +52,7 @@ def migrate(revision: str) -> None:
     settings = settings_of()
     logs.configure(settings.log_format, settings.log_level)
     with database(settings) as (_, url):
-        try:
-            schema.migrate(url, revision)
-        except OSError as error:
-            raise click.ClickException(
-                f"The database is not reachable: {error}. Check PAIRING_DATABASE_URL."
-            ) from None
+        schema.migrate(url, revision)
     click.echo(f"The database is at revision {schema.head() if revision == 'head' else revision}.")
 
 

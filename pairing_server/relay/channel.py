@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import secrets
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 from uuid import UUID
@@ -328,16 +328,19 @@ class Channel:
             slow = messages.PeerSlow(channel=self.name, channelId=self.name, device_type=member.device_type)
             other.deliver(encode(slow))
 
-    def end(self, reason: str, gone: dict[str, str]) -> None:
+    def end(self, reason: str, gone: Mapping[str, str], keep: str | None = None) -> None:
         """The channel is closed for good. `gone`: role → session id of each that is not to come back.
 
-        The members are told who left for good, then that the channel is closed; their sockets close 4410.
+        The members are told who left for good, then that the channel is closed; their sockets close
+        4410, but for that of the role to `keep`, which has a newer channel to join.
         """
         self.closed = True
         for role, session_id in gone.items():
             if other := self.members.get(OTHER[role]):
                 other.deliver(encode(self._disconnected(session_id, role, reason, force=True)))
         self._broadcast(messages.ChannelClosed(channel=self.name, channelId=self.name, reason=reason))
+        if keep in self.members:
+            self.members.pop(keep).evict(None, None)
         self._evict_all(None, 4410)
 
     def lapse(self, error: PairingServerError) -> None:

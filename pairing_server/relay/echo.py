@@ -104,7 +104,8 @@ class Seat:
 
     doubt: bool = False
     _held: Values = field(default_factory=dict)  # when it sent its last message
-    _base_rev: int | None = None  # of that message
+    _sent: set[str] = field(default_factory=set)  # all keys it has ever sent
+    _base_rev: int | None = None  # of its last message
     _unapplied: deque[Delivery] = field(default_factory=deque)  # delivered, maybe not applied at that time
     _unechoed: deque[Delivery] = field(default_factory=deque)
     _dropped: int = 0  # deliveries that were not echoed yet when they had to be forgotten
@@ -197,8 +198,10 @@ class Seat:
             known = document.get(key) or held.get(key)
             if known is not None and not value.same(known):
                 return False
+        if document.keys() <= values.keys() or (len(values) > 1 and self._sent <= values.keys()):
+            return True  # all that the session has
         new = differing(document, {}, held)
-        return document.keys() <= values.keys() or (bool(new) and values.keys() >= set(new))
+        return bool(new) and values.keys() >= set(new)
 
     def _trusts(self, delivery: Delivery, now: float) -> bool:
         """Is a repetition of this delivery an echo, and not an edit that leads back to it?"""
@@ -254,6 +257,7 @@ class Seat:
         if reading.seen is not None:
             self._apply(reading.seen, proven=base_rev is not None and reading.repeats is None)
         self._held = {**self._held, **values}
+        self._sent.update(values)
         self._base_rev = base_rev
         self._resumed = False
 

@@ -27,6 +27,7 @@ class Hub:
         self.now = now
         self._later = later
         self._by_device: dict[tuple[str, str], Session] = {}
+        self._when_empty: Callable[[], None] | None = None
         self._of_user: Counter[str] = Counter()
         self._of_address: Counter[str] = Counter()
 
@@ -53,7 +54,18 @@ class Hub:
             if not counter[key]:
                 del counter[key]
         self._forget_device(session)
-        return session.gone(reason, now)
+        channel = session.gone(reason, now)
+        if not self.sessions and self._when_empty is not None:
+            self._when_empty()
+        return channel
+
+    def close_all(self, code: int, reason: str, when_done: Callable[[], None]) -> None:
+        """Close every connection; `when_done` is called once all are gone."""
+        self._when_empty = when_done
+        for session in list(self.sessions.values()):
+            session.close(code, reason)
+        if not self.sessions:
+            when_done()
 
     def identified(self, session: Session) -> None:
         """The session now has a session id, by which it can be found."""
@@ -89,11 +101,11 @@ class Hub:
         if session is not None:
             session.deliver(messages.encode(messages.PairingClaimed(channel=name, channelId=name)))
 
-    def end(self, pairing_id: UUID, reason: str, gone: Mapping[str, str]) -> None:
+    def end(self, pairing_id: UUID, reason: str, gone: Mapping[str, str], keep: str | None = None) -> None:
         """The pairing is over: close its channel, if it is here (see Channel.end)."""
         channel = self.channels.pop(pairing_id, None)
         if channel is not None:
-            channel.end(reason, dict(gone))
+            channel.end(reason, gone, keep)
 
     def lapse(self, pairing_id: UUID, reason: str) -> None:
         """The code ended unused ("expired" or "superseded"): tell whoever waits in its channel."""

@@ -60,7 +60,7 @@ async def expire_codes(deps: Deps, caller: Caller, now: datetime) -> int:
     for pairing in expired:
         deps.hub.lapse(pairing.id, "expired")
     for pairing in never:
-        deps.hub.end(pairing.id, "expired", {})
+        deps.hub.lapse(pairing.id, "expired")
     return len(expired) + len(never)
 
 

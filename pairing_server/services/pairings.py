@@ -182,10 +182,10 @@ async def redeem(deps: Deps, typed: str, mobile_session: str, caller: Caller, no
             await deps.audit.record(conn, *_redeemed(deps, pairing, replaced, caller, now))
     if refusal is not None or pairing is None:
         raise refusal or InvalidCode()
-    for pairing_id in replaced:
-        deps.hub.end(pairing_id, "superseded", {})
     if pairing.redeemed_at == now:
         deps.hub.claimed(pairing.desktop.user, pairing.desktop.session_id, Codes.channel(code))
+    for pairing_id in replaced:
+        deps.hub.end(pairing_id, "superseded", {"desktop": pairing.desktop.session_id}, keep="desktop")
     return Code(code, pairing.id, pairing.created_at, pairing.expires_at)
 
 

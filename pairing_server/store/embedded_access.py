@@ -107,7 +107,7 @@ def prepare_data_dir(data_dir: Path) -> None:
                 f"PAIRING_DATA_DIR is {data_dir}, which other users can list or change. Name a folder for"
                 f" this server alone, or make this one private: chmod go-rwx '{data_dir}'"
             ) from None
-        data_dir.chmod(stat.S_IMODE(status.st_mode) & ~0o066)
+        data_dir.chmod(stat.S_IMODE(status.st_mode) & ~_GROUP_AND_OTHERS)
 
 
 def open_the_way(target: Path, account: Account) -> list[Path]:

@@ -5,12 +5,16 @@ The migrations themselves stand in the folder `migrations`, which imports nothin
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from alembic.util import CommandError
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 _PACKAGE = Path(__file__).resolve().parents[1]
@@ -28,14 +32,39 @@ def _config(url: str | None = None) -> Config:
     return config
 
 
+class MigrationError(Exception):
+    """The database could not be migrated; the text is for the operator."""
+
+
 def migrate(url: str, revision: str = "head") -> None:
-    """Upgrade the database at `url` to `revision`. Not for use in a running event loop."""
-    command.upgrade(_config(url), revision)
+    """Upgrade the database at `url` to `revision`. Not for use in a running event loop.
+
+    Raises MigrationError.
+    """
+    with _told_to_the_operator():
+        command.upgrade(_config(url), revision)
 
 
 def downgrade(url: str, revision: str) -> None:
-    """Take the database at `url` back to `revision`. Not for use in a running event loop."""
-    command.downgrade(_config(url), revision)
+    """Take the database at `url` back to `revision`. Not for use in a running event loop.
+
+    Raises MigrationError.
+    """
+    with _told_to_the_operator():
+        command.downgrade(_config(url), revision)
+
+
+@contextmanager
+def _told_to_the_operator() -> Iterator[None]:
+    try:
+        yield
+    except CommandError as error:
+        raise MigrationError(f"The database cannot be migrated: {error}") from None
+    except DBAPIError as error:
+        raise MigrationError(f"The database cannot be migrated: {error.orig}") from None
+    except (OSError, TimeoutError) as error:
+        told = str(error) or type(error).__name__
+        raise MigrationError(f"The database is not reachable: {told}. Check PAIRING_DATABASE_URL.") from None
 
 
 def head() -> str:

@@ -187,6 +187,7 @@ class PairingSocket(EdgeHandler, WebSocketHandler):
         session = self.session
         if session is None or session.closing:
             return None
+        channel = session.channel
         try:
             deferred = session.receive(message, self.edge.now())
         except PairingServerError as error:
@@ -202,6 +203,8 @@ class PairingSocket(EdgeHandler, WebSocketHandler):
             return None
         if deferred is not None:
             return self._serve(session, deferred)
+        if channel is not None and session.channel is None and channel.ever_active:
+            self._note_presence(channel.pairing_id, active=False)
         if (outbox := session.pressure()) is not None:
             return self._relieved(outbox)
         return None
