@@ -187,11 +187,12 @@ class Node:
         """Take nothing new, close every socket so that it comes back, write the audit log, let go."""
         self.edge.draining = True
         self.http.stop()
-        for session in list(self.hub.sessions.values()):
-            session.close(1012, "server restarts")
+        gone = asyncio.Event()
+        self.hub.close_all(1012, "server restarts", gone.set)
         self.maintenance.stop()
         try:
             async with asyncio.timeout(DRAIN_TIMEOUT):
+                await gone.wait()
                 await self.http.close_all_connections()
                 await self.edge.settled()
                 stopping = self.audit.event("system.stopping", "success", SYSTEM, utcnow())

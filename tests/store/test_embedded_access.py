@@ -106,7 +106,7 @@ def test_an_own_folder_that_others_can_list_is_closed(tmp_path: Path) -> None:
     (tmp_path / "key").touch(mode=0o600)
     tmp_path.chmod(0o755)
     prepare_data_dir(tmp_path)
-    assert mode(tmp_path) == 0o711
+    assert mode(tmp_path) == 0o700
 
 
 @pytest.mark.parametrize("bits", [0o755, 0o1777])
