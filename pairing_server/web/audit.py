@@ -16,6 +16,7 @@ from pairing_server.web.edge import utcnow
 
 QUERY = schemas.AuditQuery()
 EVENTS = schemas.AuditAnswer()
+MAX_SEQ = 2**63 - 1
 
 
 def to_cursor(last: Recorded) -> str:
@@ -31,6 +32,8 @@ def from_cursor(text: str) -> tuple[datetime, int]:
             base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)).decode("ascii").partition(".")
         )
         seconds, rest = divmod(int(micros), 1_000_000)
+        if not 0 <= int(seq) <= MAX_SEQ:
+            raise ValueError
         return datetime.fromtimestamp(seconds, UTC).replace(microsecond=rest), int(seq)
     except (ValueError, OverflowError, OSError, binascii.Error):
         raise ValidationFailed(fields={"after": ["Must be `next` of the page before."]}) from None

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Awaitable
 from http import HTTPStatus
 from types import TracebackType
-from typing import Any, ClassVar
+from typing import Any
 from uuid import UUID, uuid4
 
 import marshmallow
@@ -74,7 +75,7 @@ _OURS = {
         ),
     )
 }
-_METHODS = ("GET", "HEAD", "POST", "DELETE", "PATCH", "PUT")
+_METHODS = ("GET", "POST", "DELETE", "PATCH", "PUT", "OPTIONS")
 
 
 class EdgeHandler(RequestHandler):
@@ -149,17 +150,20 @@ class EdgeHandler(RequestHandler):
     @classmethod
     def methods(cls) -> list[str]:
         """The methods this handler answers."""
-        return [m for m in _METHODS if getattr(cls, m.lower()) is not getattr(RequestHandler, m.lower())] + [
-            "OPTIONS"
-        ]
+        own = [m for m in _METHODS if getattr(cls, m.lower()) is not getattr(RequestHandler, m.lower())]
+        return [*own, "HEAD"] if "GET" in own else own
+
+    def head(self, *args: str) -> Awaitable[None] | None:
+        """As GET; Tornado leaves the body out."""
+        if "GET" not in self.methods():
+            raise HTTPError(HTTPStatus.METHOD_NOT_ALLOWED)
+        answer: Awaitable[None] | None = self.get(*args)
+        return answer
 
 
 @stream_request_body
 class JSONHandler(EdgeHandler):
     """An endpoint that takes and gives JSON."""
-
-    # Parameters of the path and the query, for the contract; see web/openapi.py.
-    public: ClassVar[bool] = True
 
     async def prepare(self) -> None:
         self._chunks: list[bytes] = []
@@ -213,7 +217,12 @@ class JSONHandler(EdgeHandler):
 
     def read_query(self, schema: Schema) -> dict[str, Any]:
         """The checked query parameters; the last of several of one name. Raises ValidationFailed."""
-        given = {name: self.get_query_argument(name) for name in self.request.query_arguments}
+        try:
+            given = {
+                name: values[-1].decode("utf-8") for name, values in self.request.query_arguments.items()
+            }
+        except UnicodeDecodeError:
+            raise InvalidRequest("The query must be UTF-8.") from None
         return self._load(schema, given)
 
     @staticmethod

@@ -31,7 +31,6 @@ def bearer(header: str | None) -> str | None:
 class AuthenticatedHandler(JSONHandler):
     """An endpoint for those with an access token; `guests`: also for those without, where that is allowed."""
 
-    public = False
     guests = False
     claims: AccessClaims | None
 

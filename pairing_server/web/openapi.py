@@ -30,15 +30,33 @@ class Operation:
     secured: bool = True
     errors: tuple[int, ...] = ()
     media: str = "application/json"
+    guests: bool = False
+    body_required: bool = True
+
+    @property
+    def tag(self) -> str:
+        """Under which heading the contract shows it."""
+        for prefix, tag in (("/api/auth/", "accounts"), ("/api/audit", "audit"), ("/api/", "pairings")):
+            if self.path.startswith(prefix):
+                return tag
+        return "operations"
+
+    @property
+    def operation_id(self) -> str:
+        """A name for code generators, such as postAuthLogin."""
+        words = [self.method, *self.path.replace("{id}", "one").replace("/api/", "/").split("/")]
+        return "".join(
+            word if place == 0 else word.title().replace("-", "")
+            for place, word in enumerate(filter(None, words))
+        )
 
 
-_ALWAYS = (403, 500)
 _BODY = (400, 413, 415, 422)
 
 OPERATIONS = (
     Operation(
         "/api/auth/register", "post", "Make an account, where registration is open.", schemas.RegisteredAnswer,
-        status=201, body=schemas.RegisterBody, secured=False, errors=(*_BODY, 409, 503),
+        status=201, body=schemas.RegisterBody, secured=False, errors=(*_BODY, 409, 429, 503),
     ),
     Operation(
         "/api/auth/login", "post", "A name and a password for an access token.", schemas.LoginAnswer,
@@ -46,19 +64,19 @@ OPERATIONS = (
     ),
     Operation(
         "/api/auth/ws-token", "post", "A token for opening the WebSocket as the desktop.", schemas.WsTokenAnswer,
-        body=schemas.WsTokenBody, errors=(*_BODY, 503),
+        body=schemas.WsTokenBody, body_required=False, errors=(*_BODY, 503),
     ),
     Operation(
         "/api/auth/ws-token-mobile", "post", "A token for opening the WebSocket as the mobile.",
-        schemas.WsTokenAnswer, body=schemas.WsTokenBody, errors=(*_BODY, 503),
+        schemas.WsTokenAnswer, body=schemas.WsTokenBody, body_required=False, errors=(*_BODY, 503),
     ),
     Operation(
         "/api/generate-pair-code", "post", "The code that the desktop shows.", schemas.CodeAnswer,
-        body=schemas.GenerateBody, errors=(*_BODY, 409, 429, 503),
+        body=schemas.GenerateBody, guests=True, errors=(*_BODY, 409, 429, 503),
     ),
     Operation(
         "/api/pair-device", "post", "The mobile redeems the code.", schemas.PairedAnswer,
-        body=schemas.PairBody, errors=(*_BODY, 404, 409, 429, 503),
+        body=schemas.PairBody, guests=True, errors=(*_BODY, 404, 409, 429, 503),
     ),
     Operation("/api/pairings", "get", "The caller's own live pairings.", schemas.PairingsAnswer, errors=(503,)),
     Operation(
@@ -82,7 +100,10 @@ def _responses(operation: Operation) -> Mapping[str, Any]:
     found: dict[str, Any] = {
         str(operation.status): {"description": "Done.", "content": {operation.media: content}}
     }
-    errors = {*_ALWAYS, *operation.errors, *((401,) if operation.secured else ())}
+    errors = {500, *operation.errors, *((401,) if operation.secured else ())}
+    if operation.answer is not None:
+        errors.add(403)  # every JSON endpoint minds the Origin
+
     for status in sorted(errors):
         found[str(status)] = {
             "description": _meaning(status),
@@ -93,7 +114,9 @@ def _responses(operation: Operation) -> Mapping[str, Any]:
 
 def _meaning(status: int) -> str:
     codes = [code for code, known in STATUS.items() if known == status]
-    texts = {error.code: error.message for error in _tree(PairingServerError)}
+    texts: dict[str, str] = {}
+    for error in _tree(PairingServerError):
+        texts.setdefault(error.code, error.message)
     return " · ".join(f"{code}: {texts.get(code, '')}" for code in codes)
 
 
@@ -117,11 +140,16 @@ def contract(version: str) -> dict[str, Any]:
         "access_token", {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}
     )
     for operation in OPERATIONS:
-        described: dict[str, Any] = {"summary": operation.summary, "responses": _responses(operation)}
+        described: dict[str, Any] = {
+            "operationId": operation.operation_id,
+            "tags": [operation.tag],
+            "summary": operation.summary,
+            "responses": _responses(operation),
+        }
         parameters: list[Any] = []
         if operation.body:
             described["requestBody"] = {
-                "required": True,
+                "required": operation.body_required,
                 "content": {"application/json": {"schema": operation.body}},
             }
         if operation.query:
@@ -132,5 +160,7 @@ def contract(version: str) -> dict[str, Any]:
             )
         described["parameters"] = parameters
         described["security"] = [{"access_token": []}] if operation.secured else []
+        if operation.guests:
+            described["security"].append({})  # where the setting allows it
         spec.path(operation.path, operations={operation.method: described})
     return spec.to_dict()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Awaitable, Iterator
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry, generate_latest
@@ -125,12 +125,19 @@ class DocsHandler(EdgeHandler):
         self.finish((STATIC / "docs" / "index.html").read_bytes())
 
 
-class PageFileHandler(StaticFileHandler):
+class PageFileHandler(EdgeHandler, StaticFileHandler):
     """Files of our pages."""
 
+    def initialize(self, edge: Edge, path: str) -> None:  # type: ignore[override]
+        EdgeHandler.initialize(self, edge)
+        StaticFileHandler.initialize(self, path)
+
     def set_extra_headers(self, path: str) -> None:
+        protect_page(self)
         self.set_header("Cache-Control", "no-cache")
-        self.set_header("X-Content-Type-Options", "nosniff")
+
+    def head(self, *args: str) -> Awaitable[None]:
+        return StaticFileHandler.head(self, args[0])
 
 
 def protect_page(handler: EdgeHandler) -> None:

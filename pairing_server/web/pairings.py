@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from uuid import UUID
 
+from pairing_server.errors import NotFound
 from pairing_server.services import pairings
 from pairing_server.web import schemas
 from pairing_server.web.bearer import AuthenticatedHandler
@@ -63,4 +64,8 @@ class PairingHandler(AuthenticatedHandler):
     """DELETE /api/pairings/{id}: unpair; the channel closes for both."""
 
     async def delete(self, pairing_id: str) -> None:
-        self.answer(UNPAIRED, await pairings.unpair(self.deps, UUID(pairing_id), self.caller, now=utcnow()))
+        try:
+            wanted = UUID(pairing_id)
+        except ValueError:
+            raise NotFound("A pairing's id is a UUID.") from None
+        self.answer(UNPAIRED, await pairings.unpair(self.deps, wanted, self.caller, now=utcnow()))

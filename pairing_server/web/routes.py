@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 
-from tornado.web import Application, RequestHandler
+from tornado.web import Application, RedirectHandler, RequestHandler
 
 from pairing_server.web.accounts import LoginHandler, RegisterHandler, WsTokenHandler, WsTokenMobileHandler
 from pairing_server.web.audit import AuditHandler
@@ -30,7 +30,7 @@ from pairing_server.web.socket import PairingSocket
 
 log = logging.getLogger("pairing_server.access")
 
-_UUID = r"([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})"
+_UUID = r"([0-9a-fA-F-]{36})"
 
 ROUTES: tuple[tuple[str, type[RequestHandler]], ...] = (
     (r"/api/auth/register", RegisterHandler),
@@ -58,7 +58,8 @@ def make_app(edge: Edge) -> Application:
     return Application(
         [
             *((pattern, handler, own) for pattern, handler in ROUTES),
-            (r"/docs/(.*)", PageFileHandler, {"path": str(STATIC / "docs")}),
+            (r"/docs/", RedirectHandler, {"url": "/docs"}),
+            (r"/docs/(.+)", PageFileHandler, {"edge": edge, "path": str(STATIC / "docs")}),
         ],
         default_handler_class=NotFoundHandler,
         default_handler_args=own,

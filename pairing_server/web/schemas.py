@@ -2,13 +2,43 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
-from marshmallow import Schema, fields, missing, validate
+from marshmallow import EXCLUDE, ValidationError, fields, missing, validate
+from marshmallow import Schema as AnySchema
 
 _SESSION_ID = validate.Regexp(
     r"\A[A-Za-z0-9._:-]{8,128}\Z", error="Must be 8 to 128 characters of A-Z a-z 0-9 . _ : -"
 )
+
+
+def _session_id(example: str) -> fields.String:
+    # The contract's pattern is ECMAScript's, which has no \A and \Z.
+    shown = {"pattern": r"^[A-Za-z0-9._:-]{8,128}$", "example": example}
+    return fields.String(required=True, validate=_SESSION_ID, metadata=shown)
+
+
+# What the database cannot hold, no account can have.
+_NO_NUL = validate.ContainsNoneOf("\x00", error="Must not have control characters.")
+
+
+def _storable(instant: datetime) -> None:
+    """Within what the database can hold, whatever the offset. Raises ValidationError."""
+    if not 1970 <= instant.year < 9999:
+        raise ValidationError("Must be a year from 1970 to 9998.")
+
+
+def _always(value: bool | str) -> fields.Constant[bool | str]:
+    kind = "boolean" if isinstance(value, bool) else "string"
+    return fields.Constant(value, required=True, metadata={"type": kind, "enum": [value]})
+
+
+class Schema(AnySchema):
+    """Unknown fields of a request are ignored, and new ones in an answer are no surprise."""
+
+    class Meta:
+        unknown = EXCLUDE
 
 
 class Instant(fields.DateTime):
@@ -25,7 +55,7 @@ class RegisterBody(Schema):
 
 
 class LoginBody(Schema):
-    username = fields.String(required=True, validate=validate.Length(1, 256))
+    username = fields.String(required=True, validate=[validate.Length(1, 256), _NO_NUL])
     password = fields.String(required=True, validate=validate.Length(1, 1024))
 
 
@@ -38,7 +68,7 @@ class WsTokenBody(Schema):
 
 
 class GenerateBody(Schema):
-    desktop_session_id = fields.String(required=True, validate=_SESSION_ID)
+    desktop_session_id = _session_id("desktop-session-unique-id")
 
 
 class PairBody(Schema):
@@ -47,7 +77,7 @@ class PairBody(Schema):
         validate=validate.Length(1, 32),
         metadata={"description": "Six digits; spaces and hyphens are ignored.", "example": "123456"},
     )
-    mobile_session_id = fields.String(required=True, validate=_SESSION_ID)
+    mobile_session_id = _session_id("mobile-session-unique-id")
 
 
 class RegisteredAnswer(Schema):
@@ -57,7 +87,7 @@ class RegisteredAnswer(Schema):
 
 class LoginAnswer(Schema):
     token = fields.String(required=True)
-    token_type = fields.Constant("Bearer", required=True)
+    token_type = _always("Bearer")
     expires_in = fields.Integer(required=True, metadata={"description": "seconds"})
 
 
@@ -76,10 +106,10 @@ class CodeAnswer(Schema):
 
 
 class PairedAnswer(Schema):
-    success = fields.Constant(True, required=True)
+    success = _always(True)
     channel_id = fields.String(required=True)
     channelId = fields.String(required=True)  # noqa: N815  the wire's other spelling
-    message = fields.Constant("Device paired successfully", required=True)
+    message = _always("Device paired successfully")
 
 
 class PairingAnswer(Schema):
@@ -104,7 +134,7 @@ class PairingsAnswer(Schema):
 
 
 class UnpairedAnswer(Schema):
-    success = fields.Constant(True, required=True)
+    success = _always(True)
     id = fields.UUID(required=True)
 
 
@@ -113,8 +143,8 @@ class HealthAnswer(Schema):
 
 
 class AuditQuery(Schema):
-    since = fields.AwareDateTime(metadata={"description": "included"})
-    until = fields.AwareDateTime(metadata={"description": "not included"})
+    since = fields.AwareDateTime(validate=_storable, metadata={"description": "included"})
+    until = fields.AwareDateTime(validate=_storable, metadata={"description": "not included"})
     event = fields.String(validate=validate.Length(1, 64))
     actor = fields.String(validate=validate.Length(1, 512))
     address = fields.String(metadata={"description": "an address or a network such as 10.0.0.0/8"})
@@ -152,7 +182,7 @@ class AuditAnswer(Schema):
 
 
 class ErrorAnswer(Schema):
-    success = fields.Constant(False, required=True)
+    success = _always(False)
     error = fields.String(required=True)
     message = fields.String(required=True)
     details = fields.Dict(required=True)

@@ -24,6 +24,7 @@ from pairing_server.errors import (
     Unavailable,
 )
 from pairing_server.relay import messages
+from pairing_server.relay.closing import CloseCode
 from pairing_server.relay.outbox import Outbox
 from pairing_server.relay.session import Deferred, Device, Identity, Session
 from pairing_server.security.tokens import WsClaims
@@ -128,14 +129,13 @@ class PairingSocket(EdgeHandler, WebSocketHandler):
         if isinstance(self.ws_connection, WebSocketProtocol13):
             self.ws_connection.stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
         if self.claims is None:
-            self._turn_away(self.refusal or InvalidToken(), 4401, "invalid token")
+            self._turn_away(self.refusal or InvalidToken(), CloseCode.INVALID_TOKEN, "invalid token")
             return
         limit = self.deps.hub.room_for(self.claims.subject, self.caller.address_key)
         if limit is not None:
             self._rejected(limit, utcnow())
-            self._turn_away(
-                RateLimited(30, "Too many connections.", limit=limit), 4429, "too many connections"
-            )
+            full = RateLimited(30, "Too many connections.", limit=limit)
+            self._turn_away(full, CloseCode.RATE_LIMITED, "too many connections")
             return
         self._begin(self.claims)
 
@@ -175,7 +175,7 @@ class PairingSocket(EdgeHandler, WebSocketHandler):
             expires_at=self.edge.now() + left,
         )
 
-    def _turn_away(self, error: PairingServerError, code: int, reason: str) -> None:
+    def _turn_away(self, error: PairingServerError, code: CloseCode, reason: str) -> None:
         self.deps.hub.counts.refused[error.code] += 1
         SocketTransport(self).write(messages.encode(messages.error_message(error)), lambda: None)
         self.close(code, reason)
@@ -237,7 +237,7 @@ class PairingSocket(EdgeHandler, WebSocketHandler):
         except InvalidToken as error:
             session.refuse(error, self.edge.now())
             if error.reason == "disabled":
-                session.close(4401, "account disabled")
+                session.close(CloseCode.INVALID_TOKEN, "account disabled")
         except PairingServerError as error:
             session.refuse(error, self.edge.now())
         except Exception:
@@ -285,7 +285,7 @@ class PairingSocket(EdgeHandler, WebSocketHandler):
         if (claims.subject, claims.device_type) != (session.subject, session.device_type):
             self._record("auth.token_rejected", "denied", reason="other_subject", kind="ws")
             session.refuse(Forbidden("The token is another user's or device type's."), self.edge.now())
-            session.close(4403, "token of another user")
+            session.close(CloseCode.FORBIDDEN, "token of another user")
             return
         self._record(
             "auth.token_refreshed", "success", jti_old=session.identity.token_id, jti_new=claims.token_id
@@ -300,7 +300,7 @@ class PairingSocket(EdgeHandler, WebSocketHandler):
         if self.session is not None:
             self.session.abuse(kind)
         else:
-            self.close(4429, f"too many {kind}")
+            self.close(CloseCode.RATE_LIMITED, f"too many {kind}")
 
     # The end
 
