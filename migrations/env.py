@@ -35,10 +35,10 @@ def database_url() -> str:
 
 
 def migrate(connection: Connection) -> None:
+    # One migrates, the others wait, however long it takes, and then find nothing to do.
+    connection.execute(text("SELECT pg_advisory_lock(7421000)"))
     # A migration that cannot get its lock at once gives up instead of queueing everybody behind it.
     connection.execute(text("SET lock_timeout = '4s'"))
-    # One migrates, the others wait and then find nothing to do.
-    connection.execute(text("SELECT pg_advisory_lock(7421000)"))
     connection.commit()
     context.configure(connection=connection, transaction_per_migration=True)
     with context.begin_transaction():

@@ -5,9 +5,11 @@ A wrong or unknown name or value stops the start, by name, with what was expecte
 
 from __future__ import annotations
 
+import fcntl
 import os
 import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from ipaddress import IPv4Network, IPv6Network, ip_address
 from pathlib import Path
@@ -153,12 +155,23 @@ def _flag(text: str) -> bool:
     return words[text.strip().lower()]
 
 
-def _url(schemes: tuple[str, ...]) -> Callable[[str], str]:
+def _url(*schemes: str, local: bool = False) -> Reader:
+    """A URL with a host, which only a `local` one may lack. A fault's text does not repeat it: it may hold a password."""
+    expected = ValueError(
+        f"expected a URL that begins with {' or '.join(f'{s}://' for s in schemes)}, such as"
+        f" {schemes[0]}://{'user:password@host:5432/name' if local else 'host:8089'}"
+    )
+
     def parse(text: str) -> str:
-        url = urlsplit(text)
-        if url.scheme not in schemes or not (url.netloc or url.path):
-            raise ValueError(f"expected a URL that begins with {' or '.join(s + '://' for s in schemes)}")
-        return text.rstrip("/")
+        try:
+            url = urlsplit(text)
+            rightly = url.port is None or url.port > 0
+        except ValueError:
+            raise expected from None
+        scheme, separator, _ = text.partition("://")
+        if not rightly or not separator or scheme not in schemes or not (url.hostname or local):
+            raise expected
+        return text if local else text.rstrip("/")
 
     return parse
 
@@ -172,8 +185,8 @@ def _host(text: str) -> str:
 _READERS: Mapping[str, Reader] = {
     "host": _host,
     "port": _number(0, 65535),
-    "public_url": _url(("http", "https")),
-    "database_url": _url(("postgresql", "postgres")),
+    "public_url": _url("http", "https"),
+    "database_url": _url("postgresql", "postgres", local=True),
     "data_dir": lambda text: Path(text).expanduser(),
     "jwt_keys": parse_keys,
     "issuers": parse_issuers,
@@ -208,19 +221,36 @@ SECRETS = ("jwt_keys", "database_url")
 
 
 def gather(environ: Mapping[str, str], dotenv: Path) -> dict[str, str]:
-    """What is set, by name: the environment before credential files before `.env`."""
-    found = {
-        name: value
-        for name, value in dotenv_values(dotenv).items()
-        if name.startswith(PREFIX) and value is not None
-    }
+    """What is set, by name: the environment before credential files before `.env`.
+
+    Raises ConfigurationError if one of the files is there but cannot be read.
+    """
+    with _readable(dotenv):
+        found = {
+            name: value
+            for name, value in dotenv_values(dotenv).items()
+            if name.startswith(PREFIX) and value is not None
+        }
     if folder := environ.get("CREDENTIALS_DIRECTORY"):
-        for path in Path(folder).iterdir():
+        with _readable(Path(folder)):
+            paths = list(Path(folder).iterdir())
+        for path in paths:
             name = PREFIX + path.name.upper().replace("-", "_")
             if name in NAMES:
-                found[name] = path.read_text(encoding="utf-8").strip()
+                with _readable(path):
+                    found[name] = path.read_text(encoding="utf-8").strip()
     found.update({name: value for name, value in environ.items() if name.startswith(PREFIX)})
     return {name: value for name, value in found.items() if value != ""}
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise ConfigurationError(f"{path} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ConfigurationError(f"{path} cannot be read: expected text in UTF-8") from None
 
 
 def load(
@@ -272,20 +302,24 @@ def with_keys(settings: Settings) -> Settings:
         return settings
     path = settings.data_dir / "jwt-keys"
     try:
-        settings.data_dir.mkdir(parents=True, exist_ok=True)
-        try:
-            made = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        except FileExistsError:
-            pass
-        else:
-            with os.fdopen(made, "w", encoding="utf-8") as file:
-                file.write(format_keys([generate_key()]) + "\n")
+        settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not path.exists() or not path.stat().st_size:
+            _make_keys(path)
         if stat.S_IMODE(path.stat().st_mode) & 0o077:
             raise ConfigurationError(f"{path} can be read by others; run: chmod 600 {path}")
         keys = parse_keys(path.read_text(encoding="utf-8").strip())
     except (OSError, ValueError) as error:
         raise ConfigurationError(f"PAIRING_JWT_KEYS is not set and {path} is not usable: {error}") from None
     return Settings(**{**{f.name: getattr(settings, f.name) for f in fields(settings)}, "jwt_keys": keys})
+
+
+def _make_keys(path: Path) -> None:
+    """Of several that start at once one makes the keys, and the others wait for it."""
+    with os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "r+", encoding="utf-8") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        if not file.read():
+            os.fchmod(file.fileno(), 0o600)
+            file.write(format_keys([generate_key()]) + "\n")
 
 
 def effective(settings: Settings) -> dict[str, str]:

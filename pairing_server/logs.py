@@ -8,16 +8,16 @@ from __future__ import annotations
 import logging
 import re
 import sys
-from typing import TextIO
+from typing import Any, TextIO
 
 from pythonjsonlogger.json import JsonFormatter
 
 _SECRETS = (
-    (re.compile(r"\beyJ[A-Za-z0-9_-]{6,}\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*"), "[token]"),
-    (re.compile(r"((?:token|password|code)=)[^&\s\"']+", re.IGNORECASE), r"\1[hidden]"),
-    (re.compile(r"(postgres(?:ql)?(?:\+\w+)?://[^:/@\s]*:)[^@\s]+@"), r"\1[hidden]@"),
+    (re.compile(r"eyJ[A-Za-z0-9_-]{6,}\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*"), "[token]"),
+    (re.compile(r"((?:token|password|code)=[\"']?)[^&\s\"']+", re.IGNORECASE), r"\1[hidden]"),
+    (re.compile(r"(postgres(?:ql)?(?:\+\w+)?://[^:/@\s]*:)\S+@"), r"\1[hidden]@"),
     (re.compile(r"\bpair-[0-9]{6}\b"), "pair-[hidden]"),
-    # One event, one line: nothing a client sends may look like another event.
+    # Nothing a client sends may steer the terminal of whoever reads the log.
     (re.compile(r"[\x00-\x08\x0b-\x1f\x7f\x80-\x9f]"), "?"),
 )
 
@@ -30,13 +30,26 @@ def redact(text: str) -> str:
 
 
 class _Text(logging.Formatter):
+    """One event, one line that begins with a time; a traceback's lines are indented below it."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
+        # Nothing a client sends may look like another event.
+        return super().formatMessage(record).replace("\n", "\\n")
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802
+        return "  " + super().formatException(ei).replace("\n", "\n  ")
+
     def format(self, record: logging.LogRecord) -> str:
         return redact(super().format(record))
 
 
 class _JSON(JsonFormatter):
-    def format(self, record: logging.LogRecord) -> str:
-        return redact(super().format(record))
+    def process_log_record(self, log_data: dict[str, Any]) -> dict[str, Any]:
+        # Before it becomes JSON, whose own quotes and escapes are not part of any secret.
+        return {
+            name: redact(value) if isinstance(value, str) else value
+            for name, value in super().process_log_record(log_data).items()
+        }
 
 
 def configure(form: str, level: str, stream: TextIO | None = None) -> None:

@@ -18,6 +18,7 @@ from tornado.simple_httpclient import SimpleAsyncHTTPClient
 from pairing_server.config import Settings
 from pairing_server.errors import Unavailable
 from pairing_server.maintenance import SYSTEM, Maintenance
+from pairing_server.relay.closing import CloseCode
 from pairing_server.relay.hub import Hub
 from pairing_server.relay.session import Session
 from pairing_server.security.issuers import Issuers
@@ -188,7 +189,7 @@ class Node:
         self.edge.draining = True
         self.http.stop()
         gone = asyncio.Event()
-        self.hub.close_all(1012, "server restarts", gone.set)
+        self.hub.close_all(CloseCode.RESTART, "server restarts", gone.set)
         self.maintenance.stop()
         try:
             async with asyncio.timeout(DRAIN_TIMEOUT):
@@ -219,7 +220,13 @@ async def serve(
         loop.add_signal_handler(number, stop.set)
     node = Node(settings, database_url)
     try:
-        ready(await node.start())
+        bound = await node.start()
+    except BaseException:
+        # It has never run: there is nothing to drain, and perhaps no audit log to write to.
+        await node.release()
+        raise
+    try:
+        ready(bound)
         await stop.wait()
         log.info("stopping")
     finally:

@@ -1,8 +1,159 @@
-"""doctor: the whole main job against a running server."""
+"""doctor: a whole pairing against a running server, as two devices would do it, one line a step.
+
+The steps are in pairing_server.cli.doctor_steps; here is how they are run and told. Tokens, passwords and the
+code are never shown.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from dataclasses import dataclass
 
 import click
 
+from pairing_server import logs
+from pairing_server.cli.doctor_steps import Step, Unmet, Visit, steps_of
+from pairing_server.cli.run import run_in_loop, settings_of
+from pairing_server.client import ClientError, NotAPairingServer, NotReachable, ServerError, base_url
+
+_HINTS = {
+    "RATE_LIMITED": "That is a limit of the server, not a fault. Wait, then try again.",
+    "UNAVAILABLE": "The server is stopping or its database is away; its log says which.",
+    "INTERNAL": "The server has failed; its log says where.",
+}
+
 
 @click.command()
-def doctor() -> None:
-    """Do a whole pairing against a running server, as two devices would."""
+@click.option("--url", help="The server; without it, PAIRING_PUBLIC_URL of the settings.")
+@click.option("--username", help="An account to use; without it, a throw-away one is registered.")
+@click.option(
+    "--password",
+    help="Its password, which other users of this machine can see in the list of processes; "
+    "`-` reads a line of standard input, and without the option it is asked for.",
+)
+def doctor(url: str | None, username: str | None, password: str | None) -> None:
+    """Do a whole pairing against a running server, as two devices would.
+
+    Prints a line for each step. Ends with status 0 if all is right, else with 1, and says what was expected,
+    what came instead and what to do.
+    """
+    if password is not None and username is None:
+        raise click.UsageError("--password needs --username.")
+    if username is not None:
+        password = _password(password)
+    where = _where(settings_of().public_url if url is None else url)
+    logs.configure("text", "critical")
+    if not run_in_loop(_examine(where, username, password)):
+        sys.exit(1)
+
+
+def _password(given: str | None) -> str:
+    if given not in (None, "-"):
+        return str(given)
+    if given is None and sys.stdin.isatty():
+        return str(click.prompt("Password", hide_input=True))
+    line = sys.stdin.readline().rstrip("\r\n")
+    if not line:
+        raise click.ClickException("Give the password on standard input, or run this on a terminal.")
+    return line
+
+
+def _where(url: str) -> str:
+    try:
+        return base_url(url)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--url") from None
+
+
+async def _examine(url: str, username: str | None, password: str | None) -> bool:
+    """Take the steps until one fails; whether all went right."""
+    visit = Visit(url, username, password)
+    steps = steps_of(visit)
+    report = Report(max(len(step.title) for step in steps))
+    report.line(f"Pairing server at {url}\n")
+    began = time.perf_counter()
+    try:
+        for step in steps:
+            if not await _take(step, visit, report):
+                return False
+    finally:
+        await visit.end()
+    report.line(f"\nAll right: {len(steps)} steps in {_ms(time.perf_counter() - began).strip()}.")
+    if visit.registered:
+        report.line(
+            f"The account {visit.username} stays; to disable it: pairing-server user disable {visit.username}"
+        )
+    return True
+
+
+async def _take(step: Step, visit: Visit, report: Report) -> bool:
+    began = time.perf_counter()
+    fault: Unmet | ClientError | None = None
+    try:
+        await step.work(visit)
+    except (Unmet, ClientError) as error:
+        fault = error
+    report.step(step.title, time.perf_counter() - began, right=fault is None)
+    if fault is None:
+        return True
+    expected = fault.expected if isinstance(fault, Unmet) else step.expected
+    report.fault(visit.without_secrets(expected), visit.without_secrets(str(fault)), _hint(step, fault))
+    return False
+
+
+def _hint(step: Step, fault: Unmet | ClientError) -> str:
+    if "CERTIFICATE_VERIFY_FAILED" in str(fault):
+        return "If its certificate is of your own authority, set SSL_CERT_FILE to that one's file."
+    if isinstance(fault, NotReachable):
+        return (
+            "Start it with `pairing-server serve`, or say where it is with --url"
+            " (https only where a proxy before it speaks TLS)."
+        )
+    if isinstance(fault, NotAPairingServer):
+        return "Is --url the pairing server's? A proxy before it must pass all paths and the WebSocket on."
+    if isinstance(fault, ServerError) and fault.code in _HINTS:
+        wait = f" Seconds to wait: {fault.retry_after:.0f}." if fault.retry_after else ""
+        return _HINTS[fault.code] + wait
+    return step.hint
+
+
+def _ms(seconds: float) -> str:
+    return f"{seconds * 1000:8.1f} ms"
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Writes the lines: aligned, in colour on a terminal, and in what the output can show."""
+
+    width: int
+
+    def step(self, title: str, seconds: float, *, right: bool) -> None:
+        sign = ("\u2713" if right else "\u2717") if self._shows("\u2713\u2717") else ("+" if right else "x")
+        self.line(
+            f"  {click.style(sign, fg='green' if right else 'red')}  {title:{self.width}} {_ms(seconds)}"
+        )
+
+    def fault(self, expected: str, came: str, hint: str) -> None:
+        self.line(
+            f"\n     expected  {_inert(expected)}\n     came      {_inert(came)}\n     hint      {hint}"
+        )
+
+    def line(self, text: str) -> None:
+        encoding = sys.stdout.encoding or "ascii"
+        plain = text.encode(encoding, "replace").decode(encoding)
+        click.echo(plain, color=False if os.environ.get("NO_COLOR") else None)
+
+    @staticmethod
+    def _shows(signs: str) -> bool:
+        try:
+            signs.encode(sys.stdout.encoding or "ascii")
+        except UnicodeEncodeError:
+            return False
+        return True
+
+
+def _inert(text: str) -> str:
+    """What a stranger's server says must not steer the terminal, nor flood it."""
+    return "".join(sign if sign.isprintable() else "?" for sign in text[:500])

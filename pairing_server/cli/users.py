@@ -18,7 +18,10 @@ def _password() -> str:
     """Asked for on a terminal, else the first line of standard input; never an argument, which others see."""
     if sys.stdin.isatty():
         return str(click.prompt("Password", hide_input=True, confirmation_prompt=True))
-    line = sys.stdin.readline().rstrip("\r\n")
+    try:
+        line = sys.stdin.readline().rstrip("\r\n")
+    except UnicodeDecodeError:
+        raise click.ClickException("The password on standard input is not text in UTF-8.") from None
     if not line:
         raise click.ClickException("Give the password on standard input, or run this on a terminal.")
     return line

@@ -16,6 +16,7 @@ from msgspec import Raw
 
 from pairing_server.errors import PairingServerError, SessionReplaced
 from pairing_server.relay import messages
+from pairing_server.relay.closing import CloseCode
 from pairing_server.relay.limits import RelayLimits
 from pairing_server.relay.messages import encode
 from pairing_server.relay.outbox import Lane, Outbox
@@ -41,7 +42,7 @@ class Member(Protocol):
     def deliver(self, message: bytes, lane: Lane = Lane.MESSAGE, number: int = 0) -> None:
         """Put an encoded message into what waits for this member."""
 
-    def evict(self, error: PairingServerError | None, code: int | None) -> None:
+    def evict(self, error: PairingServerError | None, code: CloseCode | None) -> None:
         """The member is out of the channel: tell it why, and close its socket if there is a code."""
 
 
@@ -124,7 +125,7 @@ class Channel:
         self.absent_since.pop(role, None)
         fresh = before is not member
         if before is not None and fresh:
-            before.evict(SessionReplaced(), 4409)
+            before.evict(SessionReplaced(), CloseCode.REPLACED)
         self._welcome(member, recovered=epoch == self.epoch and last_seq == self.seq)
         if fresh:
             self._settings.forget(role)
@@ -341,14 +342,14 @@ class Channel:
         self._broadcast(messages.ChannelClosed(channel=self.name, channelId=self.name, reason=reason))
         if keep in self.members:
             self.members.pop(keep).evict(None, None)
-        self._evict_all(None, 4410)
+        self._evict_all(None, CloseCode.CHANNEL_CLOSED)
 
     def lapse(self, error: PairingServerError) -> None:
         """The code was never used: the waiting desktop is told, and may ask for another on the same socket."""
         self.closed = True
         self._evict_all(error, None)
 
-    def _evict_all(self, error: PairingServerError | None, code: int | None) -> None:
+    def _evict_all(self, error: PairingServerError | None, code: CloseCode | None) -> None:
         members, self.members = self.members, {}
         for member in members.values():
             member.evict(error, code)

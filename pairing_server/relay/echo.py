@@ -8,70 +8,21 @@ about the document: that is settings.py. docs/decisions/0004 has the rules and t
 
 from __future__ import annotations
 
-import json
 import math
 from collections import deque
 from dataclasses import dataclass, field
 
+from pairing_server.relay.values import Value, Values, differing
+
 UNDER_WAY = 1.5  # seconds in which a delivery may not have been applied yet, and its echo is expected
 ECHO_KEPT = 30.0  # the same for a session known to echo; liveness lets no slower link live
 RESEND_WITHIN = 0.25  # seconds in which nobody sees a change and takes it back
-DELIVERIES_KEPT = 128  # a seat: two seconds of a slider's 60 a second
+DELIVERIES_KEPT = 256  # a seat: four seconds of a slider's 60 a second
+BYTES_KEPT = 1 << 20  # a seat, whatever its documents weigh
 
 SURE_ECHO, SURE_QUIET = 6, -3  # the bounds of Seat.score
 ECHOING, QUIET = 2, -2  # from here on a session is known to echo, or not to
-
-
-class Value:
-    """A JSON value as it came, and what it means, worked out only where the bytes differ."""
-
-    __slots__ = ("_meaning", "raw")
-
-    def __init__(self, raw: bytes) -> None:
-        self.raw = raw
-        self._meaning: object = self  # stands for: not worked out yet
-
-    def same(self, other: Value) -> bool:
-        return self is other or self.raw == other.raw or self.meaning == other.meaning
-
-    @property
-    def meaning(self) -> object:
-        if self._meaning is self:
-            try:
-                self._meaning = _meaning(_DECODER.decode(self.raw.decode()))
-            except (ValueError, RecursionError):
-                self._meaning = self.raw  # equals no other bytes, and nothing decoded
-        return self._meaning
-
-
-# Every number a double, as JavaScript holds it. (msgspec would refuse 1e400 and lone surrogates.)
-_DECODER = json.JSONDecoder(parse_int=float)
-
-
-def _meaning(value: object) -> object:
-    """The value in a form in which `==` says what clients would call the same."""
-    if isinstance(value, bool):
-        return (value,)  # or True would equal 1.0
-    if isinstance(value, float) and math.isinf(value):
-        return None  # what JSON.stringify makes of it
-    if isinstance(value, dict):
-        return {key: _meaning(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_meaning(item) for item in value]
-    return value
-
-
-Values = dict[str, Value]  # never changed in place: deliveries and revisions share them
-
-
-def differing(values: Values, document: Values, beneath: Values) -> list[str]:
-    """The keys of `values` that are new to, or other than in, `document` laid over `beneath`."""
-    keys = []
-    for key, value in values.items():
-        known = document.get(key) or beneath.get(key)
-        if known is None or not value.same(known):
-            keys.append(key)
-    return keys
+ALLOWANCE = 64  # edits in a row that bring only values the session has been sent: a loop, or a patient finger
 
 
 @dataclass(slots=True, eq=False)
@@ -108,7 +59,8 @@ class Seat:
     _base_rev: int | None = None  # of its last message
     _unapplied: deque[Delivery] = field(default_factory=deque)  # delivered, maybe not applied at that time
     _unechoed: deque[Delivery] = field(default_factory=deque)
-    _dropped: int = 0  # deliveries that were not echoed yet when they had to be forgotten
+    _recent: deque[Delivery] = field(default_factory=deque)
+    _allowance: int = ALLOWANCE
     _last_rev: int = -1
     _score: int = 0  # grows with echoes in order, falls with deliveries that were not echoed
     _presumed: float = -math.inf  # when the last delivery left that is only presumed to have been applied
@@ -128,25 +80,22 @@ class Seat:
         """Would only a very slow link have kept a delivery from being applied before the last message?"""
         return self._presumed > now - ECHO_KEPT
 
-    def deliver(self, document: Values, rev: int, now: float) -> None:
-        """The document has been put on its way to the session."""
+    def deliver(self, document: Values, rev: int, size: int, now: float) -> None:
+        """The document, of `size` bytes, has been put on its way to the session."""
         before = self._unapplied[-1].document if self._unapplied else {}
         news = bool(differing(document, before, self._held))
         delivery = Delivery(document, rev, now, news, again=rev == self._last_rev)
         self._last_rev = rev
         self.doubt = False
-        for waiting in (self._unapplied, self._unechoed):
-            waiting.append(delivery)
-        if len(self._unapplied) > DELIVERIES_KEPT:
-            self._unapplied.popleft()
-        if len(self._unechoed) > DELIVERIES_KEPT:
-            self._unechoed.popleft()
-            self._dropped += 1
+        room = min(DELIVERIES_KEPT, BYTES_KEPT // size)
+        for kept in (self._unapplied, self._unechoed, self._recent):
+            kept.append(delivery)
+            while len(kept) > room:
+                kept.popleft()
 
     def resume(self) -> None:
         """The session is on a new socket: what was under way is lost, or applied without an echo to come."""
         self._unechoed.clear()
-        self._dropped = 0
         self._base_rev = None
         self._resumed = True
 
@@ -156,10 +105,11 @@ class Seat:
             delivery = self._unapplied.popleft()
             self._held = {**self._held, **delivery.document}
             self._presumed = delivery.at
-        while self._unechoed and self._unechoed[0].at < now - ECHO_KEPT:
-            self._unechoed.popleft()
-        if not self._unechoed:
-            self._dropped = 0
+        for kept in (self._unechoed, self._recent):
+            while kept and kept[0].at < now - ECHO_KEPT:
+                kept.popleft()
+        if not self._recent:
+            self._allowance = ALLOWANCE
 
     def _patience(self, delivery: Delivery) -> float:
         """Who echoes says when it has applied something, unless there was nothing to apply."""
@@ -171,8 +121,6 @@ class Seat:
         if repeated is not None and self._trusts(repeated, now):
             unknown = [key for key in values if key not in repeated.document and key not in self._held]
             return Reading(unknown, repeated, seen=repeated)
-        if self._dropped and self.echoing:
-            return Reading([])  # the echo of something forgotten, most likely: it is that far behind
         if base_rev is not None and base is not None:
             return self._compare(values, base_rev, base)
         return self._guess(values, now, repeated)
@@ -242,16 +190,41 @@ class Seat:
             return False
         return any(key in self._held and key not in edits[best] for key in edits[0])
 
-    def learn(self, reading: Reading, values: Values, now: float, base_rev: int | None) -> None:
-        """Note what the message shows of the session, once its edits are merged."""
+    def admit(self, edits: Values) -> bool:
+        """The fuse: whatever was misread above, an echo brings no value that the session was not sent.
+
+        So without a new value only so many edits are let in a row. That ends every loop.
+        """
+        if not all(self._was_sent(key, value) for key, value in edits.items()):
+            self._allowance = ALLOWANCE
+            return True
+        if self._allowance:
+            self._allowance -= 1
+            return True
+        return False
+
+    def _was_sent(self, key: str, value: Value) -> bool:
+        last = None
+        for delivery in reversed(self._recent):
+            sent = delivery.document.get(key)
+            if sent is not last and sent is not None and value.same(sent):
+                return True
+            last = sent
+        return False
+
+    def learn(
+        self, reading: Reading, values: Values, now: float, base_rev: int | None, *, idle: bool
+    ) -> None:
+        """Note what the message shows of the session, once its edits are merged.
+
+        `idle`: it said nothing but what the document says already, as no user's action would.
+        """
         if reading.repeats is not None:
             if reading.repeats is self._unechoed[0]:
-                self._score = min(SURE_ECHO, self._score + 1)
+                sign = 2 if idle and reading.repeats.news else 1
+                self._score = min(SURE_ECHO, self._score + sign)
             while self._unechoed.popleft() is not reading.repeats:
                 pass
-            self._dropped = 0
-        elif self._dropped and self.echoing:
-            self._dropped -= 1
         elif base_rev is None:
             self._learn_quiet(reading, now)
         if reading.seen is not None:

@@ -9,6 +9,7 @@ from uuid import UUID
 from pairing_server.errors import InvalidChannel
 from pairing_server.relay import messages
 from pairing_server.relay.channel import Channel, Counts, Later
+from pairing_server.relay.closing import CloseCode
 from pairing_server.relay.limits import RelayLimits
 from pairing_server.relay.session import Session
 
@@ -59,7 +60,7 @@ class Hub:
             self._when_empty()
         return channel
 
-    def close_all(self, code: int, reason: str, when_done: Callable[[], None]) -> None:
+    def close_all(self, code: CloseCode, reason: str, when_done: Callable[[], None]) -> None:
         """Close every connection; `when_done` is called once all are gone."""
         self._when_empty = when_done
         for session in list(self.sessions.values()):

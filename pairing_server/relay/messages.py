@@ -258,7 +258,7 @@ _decoder: msgspec.json.Decoder[Request] = msgspec.json.Decoder(Request)
 _encoder = msgspec.json.Encoder()
 encode = _encoder.encode
 
-_FIELD = re.compile(r"^(?P<text>.*?) - at `\$\.?(?P<field>[A-Za-z_]*)")
+_FIELD = re.compile(r"^(?P<text>.*?) - at (?:`key` in )?`\$\.?(?P<field>[A-Za-z_]*)")
 _TYPES = {struct.__struct_config__.tag for struct in Request.__args__}
 
 

@@ -24,6 +24,7 @@ from pairing_server.errors import (
 )
 from pairing_server.relay import messages
 from pairing_server.relay.channel import OTHER, Channel, Joined
+from pairing_server.relay.closing import CloseCode
 from pairing_server.relay.limits import RelayLimits, TokenBucket
 from pairing_server.relay.messages import encode
 from pairing_server.relay.outbox import Lane, Outbox, Transport
@@ -72,7 +73,7 @@ class Session:
         self.device: Device | None = None
         self.channel: Channel | None = None
         self.closing = False
-        self.close_code: int | None = None
+        self.close_code: CloseCode | None = None
         self.received = 0
         self.opened_at = now
         self._now = now
@@ -256,7 +257,7 @@ class Session:
         if not isinstance(error, RateLimited) or not self._refusals.take(now):
             self.deliver(encode(messages.error_message(error)))
         if self._bad_in_a_row >= self._limits.bad_in_a_row:
-            self.close(4400, "bad messages without end")
+            self.close(CloseCode.BAD_MESSAGES, "bad messages without end")
 
     def _limited(self, error: RateLimited, now: float) -> None:
         """Ten seconds over a limit, without a pause of two, is not an accident."""
@@ -266,25 +267,25 @@ class Session:
         self._limited_at = now
         if now - self._limited_since >= self._limits.limited_for:
             self.deliver(encode(messages.error_message(error)))
-            self.close(4429, "over the rate limit for too long")
+            self.close(CloseCode.RATE_LIMITED, "over the rate limit for too long")
 
     def abuse(self, kind: str) -> None:
         """The frame engine counts too many frames, pings or fragments."""
         self._hub.counts.refused["RATE_LIMITED"] += 1
         self._hub.report("limit.protocol_abuse", "denied", self, {"kind": kind})
-        self.close(4429, f"too many {kind}")
+        self.close(CloseCode.RATE_LIMITED, f"too many {kind}")
 
-    def evict(self, error: PairingServerError | None, code: int | None) -> None:
+    def evict(self, error: PairingServerError | None, code: CloseCode | None) -> None:
         """The channel has put this session out."""
         channel, self.channel = self.channel, None
         if error is not None:
             self.deliver(encode(messages.error_message(error)))
-        if code == 4409 and channel is not None:
+        if code == CloseCode.REPLACED and channel is not None:
             self._hub.report("channel.replaced", "success", self, {"pairing": channel.pairing_id})
         if code is not None:
-            self.close(code, "session replaced" if code == 4409 else "channel closed")
+            self.close(code, "session replaced" if code == CloseCode.REPLACED else "channel closed")
 
-    def close(self, code: int, reason: str) -> None:
+    def close(self, code: CloseCode, reason: str) -> None:
         """Decide to close: nothing more is taken from or sent to the client."""
         if not self.closing:
             self.closing = True
@@ -309,7 +310,7 @@ class Session:
         if self.channel is not None:
             self.channel.peer_slow(self)
         self._transport.write(encode(messages.error_message(SlowConsumer())), lambda: None)
-        self.close(4430, "slow consumer")
+        self.close(CloseCode.SLOW_CONSUMER, "slow consumer")
 
     def _gap(self, first: int, last: int) -> None:
         if self.channel is not None:
@@ -324,12 +325,12 @@ class Session:
         if self.closing:
             return
         if self.device is None and now - self.opened_at > self._limits.identify_within:
-            self.close(4408, "neither identified nor joined in time")
+            self.close(CloseCode.NOT_IDENTIFIED, "neither identified nor joined in time")
             return
         left = self.identity.expires_at - now
         if left <= -self._limits.token_grace:
             self.deliver(encode(messages.error_message(InvalidToken("The ws token has expired."))))
-            self.close(4401, "token expired")
+            self.close(CloseCode.INVALID_TOKEN, "token expired")
         elif left <= self._limits.token_warning and not self._warned:
             self._warned = True
             self.deliver(encode(messages.TokenExpiring(expires_in=max(0, round(left)))))

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import msgspec
 
 from pairing_server.errors import PayloadTooLarge, ValidationFailed
-from pairing_server.relay.echo import Seat, Value, Values, differing
+from pairing_server.relay.echo import Seat
+from pairing_server.relay.values import Value, Values, differing
 
 Role = str  # "desktop" | "mobile": the session's seat
 
@@ -43,6 +44,7 @@ class SettingsDocument:
         self._max_keys = max_keys
         self._max_bytes = max_bytes
         self._document: Values = {}
+        self._size = 2
         self._revisions: dict[int, Values] = {0: self._document}
         self._seats = {"desktop": Seat(), "mobile": Seat()}
         self._settle_delay = SETTLE_LATE
@@ -67,15 +69,16 @@ class SettingsDocument:
         seat.age(now)
         reading = seat.read(values, now, base_rev, base)
         other = differing(values, self._document, {})
-        changed = tuple(key for key in reading.edited if key in other)
-        if changed:
-            self._merge({key: values[key] for key in changed})
-        seat.learn(reading, values, now, base_rev)
-        self._note_doubt(seat, now, merged=bool(changed), ignored=len(other) > len(changed))
-        if not changed:
+        edits = {key: values[key] for key in reading.edited if key in other}
+        merged = bool(edits) and seat.admit(edits)
+        if merged:
+            self._merge(edits)
+        seat.learn(reading, values, now, base_rev, idle=not other)
+        self._note_doubt(seat, now, merged=merged, ignored=len(other) > len(edits) * merged)
+        if not merged:
             self.echoes += 1
             return None
-        return Merge(changed, self.rev)
+        return Merge(tuple(edits), self.rev)
 
     def _merge(self, edits: Values) -> None:
         merged = {**self._document, **edits}
@@ -88,6 +91,7 @@ class SettingsDocument:
         if size > self._max_bytes:
             raise PayloadTooLarge(limit=self._max_bytes, size=size)
         self.rev += 1
+        self._size = size
         self._document = merged
         self._revisions[self.rev] = merged
         self._revisions.pop(self.rev - REVISIONS_KEPT, None)
@@ -110,7 +114,7 @@ class SettingsDocument:
 
     def delivered(self, role: Role, now: float) -> None:
         """The whole document, as it is now, has been put on its way to that session, for whatever reason."""
-        self._seats[role].deliver(self._document, self.rev, now)
+        self._seats[role].deliver(self._document, self.rev, self._size, now)
         if not any(seat.doubt for seat in self._seats.values()):
             self.settle_at = None
 

@@ -11,6 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+# What is counted is kept for two days: no rate and no lock is longer than one.
+_DAY = 86_400
+
 
 @dataclass(frozen=True, slots=True)
 class Rate:
@@ -23,12 +26,13 @@ class Rate:
     def parse(cls, text: str) -> Rate:
         """From "N/seconds". Raises ValueError with what was expected."""
         count, slash, seconds = text.partition("/")
-        if not (slash and count.strip().isdecimal() and seconds.strip().isdecimal()):
-            raise ValueError(f"expected N/seconds such as 5/300, got {text!r}")
-        rate = cls(int(count), float(seconds))
-        if rate.count < 1 or rate.seconds < 1:
-            raise ValueError(f"expected both numbers of N/seconds to be at least 1, got {text!r}")
-        return rate
+        if not (slash and text.isascii() and count.strip().isdecimal() and seconds.strip().isdecimal()):
+            raise ValueError(f"expected N/seconds such as 5/300, got {text[:40]!r}")
+        if not (1 <= int(count) <= 10**6 and 1 <= int(seconds) <= _DAY):
+            raise ValueError(
+                f"expected N/seconds with N from 1 to {10**6} and seconds from 1 to {_DAY}, got {text[:40]!r}"
+            )
+        return cls(int(count), float(seconds))
 
     def __str__(self) -> str:
         return f"{self.count}/{self.seconds:g}"
@@ -57,6 +61,7 @@ REDEEM_ADDRESS = Policy((Rate(5, 300),), locks=(300, 900, 3600, 86400))
 REDEEM_USER = Policy((Rate(10, 900), Rate(30, 86400)), locks=(3600,))
 LOGIN_USER = Policy((Rate(10, 900),))
 LOGIN_ADDRESS = Policy((Rate(30, 900),))
+REGISTER_ADDRESS = Policy((Rate(30, 900),))
 
 
 @dataclass(frozen=True, slots=True)

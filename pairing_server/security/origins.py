@@ -31,6 +31,10 @@ class _Origin:
     host: str
     port: int | None
 
+    def __str__(self) -> str:
+        usual = self.port == _DEFAULT_PORTS.get(self.scheme)
+        return f"{self.scheme}://{self.host}" + ("" if usual else f":{self.port}")
+
 
 @dataclass(frozen=True)
 class Origins:
@@ -60,6 +64,10 @@ class Origins:
             else:
                 exact.add(origin)
         return cls(frozenset(exact), frozenset(wildcards), frozenset(opaque))
+
+    def __str__(self) -> str:
+        """The entries in the form of the setting."""
+        return ", ".join(sorted([*map(str, self._exact | self._wildcards), *self._opaque]))
 
     def allows(self, origin: str) -> bool:
         """True if this `Origin` header is one of the entries, or fits one's wildcard."""

@@ -18,7 +18,7 @@ from pairing_server.errors import (
     UsernameTaken,
     ValidationFailed,
 )
-from pairing_server.security.limits import LOGIN_ADDRESS, LOGIN_USER
+from pairing_server.security.limits import LOGIN_ADDRESS, LOGIN_USER, REGISTER_ADDRESS
 from pairing_server.security.tokens import AccessClaims, Issued
 from pairing_server.services import attempts
 from pairing_server.services.attempts import Counted
@@ -48,10 +48,19 @@ def check_new(username: str, password: str) -> None:
 async def register(deps: Deps, username: str, password: str, caller: Caller, now: datetime) -> User:
     """Make an account, where registration is open.
 
-    Raises Forbidden, ValidationFailed, UsernameTaken (after the same work as a success).
+    Raises Forbidden, ValidationFailed, RateLimited, UsernameTaken (after the same work as a success).
     """
     if not deps.registration_open:
         raise Forbidden("Registration is closed here; ask the operator for an account.")
+    check_new(username, password)
+    async with deps.database.transaction() as conn:
+        limit = Counted("register_address", caller.address_key, REGISTER_ADDRESS)
+        counting = await attempts.hold(conn, [limit], now)
+        seconds, kind = counting.wait(now)
+        if not seconds:
+            await counting.charge(now)
+    if seconds:
+        raise RateLimited(seconds, "Too many accounts were made from there; try later.", limit=kind)
     return await add_user(deps, username, password, "user", caller, now)
 
 

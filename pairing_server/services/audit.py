@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import unicodedata
 from collections import Counter, deque
@@ -84,6 +85,7 @@ class AuditLog:
         self._app_version = app_version
         self._queue_size = queue_size
         self._queue: deque[Event] = deque()
+        self._flushing = asyncio.Lock()
         self.lost = 0
         # What has happened since the start, by (event, outcome); metrics read it.
         self.counts: Counter[tuple[str, str]] = Counter()
@@ -94,6 +96,7 @@ class AuditLog:
         outcome: str,
         caller: Caller,
         now: datetime,
+        /,
         *,
         reason: str | None = None,
         pairing_id: UUID | None = None,
@@ -135,12 +138,14 @@ class AuditLog:
 
     async def flush(self, deps: Deps, caller: Caller, now: datetime) -> None:
         """Write what waits. Raises Unavailable if the database is away; then it goes on waiting."""
-        while self._queue:
-            batch = [self._queue[i] for i in range(min(_BATCH, len(self._queue)))]
-            async with deps.database.transaction() as conn:
-                await store.add(conn, batch)
-            for _ in batch:
-                self._queue.popleft()
+        # The timer and the end of the server may both flush: one after the other, or events come twice.
+        async with self._flushing:
+            while self._queue:
+                batch = [self._queue[i] for i in range(min(_BATCH, len(self._queue)))]
+                async with deps.database.transaction() as conn:
+                    await store.add(conn, batch)
+                for _ in batch:
+                    self._queue.popleft()
         if self.lost:
             lost, self.lost = self.lost, 0
             log.error("%d audit events were lost: the queue was full", lost)

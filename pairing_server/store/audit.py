@@ -8,7 +8,7 @@ from datetime import datetime
 from ipaddress import IPv4Network, IPv6Network
 from uuid import UUID
 
-from sqlalchemy import String, cast, insert, select, tuple_
+from sqlalchemy import cast, func, insert, select, tuple_
 from sqlalchemy.dialects.postgresql import INET
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -80,7 +80,7 @@ async def page(
     conn: AsyncConnection, which: Filter, limit: int, before: tuple[datetime, int] | None = None
 ) -> list[Recorded]:
     """At most `limit` events, newest first, older than the place `before` (keyset paging)."""
-    columns = [cast(column, String) if column is t.c.address else column for column in _EVENT]
+    columns = [func.host(column) if column is t.c.address else column for column in _EVENT]
     statement = select(t.c.seq, t.c.recorded_at, *columns)
     if which.since:
         statement = statement.where(t.c.recorded_at >= which.since)

@@ -1,204 +1,22 @@
 """Whatever two clients do, the settings must go quiet and end up equal. Drawn, not argued.
 
-A small discrete-event simulation: two clients of several kinds, links that keep the order but draw the time of
-every message, and the channel's part in fifteen lines. Times are seconds.
+The simulation is two_clients.py; docs/decisions/0004 has the figures of longer runs.
 """
 
 from __future__ import annotations
 
-import heapq
 import itertools
-import json
 import random
-from collections.abc import Callable
-from dataclasses import dataclass
+from typing import Any
 
-from hypothesis import given
+import pytest
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pairing_server.relay.settings import SettingsDocument
+from tests.relay.two_clients import DEFAULTS, KEYS, KINDS, ODD_KINDS, OTHER, ROLES, Kind, Story, World, links
 
-OTHER = {"desktop": "mobile", "mobile": "desktop"}
-ROLES = ("desktop", "mobile")
-KEYS = ("gain", "vad", "lang", "chunk", "overlap")
-DEFAULTS = dict.fromkeys(KEYS, 0)
-TOO_MANY = 3000  # messages: more than any finite story here needs
-
-
-def javascript(value: object) -> bytes:
-    return json.dumps(value, separators=(",", ":")).encode()
-
-
-def python(value: object) -> bytes:
-    """Another language's serialiser: 3 comes back as 3.0, with spaces."""
-    if isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
-    return b" " + json.dumps(value).encode()
-
-
-@dataclass(frozen=True)
-class Kind:
-    """`sends`: the whole object, or only what has changed. `echoes`: again on whatever it receives."""
-
-    sends: str = "whole"
-    echoes: bool = False
-    base_rev: str = ""  # "true": the rev it has; "stuck": the first it ever got, which is a client's bug
-    serialise: Callable[[object], bytes] = javascript
-
-
-KINDS = {
-    "seed": Kind(echoes=True),
-    "seed_python": Kind(echoes=True, serialise=python),
-    "quiet": Kind(),
-    "partial": Kind(sends="changes"),
-    "based": Kind(base_rev="true"),
-    "based_partial": Kind(sends="changes", base_rev="true"),
-    "based_seed": Kind(echoes=True, base_rev="true"),
-    "subscriber": Kind(sends="changes", echoes=True),  # sends what a message has changed in its store
-}
-ODD_KINDS = KINDS | {"stuck_seed": Kind(echoes=True, base_rev="stuck"), "stuck": Kind(base_rev="stuck")}
-
-
-@dataclass
-class Client:
-    kind: Kind
-    state: dict[str, object]
-    rev: int | None = None
-    first_rev: int | None = None
-    online: bool = True
-    life: int = 0  # of its socket: what was sent to or by an older one is lost
-
-    def message(self, before: dict[str, object]) -> tuple[dict[str, bytes], int | None]:
-        whole = self.kind.sends == "whole"
-        sent = {key: value for key, value in self.state.items() if whole or before.get(key) != value}
-        base = {"true": self.rev, "stuck": self.first_rev}.get(self.kind.base_rev)
-        return {key: self.kind.serialise(value) for key, value in sent.items()}, base
-
-
-@dataclass
-class Story:
-    """What happens: (time, role, what, …), `what` one of edit, leave, join; and how the links behave."""
-
-    kinds: tuple[Kind, Kind]
-    events: list[tuple]
-    latency: Callable[[], float]
-    defaults: tuple[dict[str, object], dict[str, object]] = (DEFAULTS, DEFAULTS)
-    late: str | None = None  # this role is not there at first
-
-
-class World:
-    def __init__(self, story: Story) -> None:
-        self.document = SettingsDocument()
-        self.clients = {
-            role: Client(kind, dict(defaults), online=role != story.late)
-            for role, kind, defaults in zip(ROLES, story.kinds, story.defaults, strict=True)
-        }
-        self.messages = 0
-        self.last_edit: dict[str, object] = {}
-        self._latency = story.latency
-        self._queue: list[tuple] = []
-        self._order = itertools.count()
-        self._lanes: dict[tuple[str, str], float] = {}
-        for event in story.events:
-            self._at(event[0], event[2], event[1], *event[3:])
-
-    def _at(self, time: float, what: str, *arguments: object) -> None:
-        heapq.heappush(self._queue, (time, next(self._order), what, arguments))
-
-    def _travel(self, now: float, lane: tuple[str, str], *message: object) -> None:
-        """Links keep the order: a message is never faster than the one before it."""
-        arrival = max(now + self._latency(), self._lanes.get(lane, 0.0) + 1e-6)
-        self._lanes[lane] = arrival
-        role = lane[1]
-        self._at(arrival, lane[0], role, self.clients[role].life, *message)
-
-    def run(self) -> None:
-        while self._queue:
-            now, _, what, arguments = heapq.heappop(self._queue)
-            assert self.messages < TOO_MANY, "it does not go quiet"
-            getattr(self, what)(now, *arguments)
-
-    # The clients.
-
-    def edit(self, now: float, role: str, edits: dict[str, object]) -> None:
-        client = self.clients[role]
-        before = dict(client.state)
-        client.state.update(edits)
-        if client.online:
-            self.last_edit.update({key: value for key, value in edits.items() if before.get(key) != value})
-            self._send(now, role, before)
-
-    def _send(self, now: float, role: str, before: dict[str, object]) -> None:
-        message, base = self.clients[role].message(before)
-        if message:
-            self.messages += 1
-            self._travel(now, ("up", role), message, base)
-
-    def down(self, now: float, role: str, life: int, document: dict[str, bytes], rev: int) -> None:
-        client = self.clients[role]
-        if life != client.life:
-            return
-        before = dict(client.state)
-        client.state.update({key: json.loads(raw) for key, raw in document.items()})
-        client.rev = rev
-        client.first_rev = rev if client.first_rev is None else client.first_rev
-        if client.kind.echoes:
-            self._send(now, role, before)
-
-    def leave(self, now: float, role: str) -> None:
-        self.clients[role].online = False
-        self.clients[role].life += 1
-
-    def join(self, now: float, role: str, restarted: bool) -> None:
-        client = self.clients[role]
-        client.life += 1
-        client.online = True
-        if restarted:
-            client.state, client.rev, client.first_rev = dict(DEFAULTS), None, None
-        self.document.forget(role)
-        if self.document.rev:
-            self._deliver(now, role)
-
-    # The channel.
-
-    def up(self, now: float, role: str, life: int, message: dict[str, bytes], base: int | None) -> None:
-        if life != self.clients[role].life:
-            return
-        rev = self.document.rev
-        merge = self.document.sync(role, message, now, base)
-        assert self.document.rev == rev + (merge is not None)
-        if merge is not None and self.clients[OTHER[role]].online:
-            self._deliver(now, OTHER[role])
-        self._schedule()
-
-    def _deliver(self, now: float, role: str) -> None:
-        self.document.delivered(role, now)
-        self._travel(now, ("down", role), self.document.raw(), self.document.rev)
-
-    def _schedule(self) -> None:
-        if self.document.settle_at is not None:
-            self._at(self.document.settle_at, "settle")
-
-    def settle(self, now: float) -> None:
-        for role in self.document.settle(now):
-            if self.clients[role].online:
-                self._deliver(now, role)
-
-    def outcomes(self) -> list[str]:
-        """The document, and what each client that is there holds of it, as JavaScript would write it."""
-        document = {key: json.loads(raw) for key, raw in self.document.raw().items()}
-        held = [client.state for client in self.clients.values() if client.online]
-        return [plain(document), *(plain({key: state.get(key) for key in document}) for state in held)]
-
-
-def plain(value: object) -> str:
-    return json.dumps(json.loads(json.dumps(value), parse_int=float), sort_keys=True)
-
-
-def links(slowest: float, seed: int) -> Callable[[], float]:
-    generator = random.Random(seed)
-    return lambda: generator.uniform(0.005, slowest)
-
+# The same stories every time; longer hunts raise the number (docs/decisions/0004).
+drawn = settings(max_examples=250, deadline=None, derandomize=True)
 
 VALUES = st.sampled_from([0, 2, 3, True, "nl", 1.5, {"a": [1, None]}])
 GAPS = st.one_of(st.just(0.0), st.floats(0, 0.02), st.floats(0, 0.3), st.floats(0, 3), st.floats(0, 12))
@@ -206,16 +24,17 @@ EDITS = st.dictionaries(st.sampled_from(KEYS[:3]), VALUES, min_size=1, max_size=
 SEEDS = st.integers(0, 2**32)
 
 
-def defaults() -> st.SearchStrategy[dict[str, object]]:
+def defaults() -> st.SearchStrategy[dict[str, Any]]:
     return st.sampled_from([DEFAULTS, {**DEFAULTS, "gain": 50, "vad": True}, {"gain": 0, "own": "x"}])
 
 
 @st.composite
 def stories(draw: st.DrawFn, kinds: dict[str, Kind], slowest: float, coming_and_going: bool = True) -> Story:
     """Up to twelve things that happen, at any distance: edits, toggling back, bursts, leaving, joining."""
-    time, events = 0.0, []
+    time = 0.0
+    events: list[tuple[Any, ...]] = []
     late = draw(st.sampled_from([None, *ROLES])) if coming_and_going else None
-    whats = ["edit", "edit", "edit", "burst"] + ["rejoin"] * coming_and_going
+    whats = ["edit", "edit", "edit", "edit", "burst", "resend", "stall"] + ["rejoin"] * coming_and_going
     if late:
         events.append((draw(st.floats(0, 6)), late, "join", True))
     for _ in range(draw(st.integers(1, 12))):
@@ -225,13 +44,17 @@ def stories(draw: st.DrawFn, kinds: dict[str, Kind], slowest: float, coming_and_
             back = time + draw(st.floats(0, 4))
             events += [(time, role, "leave"), (back, role, "join", draw(st.booleans()))]
             time = back
+        elif what == "resend":
+            events.append((time, role, "resend"))
+        elif what == "stall":
+            events.append((time, role, "stall", time + draw(st.floats(0, 4))))
         elif what == "burst":
             burst = draw(st.lists(EDITS, min_size=2, max_size=5))
             events += [(time + i * 0.001, role, "edit", edits) for i, edits in enumerate(burst)]
         else:
             events.append((time, role, "edit", draw(EDITS)))
     return Story(
-        kinds=tuple(kinds[draw(st.sampled_from(sorted(kinds)))] for _ in ROLES),
+        kinds=(draw(st.sampled_from(list(kinds.values()))), draw(st.sampled_from(list(kinds.values())))),
         events=events,
         latency=links(slowest, draw(SEEDS)),
         defaults=(draw(defaults()), draw(defaults())),
@@ -247,11 +70,13 @@ def check(story: Story) -> World:
     return world
 
 
+@drawn
 @given(stories(ODD_KINDS, slowest=0.2))
 def test_any_two_clients_end_up_equal_and_silent(story: Story) -> None:
     check(story)
 
 
+@drawn
 @given(stories(ODD_KINDS, slowest=5.0))
 def test_links_slower_than_a_second_end_up_equal_and_silent_too(story: Story) -> None:
     check(story)
@@ -259,22 +84,70 @@ def test_links_slower_than_a_second_end_up_equal_and_silent_too(story: Story) ->
 
 @st.composite
 def spaced_stories(draw: st.DrawFn) -> Story:
-    time, events = 0.0, []
+    time = 0.0
+    events: list[tuple[Any, ...]] = []
     for _ in range(draw(st.integers(1, 8))):
         time += draw(st.floats(2.01, 15))
         events.append((time, draw(st.sampled_from(ROLES)), "edit", draw(EDITS)))
     return Story(
-        kinds=tuple(KINDS[draw(st.sampled_from(sorted(KINDS)))] for _ in ROLES),
+        kinds=(draw(st.sampled_from(list(KINDS.values()))), draw(st.sampled_from(list(KINDS.values())))),
         events=events,
         latency=links(0.2, draw(SEEDS)),
         defaults=(draw(defaults()), draw(defaults())),
     )
 
 
+@drawn
 @given(spaced_stories())
 def test_of_edits_two_seconds_apart_the_last_wins(story: Story) -> None:
-    world = check(story)
-    document = {key: json.loads(raw) for key, raw in world.document.raw().items()}
-    for key, value in world.last_edit.items():
-        if key in document:
-            assert plain(document[key]) == plain(value), key
+    assert not check(story).lost_edits()
+
+
+def eight_edits(seed: int, *, crossing: bool) -> list[tuple[Any, ...]]:
+    """Spaced: up to 1.5 s apart. Crossing: both sides edit the same keys within 20 ms. No value comes twice."""
+    generator, numbers, time = random.Random(seed), itertools.count(1), 0.0
+    events: list[tuple[Any, ...]] = []
+    for _ in range(8):
+        time += generator.uniform(0, 0.3 if crossing else 1.5)
+        role, key = generator.choice(ROLES), generator.choice(KEYS[:2] if crossing else KEYS)
+        events.append((time, role, "edit", {key: next(numbers)}))
+        if crossing and generator.random() < 0.5:
+            meanwhile = time + generator.uniform(0, 0.02)
+            events.append((meanwhile, OTHER[role], "edit", {key: next(numbers)}))
+    return events
+
+
+PAIRS = [
+    ("seed", "seed"),
+    ("seed", "quiet"),
+    ("quiet", "quiet"),
+    ("seed", "seed_python"),
+    ("partial", "seed"),
+    ("based", "based"),
+    ("subscriber", "subscriber"),
+]
+
+
+@pytest.mark.parametrize("crossing", [False, True], ids=["spaced", "crossing"])
+@pytest.mark.parametrize("pair", PAIRS, ids="+".join)
+def test_eight_edits_cost_few_messages_and_seldom_lose_the_last(
+    pair: tuple[str, str], crossing: bool
+) -> None:
+    runs, lost, messages = 60, 0, 0
+    for seed in range(runs):
+        kinds = (KINDS[pair[0]], KINDS[pair[1]])
+        world = check(Story(kinds, eight_edits(seed, crossing=crossing), links(0.2, seed)))
+        messages += world.messages
+        lost += bool(world.lost_edits())
+    assert messages / runs < 30
+    # Of edits that cross on one key, the last to be made is often not the last to come.
+    assert lost / runs < (0.6 if crossing else 0.15)
+
+
+@pytest.mark.parametrize("kind", ["seed", "quiet", "partial", "based", "subscriber"])
+def test_a_slider_ends_where_the_finger_left_it(kind: str) -> None:
+    for seed, slowest in enumerate([0.01, 0.1, 0.2, 0.5, 1.0]):
+        slide = [(i / 60 - 5 * (i == 0), "desktop", "edit", {"gain": i or 500}) for i in range(121)]
+        world = check(Story((KINDS[kind], KINDS["seed"]), slide, links(slowest, seed)))
+        assert world.document.raw()["gain"] == b"120"
+        assert world.messages < 300

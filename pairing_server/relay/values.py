@@ -1,0 +1,61 @@
+"""JSON values as they came, and whether two of them mean the same to clients in whatever language.
+
+A client that sends a value again may have written it anew: spaces, 3.0 for 3, other escapes.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+
+
+class Value:
+    """A JSON value as it came, and what it means, worked out only where the bytes differ."""
+
+    __slots__ = ("_meaning", "raw")
+
+    def __init__(self, raw: bytes) -> None:
+        self.raw = raw
+        self._meaning: object = self  # stands for: not worked out yet
+
+    def same(self, other: Value) -> bool:
+        return self is other or self.raw == other.raw or self.meaning == other.meaning
+
+    @property
+    def meaning(self) -> object:
+        if self._meaning is self:
+            try:
+                self._meaning = _meaning(_DECODER.decode(self.raw.decode()))
+            except (ValueError, RecursionError):
+                self._meaning = self.raw  # equals no other bytes, and nothing decoded
+        return self._meaning
+
+
+# Every number a double, as JavaScript holds it. (msgspec would refuse 1e400 and lone surrogates.)
+_DECODER = json.JSONDecoder(parse_int=float)
+
+
+def _meaning(value: object) -> object:
+    """The value in a form in which `==` says what clients would call the same."""
+    if isinstance(value, bool):
+        return (value,)  # or True would equal 1.0
+    if isinstance(value, float) and math.isinf(value):
+        return None  # what JSON.stringify makes of it
+    if isinstance(value, dict):
+        return {key: _meaning(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_meaning(item) for item in value]
+    return value
+
+
+Values = dict[str, Value]  # never changed in place: deliveries and revisions share them
+
+
+def differing(values: Values, document: Values, beneath: Values) -> list[str]:
+    """The keys of `values` that are new to, or other than in, `document` laid over `beneath`."""
+    keys = []
+    for key, value in values.items():
+        known = document.get(key) or beneath.get(key)
+        if known is None or (known.raw != value.raw and not value.same(known)):
+            keys.append(key)
+    return keys

@@ -1,0 +1,162 @@
+"""audit list: questions to the audit log from the command line."""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import io
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from uuid import UUID, uuid4
+
+import pytest
+
+from pairing_server.services.audit import AuditLog
+from pairing_server.services.deps import Caller
+from pairing_server.store import audit as store
+from pairing_server.store.audit import Event
+from pairing_server.store.database import Database
+from tests.cli.commands import NO_DATABASE, Operator
+
+NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
+PAIRING = uuid4()
+
+
+def event(
+    name: str,
+    outcome: str = "success",
+    *,
+    actor: str | None = None,
+    address: str | None = None,
+    pairing: UUID | None = None,
+    **attrs: object,
+) -> Event:
+    caller = Caller(subject=actor, address=address, kind="user")
+    return AuditLog("node", "1").event(name, outcome, caller, NOW, pairing_id=pairing, **attrs)
+
+
+EVENTS = (
+    event("auth.login", actor="alice", address="10.1.2.3"),
+    event("auth.login", "failure", actor="bob", address="10.1.9.9"),
+    event("pairing.redeem", "failure", actor="alice", address="2001:db8::7", pairing=PAIRING),
+    event("pairing.closed", actor="=cmd|' /C calc'!A0", pairing=PAIRING, why='+1, "two"'),
+)
+
+
+def write(url: str, *events: Event) -> None:
+    async def add() -> None:
+        database = Database(url)
+        try:
+            async with database.transaction() as conn:
+                await store.add(conn, events)
+        finally:
+            await database.close()
+
+    asyncio.run(add())
+
+
+@pytest.fixture
+def operator(database_url: str, tmp_path: Path) -> Operator:
+    return Operator(database_url, tmp_path)
+
+
+@pytest.fixture
+def full(database_url: str, operator: Operator) -> Operator:
+    """An operator whose log has four events, an hour apart by what they say, a moment by their recording."""
+    write(database_url, *EVENTS)
+    return operator
+
+
+def found(operator: Operator, *options: str) -> list[str]:
+    """The events that match, newest first, but for those of the questions themselves."""
+    told = operator.says("audit", "list", "--format", "jsonl", *options)
+    return [row["event"] for row in map(json.loads, told.splitlines()) if row["event"] != "audit.query"]
+
+
+def test_events_are_listed_newest_first(full: Operator) -> None:
+    assert found(full) == ["pairing.closed", "pairing.redeem", "auth.login", "auth.login"]
+
+
+def test_each_filter_leaves_what_it_says(full: Operator) -> None:
+    assert found(full, "--event", "auth.login") == ["auth.login", "auth.login"]
+    assert found(full, "--actor", "alice") == ["pairing.redeem", "auth.login"]
+    assert found(full, "--address", "10.1.0.0/16") == ["auth.login", "auth.login"]
+    assert found(full, "--address", "10.1.2.3", "--outcome", "success") == ["auth.login"]
+    assert found(full, "--address", "2001:db8::1/32") == ["pairing.redeem"]
+    assert found(full, "--pairing", str(PAIRING)) == ["pairing.closed", "pairing.redeem"]
+    assert found(full, "--outcome", "failure") == ["pairing.redeem", "auth.login"]
+    assert found(full, "--limit", "1") == []  # the newest is the question before
+
+
+def test_since_is_included_and_until_is_not(full: Operator) -> None:
+    rows = [json.loads(row) for row in full.says("audit", "list", "--format", "jsonl").splitlines()]
+    place = next(row["recorded_at"] for row in rows if row["event"] == "pairing.redeem")
+    assert found(full, "--since", place) == ["pairing.closed", "pairing.redeem"]
+    assert found(full, "--until", place) == ["auth.login", "auth.login"]
+    assert len(found(full, "--since", "1h")) == 4
+    assert len(found(full, "--since", f"{datetime.now(UTC) - timedelta(days=1):%Y-%m-%d}")) == 4
+
+
+def test_a_question_is_recorded_with_its_filters(full: Operator) -> None:
+    full.says("audit", "list", "--actor", "alice")
+    told = full.says("audit", "list", "--event", "audit.query", "--format", "jsonl")
+    [row] = map(json.loads, told.splitlines())
+    assert row["actor_kind"] == "admin"
+    assert row["attrs"] == {"rows": 2, "actor": "alice"}
+
+
+def test_jsonl_has_one_whole_event_a_line(full: Operator) -> None:
+    told = full.says("audit", "list", "--format", "jsonl", "--actor", "bob")
+    assert told.count("\n") == 1
+    row = json.loads(told)
+    assert (row["outcome"], row["address"], row["severity"], row["node"]) == (
+        "failure",
+        "10.1.9.9",
+        4,
+        "node",
+    )
+    assert row["occurred_at"] == "2026-03-01T12:00:00Z"
+
+
+def test_csv_has_a_header_and_no_cell_that_a_spreadsheet_would_run(full: Operator) -> None:
+    rows = list(csv.DictReader(io.StringIO(full.says("audit", "list", "--format", "csv"))))
+    assert [row["event"] for row in rows] == [event.event for event in reversed(EVENTS)]
+    assert rows[0]["actor"] == "'=cmd|' /C calc'!A0"
+    assert json.loads(rows[0]["attrs"]) == {"why": '+1, "two"'}
+    assert all(not cell.startswith(("=", "+", "-", "@", "\t", "\r")) for row in rows for cell in row.values())
+
+
+def test_the_table_has_one_line_an_event(full: Operator) -> None:
+    lines = full.says("audit", "list").splitlines()
+    assert len(lines) == 1 + len(EVENTS)
+    assert lines[2].split()[2:6] == ["pairing.redeem", "failure", "alice", "2001:db8::7"]
+    assert lines[2].endswith(f"pairing={PAIRING}")
+
+
+def test_no_match_is_told_apart_from_the_output(operator: Operator) -> None:
+    for form, printed in (("table", ""), ("jsonl", ""), ("csv", "seq,")):
+        done = operator.run("audit", "list", "--event", "auth.login", "--format", form)
+        assert (done.status, done.err) == (0, "No events match.\n")
+        assert done.out.startswith(printed)
+        assert done.out.count("\n") == (form == "csv")
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (("--since", "yesterday"), "'yesterday' is no time; give 2026-01-31T12:00:00Z"),
+        (("--since", "999999d"), "'999999d' is no time"),
+        (("--until", "2026-13-01"), "'2026-13-01' is no time"),
+        (("--address", "10.0.0.300"), "'10.0.0.300' is no address or network"),
+        (("--pairing", "123456"), "'123456' is not a valid UUID"),
+        (("--event", "auth.nothing"), "'auth.nothing' is not one of"),
+        (("--outcome", "good"), "'good' is not one of"),
+        (("--format", "xml"), "'xml' is not one of"),
+        (("--limit", "0"), "0 is not in the range"),
+    ],
+)
+def test_a_wrong_option_is_explained_and_exits_with_2(
+    tmp_path: Path, options: tuple[str, str], told: str
+) -> None:
+    assert told in Operator(NO_DATABASE, tmp_path).refuses("audit", "list", *options, status=2)

@@ -1,0 +1,45 @@
+"""migrate: from an empty or an older database to the schema of this release."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pairing_server.store import schema
+from tests.cli.commands import NO_DATABASE, Operator
+from tests.conftest import execute
+
+
+def test_an_empty_database_is_brought_to_the_newest_revision(empty_database: str, tmp_path: Path) -> None:
+    operator = Operator(empty_database, tmp_path)
+    told = operator.refuses("user", "list")
+    assert f"The database is at revision none, this release needs {schema.head()}." in told
+    assert "Run: pairing-server migrate" in told
+    assert operator.says("migrate") == f"The database is at revision {schema.head()}.\n"
+    assert operator.run("user", "list").status == 0
+
+
+def test_migrating_again_changes_nothing(database_url: str, tmp_path: Path) -> None:
+    operator = Operator(database_url, tmp_path)
+    assert operator.says("migrate") == f"The database is at revision {schema.head()}.\n"
+
+
+def test_a_database_of_a_newer_release_is_left_alone(database_url: str, tmp_path: Path) -> None:
+    execute(database_url, "UPDATE alembic_version SET version_num = '9999'")
+    operator = Operator(database_url, tmp_path)
+    assert "newer than this release knows" in operator.refuses("user", "list")
+    assert "9999" in operator.refuses("migrate")
+
+
+def test_an_unknown_revision_is_refused(empty_database: str, tmp_path: Path) -> None:
+    assert "nonsense" in Operator(empty_database, tmp_path).refuses("migrate", "--revision", "nonsense")
+
+
+def test_a_database_that_cannot_be_reached_is_told_without_its_password(tmp_path: Path) -> None:
+    told = Operator(NO_DATABASE, tmp_path).refuses("migrate")
+    assert "PAIRING_DATABASE_URL" in told
+    assert "secret" not in told
+
+
+def test_a_database_that_does_not_exist_is_named(database_url: str, tmp_path: Path) -> None:
+    missing = database_url.replace("/test_", "/missing_test_")
+    assert 'database "missing_test_' in Operator(missing, tmp_path).refuses("migrate")

@@ -1,0 +1,206 @@
+"""serve: the real program from its start to its end."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from pairing_server.store import schema
+from tests.cli.commands import NO_DATABASE, Operator, command, environment, program
+from tests.conftest import execute
+
+# Seconds; a stop with the embedded database takes about one.
+PATIENCE = 20
+
+
+class Serving:
+    """A started `serve`, as the terminal shows it."""
+
+    def __init__(self, environ: Mapping[str, str], folder: Path, *options: str) -> None:
+        self.log = folder / "serve.log"
+        with self.log.open("w") as log:
+            self.process = subprocess.Popen(
+                program("serve", *options),
+                env=dict(environ),
+                cwd=folder,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                start_new_session=True,
+            )
+        assert self.process.stdout is not None
+        self.announced = ""
+        for line in self.process.stdout:
+            self.announced += line
+            if "Stop with Ctrl-C" in line:
+                break
+        found = re.search(r"listening on (http://\S+)", self.announced)
+        assert found is not None, self.announced + self.log.read_text()
+        self.url = found[1]
+
+    def status(self, path: str) -> int:
+        try:
+            with urllib.request.urlopen(self.url + path, timeout=PATIENCE) as answer:
+                return int(answer.status)
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code
+
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> str:
+        """Everything it said on standard error, once it has ended by that signal."""
+        self.process.send_signal(number)
+        assert self.process.wait(PATIENCE) == 0, self.log.read_text()
+        return self.log.read_text()
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait(PATIENCE)
+
+    def close(self) -> None:
+        if self.process.poll() is None:
+            self.kill()
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+
+
+@contextlib.contextmanager
+def serving(environ: Mapping[str, str], folder: Path, *options: str) -> Iterator[Serving]:
+    started = Serving(environ, folder, *options)
+    try:
+        yield started
+    finally:
+        started.close()
+
+
+@pytest.fixture
+def operator(database_url: str, tmp_path: Path) -> Operator:
+    return Operator(database_url, tmp_path, PORT="0")
+
+
+def test_it_prints_where_it_listens_and_stops_cleanly_at_sigterm(operator: Operator) -> None:
+    with serving(operator.environ, operator.folder) as server:
+        assert re.fullmatch(r"http://127\.0\.0\.1:[1-9]\d+", server.url)
+        assert server.url.replace("http", "ws") + "/ws" in server.announced
+        assert f"pairing-server doctor --url {server.url}" in server.announced
+        assert "closed (pairing-server user add NAME)" in server.announced
+        assert (server.status("/healthz"), server.status("/readyz"), server.status("/docs")) == (
+            200,
+            200,
+            200,
+        )
+        said = server.stop()
+    assert said.endswith("Stopped.\n")
+    assert "Traceback" not in said
+    told = operator.says("audit", "list", "--limit", "2")
+    assert [line.split()[2] for line in told.splitlines()[1:]] == ["system.stopping", "system.started"]
+
+
+def test_ctrl_c_stops_it_as_sigterm_does(operator: Operator) -> None:
+    with serving(operator.environ, operator.folder) as server:
+        assert server.stop(signal.SIGINT).endswith("Stopped.\n")
+
+
+def test_a_port_in_use_is_told_with_what_to_change(operator: Operator) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        told = operator.refuses("serve", "--port", str(port))
+    assert f"Cannot listen on 127.0.0.1:{port}: Address already in use." in told
+    assert "PAIRING_PORT" in told
+
+
+def test_an_address_of_another_machine_is_told_with_what_to_change(operator: Operator) -> None:
+    assert "Cannot listen on 192.0.2.1:0" in operator.refuses("serve", "--host", "192.0.2.1")
+
+
+def test_options_win_over_the_environment_and_are_checked_alike(tmp_path: Path) -> None:
+    operator = Operator(NO_DATABASE, tmp_path, PORT="eighty")
+    assert "The database is not reachable" in operator.refuses("serve", "--port", "0")
+    assert "PAIRING_PORT: expected a whole number" in operator.refuses("serve", "--port", "high")
+    assert "PAIRING_HOST: expected an address" in operator.refuses("serve", "--port", "0", "--host", "")
+
+
+def test_a_schema_that_is_behind_is_refused_with_the_command_to_run(
+    empty_database: str, tmp_path: Path
+) -> None:
+    told = Operator(empty_database, tmp_path, PORT="0").refuses("serve")
+    assert f"The database is at revision none, this release needs {schema.head()}." in told
+    assert "Run: pairing-server migrate" in told
+
+
+def test_a_schema_that_is_newer_is_refused_and_left_alone(operator: Operator, database_url: str) -> None:
+    execute(database_url, "UPDATE alembic_version SET version_num = '9999'")
+    told = operator.refuses("serve")
+    assert f"revision 9999, which is newer than this release knows ({schema.head()})" in told
+
+
+@pytest.fixture(scope="module")
+def home() -> Iterator[Path]:
+    """A folder whose name has spaces, for the embedded database of the tests below."""
+    path = Path(tempfile.mkdtemp(prefix="a server's folder ", dir="/tmp"))
+    yield path
+    shutil.rmtree(path)
+
+
+def postgres_runs(home: Path) -> bool:
+    """Whether a PostgreSQL works in the data directory."""
+    with contextlib.suppress(OSError, ValueError):
+        number = int((home / "my data" / "postgres" / "postmaster.pid").read_text().split()[0])
+        os.kill(number, 0)
+        return True
+    return False
+
+
+def embedded(**settings: str) -> dict[str, str]:
+    return environment(PORT="0", DATA_DIR="my data", **settings)
+
+
+def test_without_a_database_it_brings_its_own_and_stops_it_in_the_end(home: Path) -> None:
+    with serving(embedded(), home) as server:
+        assert server.status("/readyz") == 200
+        assert "Registration   open" in server.announced
+        assert postgres_runs(home)
+        keys = home / "my data" / "jwt-keys"
+        assert keys.stat().st_mode & 0o777 == 0o600
+        assert (home / "my data").stat().st_mode & 0o066 == 0
+        # Ctrl-C in a terminal goes to every process of the terminal.
+        os.killpg(server.process.pid, signal.SIGINT)
+        assert server.process.wait(PATIENCE) == 0
+    assert not postgres_runs(home)
+
+
+def test_commands_share_the_embedded_database_of_a_running_server(home: Path) -> None:
+    with serving(embedded(), home) as server:
+        done = command(
+            "user", "add", "alice", environ=embedded(), folder=home, stdin="a long enough password"
+        )
+        assert done.status == 0, done.text
+        assert server.status("/readyz") == 200
+        server.stop()
+    assert not postgres_runs(home)
+
+
+def test_after_a_kill_the_next_start_finds_the_database_and_stops_it_in_the_end(home: Path) -> None:
+    with serving(embedded(), home) as server:
+        first = server.url
+        server.kill()
+    assert postgres_runs(home)
+    with serving(embedded(), home) as server:
+        assert server.url != first
+        assert server.status("/readyz") == 200
+        server.stop()
+    assert not postgres_runs(home)
+    listed = command("user", "list", environ=embedded(), folder=home)
+    assert listed.out.startswith("alice\t")
+    assert not postgres_runs(home)

@@ -1,0 +1,424 @@
+"""One channel: who is told what when members come, speak, go, and when it ends."""
+
+from __future__ import annotations
+
+import json
+import random
+from typing import Any
+
+import pytest
+
+from pairing_server.errors import InvalidChannel
+from tests.relay.wire import Client, Relay
+
+CHANNEL = "pair-123456"
+NAMED = {"channel": CHANNEL, "channelId": CHANNEL}
+
+
+def say(client: Client, payload: Any = None, **fields: Any) -> None:
+    client.send({"type": "channel_message", "payload": payload or {}, **fields})
+
+
+def sync(client: Client, **settings: Any) -> None:
+    client.send({"type": "settings_sync", "settings": settings})
+
+
+def test_the_joiner_is_told_of_the_channel_as_it_is() -> None:
+    relay = Relay()
+    channel = relay.channel()
+    desktop = relay.client("desktop")
+    desktop.join(channel)
+    [joined] = desktop.received()
+    assert joined == {
+        "type": "channel_joined",
+        **NAMED,
+        "devices": ["desktop"],
+        "settings": {},
+        "rev": 0,
+        "epoch": channel.epoch,
+        "seq": 0,
+        "recovered": False,
+    }
+
+
+@pytest.mark.parametrize("order", [("desktop", "mobile"), ("mobile", "desktop")])
+def test_both_get_pairing_success_once_whoever_comes_last(order: tuple[str, str]) -> None:
+    relay = Relay()
+    channel = relay.channel()
+    first, second = (relay.client(role) for role in order)
+    first.join(channel)
+    assert first.types() == ["channel_joined"]
+    second.join(channel)
+    success = {
+        "type": "pairing_success",
+        **NAMED,
+        "code": "123456",
+        "message": "Devices paired successfully",
+        "devices": ["desktop", "mobile"],
+    }
+    joined, celebrated = first.received()
+    assert joined == {
+        "type": "client_joined",
+        **NAMED,
+        "client_id": f"{order[1]}-session",
+        "device_type": order[1],
+    }
+    assert celebrated == success
+    own, celebrated = second.received()
+    assert own["devices"] == ["desktop", "mobile"]
+    assert celebrated == success
+
+
+def test_joining_again_on_the_same_socket_tells_only_the_joiner() -> None:
+    relay = Relay()
+    desktop, mobile = relay.pair()
+    assert mobile.session.channel is not None
+    mobile.join(mobile.session.channel)
+    assert mobile.types() == ["channel_joined"]
+    assert desktop.types() == []
+
+
+def test_an_activation_that_ended_is_celebrated_anew() -> None:
+    relay = Relay()
+    desktop, mobile = relay.pair()
+    channel = desktop.session.channel
+    assert channel is not None
+    mobile.send({"type": "leave_channel"})
+    assert desktop.types() == ["mobile_disconnected"]
+    mobile.join(channel)
+    assert desktop.types() == ["client_joined", "pairing_success"]
+    assert mobile.types() == ["channel_left", "channel_joined", "pairing_success"]
+
+
+def test_the_same_session_on_a_new_socket_takes_over_and_the_peer_hears_of_no_disconnect() -> None:
+    relay = Relay()
+    desktop, old = relay.pair()
+    channel = desktop.session.channel
+    assert channel is not None
+    new = relay.client("mobile")
+    new.join(channel)
+    [error] = old.received()
+    assert (error["code"], old.close_code) == ("SESSION_REPLACED", 4409)
+    assert desktop.types() == ["client_joined"]
+    relay.hub.closed(old.session, "Connection closed", relay.now)
+    assert desktop.types() == []
+    say(new, {"a": 1})
+    assert desktop.types() == ["channel_message"]
+    assert relay.events("channel.replaced") == [{"pairing": channel.pairing_id}]
+
+
+def test_what_is_relayed_is_numbered_in_one_row_whoever_speaks() -> None:
+    relay = Relay()
+    desktop, mobile = relay.pair()
+    say(desktop)
+    say(mobile)
+    sync(desktop, gain=1)
+    say(desktop)
+    assert [m["seq"] for m in mobile.received()] == [1, 3, 4]
+    assert [m["seq"] for m in desktop.received()] == [2]
+    again = relay.client("mobile")
+    again.join(desktop.session.channel)  # type: ignore[arg-type]
+    assert again.received()[0]["seq"] == 4
+
+
+def test_a_message_with_an_id_is_acknowledged_with_its_number() -> None:
+    relay = Relay()
+    desktop, mobile = relay.pair()
+    for given in ("m-1", 7):
+        say(desktop, {"a": 1}, id=given)
+        [relayed] = mobile.received()
+        assert relayed["id"] == given
+        assert desktop.received() == [{"type": "ack", "id": given, "seq": relayed["seq"]}]
+    say(desktop, {"a": 1})
+    assert desktop.received() == []
+    assert "id" not in mobile.received()[0]
+
+
+def test_a_message_to_a_peer_that_is_away_is_acknowledged_and_numbered_all_the_same() -> None:
+    relay = Relay()
+    desktop = relay.client("desktop")
+    desktop.join(relay.channel())
+    desktop.received()
+    say(desktop, {"a": 1}, id="m-1")
+    assert desktop.received() == [{"type": "ack", "id": "m-1", "seq": 1}]
+
+
+def test_a_payload_reaches_the_peer_byte_for_byte() -> None:
+    relay = Relay()
+    desktop, mobile = relay.pair()
+    payload = '{"b" : [1, 2.50],\n "\\u00e9": "é\\u0000",  "a":1e5, "type": "error"}'
+    desktop.send(f'{{"type":"channel_message","payload":{payload}}}')
+    assert payload.encode() in mobile.wire.carried[0]
+
+
+def test_nothing_but_the_known_fields_reaches_the_peer() -> None:
+    relay = Relay()
+    desktop, mobile = relay.pair()
+    stowaway = {"secret": 1, "code": "X", "seq": 99, "from": "root", "__proto__": {"x": 1}}
+    say(desktop, {"a": 1}, **stowaway)
+    [relayed] = mobile.received()
+    assert relayed == {"type": "channel_message", **NAMED, "payload": {"a": 1}, "seq": 1}
+    desktop.send({"type": "settings_sync", "settings": {"gain": 1}, **stowaway, "rev": 9, "changed": ["x"]})
+    [document] = mobile.received()
+    assert document == {
+        "type": "settings_sync",
+        **NAMED,
+        "settings": {"gain": 1},
+        "changed": ["gain"],
+        "rev": 1,
+        "seq": 2,
+    }
+    desktop.send({"type": "audio_chunk", "data": "AAAA", **stowaway})
+    assert mobile.received() == [{"type": "audio_chunk", **NAMED, "data": "AAAA", "audio_seq": 1}]
+
+
+def test_settings_are_merged_and_the_peer_alone_gets_the_whole_document() -> None:
+    relay = Relay()
+    desktop, mobile = relay.pair()
+    sync(desktop, gain=75, vad=False)
+    relay.pass_time(10)
+    mobile.received()
+    desktop.received()
+    sync(desktop, gain=80)
+    [document] = [m for m in mobile.received() if m["type"] == "settings_sync"]
+    assert (document["settings"], document["changed"], document["rev"]) == (
+        {"gain": 80, "vad": False},
+        ["gain"],
+        2,
+    )
+    assert desktop.received() == []
+
+
+def test_an_echo_of_the_settings_goes_no_further() -> None:
+    relay = Relay()
+    desktop, mobile = relay.pair()
+    sync(desktop, gain=75)
+    [document] = mobile.received()
+    sync(mobile, **document["settings"])
+    assert desktop.received() == []
+    assert relay.hub.counts.echoes == 1
+
+
+def test_a_late_joiner_gets_the_document_in_channel_joined_and_as_settings_sync() -> None:
+    relay = Relay()
+    channel = relay.channel()
+    desktop = relay.client("desktop")
+    desktop.join(channel)
+    sync(desktop, gain=75)
+    mobile = relay.client("mobile")
+    mobile.join(channel)
+    joined, document, _ = mobile.received()
+    assert (joined["settings"], joined["rev"]) == ({"gain": 75}, 1)
+    assert (document["type"], document["settings"], document["rev"]) == ("settings_sync", {"gain": 75}, 1)
+
+
+def test_settings_that_would_outgrow_their_bounds_are_refused_and_change_nothing() -> None:
+    relay = Relay()
+    desktop, mobile = relay.pair()
+    sync(desktop, **{f"k{i}": i for i in range(60)})
+    mobile.received()
+    sync(desktop, **{f"other{i}": i for i in range(5)})
+    [error] = desktop.received()
+    assert (error["code"], error["details"]) == ("VALIDATION_ERROR", {"field": "settings"})
+    sync(desktop, long1="x" * 9000)
+    assert desktop.received() == []
+    mobile.received()
+    sync(desktop, long2="x" * 9000)
+    [error] = desktop.received()
+    assert error["code"] == "PAYLOAD_TOO_LARGE"
+    assert error["details"]["limit"] == 16 * 1024 < error["details"]["size"]
+    assert mobile.received() == []
+
+
+@pytest.mark.parametrize("sender", ["desktop", "mobile"])
+def test_audio_goes_either_way_by_either_name_numbered_apart(sender: str) -> None:
+    relay = Relay()
+    desktop, mobile = relay.pair()
+    speaker, hearer = (desktop, mobile) if sender == "desktop" else (mobile, desktop)
+    say(speaker)
+    speaker.send(
+        {"type": "audio_chunk", "chunk_id": "c-1", "data": "AAAA", "format": "webm", "sample_rate": 16000}
+    )
+    speaker.send({"type": "audio_chunk", "chunk_id": 2, "audio_data": "BBBB"})
+    _, first, second = hearer.received()
+    assert first == {
+        "type": "audio_chunk",
+        **NAMED,
+        "chunk_id": "c-1",
+        "data": "AAAA",
+        "format": "webm",
+        "sample_rate": 16000,
+        "audio_seq": 1,
+    }
+    assert (second["data"], second["chunk_id"], second["audio_seq"]) == ("BBBB", 2, 2)
+    hearer.send({"type": "audio_chunk", "data": "CCCC"})
+    assert speaker.received()[0]["audio_seq"] == 1
+    say(hearer)
+    assert speaker.received()[0]["seq"] == 2
+
+
+def test_audio_for_nobody_is_gone_and_its_number_with_it() -> None:
+    relay = Relay()
+    desktop, mobile = relay.pair()
+    mobile.send({"type": "leave_channel"})
+    desktop.received()
+    desktop.send({"type": "audio_chunk", "data": "AAAA"})
+    assert desktop.received() == []
+    mobile.join(desktop.session.channel)  # type: ignore[arg-type]
+    mobile.received()
+    desktop.received()
+    desktop.send({"type": "audio_chunk", "data": "BBBB"})
+    [chunk] = mobile.received()
+    assert (chunk["data"], chunk["audio_seq"]) == ("BBBB", 2)
+
+
+def test_dropped_audio_is_announced_to_the_receiver() -> None:
+    relay = Relay(in_flight=100, queue_pause=2000, audio_rate=1000)
+    desktop, mobile = relay.pair()
+    mobile.wire.stalled = True
+    for number in range(20):
+        desktop.send({"type": "audio_chunk", "chunk_id": number, "data": "A" * 300})
+    mobile.wire.stalled = False
+    mobile.wire.read()
+    received = mobile.received()
+    lost = {n for m in received if m["type"] == "audio_gap" for n in range(m["from"], m["to"] + 1)}
+    heard = {m["audio_seq"] for m in received if m["type"] == "audio_chunk"}
+    assert lost
+    assert lost | heard == set(range(1, 21))
+    assert not lost & heard
+    assert {m["reason"] for m in received if m["type"] == "audio_gap"} == {"slow_consumer"}
+    assert relay.hub.counts.audio_dropped == len(lost)
+
+
+@pytest.mark.parametrize("role", ["desktop", "mobile"])
+def test_who_leaves_is_announced_as_one_that_may_come_back(role: str) -> None:
+    relay = Relay()
+    desktop, mobile = relay.pair()
+    leaver, other = (desktop, mobile) if role == "desktop" else (mobile, desktop)
+    leaver.send({"type": "leave_channel", "channel": CHANNEL})
+    assert leaver.received() == [{"type": "channel_left", **NAMED}]
+    assert other.received() == [
+        {
+            "type": f"{role}_disconnected",
+            **NAMED,
+            "reason": "Left the channel",
+            "force_disconnect": False,
+            "client_id": f"{role}-session",
+            "device_type": role,
+        }
+    ]
+
+
+def test_the_end_of_a_channel_names_who_is_gone_for_good_then_closes_everybody() -> None:
+    relay = Relay()
+    desktop, mobile = relay.pair()
+    channel = desktop.session.channel
+    assert channel is not None
+    relay.hub.end(channel.pairing_id, "Unpaired", {"mobile": "mobile-session"})
+    gone, closed = desktop.received()
+    assert (gone["type"], gone["force_disconnect"], gone["client_id"]) == (
+        "mobile_disconnected",
+        True,
+        "mobile-session",
+    )
+    assert closed == {"type": "channel_closed", **NAMED, "reason": "Unpaired"}
+    assert mobile.types() == ["channel_closed"]
+    assert (desktop.close_code, mobile.close_code) == (4410, 4410)
+    assert relay.hub.channels == {}
+
+
+def test_a_code_that_lapses_leaves_the_socket_open_for_the_next() -> None:
+    relay = Relay()
+    channel = relay.channel()
+    desktop = relay.client("desktop")
+    desktop.join(channel)
+    desktop.received()
+    relay.hub.lapse(channel.pairing_id, "expired")
+    [error] = desktop.received()
+    assert (error["code"], error["details"]) == ("INVALID_CHANNEL", {"channel": CHANNEL, "reason": "expired"})
+    assert desktop.close_code is None
+    desktop.join(relay.channel("pair-654321"))
+    assert desktop.received()[0]["channel"] == "pair-654321"
+
+
+def test_members_are_told_of_an_intruder() -> None:
+    relay = Relay()
+    desktop, mobile = relay.pair()
+    assert desktop.session.channel is not None
+    desktop.session.channel.refuse_intruder("mobile")
+    told = {"type": "intruder_refused", **NAMED, "device_type": "mobile", "current_devices": 2}
+    assert desktop.received() == mobile.received() == [told]
+
+
+def test_the_past_is_kept_up_to_256_messages_or_a_mebibyte_and_without_audio() -> None:
+    relay = Relay(message_rate=10_000, message_burst=10_000)
+    desktop, mobile = relay.pair()
+    channel = desktop.session.channel
+    assert channel is not None
+    for number in range(300):
+        say(desktop, {"n": number})
+    desktop.send({"type": "audio_chunk", "data": "AAAA"})
+    assert [past.seq for past in channel.history] == list(range(45, 301))
+    for _ in range(20):
+        say(mobile, {"long": "x" * 60_000})
+    assert sum(len(past.message) for past in channel.history) <= 1024 * 1024
+    assert channel.history[-1].seq == 320
+
+
+def test_no_message_reaches_another_channel_whatever_is_sent() -> None:
+    relay = Relay(message_rate=10_000, message_burst=10_000, audio_rate=10_000)
+    draw = random.Random(5)
+    pairs = [relay.pair(f"pair-{number:06d}") for number in range(30)]
+    for number in range(1500):
+        pair = draw.randrange(30)
+        speaker = draw.choice(pairs[pair])
+        other = f"pair-{draw.randrange(30):06d}"
+        tag = f"tag-{pair}-{number}"
+        sent: list[dict[str, Any]] = [
+            {"type": "channel_message", "payload": {"tag": tag}, "channel": f"pair-{pair:06d}"},
+            {"type": "channel_message", "payload": {"tag": tag}, "channelId": other},
+            {"type": "settings_sync", "settings": {"tag": tag}, "channel_id": other},
+            {"type": "settings_sync", "settings": {"tag": tag}},
+            {"type": "audio_chunk", "data": tag},
+            {"type": "audio_chunk", "data": tag, "channel": other},
+        ]
+        speaker.send(draw.choice(sent))
+    delivered = 0
+    for pair, members in enumerate(pairs):
+        for member in members:
+            for message in member.received():
+                text = json.dumps(message)
+                assert text.count("tag-") == text.count(f"tag-{pair}-")
+                assert message.get("channel", f"pair-{pair:06d}") in (
+                    f"pair-{pair:06d}",
+                    message.get("details", {}).get("channel"),
+                )
+                delivered += "tag-" in text
+    assert delivered > 500
+    assert relay.events("channel.denied")
+
+
+def test_only_channels_somebody_is_missing_from_too_long_are_overdue() -> None:
+    relay = Relay(reconnect_grace=300)
+    desktop, mobile = relay.pair("pair-000001")
+    alone = relay.client("desktop")
+    alone.join(relay.channel("pair-000002"))
+    relay.pass_time(1000)
+    assert relay.hub.overdue(relay.now) == []
+    mobile.send({"type": "leave_channel"})
+    assert relay.hub.overdue(relay.now + 300) == []
+    assert relay.hub.overdue(relay.now + 301) == [desktop.session.channel]
+    relay.pass_time(200)
+    channel = desktop.session.channel
+    desktop.send({"type": "leave_channel"})
+    assert relay.hub.overdue(relay.now + 299) == []
+    assert relay.hub.overdue(relay.now + 301) == [channel]
+
+
+def test_lapse_names_the_reason_it_was_given() -> None:
+    relay = Relay()
+    channel = relay.channel()
+    desktop = relay.client("desktop")
+    desktop.join(channel)
+    channel.lapse(InvalidChannel(channel=channel.name, reason="superseded"))
+    assert desktop.received()[-1]["details"]["reason"] == "superseded"

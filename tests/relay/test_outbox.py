@@ -1,0 +1,168 @@
+"""What waits for one connection: bounded in bytes and age, audio first to go, messages never silently."""
+
+from __future__ import annotations
+
+from pairing_server.relay.limits import RelayLimits
+from pairing_server.relay.outbox import Lane, Outbox
+from tests.relay.wire import Wire
+
+LIMITS = RelayLimits(in_flight=100, queue_pause=400, queue_size=1000, queue_age=5)
+
+
+class Queue:
+    """An outbox on a wire that does not read, with what it said."""
+
+    def __init__(self) -> None:
+        self.wire = Wire()
+        self.wire.stalled = True
+        self.overflows: list[tuple[int, float]] = []
+        self.gaps: list[tuple[int, int]] = []
+        self.outbox = Outbox(self.wire, LIMITS, lambda size, age: self.overflows.append((size, age)))
+        self.outbox.on_gap = lambda first, last: self.gaps.append((first, last))
+
+    def send(
+        self, letter: str, size: int = 100, lane: Lane = Lane.MESSAGE, now: float = 0, number: int = 0
+    ) -> None:
+        self.outbox.send(letter.encode() * size, now, lane, number)
+
+    @property
+    def carried(self) -> str:
+        """The first letter of each message the wire has been given."""
+        return "".join(message[:1].decode() for message in self.wire.carried)
+
+
+def test_a_reader_that_keeps_up_is_written_to_at_once() -> None:
+    queue = Queue()
+    queue.wire.stalled = False
+    for letter in "abc":
+        queue.send(letter)
+    assert queue.carried == "abc"
+    assert queue.outbox.size == 0
+
+
+def test_no_more_than_the_transport_may_hold_is_handed_over_and_the_rest_follows_in_order() -> None:
+    queue = Queue()
+    for letter in "abc":
+        queue.send(letter)
+    assert queue.carried == "a"
+    assert queue.outbox.size == 300
+    queue.wire.read(1)
+    assert queue.carried == "ab"
+    queue.wire.read()
+    assert queue.carried == "abc"
+    assert queue.outbox.size == 0
+
+
+def test_a_queue_is_congested_from_the_bound_on_and_calls_back_once_it_is_not() -> None:
+    queue = Queue()
+    called: list[str] = []
+    for letter in "abc":
+        queue.send(letter)
+    assert not queue.outbox.congested
+    queue.outbox.when_relieved(lambda: called.append("at once"))
+    assert called == ["at once"]
+    queue.send("d")
+    assert queue.outbox.congested
+    queue.outbox.when_relieved(lambda: called.append("later"))
+    assert called == ["at once"]
+    queue.wire.read(1)
+    assert called == ["at once", "later"]
+    queue.wire.read()
+    assert called == ["at once", "later"]
+
+
+def test_release_frees_whoever_waits() -> None:
+    queue = Queue()
+    called: list[int] = []
+    for letter in "abcd":
+        queue.send(letter)
+    queue.outbox.when_relieved(lambda: called.append(1))
+    queue.outbox.release()
+    assert called == [1]
+
+
+def test_past_the_size_the_consumer_is_given_up_once_and_gets_nothing_more() -> None:
+    queue = Queue()
+    for letter in "abcdefghij":
+        queue.send(letter)
+    assert queue.overflows == []
+    queue.send("k", now=2)
+    assert queue.overflows == [(1100, 2)]
+    queue.send("l")
+    queue.outbox.check(60)
+    assert len(queue.overflows) == 1
+    queue.wire.read()
+    assert queue.carried == "a"
+
+
+def test_past_the_age_the_consumer_is_given_up_however_little_waits() -> None:
+    queue = Queue()
+    queue.send("a", size=1, now=10)
+    queue.outbox.check(15)
+    assert queue.overflows == []
+    queue.outbox.check(15.1)
+    assert [size for size, _ in queue.overflows] == [1]
+
+
+def test_a_slow_reader_that_goes_on_reading_is_not_too_old() -> None:
+    queue = Queue()
+    for second in range(20):
+        queue.send("m", now=second)
+        queue.wire.read(1)
+        queue.outbox.check(second + 1)
+    assert queue.overflows == []
+
+
+def test_overflow_frees_whoever_waits() -> None:
+    queue = Queue()
+    called: list[int] = []
+    for letter in "abcd":
+        queue.send(letter)
+    queue.outbox.when_relieved(lambda: called.append(1))
+    queue.outbox.check(6)
+    assert called == [1]
+    queue.outbox.when_relieved(lambda: called.append(2))
+    assert called == [1, 2]
+
+
+def test_the_oldest_audio_is_dropped_first_and_said_and_messages_stay() -> None:
+    queue = Queue()
+    queue.send("m")
+    queue.send("1", lane=Lane.AUDIO, number=1)
+    queue.send("n")
+    queue.send("2", lane=Lane.AUDIO, number=2)
+    assert queue.gaps == [(1, 1)]
+    queue.send("3", lane=Lane.AUDIO, number=3)
+    assert queue.gaps == [(1, 1), (2, 2)]
+    assert queue.outbox.dropped_audio == 2
+    queue.wire.read()
+    assert queue.carried == "mn3"
+
+
+def test_audio_larger_than_the_bound_is_dropped_without_touching_what_is_under_way() -> None:
+    queue = Queue()
+    queue.send("a")
+    queue.send("1", size=500, lane=Lane.AUDIO, number=1)
+    assert queue.gaps == [(1, 1)]
+    assert queue.outbox.size == 100
+    assert queue.overflows == []
+
+
+def test_only_the_newest_settings_wait_behind_what_was_said_before() -> None:
+    queue = Queue()
+    queue.send("a")
+    queue.send("s", lane=Lane.SETTINGS)
+    queue.send("b")
+    queue.send("t", lane=Lane.SETTINGS)
+    assert queue.outbox.size == 300
+    queue.wire.read()
+    assert queue.carried == "abt"
+
+
+def test_a_storm_of_settings_never_makes_a_slow_consumer() -> None:
+    queue = Queue()
+    queue.send("a")
+    for _ in range(1000):
+        queue.send("s", lane=Lane.SETTINGS)
+    assert queue.overflows == []
+    assert queue.outbox.size == 200

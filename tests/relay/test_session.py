@@ -1,0 +1,462 @@
+"""What one socket may do when, what time does to it, and how it ends."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from pairing_server.relay import messages
+from pairing_server.relay.closing import CloseCode
+from pairing_server.relay.session import Device, Identity
+from tests.relay.wire import Client, Relay
+
+PING = {"type": "ping", "sequence": 1}
+CHANNEL = "pair-123456"
+
+
+def codes(client: Client) -> list[str]:
+    return [m["code"] for m in client.received() if m["type"] == "error"]
+
+
+# What is legal when
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"type": "channel_message", "payload": {}},
+        {"type": "settings_sync", "settings": {"gain": 1}},
+        {"type": "audio_chunk", "data": "AAAA"},
+        {"type": "leave_channel"},
+        {"type": "unpair"},
+    ],
+)
+def test_before_joining_a_message_for_a_channel_is_refused(message: dict[str, object]) -> None:
+    client = Relay().client("desktop")
+    [error] = client.ask({**message, "channel": CHANNEL})
+    assert (error["code"], error["details"]) == ("NOT_IN_CHANNEL", {"channel": CHANNEL})
+    assert client.ask(message)[0]["details"] == {}
+    assert client.close_code is None
+
+
+@pytest.mark.parametrize("name", ["channel", "channelId", "channel_id"])
+@pytest.mark.parametrize(
+    "type_", ["channel_message", "settings_sync", "audio_chunk", "leave_channel", "unpair"]
+)
+def test_a_message_naming_another_channel_is_refused_and_reported(type_: str, name: str) -> None:
+    relay = Relay()
+    desktop, mobile = relay.pair()
+    relay.pair("pair-654321")
+    body = {"payload": {}, "settings": {"gain": 1}, "data": "AAAA"}
+    [error] = desktop.ask({"type": type_, name: "pair-654321", **body})
+    assert (error["code"], error["details"]) == ("INVALID_CHANNEL", {"channel": "pair-654321"})
+    assert mobile.received() == []
+    assert relay.events("channel.denied") == [{"reason": "foreign"}]
+
+
+@pytest.mark.parametrize("name", ["channel", "channelId", "channel_id"])
+def test_the_joined_channel_may_be_named_by_any_of_three_names_or_not_at_all(name: str) -> None:
+    desktop, mobile = Relay().pair()
+    desktop.send({"type": "channel_message", "payload": {}, name: CHANNEL})
+    desktop.send({"type": "channel_message", "payload": {}})
+    assert mobile.types() == ["channel_message", "channel_message"]
+
+
+def test_names_that_disagree_are_refused_even_if_one_is_right() -> None:
+    desktop, mobile = Relay().pair()
+    [error] = desktop.ask(
+        {"type": "channel_message", "payload": {}, "channel": CHANNEL, "channelId": "pair-654321"}
+    )
+    assert (error["code"], error["details"]) == ("VALIDATION_ERROR", {"field": "channel"})
+    assert mobile.received() == []
+
+
+def test_identify_and_join_are_handed_to_the_edge_and_the_rest_is_not() -> None:
+    client = Relay().client("desktop")
+    identify = {"type": "identify", "device_type": "desktop", "session_id": "desktop-1"}
+    assert isinstance(client.send(identify), messages.Identify)
+    assert isinstance(
+        client.send({"type": "join_channel", "channel": CHANNEL, "session_id": "desktop-1"}),
+        messages.JoinChannel,
+    )
+    assert isinstance(client.send({"type": "refresh_token", "token": "t"}), messages.RefreshToken)
+    assert client.send(PING) is None
+
+
+@pytest.mark.parametrize("type_", ["identify", "join_channel"])
+def test_the_device_type_must_be_the_tokens(type_: str) -> None:
+    client = Relay().client("desktop")
+    [error] = client.ask(
+        {"type": type_, "device_type": "mobile", "session_id": "mobile-1", "channel": CHANNEL}
+    )
+    assert error["code"] == "DEVICE_TYPE_MISMATCH"
+    assert error["details"] == {"device_type": "mobile", "token_device_type": "desktop"}
+
+
+def test_a_connection_has_one_session_id() -> None:
+    client = Relay().client("desktop")
+    client.session.identified(Device("desktop-1"))
+    for message in (
+        {"type": "identify", "device_type": "desktop", "session_id": "desktop-2"},
+        {"type": "join_channel", "channel": CHANNEL, "session_id": "desktop-2"},
+    ):
+        [error] = client.ask(message)
+        assert (error["code"], error["details"]) == ("VALIDATION_ERROR", {"field": "session_id"})
+
+
+@pytest.mark.parametrize(
+    ("message", "field"),
+    [
+        ({"session_id": "desktop-1"}, "channel"),
+        ({"channel": CHANNEL}, "session_id"),
+        ({"channel": CHANNEL, "channel_id": "pair-654321", "session_id": "desktop-1"}, "channel"),
+    ],
+)
+def test_a_join_needs_a_channel_and_a_session_id(message: dict[str, str], field: str) -> None:
+    [error] = Relay().client("desktop").ask({"type": "join_channel", **message})
+    assert (error["code"], error["details"]) == ("VALIDATION_ERROR", {"field": field})
+
+
+def test_a_ping_is_answered_with_its_sequence() -> None:
+    client = Relay().client("desktop")
+    assert client.ask({"type": "ping", "sequence": 41}) == [{"type": "pong", "sequence": 41}]
+    assert client.ask({"type": "ping"}) == [{"type": "pong", "sequence": 0}]
+
+
+def test_a_clients_pong_is_ignored() -> None:
+    desktop, mobile = Relay().pair()
+    assert desktop.ask({"type": "pong", "sequence": 1}) == []
+    assert mobile.received() == []
+
+
+def test_the_greeting_gives_the_connections_id() -> None:
+    client = Relay().client("desktop")
+    client.session.greet()
+    assert client.received() == [{"type": "connected", "client_id": client.session.connection_id}]
+
+
+def test_joining_another_channel_leaves_the_first() -> None:
+    relay = Relay()
+    desktop, mobile = relay.pair()
+    desktop.join(relay.channel("pair-654321"))
+    assert desktop.types() == ["channel_left", "channel_joined"]
+    assert mobile.types() == ["desktop_disconnected"]
+
+
+# Bad messages
+
+
+@pytest.mark.parametrize("bad", ["{", '{"type":"nonsense"}', '{"type":"identify"}', b"\x00\x01"])
+def test_ten_bad_messages_in_a_row_close(bad: str | bytes) -> None:
+    relay = Relay()
+    client = relay.client("desktop")
+    for _ in range(9):
+        client.send(bad)
+    assert client.close_code is None
+    client.send(bad)
+    assert len(codes(client)) == 10
+    assert client.close_code == 4400
+    assert len(relay.events("msg.invalid")) == 10
+
+
+def test_a_good_message_starts_the_count_anew() -> None:
+    client = Relay().client("desktop")
+    for _ in range(5):
+        for _ in range(9):
+            client.send("{")
+        client.send(PING)
+    assert client.close_code is None
+
+
+def test_a_connection_fills_the_audit_log_with_no_more_than_ten_bad_messages() -> None:
+    relay = Relay()
+    client = relay.client("desktop")
+    for _ in range(100):
+        client.send("{")
+        client.send(PING)
+        relay.pass_time(1)
+    assert len(relay.events("msg.invalid")) == 10
+
+
+def test_a_binary_frame_is_an_invalid_message() -> None:
+    client = Relay().client("desktop")
+    [error] = client.ask(json.dumps(PING).encode())
+    assert error["code"] == "INVALID_MESSAGE"
+    assert client.ask(PING) == [{"type": "pong", "sequence": 1}]
+
+
+def test_an_error_reaches_only_who_made_it() -> None:
+    desktop, mobile = Relay().pair()
+    for bad in ("{", '{"type":"channel_closed"}', '{"type":"channel_message","payload":1}', b"x"):
+        desktop.send(bad)
+    assert len(codes(desktop)) == 4
+    assert mobile.received() == []
+
+
+# Rates
+
+
+def test_a_connection_may_send_sixty_a_second_and_a_hundred_and_twenty_at_once() -> None:
+    relay = Relay()
+    client = relay.client("desktop")
+    for _ in range(121):
+        client.send(PING)
+    *pongs, error = client.received()
+    assert len(pongs) == 120
+    assert (error["code"], error["retryable"]) == ("RATE_LIMITED", True)
+    assert error["details"] == {"limit": "messages", "retry_after_ms": 17}
+    relay.pass_time(1)
+    for _ in range(61):
+        client.send(PING)
+    assert [m["type"] for m in client.received()] == ["pong"] * 60 + ["error"]
+
+
+def test_what_is_over_the_rate_does_not_reach_the_peer() -> None:
+    desktop, mobile = Relay().pair()
+    for number in range(130):
+        desktop.send({"type": "channel_message", "payload": {"n": number}})
+    assert len(mobile.received()) == 120
+    assert codes(desktop) == ["RATE_LIMITED"] * 10
+
+
+def test_a_slider_at_sixty_a_second_is_never_limited() -> None:
+    relay = Relay()
+    desktop, mobile = relay.pair()
+    for number in range(1200):
+        desktop.send({"type": "channel_message", "payload": {"n": number}})
+        relay.pass_time(1 / 60)
+    assert desktop.received() == []
+    assert len(mobile.received()) == 1200
+
+
+def test_audio_has_a_rate_of_its_own() -> None:
+    relay = Relay()
+    desktop, mobile = relay.pair()
+    for _ in range(21):
+        desktop.send({"type": "audio_chunk", "data": "AAAA"})
+    [error] = desktop.received()
+    assert error["details"] == {"limit": "audio", "retry_after_ms": 50}
+    assert len(mobile.received()) == 20
+    assert desktop.ask(PING) == [{"type": "pong", "sequence": 1}]
+
+
+def test_audio_is_limited_in_bytes_too() -> None:
+    relay = Relay(queue_pause=2**40, queue_size=2**40)
+    desktop, mobile = relay.pair()
+    chunk = {"type": "audio_chunk", "data": "A" * 500_000}
+    for _ in range(5):
+        desktop.send(chunk)
+    [error] = desktop.received()
+    assert error["details"]["limit"] == "audio_bytes"
+    assert len(mobile.received()) == 4
+    relay.pass_time(1)
+    desktop.send(chunk)
+    assert len(mobile.received()) == 1
+
+
+def test_five_joins_in_ten_seconds_are_enough() -> None:
+    relay = Relay()
+    client = relay.client("desktop")
+    join = {"type": "join_channel", "channel": CHANNEL, "session_id": "desktop-1"}
+    for _ in range(5):
+        assert client.send(join) is not None
+    assert client.send(join) is None
+    [error] = client.received()
+    assert error["details"] == {"limit": "joins", "retry_after_ms": 2000}
+    relay.pass_time(2)
+    assert client.send(join) is not None
+
+
+def test_refusals_are_limited_as_well() -> None:
+    client = Relay().client("desktop")
+    for _ in range(1000):
+        client.send(PING)
+    assert len(codes(client)) == 20
+
+
+def test_ten_seconds_over_the_limit_close() -> None:
+    relay = Relay()
+    client = relay.client("desktop")
+    seconds = 0.0
+    while client.close_code is None and seconds < 20:
+        for _ in range(30):
+            client.send(PING)
+        relay.pass_time(0.1)
+        seconds += 0.1
+    assert client.close_code == 4429
+    assert 10 <= seconds < 12
+    assert client.received()[-1]["code"] == "RATE_LIMITED"
+    assert relay.events("limit.rate") == [{"scope": "connection", "limit": "messages"}]
+
+
+def test_who_pauses_after_going_over_the_limit_stays() -> None:
+    relay = Relay()
+    client = relay.client("desktop")
+    for _ in range(20):
+        for _ in range(200):
+            client.send(PING)
+        relay.pass_time(3)
+    assert client.close_code is None
+    assert len(relay.events("limit.rate")) == 20
+
+
+@pytest.mark.parametrize("kind", ["frames", "pings", "fragments"])
+def test_abuse_below_the_messages_closes_and_is_reported(kind: str) -> None:
+    relay = Relay()
+    client = relay.client("desktop")
+    client.session.abuse(kind)
+    assert client.close_code == 4429
+    assert relay.events("limit.protocol_abuse") == [{"kind": kind}]
+
+
+def test_a_user_and_an_address_have_room_for_so_many_connections() -> None:
+    relay = Relay(connections_per_user=2, connections_per_address=3)
+    first = relay.client("desktop", "alice")
+    relay.client("mobile", "alice")
+    assert relay.hub.room_for("alice", "192.0.2.1") == "connections_per_user"
+    assert relay.hub.room_for("bob", "192.0.2.1") is None
+    relay.client("desktop", "bob")
+    assert relay.hub.room_for("carol", "192.0.2.1") == "connections_per_address"
+    assert relay.hub.room_for("carol", "192.0.2.2") is None
+    relay.hub.closed(first.session, "Connection closed", relay.now)
+    relay.hub.closed(first.session, "Connection closed", relay.now)
+    assert relay.hub.room_for("alice", "192.0.2.1") is None
+
+
+# Time
+
+
+def test_neither_identified_nor_joined_within_ten_seconds_closes() -> None:
+    relay = Relay()
+    idle, known = relay.client("desktop"), relay.client("mobile")
+    known.session.identified(Device("mobile-1"))
+    relay.hub.tick(relay.now + 10)
+    assert [idle.close_code, known.close_code] == [None, None]
+    relay.hub.tick(relay.now + 10.1)
+    assert [idle.close_code, known.close_code] == [4408, None]
+
+
+def test_pings_do_not_keep_an_unknown_connection_open() -> None:
+    relay = Relay()
+    client = relay.client("desktop")
+    for _ in range(11):
+        client.send(PING)
+        relay.pass_time(1)
+        relay.hub.tick(relay.now)
+    assert client.close_code == 4408
+
+
+def test_a_token_that_is_about_to_expire_is_announced_once_then_closes_after_a_grace() -> None:
+    relay = Relay()
+    client = relay.client("desktop", expires_in=100)
+    client.session.identified(Device("desktop-1"))
+    start = relay.now
+    for second, expected in ((39, []), (40, ["token_expiring"]), (60, []), (129, []), (130, ["error"])):
+        relay.hub.tick(start + second)
+        received = client.received()
+        assert [m["type"] for m in received] == expected, second
+        if second == 40:
+            assert received[0]["expires_in"] == 60
+        if second == 130:
+            assert received[0]["code"] == "INVALID_TOKEN"
+            assert client.close_code == 4401
+        else:
+            assert client.close_code is None
+
+
+def test_a_refreshed_token_carries_the_connection_on_and_is_announced_in_its_turn() -> None:
+    relay = Relay()
+    client = relay.client("desktop", expires_in=100)
+    client.session.identified(Device("desktop-1"))
+    relay.pass_time(50)
+    relay.hub.tick(relay.now)
+    client.received()
+    fresh = Identity("alice", "desktop", "new", "login", None, relay.now + 3600)
+    client.session.refreshed(fresh, relay.now)
+    assert client.received() == [{"type": "token_refreshed", "expires_in": 3600}]
+    relay.pass_time(3000)
+    relay.hub.tick(relay.now)
+    assert client.received() == []
+    relay.pass_time(545)
+    relay.hub.tick(relay.now)
+    assert client.types() == ["token_expiring"]
+
+
+# A peer that does not read
+
+
+def test_the_sender_is_to_pause_while_its_peer_has_too_much_to_read() -> None:
+    desktop, mobile = Relay().pair()
+    mobile.wire.stalled = True
+    big = {"type": "channel_message", "payload": {"a": "x" * 60_000}}
+    sent = 0
+    while desktop.session.pressure() is None:
+        desktop.send(big)
+        sent += 1
+    assert 4 <= sent <= 5
+    assert mobile.session.outbox.size >= 256 * 1024
+    mobile.wire.read()
+    assert desktop.session.pressure() is None
+    assert len(mobile.received()) == sent
+
+
+@pytest.mark.parametrize("how", ["size", "age"])
+def test_a_peer_that_does_not_read_is_closed_and_the_sender_told(how: str) -> None:
+    relay = Relay()
+    desktop, mobile = relay.pair()
+    mobile.wire.stalled = True
+    count = 20 if how == "size" else 1
+    for _ in range(count):
+        desktop.send({"type": "channel_message", "payload": {"a": "x" * 60_000}})
+    if how == "age":
+        relay.pass_time(5.1)
+        relay.hub.tick(relay.now)
+    assert mobile.close_code == 4430
+    assert json.loads(mobile.wire.carried[-1])["code"] == "SLOW_CONSUMER"
+    slow = {"type": "peer_slow", "channel": CHANNEL, "channelId": CHANNEL, "device_type": "mobile"}
+    assert desktop.received() == [slow]
+    assert desktop.close_code is None
+    [reported] = relay.events("limit.slow_consumer")
+    assert reported["buffered"] > (1024 * 1024 if how == "size" else 0)  # type: ignore[operator]
+
+
+# After the decision to close
+
+
+def test_after_the_decision_to_close_nothing_is_sent_or_decided_again() -> None:
+    relay = Relay()
+    desktop, mobile = relay.pair()
+    desktop.session.close(CloseCode.FORBIDDEN, "token of another user")
+    desktop.session.close(CloseCode.INVALID_TOKEN, "again")
+    assert desktop.wire.closed == (4403, "token of another user")
+    mobile.send({"type": "channel_message", "payload": {}})
+    assert desktop.received() == []
+    relay.hub.tick(relay.now + 10_000)
+    assert desktop.wire.closed == (4403, "token of another user")
+
+
+def test_a_socket_that_goes_leaves_its_channel_and_can_no_longer_be_found() -> None:
+    relay = Relay()
+    desktop, mobile = relay.pair()
+    channel = desktop.session.channel
+    assert relay.hub.closed(desktop.session, "Connection closed", relay.now) is channel
+    [gone] = mobile.received()
+    assert (gone["type"], gone["reason"], gone["force_disconnect"]) == (
+        "desktop_disconnected",
+        "Connection closed",
+        False,
+    )
+    relay.hub.claimed("alice", "desktop-session", CHANNEL)
+    assert desktop.received() == []
+    assert relay.hub.closed(desktop.session, "Connection closed", relay.now) is None
+
+
+def test_the_desktop_is_told_that_its_code_was_claimed_and_nobody_else_is() -> None:
+    relay = Relay()
+    desktop, stranger = relay.client("desktop"), relay.client("desktop", "mallory")
+    desktop.session.identified(Device("desktop-1"))
+    stranger.session.identified(Device("desktop-1"))
+    relay.hub.claimed("alice", "desktop-1", CHANNEL)
+    assert desktop.received() == [{"type": "pairing_claimed", "channel": CHANNEL, "channelId": CHANNEL}]
+    assert stranger.received() == []

@@ -1,0 +1,144 @@
+"""Doubles for the relay's tests: a transport that keeps what it carries, and clients on a clock the test sets."""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Any
+from uuid import uuid4
+
+from pairing_server.errors import PairingServerError
+from pairing_server.relay import messages
+from pairing_server.relay.channel import Channel
+from pairing_server.relay.hub import Hub
+from pairing_server.relay.limits import RelayLimits
+from pairing_server.relay.session import Deferred, Device, Identity, Session
+
+
+class Wire:
+    """A transport. While it is `stalled`, the client does not read: nothing counts as written."""
+
+    def __init__(self) -> None:
+        self.carried: deque[bytes] = deque()
+        self.closed: tuple[int, str] | None = None
+        self.stalled = False
+        self._unwritten: deque[Callable[[], None]] = deque()
+
+    def write(self, message: bytes, written: Callable[[], None]) -> None:
+        self.carried.append(message)
+        if self.stalled:
+            self._unwritten.append(written)
+        else:
+            written()
+
+    def close(self, code: int, reason: str) -> None:
+        assert self.closed is None, "closed twice"
+        self.closed = (code, reason)
+
+    def read(self, count: int | None = None) -> None:
+        """The client reads what is under way, or as many messages of it."""
+        while self._unwritten and count != 0:
+            count = None if count is None else count - 1
+            self._unwritten.popleft()()
+
+    def taken(self) -> list[dict[str, Any]]:
+        """What has been carried since the last call."""
+        found = [json.loads(message) for message in self.carried]
+        self.carried.clear()
+        return found
+
+
+class Client:
+    """One session and its wire, with the edge's part in between: an error answers."""
+
+    def __init__(self, relay: Relay, session: Session, wire: Wire) -> None:
+        self.relay = relay
+        self.session = session
+        self.wire = wire
+
+    def send(self, message: Mapping[str, Any] | str | bytes) -> Deferred | None:
+        text = message if isinstance(message, str | bytes) else json.dumps(message)
+        try:
+            return self.session.receive(text, self.relay.now)
+        except PairingServerError as error:
+            self.session.refuse(error, self.relay.now)
+            return None
+
+    def ask(self, message: Mapping[str, Any] | str | bytes) -> list[dict[str, Any]]:
+        """What the client is sent when it sends that."""
+        self.received()
+        self.send(message)
+        return self.received()
+
+    def received(self) -> list[dict[str, Any]]:
+        return self.wire.taken()
+
+    def types(self) -> list[str]:
+        return [message["type"] for message in self.received()]
+
+    @property
+    def close_code(self) -> int | None:
+        return self.wire.closed[0] if self.wire.closed else None
+
+    def join(self, channel: Channel, session_id: str | None = None, **fields: Any) -> None:
+        """Take a seat, as the services would have allowed."""
+        if self.session.device is None:
+            device = Device(session_id or f"{self.session.device_type}-session")
+            self.session.identified(device)
+        request = messages.JoinChannel(channel=channel.name, **fields)
+        self.session.entered(channel, request, self.relay.now)
+
+
+class Relay:
+    """A hub, a clock, and what was reported to the audit log."""
+
+    def __init__(self, **limits: Any) -> None:
+        self.now = 1000.0
+        self.due: list[tuple[float, Callable[[], None]]] = []
+        self.reported: list[tuple[str, str, dict[str, object]]] = []
+        self.hub = Hub(RelayLimits(**limits), lambda: self.now, self._later, self._report)
+
+    def _later(self, seconds: float, call: Callable[[], None]) -> None:
+        self.due.append((self.now + seconds, call))
+
+    def _report(self, event: str, outcome: str, session: Session | None, attrs: Mapping[str, object]) -> None:
+        self.reported.append((event, outcome, dict(attrs)))
+
+    def events(self, name: str) -> list[dict[str, object]]:
+        return [attrs for event, _, attrs in self.reported if event == name]
+
+    def pass_time(self, seconds: float) -> None:
+        """The clock goes on, and what has become due happens."""
+        self.now += seconds
+        while ready := [entry for entry in self.due if entry[0] <= self.now]:
+            self.due = [entry for entry in self.due if entry[0] > self.now]
+            for _, call in ready:
+                call()
+
+    def client(
+        self,
+        device_type: str,
+        subject: str = "alice",
+        *,
+        expires_in: float = 3600,
+        address: str = "192.0.2.1",
+    ) -> Client:
+        wire = Wire()
+        identity = Identity(subject, device_type, "token", "login", None, self.now + expires_in)
+        session = Session(uuid4(), identity, address, address, wire, self.hub, self.now)
+        self.hub.opened(session)
+        return Client(self, session, wire)
+
+    def channel(self, name: str = "pair-123456") -> Channel:
+        return self.hub.channel(uuid4(), name, self.now)
+
+    def pair(self, name: str = "pair-123456") -> tuple[Client, Client]:
+        """A joined desktop and mobile that have read everything."""
+        channel = self.channel(name)
+        desktop, mobile = self.client("desktop"), self.client("mobile")
+        desktop.join(channel)
+        mobile.join(channel)
+        desktop.received()
+        mobile.received()
+        return desktop, mobile

@@ -1,0 +1,332 @@
+"""The settings: where they come from, what each takes, and how faults are told."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Mapping
+from dataclasses import fields
+from ipaddress import ip_network
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pairing_server.config import NAMES, ConfigurationError, Settings, effective, load, with_keys
+from pairing_server.security.issuers import Issuer
+from pairing_server.security.limits import Rate
+from pairing_server.security.origins import Origins
+from pairing_server.security.tokens import SigningKey
+
+SECRET = "s" * 32
+ISSUER = '{"issuer": "https://id.example", "audience": "a", "algorithms": ["RS256"], "jwks": "/k.json"}'
+URL = f"postgresql://bob:{SECRET}@db.example:5432/name"
+
+# name: (default, a good text, its value, bad texts, what is expected then)
+SETTINGS: dict[str, tuple[Any, str, Any, tuple[str, ...], str]] = {
+    "host": ("127.0.0.1", "::1", "::1", ("a b", "http://x", "a/b"), "an address or a host name"),
+    "port": (8089, "0", 0, ("-1", "65536", "eighty", "٨٠", "1.5"), "a whole number from 0 to 65535"),
+    "public_url": (
+        "http://127.0.0.1:8089",
+        "https://pair.example/",
+        "https://pair.example",
+        ("pair.example", "ftp://pair.example", "https://", "https:pair", "https://x:port"),
+        "a URL that begins with http:// or https://",
+    ),
+    "database_url": (
+        None,
+        URL,
+        URL,
+        ("mysql://x/y", "postgresql:name", "db.example", f"postgresql://bob:{SECRET}@db:port/name"),
+        "a URL that begins with postgresql:// or postgres://",
+    ),
+    "data_dir": (Path.cwd() / "data", "/var/lib/x", Path("/var/lib/x"), (), ""),
+    "jwt_keys": (
+        (),
+        f"new:{SECRET},old:{'o' * 32}",
+        (SigningKey("new", SECRET.encode()), SigningKey("old", b"o" * 32)),
+        (SECRET, "k:short", f"k:{SECRET},k:{SECRET}", f"a b:{SECRET}"),
+        "",
+    ),
+    "issuers": (
+        (),
+        f"[{ISSUER}]",
+        (Issuer("https://id.example", "a", ("RS256",), "/k.json"),),
+        ("{", "{}", '[{"issuer": "x"}]', f"[{ISSUER}, {ISSUER}]", "[" * 5000),
+        "",
+    ),
+    "registration": ("open", "Closed", "closed", ("ajar",), "one of open, closed"),
+    "redeem_policy": ("same_user", "any_user", "any_user", ("nobody",), "one of same_user, any_user"),
+    "guest_pairing": (False, "Yes", True, ("maybe", "2"), "true or false"),
+    "allowed_origins": (
+        Origins.parse([]),
+        "https://a.example, https://*.b.example,",
+        Origins.parse(["https://a.example", "https://*.b.example"]),
+        ("*", "a.example", "https://a.example/"),
+        "",
+    ),
+    "trusted_proxies": (
+        (),
+        "10.0.0.0/8, 2001:db8::1",
+        (ip_network("10.0.0.0/8"), ip_network("2001:db8::1")),
+        ("10.0.0.1/8", "0.0.0.0/0", "proxy"),
+        "",
+    ),
+    "code_ttl": (300, "1", 1, ("0", "601", """ 5s """), "a whole number from 1 to 600"),
+    "reconnect_grace": (300, "86400", 86400, ("0", "86401"), "a whole number from 1 to 86400"),
+    "ws_token_ttl": (3600, "60", 60, ("0", "86401"), "a whole number from 1 to 86400"),
+    "codes_per_user": (3, "1", 1, ("0", "many"), "a whole number from 1 to 1000000"),
+    "max_live_codes": (50_000, "900000", 900_000, ("0", "1000001"), "a whole number from 1 to 1000000"),
+    "code_rate": (Rate(5, 300), "7/60", Rate(7, 60), ("7", "0/60", "7/0", "7/86401", "٧/60"), "N/seconds"),
+    "code_rate_address": (Rate(100, 300), "7/60", Rate(7, 60), ("-7/60", "7/60/1"), "N/seconds"),
+    "message_rate": (60, "5", 5, ("0",), "a whole number from 1"),
+    "message_burst": (120, "5", 5, ("0",), "a whole number from 1"),
+    "audio_rate": (20, "5", 5, ("0",), "a whole number from 1"),
+    "audio_bytes_rate": (524_288, "5", 5, ("512K",), "a whole number from 1"),
+    "audio_bytes_burst": (2_097_152, "5", 5, ("0",), "a whole number from 1"),
+    "frame_rate": (200, "5", 5, ("0",), "a whole number from 1"),
+    "join_rate": (Rate(5, 10), "7/60", Rate(7, 60), ("often",), "N/seconds"),
+    "handshake_failures": (Rate(20, 60), "7/60", Rate(7, 60), ("20",), "N/seconds"),
+    "connections_per_address": (200, "5", 5, ("0",), "a whole number from 1"),
+    "connections_per_user": (10, "5", 5, ("0",), "a whole number from 1"),
+    "log_format": ("json", "TEXT", "text", ("xml",), "one of text, json"),
+    "log_level": ("info", "DEBUG", "debug", ("loud",), "one of debug, info, warning, error"),
+}
+
+
+def settings(environ: Mapping[str, str], dotenv: Path = Path("/none"), **overrides: str) -> Settings:
+    return load(environ, overrides, terminal=False, dotenv=dotenv)
+
+
+def faults(environ: Mapping[str, str], dotenv: Path = Path("/none")) -> list[str]:
+    with pytest.raises(ConfigurationError) as raised:
+        settings(environ, dotenv)
+    return str(raised.value).splitlines()
+
+
+def variable(name: str) -> str:
+    return f"PAIRING_{name.upper()}"
+
+
+def test_the_table_above_has_every_setting() -> None:
+    assert set(SETTINGS) == {field.name for field in fields(Settings)}
+    assert [variable(name) for name in SETTINGS] == list(NAMES)
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_without_a_setting_its_default_is_in_effect(name: str) -> None:
+    assert getattr(settings({}), name) == SETTINGS[name][0]
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_a_good_value_is_taken(name: str) -> None:
+    _, text, value, *_ = SETTINGS[name]
+    assert getattr(settings({variable(name): text}), name) == value
+
+
+@pytest.mark.parametrize(("name", "text"), [(name, bad) for name, row in SETTINGS.items() for bad in row[3]])
+def test_a_bad_value_stops_the_start_by_name_with_what_was_expected(name: str, text: str) -> None:
+    [told] = faults({variable(name): text})
+    assert told.startswith(f"{variable(name)}: ")
+    expected = SETTINGS[name][4]
+    assert not expected or f"expected {expected}" in told
+    assert SECRET not in told
+
+
+def test_an_unknown_name_stops_the_start_wherever_it_stands(tmp_path: Path) -> None:
+    dotenv = tmp_path / ".env"
+    dotenv.write_text("PAIRING_PROT=1\nOTHER=2\n")
+    told = faults({"PAIRING_DATABSE_URL": "x", "PATH": "/bin"}, dotenv)
+    assert [line.partition(":")[0] for line in told] == ["PAIRING_DATABSE_URL", "PAIRING_PROT"]
+
+
+def test_all_faults_are_told_at_once() -> None:
+    told = faults({"PAIRING_PORT": "x", "PAIRING_CODE_TTL": "0", "PAIRING_NOPE": "1"})
+    assert len(told) == 3
+
+
+def test_an_empty_value_is_as_good_as_none() -> None:
+    assert settings({"PAIRING_PORT": "", "PAIRING_DATABASE_URL": ""}) == settings({})
+
+
+# Where they come from
+
+
+@pytest.fixture
+def dotenv(tmp_path: Path) -> Path:
+    path = tmp_path / ".env"
+    path.write_text("# ours\nPAIRING_PORT=1\nexport PAIRING_CODE_TTL='10'\nPAIRING_REGISTRATION=closed\n")
+    return path
+
+
+@pytest.fixture
+def credentials(tmp_path: Path) -> Path:
+    folder = tmp_path / "credentials"
+    folder.mkdir()
+    (folder / "database-url").write_text(f"{URL}\n")
+    (folder / "jwt-keys").write_text(f"k1:{SECRET}\n")
+    (folder / "code-ttl").write_text("20")
+    (folder / "tls-certificate").write_text("not ours")
+    return folder
+
+
+def test_the_environment_wins_over_the_file(dotenv: Path) -> None:
+    found = settings({"PAIRING_PORT": "2"}, dotenv)
+    assert (found.port, found.code_ttl, found.registration) == (2, 10, "closed")
+
+
+def test_credential_files_are_settings_and_win_over_the_file(dotenv: Path, credentials: Path) -> None:
+    environ = {"CREDENTIALS_DIRECTORY": str(credentials)}
+    found = settings(environ, dotenv)
+    assert (found.database_url, found.jwt_keys) == (URL, (SigningKey("k1", SECRET.encode()),))
+    assert (found.port, found.code_ttl) == (1, 20)
+    assert settings({**environ, "PAIRING_CODE_TTL": "30"}, dotenv).code_ttl == 30
+
+
+def test_options_of_a_command_win_over_all(dotenv: Path) -> None:
+    assert settings({"PAIRING_PORT": "2"}, dotenv, PAIRING_PORT="3").port == 3
+
+
+def test_a_credentials_directory_that_is_missing_is_told() -> None:
+    assert faults({"CREDENTIALS_DIRECTORY": "/none"}) == ["/none cannot be read: No such file or directory"]
+
+
+def test_a_file_that_is_not_text_is_told_by_its_name(dotenv: Path, credentials: Path) -> None:
+    (credentials / "jwt-keys").write_bytes(b"\xff\xfe")
+    [told] = faults({"CREDENTIALS_DIRECTORY": str(credentials)})
+    assert told == f"{credentials}/jwt-keys cannot be read: expected text in UTF-8"
+    dotenv.write_bytes(b"PAIRING_PORT=\xff")
+    assert faults({}, dotenv) == [f"{dotenv} cannot be read: expected text in UTF-8"]
+
+
+def test_under_systemd_the_state_directory_is_the_data_directory() -> None:
+    assert settings({"STATE_DIRECTORY": "/var/lib/pairing:/other"}).data_dir == Path("/var/lib/pairing")
+    both = {"STATE_DIRECTORY": "/var/lib/pairing", "PAIRING_DATA_DIR": "/srv/pairing"}
+    assert settings(both).data_dir == Path("/srv/pairing")
+
+
+def test_a_home_folder_in_the_data_directory_is_found() -> None:
+    assert settings({"PAIRING_DATA_DIR": "~/x"}).data_dir == Path.home() / "x"
+
+
+# What follows from others
+
+
+@pytest.mark.parametrize(
+    ("host", "database", "registration"),
+    [
+        ("127.0.0.1", "", "open"),
+        ("127.8.8.8", "", "open"),
+        ("localhost", "", "open"),
+        ("::1", "", "open"),
+        ("0.0.0.0", "", "closed"),
+        ("::", "", "closed"),
+        ("192.0.2.1", "", "closed"),
+        ("pair.example", "", "closed"),
+        ("localhost.example", "", "closed"),
+        ("127.0.0.1", URL, "closed"),
+    ],
+)
+def test_registration_is_open_only_for_oneself(host: str, database: str, registration: str) -> None:
+    environ = {"PAIRING_HOST": host, "PAIRING_DATABASE_URL": database}
+    assert settings(environ).registration == registration
+    for chosen in ("open", "closed"):
+        assert settings({**environ, "PAIRING_REGISTRATION": chosen}).registration == chosen
+
+
+def test_the_public_url_follows_host_and_port() -> None:
+    assert settings({"PAIRING_PORT": "80"}).public_url == "http://127.0.0.1:80"
+    assert settings({"PAIRING_HOST": "::1"}).public_url == "http://[::1]:8089"
+
+
+def test_a_terminal_gets_text() -> None:
+    assert load({}, {}, terminal=True, dotenv=Path("/none")).log_format == "text"
+    assert load({"PAIRING_LOG_FORMAT": "json"}, {}, terminal=True, dotenv=Path("/none")).log_format == "json"
+
+
+def test_services_and_relay_get_what_was_set() -> None:
+    numbers = {
+        name: str(number)
+        for number, name in enumerate(("code_ttl", "reconnect_grace", "codes_per_user", "max_live_codes"), 5)
+    } | {"join_rate": "3/20", "message_rate": "11", "redeem_policy": "any_user", "guest_pairing": "true"}
+    found = settings({variable(name): value for name, value in numbers.items()})
+    rules, limits = found.pairing_rules, found.relay_limits
+    assert (rules.code_ttl, rules.reconnect_grace, rules.codes_per_user, rules.max_live_codes) == (5, 6, 7, 8)
+    assert (rules.same_user, rules.guests) == (False, True)
+    assert (limits.code_ttl, limits.reconnect_grace, limits.message_rate) == (5, 6, 11)
+    assert (limits.join_count, limits.join_seconds) == (3, 20)
+
+
+def test_secrets_are_neither_shown_nor_in_the_representation() -> None:
+    found = settings({"PAIRING_DATABASE_URL": URL, "PAIRING_JWT_KEYS": f"k1:{SECRET}"})
+    shown = effective(found)
+    assert tuple(shown) == NAMES
+    assert shown["PAIRING_DATABASE_URL"] == shown["PAIRING_JWT_KEYS"] == "(set, not shown)"
+    assert SECRET not in str(shown) + repr(found)
+    bare = effective(settings({}))
+    assert (bare["PAIRING_DATABASE_URL"], bare["PAIRING_JWT_KEYS"]) == ("(embedded)", "(generated)")
+
+
+# The keys file
+
+
+def kept(data_dir: Path) -> tuple[SigningKey, ...]:
+    return with_keys(settings({"PAIRING_DATA_DIR": str(data_dir)})).jwt_keys
+
+
+def test_keys_are_made_once_and_only_for_the_owner(tmp_path: Path) -> None:
+    data_dir = tmp_path / "new" / "data"
+    before = os.umask(0)
+    try:
+        [key] = kept(data_dir)
+    finally:
+        os.umask(before)
+    assert len(key.secret) >= 32
+    assert (data_dir / "jwt-keys").stat().st_mode & 0o777 == 0o600
+    assert data_dir.stat().st_mode & 0o077 == 0
+    assert kept(data_dir) == (key,)
+    assert kept(tmp_path / "other") != (key,)
+
+
+def test_keys_that_are_set_make_no_file(tmp_path: Path) -> None:
+    given = settings({"PAIRING_JWT_KEYS": f"k1:{SECRET}", "PAIRING_DATA_DIR": str(tmp_path / "data")})
+    assert with_keys(given) == given
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o660, 0o602])
+def test_a_keys_file_that_others_can_reach_is_refused(tmp_path: Path, mode: int) -> None:
+    kept(tmp_path)
+    (tmp_path / "jwt-keys").chmod(mode)
+    with pytest.raises(ConfigurationError, match="can be read by others; run: chmod 600"):
+        kept(tmp_path)
+
+
+def test_a_damaged_keys_file_is_refused_without_showing_it(tmp_path: Path) -> None:
+    kept(tmp_path)
+    (tmp_path / "jwt-keys").write_text("damaged-secret")
+    with pytest.raises(
+        ConfigurationError, match="PAIRING_JWT_KEYS is not set and .* is not usable"
+    ) as raised:
+        kept(tmp_path)
+    assert "damaged-secret" not in str(raised.value)
+
+
+def test_keys_are_made_after_all_if_the_file_was_left_empty(tmp_path: Path) -> None:
+    path = tmp_path / "jwt-keys"
+    path.touch(0o644)
+    [key] = kept(tmp_path)
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert kept(tmp_path) == (key,)
+
+
+def test_a_data_directory_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigurationError, match="PAIRING_JWT_KEYS is not set"):
+        kept(tmp_path / "file" / "data")
+
+
+def test_of_many_that_start_at_once_all_get_the_same_keys(tmp_path: Path) -> None:
+    with multiprocessing.get_context("fork").Pool(4) as pool:
+        made = pool.map(kept, [tmp_path / f"data-{n // 4}" for n in range(40)], chunksize=1)
+    assert all(len({keys[0].secret for keys in made[n : n + 4]}) == 1 for n in range(0, 40, 4))

@@ -1,0 +1,327 @@
+"""docs/protocol.md and the code name the same things, both ways."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+import pairing_server
+from pairing_server import config
+from pairing_server.errors import PairingServerError, ValidationFailed
+from pairing_server.relay import messages
+from pairing_server.relay.closing import CloseCode
+from pairing_server.relay.limits import RelayLimits
+from pairing_server.security import limits
+from pairing_server.security.limits import Policy, Rate
+from pairing_server.services.deps import PairingRules
+from pairing_server.web import base, listener, openapi
+from pairing_server.web.routes import ROUTES
+from tests import protocol
+from tests.protocol import EXAMPLES, code, section, table
+
+PACKAGE = Path(pairing_server.__file__).parent
+
+
+def below(base_class: type[Any]) -> Iterator[type[Any]]:
+    for sub in base_class.__subclasses__():
+        yield sub
+        yield from below(sub)
+
+
+def tag(struct: type[msgspec.Struct]) -> str:
+    return str(struct.__struct_config__.tag)
+
+
+FROM_CLIENT = {tag(struct): struct for struct in messages.Request.__args__}
+FROM_SERVER = {tag(s): s for s in below(messages.ServerMessage) if not s.__subclasses__()}
+ERRORS = {error.code: error for error in below(PairingServerError)}
+
+# Examples.
+
+
+def test_every_example_has_a_name_of_its_own() -> None:
+    assert len(protocol.NAMES) == protocol.MARKS, "a mark without a fenced block right under it"
+    assert len(set(protocol.NAMES)) == len(protocol.NAMES)
+    assert all(re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", name) for name in protocol.NAMES)
+
+
+@pytest.mark.parametrize("name", [e.name for e in EXAMPLES.values() if e.name.startswith("server-")])
+def test_an_example_of_the_server_is_a_message_that_it_can_send(name: str) -> None:
+    given = EXAMPLES[name].value
+    struct = FROM_SERVER[given["type"]]
+    assert set(given) - {"type"} <= set(struct.__struct_encode_fields__)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        e.name
+        for e in EXAMPLES.values()
+        if e.language == "json" and not e.name.startswith(("server-", "http-"))
+    ],
+)
+def test_an_example_of_a_client_is_a_message_that_the_server_takes(name: str) -> None:
+    text = EXAMPLES[name].text
+    assert name.replace("-", "_").startswith(json.loads(text)["type"])
+    if "desktop|mobile" in text:
+        with pytest.raises(ValidationFailed):
+            messages.decode(text)
+        text = text.replace("desktop|mobile", "mobile")
+    decoded = messages.decode(text)
+    messages.check(decoded, len(text), RelayLimits())
+    if not isinstance(decoded, messages.Pong):  # whatever is in one is ignored
+        assert set(json.loads(text)) - {"type"} <= set(type(decoded).__struct_fields__)
+
+
+# Messages.
+
+
+def test_the_messages_from_a_client_are_those_of_the_document() -> None:
+    assert sorted(map(code, protocol.headings("Messages from a client"))) == sorted(FROM_CLIENT)
+
+
+def test_the_messages_from_the_server_are_those_of_the_document() -> None:
+    assert sorted(map(code, protocol.headings("Messages from the server"))) == sorted(FROM_SERVER)
+
+
+@pytest.mark.parametrize("type_", FROM_CLIENT)
+def test_every_field_from_a_client_is_described(type_: str) -> None:
+    text = section(f"`{type_}`", 3).partition("## Messages from the server")[0]
+    shown = set(re.findall(r"`([a-z_]+)`", text))
+    for example in EXAMPLES.values():
+        if example.name.replace("-", "_").startswith(type_):
+            shown |= set(example.value)
+    named_by_three = {"channel", "channelId", "channel_id"}
+    assert set(FROM_CLIENT[type_].__struct_fields__) - named_by_three <= shown
+
+
+@pytest.mark.parametrize("type_", FROM_SERVER)
+def test_every_field_from_the_server_is_in_an_example(type_: str) -> None:
+    shown: set[str] = set()
+    for example in EXAMPLES.values():
+        if example.name.startswith("server-") and example.value["type"] == type_:
+            shown |= set(example.value)
+    assert set(FROM_SERVER[type_].__struct_encode_fields__) == shown - {"type"}
+
+
+# Errors.
+
+
+def test_the_error_codes_are_those_of_the_document() -> None:
+    assert sorted(code(row["code"]) for row in table("errors")) == sorted(ERRORS)
+
+
+def test_the_document_and_the_edge_agree_on_each_http_status() -> None:
+    documented = {
+        code(row["code"]): int(found[1])
+        for row in table("errors")
+        if (found := re.search(r"HTTP (\d{3})", row["when"]))
+    }
+    assert documented == base.STATUS
+
+
+def test_the_document_says_which_errors_are_worth_another_try() -> None:
+    documented = {code(row["code"]): row["retryable"] == "yes" for row in table("errors")}
+    assert all(error.retryable == documented[error.code] for error in below(PairingServerError))
+
+
+def test_every_error_of_the_table_says_where_it_occurs() -> None:
+    assert all("HTTP" in row["when"] or "WS" in row["when"] for row in table("errors"))
+
+
+# Close codes.
+
+
+def test_the_close_codes_are_those_of_the_document() -> None:
+    assert sorted(int(code(row["code"])) for row in table("close-codes")) == sorted(CloseCode)
+
+
+def closing_numbers(source: str) -> list[int]:
+    """Every number that is handed to something as a close code, found by its range."""
+    return [
+        found.value
+        for call in ast.walk(ast.parse(source))
+        if isinstance(call, ast.Call)
+        for found in ast.walk(call)
+        if isinstance(found, ast.Constant)
+        and type(found.value) is int
+        and (1000 <= found.value <= 1015 or 4400 <= found.value <= 4499)
+        and isinstance(call.func, ast.Attribute | ast.Name)
+        and re.search("close|evict|turn_away|abort", ast.unparse(call.func))
+    ]
+
+
+def test_nothing_closes_with_a_number_that_is_not_in_the_table() -> None:
+    assert closing_numbers("self.close(4999 - 1, 'x'); session.close(4400, 'y')") == [4400]
+    for path in PACKAGE.rglob("*.py"):
+        assert closing_numbers(path.read_text(encoding="utf-8")) == [], path
+
+
+def test_each_close_code_of_ours_is_used() -> None:
+    code_of_others = {c for c in CloseCode if c < 4000}
+    sources = "".join(p.read_text(encoding="utf-8") for p in (PACKAGE / "relay").glob("*.py"))
+    sources += (PACKAGE / "web" / "socket.py").read_text(encoding="utf-8")
+    unused = {c for c in CloseCode if f"CloseCode.{c.name}" not in sources}
+    assert unused <= code_of_others
+
+
+# Settings.
+
+# What is decided at the start: how the document puts it, and what comes out without any setting.
+DECIDED = {
+    "PAIRING_PUBLIC_URL": ("from host and port", "http://127.0.0.1:8089"),
+    "PAIRING_DATABASE_URL": ("none: embedded PostgreSQL", None),
+    "PAIRING_DATA_DIR": ("`./data`; `$STATE_DIRECTORY` under systemd", Path("data").absolute()),
+    "PAIRING_JWT_KEYS": ("generated once into the data directory", ()),
+    "PAIRING_ISSUERS": ("none", ()),
+    "PAIRING_REGISTRATION": ("`open` with the embedded database on a loopback host, else `closed`", "open"),
+    "PAIRING_ALLOWED_ORIGINS": ("none", config.Settings().allowed_origins),
+    "PAIRING_TRUSTED_PROXIES": ("none", ()),
+    "PAIRING_LOG_FORMAT": ("`text` on a terminal, else `json`", "json"),
+}
+
+
+def loaded(**given: str) -> config.Settings:
+    return config.load({}, given, terminal=False, dotenv=Path("/nonexistent"))
+
+
+def field_of(name: str) -> str:
+    return name.removeprefix(config.PREFIX).lower()
+
+
+def test_the_settings_are_those_of_the_document() -> None:
+    documented = [code(row["setting"]) for row in table("settings")]
+    assert sorted(documented) == sorted(config.NAMES)
+    assert sorted(map(field_of, documented)) == sorted(f.name for f in fields(config.Settings))
+
+
+@pytest.mark.parametrize("row", table("settings"), ids=lambda row: row["setting"].strip("`"))
+def test_a_settings_default_is_the_documented_one(row: dict[str, str]) -> None:
+    name = code(row["setting"])
+    default = getattr(loaded(), field_of(name))
+    if name in DECIDED:
+        assert (row["default"], default) == DECIDED[name]
+    else:
+        assert getattr(loaded(**{name: code(row["default"])}), field_of(name)) == default
+        assert getattr(config.Settings(), field_of(name)) == default
+
+
+# Endpoints.
+
+
+def endpoints() -> set[tuple[str, str]]:
+    """Method and path of each heading of the HTTP part."""
+    found = set()
+    for heading in protocol.headings("HTTP"):
+        if matched := re.match(r"(GET|POST|DELETE) (/.*)", heading):
+            found |= {(matched[1], path) for path in matched[2].split(", ")}
+    return found
+
+
+def test_the_endpoints_are_those_of_the_document() -> None:
+    pages = {("GET", "/openapi.json"), ("GET", "/docs")}
+    served = {(o.method.upper(), o.path) for o in openapi.OPERATIONS}
+    assert endpoints() == served | pages
+
+
+def test_every_documented_endpoint_has_a_route_and_every_route_of_the_api_is_documented() -> None:
+    paths = {path.replace("{id}", "0f6f0c86-6f6a-4d2e-b0a5-3c1f8b8f9a52") for _, path in endpoints()} | {
+        "/ws"
+    }
+    patterns = {pattern for pattern, *_ in ROUTES}
+    reached = {pattern for pattern in patterns for path in paths if re.fullmatch(pattern, path)}
+    assert all(any(re.fullmatch(pattern, path) for pattern in patterns) for path in paths)
+    assert not [p for p in patterns - reached if "/api" in p]
+
+
+@pytest.mark.parametrize(
+    "operation", [o for o in openapi.OPERATIONS if o.path.startswith("/api")], ids=lambda o: o.path
+)
+def test_the_contract_has_the_statuses_of_the_documented_errors(operation: openapi.Operation) -> None:
+    text = section(f"{operation.method.upper()} {operation.path}", 3)
+    named = re.search(r"^.*?Errors: (.*?)(?:\n\n|\Z)", text, re.MULTILINE | re.DOTALL)
+    documented = {
+        base.STATUS[word] for word in re.findall(r"`([A-Z_]+)`", named[1] if named else "") if word in ERRORS
+    }
+    described = set(openapi.contract("0")["paths"][operation.path][operation.method]["responses"])
+    assert {str(status) for status in documented} <= described
+
+
+# Limits.
+
+
+def minutes(rate: Rate) -> str:
+    return f"{rate.count} in {rate.seconds / 60:g} min"
+
+
+def size(number: float) -> str:
+    return f"{number / 2**20:g} MiB" if number >= 2**20 else f"{number / 2**10:g} KiB"
+
+
+def locks(policy: Policy) -> str:
+    shown = [f"{lock / 60:g}" for lock in policy.locks[:-1]]
+    return f"{', '.join(shown)} min, {policy.locks[-1] / 3600:g} h"
+
+
+def documented_limits() -> dict[str, str]:
+    """What the code says, in the document's words."""
+    relay, settings, user = RelayLimits(), config.Settings(), limits.REDEEM_USER
+    return {
+        "codes that did not work, for an address": f"{minutes(limits.REDEEM_ADDRESS.rates[0])};"
+        f" then locked for {locks(limits.REDEEM_ADDRESS)}",
+        "codes that did not work, for a user": f"{minutes(user.rates[0])}, {user.rates[1].count} a day;"
+        f" then locked for {user.locks[0] / 3600:g} h",
+        "failed logins, for a username": minutes(limits.LOGIN_USER.rates[0]),
+        "failed logins, for an address": minutes(limits.LOGIN_ADDRESS.rates[0]),
+        "accounts made, for an address": minutes(limits.REGISTER_ADDRESS.rates[0]),
+        "codes made, for a user": minutes(settings.code_rate),
+        "codes made, for an address": minutes(settings.code_rate_address),
+        "pending codes of a user": f"{settings.codes_per_user}",
+        "live codes altogether": f"{settings.max_live_codes:,}",
+        "upgrades without a valid token, for an address": minutes(settings.handshake_failures),
+        "connections of an address": f"{settings.connections_per_address}",
+        "connections of a user": f"{settings.connections_per_user}",
+        "messages, for a connection": f"{relay.message_rate:g} a second, {relay.message_burst:g} at once",
+        "joins, for a connection": f"{relay.join_count:g} in {relay.join_seconds:g} s",
+        "audio chunks, for a connection": f"{relay.audio_rate:g} a second",
+        "audio bytes, for a connection": f"{size(relay.audio_bytes_rate)} a second,"
+        f" {size(relay.audio_bytes_burst)} at once",
+        "frames of any kind, for a connection": f"{relay.frame_rate:g} a second",
+        "protocol pings, for a connection": f"{relay.ping_count:g} in {relay.ping_seconds:g} s",
+        "fragments of a message": f"{relay.fragments}",
+        "`RATE_LIMITED` errors sent, for a connection": f"{relay.refusals_burst:g} at once,"
+        f" then {relay.refusals_rate:g} a second",
+        "time to identify or join": f"{relay.identify_within:g} s",
+        "`channel_message`": size(relay.message_size),
+        "`audio_chunk`": size(relay.audio_size),
+        "any other message": size(relay.control_size),
+        "a frame": size(relay.frame_size),
+        "the settings document": f"{relay.settings_keys} keys, {size(relay.control_size)}",
+        "nesting of `payload` and `settings`": f"{relay.nesting}",
+        "HTTP body": f"{size(base.BODY_SIZE)}, within {listener.BODY_TIMEOUT:g} s",
+        "HTTP header": f"{size(listener.HEADER_SIZE)}, within {listener.HEADER_TIMEOUT:g} s",
+        "idle HTTP connection": f"{listener.IDLE_TIMEOUT:g} s",
+        "waiting to be sent to a connection": f"from {size(relay.queue_pause)} on its peer is not read and"
+        f" audio is dropped; past {size(relay.queue_size)} or {relay.queue_age:g} s it is closed with"
+        f" {CloseCode.SLOW_CONSUMER}",
+        "history of a channel": f"{relay.history_count} messages, {size(relay.history_size)}",
+    }
+
+
+def test_the_limits_are_those_of_the_document() -> None:
+    assert {row["what"]: row["limit"] for row in table("limits")} == documented_limits()
+
+
+def test_a_setting_that_changes_a_limit_exists_and_starts_from_it() -> None:
+    named = [word for row in table("limits") for word in re.findall(r"PAIRING_\w+", row["setting"])]
+    assert named and set(named) <= set(config.NAMES)
+    assert loaded().relay_limits == RelayLimits()
+    assert loaded().pairing_rules == PairingRules()
