@@ -72,6 +72,7 @@ class Settings:
     handshake_failures: Rate = Rate(20, 60)
     connections_per_address: int = 200
     connections_per_user: int = 10
+    frame_engine: str = "auto"
     log_format: str = "json"
     log_level: str = "info"
 
@@ -212,6 +213,7 @@ _READERS: Mapping[str, Reader] = {
     "handshake_failures": Rate.parse,
     "connections_per_address": _number(1, 10_000_000),
     "connections_per_user": _number(1, 10_000_000),
+    "frame_engine": _one_of("auto", "compiled", "tornado"),
     "log_format": _one_of("text", "json"),
     "log_level": _one_of("debug", "info", "warning", "error"),
 }

@@ -30,6 +30,7 @@ from pairing_server.services.deps import Caller, Codes, Deps, LiveCodes
 from pairing_server.store import schema
 from pairing_server.store.database import Database
 from pairing_server.web.edge import Edge, utcnow
+from pairing_server.web.frames import engine_of
 from pairing_server.web.listener import Listener
 from pairing_server.web.routes import make_app
 
@@ -96,6 +97,7 @@ class Node:
             trusted=settings.trusted_proxies,
             handshake_failures=SlidingWindow(settings.handshake_failures),
             now=loop.time,
+            engine=engine_of(settings.frame_engine),
             version=self.version,
         )
         self.http = Listener(make_app(self.edge))

@@ -72,7 +72,7 @@ SETTINGS: dict[str, tuple[Any, str, Any, tuple[str, ...], str]] = {
         ("10.0.0.1/8", "0.0.0.0/0", "proxy"),
         "",
     ),
-    "code_ttl": (300, "1", 1, ("0", "601", """ 5s """), "a whole number from 1 to 600"),
+    "code_ttl": (300, "1", 1, ("0", "601", "5s"), "a whole number from 1 to 600"),
     "reconnect_grace": (300, "86400", 86400, ("0", "86401"), "a whole number from 1 to 86400"),
     "ws_token_ttl": (3600, "60", 60, ("0", "86401"), "a whole number from 1 to 86400"),
     "codes_per_user": (3, "1", 1, ("0", "many"), "a whole number from 1 to 1000000"),
@@ -306,7 +306,7 @@ def test_a_damaged_keys_file_is_refused_without_showing_it(tmp_path: Path) -> No
     kept(tmp_path)
     (tmp_path / "jwt-keys").write_text("damaged-secret")
     with pytest.raises(
-        ConfigurationError, match="PAIRING_JWT_KEYS is not set and .* is not usable"
+        ConfigurationError, match=r"PAIRING_JWT_KEYS is not set and .* is not usable"
     ) as raised:
         kept(tmp_path)
     assert "damaged-secret" not in str(raised.value)

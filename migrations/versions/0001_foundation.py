@@ -132,7 +132,7 @@ def _run(script: str) -> None:
         statement.append(line)
         quoted ^= line.count("$$") % 2 == 1
         if line.rstrip().endswith(";") and not quoted:
-            op.get_bind().exec_driver_sql("\n".join(statement))
+            op.execute("\n".join(statement).rstrip().removesuffix(";"))
             statement = []
 
 

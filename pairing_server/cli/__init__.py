@@ -36,9 +36,8 @@ for command in (serve, migrate, config, user, token, audit, doctor):
 def main() -> None:
     """The console script. Exits 1 after an error of ours, 2 after a wrong use, 130 after Ctrl-C."""
     try:
-        cli.main(standalone_mode=False)
-    except click.exceptions.Exit as done:
-        sys.exit(done.exit_code)
+        # Without standalone mode, click returns the status of `ctx.exit`.
+        sys.exit(cli.main(standalone_mode=False) or 0)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)

@@ -168,21 +168,22 @@ class Seat:
     def _guess(self, values: Values, now: float, repeated: Delivery | None) -> Reading:
         """The session had what it sent last, or one of the deliveries since: whichever needs fewest edits."""
         edits = [differing(values, {}, self._held)]
-        if self.echoing:
+        if edits[0] and self.echoing:
             return Reading(edits[0], repeated)  # it would have echoed what it got since
         unapplied = list(self._unapplied)
         edits += [differing(values, delivery.document, self._held) for delivery in unapplied]
-        if not edits[0] and unapplied and now - unapplied[0].at < self._resending:
+        if not edits[0] and unapplied and self._sends_again(now):
             return Reading([], repeated)
         # Of equals the newest: what one sees is what one takes back.
         best = min((i for i, keys in enumerate(edits) if keys), key=lambda i: (len(edits[i]), -i), default=0)
         seen = unapplied[best - 1] if best and self._shown(edits, best) else None
         return Reading(edits[best], repeated, seen)
 
-    @property
-    def _resending(self) -> float:
-        """So long after a delivery the same message again is no edit back to what it says."""
-        return UNDER_WAY if self._resumed else RESEND_WITHIN
+    def _sends_again(self, now: float) -> bool:
+        """Is the very message it sent last a repetition, and not an edit back to what it says?"""
+        if self.echoing or self._resumed:
+            return now - self._unapplied[-1].at < UNDER_WAY
+        return now - self._unapplied[0].at < RESEND_WITHIN
 
     def _shown(self, edits: list[list[str]], best: int) -> bool:
         """Does a value come from that delivery and from nothing older?"""
@@ -212,17 +213,11 @@ class Seat:
             last = sent
         return False
 
-    def learn(
-        self, reading: Reading, values: Values, now: float, base_rev: int | None, *, idle: bool
-    ) -> None:
-        """Note what the message shows of the session, once its edits are merged.
-
-        `idle`: it said nothing but what the document says already, as no user's action would.
-        """
+    def learn(self, reading: Reading, values: Values, now: float, base_rev: int | None) -> None:
+        """Note what the message shows of the session, once its edits are merged."""
         if reading.repeats is not None:
             if reading.repeats is self._unechoed[0]:
-                sign = 2 if idle and reading.repeats.news else 1
-                self._score = min(SURE_ECHO, self._score + sign)
+                self._score = min(SURE_ECHO, self._score + 1)
             while self._unechoed.popleft() is not reading.repeats:
                 pass
         elif base_rev is None:

@@ -73,7 +73,7 @@ class SettingsDocument:
         merged = bool(edits) and seat.admit(edits)
         if merged:
             self._merge(edits)
-        seat.learn(reading, values, now, base_rev, idle=not other)
+        seat.learn(reading, values, now, base_rev)
         self._note_doubt(seat, now, merged=merged, ignored=len(other) > len(edits) * merged)
         if not merged:
             self.echoes += 1

@@ -24,9 +24,9 @@ STATEMENT_TIMEOUT = "4s"
 LOCK_TIMEOUT = "2s"
 POOL_TIMEOUT = 2
 
-# SQLSTATE classes and codes that mean "not now": connection trouble (a refused login or a missing
-# database included), read-only after a failover, out of resources, shutting down, locks and cancelled statements.
-_PASSING = ("08", "28", "3D000", "53", "57", "25006", "40001", "40P01", "55P03")
+# SQLSTATE classes and codes that mean "not now": connection trouble (a refused login, a missing
+# or a closed database included), read-only after a failover, out of resources, shutting down, locks and cancelled statements.
+_PASSING = ("08", "28", "3D000", "53", "57", "25006", "40001", "40P01", "55000", "55P03")
 
 
 class Database:

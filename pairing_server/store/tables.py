@@ -113,7 +113,9 @@ attempts = Table(
     Column("kind", Text, primary_key=True),
     Column("key", Text, primary_key=True, comment="a subject, a username or an address, as the kind says"),
     Column("times", ARRAY(DateTime(timezone=True)), nullable=False, comment="what counts, oldest first"),
-    Column("level", SmallInteger, nullable=False, server_default="0", comment="how many locks in a row"),
+    Column(
+        "level", SmallInteger, nullable=False, server_default=text("0"), comment="how many locks in a row"
+    ),
     _instant("locked_until", nullable=True),
     _instant("touched_at"),
     Index("ix_attempts_touched_at", "touched_at"),

@@ -165,27 +165,44 @@ class EdgeHandler(RequestHandler):
 class JSONHandler(EdgeHandler):
     """An endpoint that takes and gives JSON."""
 
+    # The page that asks across origins, once it is known that it may.
+    _origin: str | None = None
+
     async def prepare(self) -> None:
         self._chunks: list[bytes] = []
         self._received = 0
         self.caller = self.anonymous()
-        self._cross_origin()
-        declared = self.request.headers.get("Content-Length", "0")
-        if declared.isdecimal() and int(declared) > DRAINED_SIZE:
-            self.set_header("Connection", "close")
-            raise PayloadTooLarge(limit=BODY_SIZE, size=int(declared))
-        if self.edge.draining and self.request.method != "GET":
+        origin = self.request.headers.get("Origin")
+        if origin is not None and not self.edge.origin_allowed(self.request):
+            raise OriginNotAllowed(origin=origin[:200])
+        self._origin = origin
+        self._share()
+        if (declared := self._declared()) > DRAINED_SIZE:
+            raise PayloadTooLarge(limit=BODY_SIZE, size=declared)
+        if self.edge.draining and self.request.method not in ("GET", "HEAD", "OPTIONS"):
             raise Unavailable("The server is restarting; try again in a moment.")
 
-    def _cross_origin(self) -> None:
-        origin = self.request.headers.get("Origin")
-        if origin is None:
-            return
-        self.add_header("Vary", "Origin")
-        if not self.edge.origin_allowed(self.request):
-            raise OriginNotAllowed(origin=origin[:200])
-        self.set_header("Access-Control-Allow-Origin", origin)
-        self.set_header("Access-Control-Expose-Headers", "Retry-After, X-Request-ID")
+    def _declared(self) -> int:
+        """The declared size of the body; 0 if none is."""
+        try:
+            return int(self.request.headers.get("Content-Length", "0"))
+        except ValueError:
+            return 0  # Tornado refuses it
+
+    def _share(self) -> None:
+        """Let the page that asks read the answer."""
+        if "Origin" in self.request.headers:
+            self.set_header("Vary", "Origin")
+        if self._origin is not None:
+            self.set_header("Access-Control-Allow-Origin", self._origin)
+            self.set_header("Access-Control-Expose-Headers", "Retry-After, X-Request-ID")
+
+    def write_error(self, status_code: int, **kwargs: Any) -> None:
+        """Tornado has cleared the headers by now."""
+        self._share()
+        if self._declared() > DRAINED_SIZE:
+            self.set_header("Connection", "close")
+        super().write_error(status_code, **kwargs)
 
     def options(self, *_: str) -> None:
         """A browser's question before a request across origins."""

@@ -18,6 +18,7 @@ from pairing_server.security.addresses import client_address
 from pairing_server.security.limits import SlidingWindow
 from pairing_server.security.origins import Origins, same_host
 from pairing_server.services.deps import Deps
+from pairing_server.web.frames import Engine
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +37,7 @@ class Edge:
     trusted: tuple[IPv4Network | IPv6Network, ...]
     handshake_failures: SlidingWindow
     now: Callable[[], float]
+    engine: Engine
     version: str
     draining: bool = False
     refused: Counter[str] = field(default_factory=Counter)

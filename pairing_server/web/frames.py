@@ -1,15 +1,47 @@
-"""How frames become messages, below the handlers. Tornado's own protocol, with floods counted.
+"""How frames become messages, below the handlers: which engine does it, and Tornado's own as one of the two.
 
-Frames without a message (empty fragments, pings) never reach `on_message`, so they are counted here.
+`compiled` (web/compiled.py) is the fast one; `tornado` serves where picows is not installed. Both keep the
+same rules and count what never reaches `on_message`: empty fragments, pings.
 """
 
 from __future__ import annotations
 
+import asyncio
+import socket
 from collections.abc import Callable
 
-from tornado.websocket import WebSocketHandler, WebSocketProtocol13
+from tornado.iostream import StreamClosedError
+from tornado.websocket import (
+    WebSocketHandler,
+    WebSocketProtocol,
+    WebSocketProtocol13,
+    _WebSocketParams,
+)
 
 from pairing_server.relay.limits import RelayLimits, TokenBucket
+
+# Linux would grow the kernel's buffer to megabytes, which hides a slow client and ages its audio.
+SEND_BUFFER = 128 * 1024
+
+Engine = Callable[
+    [WebSocketHandler, RelayLimits, Callable[[], float], Callable[[str], None]], WebSocketProtocol
+]
+
+
+def engine_of(choice: str) -> Engine:
+    """The engine for PAIRING_FRAME_ENGINE: "auto" is the compiled one where it is installed.
+
+    Raises ImportError if "compiled" is asked for and picows is not installed.
+    """
+    if choice == "tornado":
+        return CountingProtocol
+    try:
+        from pairing_server.web.compiled import CompiledProtocol
+    except ImportError:
+        if choice == "compiled":
+            raise
+        return CountingProtocol
+    return CompiledProtocol
 
 
 class CountingProtocol(WebSocketProtocol13):
@@ -18,12 +50,12 @@ class CountingProtocol(WebSocketProtocol13):
     def __init__(
         self,
         handler: WebSocketHandler,
-        stock: WebSocketProtocol13,
         limits: RelayLimits,
         now: Callable[[], float],
         on_abuse: Callable[[str], None],
     ) -> None:
-        super().__init__(handler, False, stock.params)
+        params = _WebSocketParams(limits.ping_interval, limits.ping_timeout, limits.frame_size, None)
+        super().__init__(handler, False, params)
         self._limits = limits
         self._now = now
         self._on_abuse = on_abuse
@@ -40,6 +72,29 @@ class CountingProtocol(WebSocketProtocol13):
             self._abuse("frames")
         elif self._fragments > self._limits.fragments:
             self._abuse("fragments")
+
+    async def _accept_connection(self, handler: WebSocketHandler) -> None:
+        connection = handler.request.connection
+        stream = getattr(connection, "stream", None)
+        if stream is not None:
+            stream.set_nodelay(True)
+            stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
+        await super()._accept_connection(handler)
+
+    def send_text(self, message: bytes, written: Callable[[], None]) -> None:
+        """Send one text message; `written` is called when the kernel has taken it."""
+        if self.is_closing():
+            return
+        try:
+            future = self._write_frame(True, 0x1, message)
+        except StreamClosedError:
+            return
+
+        def done(finished: asyncio.Future[None]) -> None:
+            if not finished.cancelled() and finished.exception() is None:
+                written()
+
+        future.add_done_callback(done)
 
     def ping_received(self) -> None:
         """The handler has seen a ping."""

@@ -54,7 +54,6 @@ ROUTES: tuple[tuple[str, type[RequestHandler]], ...] = (
 def make_app(edge: Edge) -> Application:
     """The application that serves all of ROUTES."""
     own = {"edge": edge}
-    limits = edge.deps.hub.limits
     return Application(
         [
             *((pattern, handler, own) for pattern, handler in ROUTES),
@@ -64,9 +63,6 @@ def make_app(edge: Edge) -> Application:
         default_handler_class=NotFoundHandler,
         default_handler_args=own,
         log_function=log_request,
-        websocket_max_message_size=limits.frame_size,
-        websocket_ping_interval=limits.ping_interval,
-        websocket_ping_timeout=limits.ping_timeout,
     )
 
 

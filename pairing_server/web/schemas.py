@@ -145,8 +145,8 @@ class HealthAnswer(Schema):
 class AuditQuery(Schema):
     since = fields.AwareDateTime(validate=_storable, metadata={"description": "included"})
     until = fields.AwareDateTime(validate=_storable, metadata={"description": "not included"})
-    event = fields.String(validate=validate.Length(1, 64))
-    actor = fields.String(validate=validate.Length(1, 512))
+    event = fields.String(validate=[validate.Length(1, 64), _NO_NUL])
+    actor = fields.String(validate=[validate.Length(1, 512), _NO_NUL])
     address = fields.String(metadata={"description": "an address or a network such as 10.0.0.0/8"})
     pairing = fields.UUID()
     outcome = fields.String(validate=validate.OneOf(["success", "failure", "denied", "error"]))

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import socket
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
 from uuid import UUID, uuid4
 
-from tornado.websocket import WebSocketClosedError, WebSocketHandler, WebSocketProtocol, WebSocketProtocol13
+from tornado.websocket import WebSocketHandler, WebSocketProtocol
 
 from pairing_server.errors import (
     Forbidden,
@@ -39,27 +38,19 @@ from pairing_server.web.frames import CountingProtocol
 
 log = logging.getLogger(__name__)
 
-# Linux would grow the kernel's buffer to megabytes, which hides a slow client and ages its audio.
-SEND_BUFFER = 128 * 1024
-
 
 class SocketTransport:
     """Carries the session's messages to the client (relay.outbox.Transport)."""
+
+    __slots__ = ("_handler",)
 
     def __init__(self, handler: WebSocketHandler) -> None:
         self._handler = handler
 
     def write(self, message: bytes, written: Callable[[], None]) -> None:
-        try:
-            future = self._handler.write_message(message)
-        except WebSocketClosedError:
-            return
-
-        def done(finished: asyncio.Future[None]) -> None:
-            if not finished.cancelled() and finished.exception() is None:
-                written()
-
-        asyncio.ensure_future(future).add_done_callback(done)
+        protocol: Any = self._handler.ws_connection
+        if protocol is not None:
+            protocol.send_text(message, written)
 
     def close(self, code: int, reason: str) -> None:
         self._handler.close(code, reason)
@@ -114,20 +105,12 @@ class PairingSocket(EdgeHandler, WebSocketHandler):
     def select_subprotocol(self, subprotocols: list[str]) -> str | None:
         return select_subprotocol(subprotocols)
 
-    def get_compression_options(self) -> None:
-        """None: compression costs 160 KiB a connection against 15."""
-        return
-
     def get_websocket_protocol(self) -> WebSocketProtocol | None:
-        stock = super().get_websocket_protocol()
-        if not isinstance(stock, WebSocketProtocol13):
-            return stock
-        return CountingProtocol(self, stock, self.deps.hub.limits, self.edge.now, self._abuse)
+        if self.request.headers.get("Sec-WebSocket-Version") != "13":
+            return None
+        return self.edge.engine(self, self.deps.hub.limits, self.edge.now, self._abuse)
 
     def open(self, *_: str, **__: str) -> None:
-        self.set_nodelay(True)
-        if isinstance(self.ws_connection, WebSocketProtocol13):
-            self.ws_connection.stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
         if self.claims is None:
             self._turn_away(self.refusal or InvalidToken(), CloseCode.INVALID_TOKEN, "invalid token")
             return

@@ -5,6 +5,7 @@
 import assert from 'node:assert/strict';
 import { randomUUID } from 'node:crypto';
 import { text } from 'node:stream/consumers';
+import { isDeepStrictEqual } from 'node:util';
 
 const { story, base, token, samples } = JSON.parse(await text(process.stdin));
 
@@ -220,7 +221,12 @@ const stories = {
     // A slider on one side, a switch on the other, at the same time.
     for (let gain = 0; gain <= 20; gain += 1) here().updateAudioSettings({ audioGain: gain });
     there().updateAudioSettings({ vadEnabled: true });
-    await silence();
+    // The server settles crossed edits within a few seconds; before that they may look settled for a moment.
+    const equal = () => isDeepStrictEqual(here().audioSettings, there().audioSettings);
+    do {
+      await until('equal stores', equal);
+      await silence();
+    } while (!equal());
     assert.deepEqual(here().audioSettings, there().audioSettings);
     assert.equal(here().audioSettings.audioGain, 20);
     assert.equal(here().audioSettings.vadEnabled, true);

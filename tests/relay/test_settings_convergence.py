@@ -85,7 +85,7 @@ def test_links_slower_than_a_second_end_up_equal_and_silent_too(story: Story) ->
 @st.composite
 def spaced_stories(draw: st.DrawFn) -> Story:
     time = 0.0
-    events: list[tuple[Any, ...]] = []
+    events: list[tuple[Any, ...]] = [(0.5, role, "resend") for role in draw(st.sets(st.sampled_from(ROLES)))]
     for _ in range(draw(st.integers(1, 8))):
         time += draw(st.floats(2.01, 15))
         events.append((time, draw(st.sampled_from(ROLES)), "edit", draw(EDITS)))
@@ -147,7 +147,8 @@ def test_eight_edits_cost_few_messages_and_seldom_lose_the_last(
 @pytest.mark.parametrize("kind", ["seed", "quiet", "partial", "based", "subscriber"])
 def test_a_slider_ends_where_the_finger_left_it(kind: str) -> None:
     for seed, slowest in enumerate([0.01, 0.1, 0.2, 0.5, 1.0]):
-        slide = [(i / 60 - 5 * (i == 0), "desktop", "edit", {"gain": i or 500}) for i in range(121)]
-        world = check(Story((KINDS[kind], KINDS["seed"]), slide, links(slowest, seed)))
+        before = [(-10.0, "desktop", "edit", {"vad": 1}), (-5.0, "desktop", "edit", {"vad": 0})]
+        slide = [(i / 60, "desktop", "edit", {"gain": i}) for i in range(1, 121)]
+        world = check(Story((KINDS[kind], KINDS["seed"]), before + slide, links(slowest, seed)))
         assert world.document.raw()["gain"] == b"120"
         assert world.messages < 300

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from contextlib import suppress
 from typing import NamedTuple
 from uuid import UUID, uuid4
 
@@ -41,6 +42,10 @@ class RawAnswer(NamedTuple):
     @property
     def error(self) -> str:
         return str(json.loads(self.body)["error"])
+
+
+def allowed(methods: list[str]) -> str:
+    return ", ".join([*methods, "OPTIONS", *(["HEAD"] if "GET" in methods else [])])
 
 
 async def exchange(site: Site, request: bytes) -> RawAnswer:
@@ -143,7 +148,7 @@ async def test_a_wrong_method_is_405_and_told_the_right_ones(site: Site) -> None
             body = b"{}" if method in ("POST", "PUT", "PATCH") else None
             answer = await site.call(method, path, body, token)
             check_error(answer, 405, "METHOD_NOT_ALLOWED")
-            assert answer.headers["Allow"] == ", ".join([*methods, "OPTIONS"]), (method, path)
+            assert answer.headers["Allow"] == allowed(methods), (method, path)
 
 
 async def test_a_method_nobody_knows_is_405(site: Site) -> None:
@@ -155,7 +160,7 @@ async def test_a_method_nobody_knows_is_405(site: Site) -> None:
 async def test_options_tells_the_methods_and_asks_for_no_token(site: Site) -> None:
     for path, methods in ENDPOINTS.items():
         answer = await site.call("OPTIONS", path)
-        assert (answer.status, answer.headers["Allow"]) == (204, ", ".join([*methods, "OPTIONS"])), path
+        assert (answer.status, answer.headers["Allow"]) == (204, allowed(methods)), path
 
 
 # Bodies
@@ -242,9 +247,8 @@ async def test_a_declared_length_beyond_all_measure_is_refused_before_a_byte_of_
 async def test_endless_chunks_are_cut_off(site: Site) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", site.port)
     writer.write(post(LOGIN, "Transfer-Encoding: chunked", body=chunked(b"x" * 1_200_000, 60_000)))
-    head = await reader.readuntil(b"\r\n\r\n")
-    assert head.split(b" ")[1] in (b"400", b"413")
-    await reader.read()  # and the server closes
+    with suppress(ConnectionError):
+        assert (await reader.read()).startswith(b"HTTP/1.1 400")  # and the server has closed
     writer.close()
     assert (await site.get("/healthz")).status == 200
 
@@ -257,6 +261,7 @@ async def test_requests_with_two_readings_are_refused(site: Site) -> None:
         ("Transfer-Encoding: chunked, identity",),
         ("Content-Length: +200",),
         ("Content-Length: 0xc8",),
+        ("Content-Length: " + "9" * 5000,),
         ("Content-Length: 200", "X-Folded: a", " b"),
     ):
         answer = await exchange(site, post(LOGIN, *lines, body=body))

@@ -1,0 +1,411 @@
+"""The compiled frame engine: picows parses frames, this makes messages of them and keeps RFC 6455.
+
+After Tornado has parsed and checked the upgrade, the socket is handed over: the IOStream lets go of a
+duplicate of the descriptor, picows' protocol takes that, and the upgrade is replayed into it. Handlers
+stay ordinary WebSocketHandlers. What is leant on of picows beyond its `__all__` is guarded by a test.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import struct
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from picows import WSAutoPingStrategy, WSFrame, WSListener, WSMsgType, WSTransport, WSUpgradeResponse
+from picows.common import WSUpgradeResponseWithListener
+from picows.picows import WSProtocol  # type: ignore[attr-defined]
+from tornado.httputil import HTTPHeaders
+from tornado.iostream import IOStream
+from tornado.websocket import WebSocketClosedError, WebSocketHandler, WebSocketProtocol
+
+from pairing_server.relay.limits import RelayLimits, TokenBucket
+
+log = logging.getLogger(__name__)
+# picows logs each connection; that is the audit log's business.
+_picows_log = logging.getLogger("picows")
+_picows_log.setLevel(logging.CRITICAL)
+
+READ_BUFFER = 2048
+SEND_BUFFER = 128 * 1024
+# The closing handshake: how long the client may take to answer our close frame.
+CLOSE_TIMEOUT = 5.0
+# What the event loop's transport may hold before the outbox keeps the rest.
+HIGH_WATER = 64 * 1024
+LOW_WATER = 16 * 1024
+
+_TEXT, _BINARY, _CLOSE, _PING, _PONG = 0x81, 0x82, 0x88, 0x89, 0x8A
+
+
+def frame_of(first: int, payload: bytes) -> bytes:
+    """One final, unmasked frame (RFC 6455, section 5.2); `first` holds FIN and the opcode."""
+    size = len(payload)
+    if size < 126:
+        return bytes((first, size)) + payload
+    if size < 65536:
+        return struct.pack("!BBH", first, 126, size) + payload
+    return struct.pack("!BBQ", first, 127, size) + payload
+
+
+def valid_close_code(code: int) -> bool:
+    """Whether a client may send that close code (RFC 6455, section 7.4)."""
+    return code in (1000, 1001, 1002, 1003) or 1007 <= code <= 1014 or 3000 <= code < 5000
+
+
+class CompiledProtocol(WSListener, WebSocketProtocol):
+    """One connection's protocol. `on_abuse` is called once with "frames", "pings" or "fragments" too many."""
+
+    def __init__(
+        self,
+        handler: WebSocketHandler,
+        limits: RelayLimits,
+        now: Callable[[], float],
+        on_abuse: Callable[[str], None],
+    ) -> None:
+        WebSocketProtocol.__init__(self, handler)
+        self._limits = limits
+        self._now = now
+        self._on_abuse = on_abuse
+        started = now()
+        self._frames = TokenBucket(limits.frame_rate, 2 * limits.frame_rate, started)
+        self._pings = TokenBucket(limits.ping_count / limits.ping_seconds, limits.ping_count, started)
+        self._fragments: list[bytes] = []
+        self._fragments_size = 0
+        self._fragments_type = 0
+        # Messages that were parsed while one was still being served.
+        self._waiting: deque[str | bytes] = deque()
+        self._serving = False
+        self._paused = False
+        self._unwritten: list[Callable[[], None]] = []
+        self._pong_seen = True
+        self._timer: asyncio.TimerHandle | None = None
+        self._closing_timer: asyncio.TimerHandle | None = None
+        self._transport: WSTransport | None = None
+        self._loop = asyncio.get_running_loop()
+        self._subprotocol: str | None = None
+        self.close_code: int | None = None
+        self.close_reason: str | None = None
+
+    # Opening
+
+    @property
+    def selected_subprotocol(self) -> str | None:
+        return self._subprotocol
+
+    async def accept_connection(self, handler: WebSocketHandler) -> None:
+        headers = handler.request.headers
+        key = headers.get("Sec-WebSocket-Key", "")
+        if not (headers.get("Host") and len(key) == 24 and key.isascii() and key.isprintable()):
+            handler.set_status(400)
+            handler.finish("Missing or invalid WebSocket headers")
+            return
+        offered = [
+            name.strip() for name in headers.get("Sec-WebSocket-Protocol", "").split(",") if name.strip()
+        ]
+        self._subprotocol = handler.select_subprotocol(offered)
+        sock, early = _take_over(handler.detach())
+        _, protocol = await self._loop.connect_accepted_socket(self._protocol, sock)
+        _feed(protocol, _replayed(key) + early)
+
+    def _protocol(self) -> Any:
+        return WSProtocol(
+            None,  # host and port: a client's
+            "/",
+            False,
+            self._listener,
+            _picows_log,
+            True,
+            None,  # the handshake is done
+            False,
+            None,
+            None,
+            WSAutoPingStrategy.PING_WHEN_IDLE,
+            False,  # pings are ours to count and to answer
+            self._limits.frame_size,
+            None,
+            READ_BUFFER,
+        )
+
+    def _listener(self, _: object) -> WSUpgradeResponseWithListener:
+        extra = {"Sec-WebSocket-Protocol": self._subprotocol} if self._subprotocol else {}
+        return WSUpgradeResponseWithListener(WSUpgradeResponse.create_101_response(extra), self)
+
+    def on_ws_connected(self, transport: WSTransport) -> None:
+        self._transport = transport
+        underlying: Any = transport.underlying_transport
+        underlying.set_write_buffer_limits(HIGH_WATER, LOW_WATER)
+        self._call(self.handler.open)  # type: ignore[attr-defined]
+        self.start_pinging()
+
+    # From the client
+
+    def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
+        if self.client_terminated:
+            return
+        if self._frames.take(self._now()):
+            self._abuse("frames")
+            return
+        if frame.rsv1 or frame.rsv2 or frame.rsv3:
+            self._fail(1002, "reserved bits")
+            return
+        kind = frame.msg_type
+        if kind == WSMsgType.TEXT and frame.fin and not self._fragments_type:
+            # Nearly every frame.
+            try:
+                text = frame.get_payload_as_utf8_text()
+            except UnicodeDecodeError:
+                self._fail(1007, "not UTF-8")
+                return
+            self._message(text)
+        elif kind in (WSMsgType.TEXT, WSMsgType.BINARY, WSMsgType.CONTINUATION):
+            self._data(int(kind.value), frame)
+        elif kind == WSMsgType.PING:
+            self._ping_received(frame.get_payload_as_bytes())
+        elif kind == WSMsgType.PONG:
+            self._pong_seen = True
+        else:
+            self._close_received(frame)
+
+    def _data(self, opcode: int, frame: WSFrame) -> None:
+        """A part of a message, or a whole binary one."""
+        if bool(opcode) == bool(self._fragments_type):
+            # A new message inside another, or a continuation of nothing.
+            self._fail(1002, "fragments out of order")
+            return
+        if opcode:
+            self._fragments_type = opcode
+        self._fragments.append(frame.get_payload_as_bytes())
+        self._fragments_size += frame.payload_size
+        if self._fragments_size > self._limits.frame_size:
+            self._fail(1009, "message too big")
+        elif frame.fin:
+            whole, opcode = b"".join(self._fragments), self._fragments_type
+            self._forget_fragments()
+            self._whole(opcode, whole)
+        elif len(self._fragments) > self._limits.fragments:
+            self._abuse("fragments")
+
+    def _forget_fragments(self) -> None:
+        self._fragments = []
+        self._fragments_size = 0
+        self._fragments_type = 0
+
+    def _whole(self, opcode: int, message: bytes) -> None:
+        if opcode == WSMsgType.BINARY.value:
+            self._message(message)
+            return
+        try:
+            self._message(message.decode("utf-8"))
+        except UnicodeDecodeError:
+            self._fail(1007, "not UTF-8")
+
+    def _message(self, message: str | bytes) -> None:
+        if self._serving:
+            self._waiting.append(message)
+            return
+        serving = self._call(self.handler.on_message, message)
+        if serving is not None:
+            self._serve(serving)
+
+    def _serve(self, serving: Awaitable[None]) -> None:
+        """Read no more until it is done; what is parsed already waits."""
+        self._serving = True
+        if self._transport is not None:
+            self._transport.underlying_transport.pause_reading()
+        asyncio.ensure_future(serving).add_done_callback(self._served)
+
+    def _served(self, done: asyncio.Future[None]) -> None:
+        self._serving = False
+        if not done.cancelled() and (error := done.exception()) is not None:
+            self.handler.log_exception(type(error), error, error.__traceback__)
+            self.close(1011, "internal error")
+        while self._waiting and not self._serving and not self.client_terminated:
+            self._message(self._waiting.popleft())
+        if not self._serving and self._transport is not None and not self._transport.is_disconnected:
+            self._transport.underlying_transport.resume_reading()
+
+    def _call(self, callback: Callable[..., Any], *args: object) -> Awaitable[None] | None:
+        try:
+            answer: Awaitable[None] | None = callback(*args)
+        except Exception as error:
+            self.handler.log_exception(type(error), error, error.__traceback__)
+            self.close(1011, "internal error")
+            return None
+        return answer
+
+    def _ping_received(self, payload: bytes) -> None:
+        if self._pings.take(self._now()):
+            self._abuse("pings")
+        elif not self._paused:
+            # With a full buffer the pong waits for the next ping: only the newest must be answered.
+            self._write(frame_of(_PONG, payload))
+
+    def _close_received(self, frame: WSFrame) -> None:
+        payload = frame.get_payload_as_bytes()
+        self.client_terminated = True
+        code = int.from_bytes(payload[:2], "big") if len(payload) >= 2 else None
+        if code is not None and not valid_close_code(code):
+            self.close(1002, "invalid close code")
+            return
+        self.close_code = code
+        self.close_reason = payload[2:].decode("utf-8") if len(payload) > 2 else None
+        self.close(code)
+
+    def _abuse(self, kind: str) -> None:
+        if not self.server_terminated:
+            self._on_abuse(kind)
+            # Whoever floods is not waited for.
+            self.client_terminated = True
+            self.close()
+
+    def _fail(self, code: int, reason: str) -> None:
+        """The client breaks the protocol: say so, and hear no more."""
+        self.client_terminated = True
+        self.close(code, reason)
+
+    # To the client
+
+    def send_text(self, message: bytes, written: Callable[[], None]) -> None:
+        """Send one text message; `written` is called once the event loop has room for more."""
+        self._write(frame_of(_TEXT, message))
+        if self._paused:
+            self._unwritten.append(written)
+        else:
+            written()
+
+    def _write(self, frame: bytes) -> None:
+        transport = self._transport
+        if transport is not None and not transport.is_disconnected and not transport.is_close_frame_sent:
+            transport.underlying_transport.write(frame)
+
+    def write_message(
+        self, message: str | bytes | dict[str, Any], binary: bool = False
+    ) -> asyncio.Future[None]:
+        """Tornado's way to send; the server itself uses `send_text`."""
+        if self.is_closing():
+            raise WebSocketClosedError
+        data = message.encode() if isinstance(message, str) else bytes(message)  # type: ignore[arg-type]
+        self._write(frame_of(_BINARY if binary else _TEXT, data))
+        done = self._loop.create_future()
+        done.set_result(None)
+        return done
+
+    def pause_writing(self) -> None:
+        self._paused = True
+
+    def resume_writing(self) -> None:
+        self._paused = False
+        written, self._unwritten = self._unwritten, []
+        for call in written:
+            call()
+
+    def write_ping(self, data: bytes) -> None:
+        self._write(frame_of(_PING, data))
+
+    def start_pinging(self) -> None:
+        if self._limits.ping_interval:
+            self._timer = self._loop.call_later(self._limits.ping_interval, self._ping)
+
+    def _ping(self) -> None:
+        self._pong_seen = False
+        self.write_ping(b"")
+        self._timer = self._loop.call_later(self._limits.ping_timeout, self._check_pong)
+
+    def _check_pong(self) -> None:
+        if self._pong_seen:
+            rest = max(0.0, self._limits.ping_interval - self._limits.ping_timeout)
+            self._timer = self._loop.call_later(rest, self._ping)
+        else:
+            self._abort()
+
+    # The end
+
+    def is_closing(self) -> bool:
+        return self.client_terminated or self.server_terminated
+
+    def close(self, code: int | None = None, reason: str | None = None) -> None:
+        """Start the closing handshake, or end it: the first close frame of ours is the only one."""
+        if not self.server_terminated:
+            self.server_terminated = True
+            if code is None and reason is not None:
+                code = 1000
+            payload = b"" if code is None else struct.pack("!H", code) + (reason or "").encode()[:123]
+            self._write(frame_of(_CLOSE, payload))
+            self._cancel("_timer")
+        if self.client_terminated:
+            self._cancel("_closing_timer")
+            self._disconnect()
+        elif self._closing_timer is None:
+            self._closing_timer = self._loop.call_later(CLOSE_TIMEOUT, self._abort)
+
+    def _disconnect(self) -> None:
+        """Close once everything is written, but wait for that no longer than for a close frame."""
+        if self._transport is not None and not self._transport.is_disconnected:
+            self._transport.disconnect()
+            self._closing_timer = self._loop.call_later(CLOSE_TIMEOUT, self._abort)
+
+    def _abort(self) -> None:
+        self.client_terminated = self.server_terminated = True
+        if self._transport is not None and not self._transport.is_disconnected:
+            self._transport.disconnect(graceful=False)
+
+    def on_ws_disconnected(self, transport: WSTransport) -> None:
+        self.client_terminated = self.server_terminated = True
+        self._cancel("_timer")
+        self._cancel("_closing_timer")
+        self._waiting.clear()
+        self._unwritten.clear()
+        self.handler.on_ws_connection_close(self.close_code, self.close_reason)
+
+    def _cancel(self, timer: str) -> None:
+        handle: asyncio.TimerHandle | None = getattr(self, timer)
+        if handle is not None:
+            handle.cancel()
+            setattr(self, timer, None)
+
+    def on_connection_close(self) -> None:
+        """The handler lets go of the connection after `on_ws_connection_close`; nothing is left to do."""
+
+    def set_nodelay(self, x: bool) -> None:
+        """picows has set it."""
+
+    # What only Tornado's client side calls
+
+    def _process_server_headers(self, key: str | bytes, headers: HTTPHeaders) -> None:
+        raise TypeError("this protocol serves")
+
+    async def _receive_frame_loop(self) -> None:
+        raise TypeError("picows reads")
+
+
+def _take_over(stream: IOStream) -> tuple[socket.socket, bytes]:
+    """The stream's socket as one of our own, and what the client has sent behind the upgrade already."""
+    early = bytes(stream._read_buffer[: stream._read_buffer_size])
+    own = socket.socket(fileno=os.dup(stream.socket.fileno()))
+    own.setblocking(False)
+    # Linux would grow the kernel's buffer to megabytes, which hides a slow client and ages its audio.
+    own.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
+    stream.close()
+    return own, early
+
+
+def _replayed(key: str) -> bytes:
+    """The upgrade, as far as picows needs it to answer."""
+    return (
+        "GET / HTTP/1.1\r\nHost: pairing-server\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        f"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\n\r\n"
+    ).encode()
+
+
+def _feed(protocol: Any, data: bytes) -> None:
+    """Give bytes to the protocol as the event loop would."""
+    while data:
+        buffer = protocol.get_buffer(-1)
+        size = min(len(buffer), len(data))
+        buffer[:size] = data[:size]
+        protocol.buffer_updated(size)
+        data = data[size:]

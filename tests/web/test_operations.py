@@ -1,0 +1,152 @@
+"""Health, readiness and metrics, and what is refused while the database is away or the server stops."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+import asyncpg
+
+from pairing_server.store.database import Database
+from tests.devices import Answer, Site
+
+NOWHERE = "postgresql://nobody@127.0.0.1:1/nothing"
+
+
+def retry_after(answer: Answer) -> int:
+    assert (answer.status, answer.error) == (503, "UNAVAILABLE"), answer
+    return int(answer.headers["Retry-After"])
+
+
+async def metrics(site: Site) -> dict[str, float]:
+    """The samples by name and labels, as they stand in the text."""
+    answer = await site.get("/metrics")
+    assert answer.status == 200
+    assert answer.headers["Content-Type"].startswith("text/plain; version=")
+    lines = answer.body.decode().splitlines()
+    return {
+        name: float(value) for line in lines if line[0] != "#" for name, _, value in [line.rpartition(" ")]
+    }
+
+
+async def test_a_running_server_is_alive_and_ready(site: Site) -> None:
+    alive, ready = await site.get("/healthz"), await site.get("/readyz")
+    assert (alive.status, alive.body) == (200, {"status": "ok"})
+    assert (ready.status, ready.body) == (200, {"status": "ready"})
+
+
+async def test_without_its_database_the_server_is_alive_but_not_ready(site: Site) -> None:
+    account = await site.account()
+    away = Database(NOWHERE)
+    site.node.edge.deps = replace(site.node.deps, database=away)
+    assert (await site.get("/healthz")).status == 200
+    assert retry_after(await site.get("/readyz")) >= 1
+    body = {"desktop_session_id": "desktop-session"}
+    assert retry_after(await site.post("/api/generate-pair-code", body, account.token)) >= 1
+    assert retry_after(await site.get("/api/pairings", account.token)) >= 1
+    site.node.edge.deps = site.node.deps
+    assert (await site.get("/readyz")).status == 200
+    assert await site.code(account, "desktop-session")
+    await away.close()
+
+
+async def test_a_database_that_lets_nobody_in_is_one_that_is_away(site: Site, database_url: str) -> None:
+    account = await site.account()
+    name = re.findall(r"/(test_\d+)\?", database_url)[0]
+    admin = await asyncpg.connect(database_url.replace(f"/{name}?", "/postgres?"))
+    try:
+        await admin.execute(f"ALTER DATABASE {name} WITH ALLOW_CONNECTIONS false")
+        await admin.execute(
+            f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'"
+        )
+        assert retry_after(await site.get("/readyz")) >= 1
+        assert retry_after(await site.get("/api/pairings", account.token)) >= 1
+    finally:
+        await admin.execute(f"ALTER DATABASE {name} WITH ALLOW_CONNECTIONS true")
+        await admin.close()
+    assert (await site.get("/readyz")).status == 200
+    assert (await site.get("/api/pairings", account.token)).status == 200
+
+
+async def test_a_database_that_does_not_exist_is_one_that_is_away(site: Site, database_url: str) -> None:
+    name = re.findall(r"/(test_\d+)\?", database_url)[0]
+    away = Database(database_url.replace(f"/{name}?", "/no_such_database?"))
+    site.node.edge.deps = replace(site.node.deps, database=away)
+    assert retry_after(await site.get("/readyz")) >= 1
+    site.node.edge.deps = site.node.deps
+    await away.close()
+
+
+async def test_a_stopping_server_takes_nothing_new(site: Site) -> None:
+    account = await site.account()
+    site.node.edge.draining = True
+    for path in ("/api/auth/login", "/api/auth/ws-token", "/api/generate-pair-code", "/api/pair-device"):
+        assert retry_after(await site.post(path, {}, account.token)) >= 1
+    assert retry_after(await site.get("/readyz")) >= 1
+    assert (await site.get("/healthz")).status == 200
+    # A page asks first; it must learn that it is a 503 and not something it may not read.
+    assert (await site.call("OPTIONS", "/api/pair-device")).status == 204
+
+
+async def test_metrics_count_connections_and_channels(site: Site) -> None:
+    before = await metrics(site)
+    assert before["pairing_connections"] == 0
+    assert before['pairing_channels{members="2"}'] == 0
+    account = await site.account()
+    desktop, _ = await site.pair(account)
+    code = await site.code(account, "desktop-waiting")
+    await site.join(account, "desktop", f"pair-{code}", "desktop-waiting")
+    found = await metrics(site)
+    assert found["pairing_connections"] == 3
+    assert found["pairing_connections_opened_total"] == 3
+    assert found['pairing_channels{members="2"}'] == 1
+    assert found['pairing_channels{members="1"}'] == 1
+    desktop.socket.close()
+    await desktop.socket.closed()
+
+
+async def test_metrics_count_what_is_relayed_by_type(site: Site) -> None:
+    desktop, mobile = await site.pair()
+    for n in range(3):
+        mobile.socket.send({"type": "channel_message", "channelId": mobile.channel, "payload": {"n": n}})
+    for gain in (75, 75):  # the second changes nothing
+        mobile.socket.send({"type": "settings_sync", "channelId": mobile.channel, "settings": {"gain": gain}})
+    mobile.socket.send(
+        {"type": "audio_chunk", "chunk_id": "c1", "data": "AAAA", "format": "webm", "sample_rate": 16000}
+    )
+    await mobile.socket.pending()
+    await desktop.socket.pending()
+    found = await metrics(site)
+    assert found['pairing_messages_relayed_total{type="channel_message"}'] == 3
+    assert found['pairing_messages_relayed_total{type="settings_sync"}'] == 1
+    assert found['pairing_messages_relayed_total{type="audio_chunk"}'] == 1
+    assert found["pairing_settings_echoes_total"] == 1
+    assert found["pairing_audio_dropped_total"] == 0
+
+
+async def test_metrics_count_pairings_by_outcome_and_refusals_by_reason(site: Site) -> None:
+    account, stranger = await site.account(), await site.account()
+    code = await site.code(account, "desktop-session")
+    assert (await site.redeem(stranger, code, "mobile-stranger")).status == 404
+    assert (await site.redeem(account, code, "mobile-session")).status == 200
+    [pairing] = (await site.get("/api/pairings", account.token)).body["pairings"]
+    await site.call("DELETE", f"/api/pairings/{pairing['id']}", token=account.token)
+    await site.get("/api/pairings")
+    socket = await site.open("nonsense")
+    await socket.closed()
+    found = await metrics(site)
+    for outcome, count in (("created", 1), ("redeemed", 1), ("refused", 1), ("expired", 0), ("closed", 1)):
+        assert found[f'pairing_pairings_total{{outcome="{outcome}"}}'] == count, outcome
+    assert found['pairing_refusals_total{edge="http",reason="INVALID_CODE"}'] == 1
+    assert found['pairing_refusals_total{edge="http",reason="UNAUTHORIZED"}'] == 1
+    assert found['pairing_refusals_total{edge="ws",reason="INVALID_TOKEN"}'] == 1
+
+
+async def test_metrics_name_the_release_and_nobody(site: Site) -> None:
+    account = await site.account()
+    desktop, _ = await site.pair(account)
+    answer = await site.get("/metrics")
+    text = answer.body.decode()
+    assert f'pairing_build_info{{version="{site.node.version}"}} 1.0' in text
+    for secret in (desktop.channel, desktop.session_id, account.subject, account.username):
+        assert secret not in text
