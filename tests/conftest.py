@@ -65,16 +65,17 @@ def postgres() -> Iterator[str]:
 @pytest.fixture
 def empty_database(postgres: str) -> Iterator[str]:
     """The URL of a database of the test's own, with nothing in it."""
-    yield from _database(postgres, "template0")
+    yield from fresh_database(postgres, "template0")
 
 
 @pytest.fixture
 def database_url(postgres: str) -> Iterator[str]:
     """The URL of a migrated database of the test's own."""
-    yield from _database(postgres, "pairing")
+    yield from fresh_database(postgres, "pairing")
 
 
-def _database(postgres: str, template: str) -> Iterator[str]:
+def fresh_database(postgres: str, template: str) -> Iterator[str]:
+    """The URL of a new database, which is dropped in the end."""
     name = f"test_{next(_numbers)}"
     admin = postgres.replace("/pairing?", "/postgres?")
     execute(admin, f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY = file_copy")

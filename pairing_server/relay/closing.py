@@ -6,7 +6,7 @@ from enum import IntEnum
 
 
 class CloseCode(IntEnum):
-    """Why a connection ends. Those below 4000 are RFC 6455's; the server itself gives some of them only."""
+    """Why a connection ends. Those below 4000 are RFC 6455's; a proxy may give them, too."""
 
     NORMAL = 1000
     GOING_AWAY = 1001

@@ -48,6 +48,7 @@ class Outbox:
         "_limits",
         "_on_overflow",
         "_overflowed",
+        "_pumping",
         "_queued",
         "_relieved",
         "_transport",
@@ -66,6 +67,7 @@ class Outbox:
         self._in_flight = 0
         self._flights: deque[float] = deque()  # since when each message in flight has waited
         self._overflowed = False
+        self._pumping = False
         self._relieved: list[Callable[[], None]] = []
         self.dropped_audio = 0
         self.on_gap: Callable[[int, int], None] | None = None
@@ -134,10 +136,17 @@ class Outbox:
         self._transport.write(message, written)
 
     def _pump(self) -> None:
-        while self._entries and self._in_flight < self._limits.in_flight:
-            entry = self._entries.popleft()
-            self._queued -= len(entry.message)
-            self._write(entry.message, entry.queued_at)
+        # A transport with room calls `written` before `write` returns: this loop then just goes on.
+        if self._pumping:
+            return
+        self._pumping = True
+        try:
+            while self._entries and self._in_flight < self._limits.in_flight:
+                entry = self._entries.popleft()
+                self._queued -= len(entry.message)
+                self._write(entry.message, entry.queued_at)
+        finally:
+            self._pumping = False
         if self._relieved and not self.congested:
             self.release()
 

@@ -23,6 +23,7 @@ from tornado.httputil import HTTPHeaders
 from tornado.iostream import IOStream
 from tornado.websocket import WebSocketClosedError, WebSocketHandler, WebSocketProtocol
 
+from pairing_server.relay.closing import CloseCode
 from pairing_server.relay.limits import RelayLimits, TokenBucket
 
 log = logging.getLogger(__name__)
@@ -150,7 +151,7 @@ class CompiledProtocol(WSListener, WebSocketProtocol):
             self._abuse("frames")
             return
         if frame.rsv1 or frame.rsv2 or frame.rsv3:
-            self._fail(1002, "reserved bits")
+            self._fail(CloseCode.PROTOCOL_ERROR, "reserved bits")
             return
         kind = frame.msg_type
         if kind == WSMsgType.TEXT and frame.fin and not self._fragments_type:
@@ -158,7 +159,7 @@ class CompiledProtocol(WSListener, WebSocketProtocol):
             try:
                 text = frame.get_payload_as_utf8_text()
             except UnicodeDecodeError:
-                self._fail(1007, "not UTF-8")
+                self._fail(CloseCode.INVALID_TEXT, "not UTF-8")
                 return
             self._message(text)
         elif kind in (WSMsgType.TEXT, WSMsgType.BINARY, WSMsgType.CONTINUATION):
@@ -174,14 +175,14 @@ class CompiledProtocol(WSListener, WebSocketProtocol):
         """A part of a message, or a whole binary one."""
         if bool(opcode) == bool(self._fragments_type):
             # A new message inside another, or a continuation of nothing.
-            self._fail(1002, "fragments out of order")
+            self._fail(CloseCode.PROTOCOL_ERROR, "fragments out of order")
             return
         if opcode:
             self._fragments_type = opcode
         self._fragments.append(frame.get_payload_as_bytes())
         self._fragments_size += frame.payload_size
         if self._fragments_size > self._limits.frame_size:
-            self._fail(1009, "message too big")
+            self._fail(CloseCode.FRAME_TOO_BIG, "message too big")
         elif frame.fin:
             whole, opcode = b"".join(self._fragments), self._fragments_type
             self._forget_fragments()
@@ -201,7 +202,7 @@ class CompiledProtocol(WSListener, WebSocketProtocol):
         try:
             self._message(message.decode("utf-8"))
         except UnicodeDecodeError:
-            self._fail(1007, "not UTF-8")
+            self._fail(CloseCode.INVALID_TEXT, "not UTF-8")
 
     def _message(self, message: str | bytes) -> None:
         if self._serving:
@@ -222,7 +223,7 @@ class CompiledProtocol(WSListener, WebSocketProtocol):
         self._serving = False
         if not done.cancelled() and (error := done.exception()) is not None:
             self.handler.log_exception(type(error), error, error.__traceback__)
-            self.close(1011, "internal error")
+            self.close(CloseCode.INTERNAL, "internal error")
         while self._waiting and not self._serving and not self.client_terminated:
             self._message(self._waiting.popleft())
         if not self._serving and self._transport is not None and not self._transport.is_disconnected:
@@ -233,7 +234,7 @@ class CompiledProtocol(WSListener, WebSocketProtocol):
             answer: Awaitable[None] | None = callback(*args)
         except Exception as error:
             self.handler.log_exception(type(error), error, error.__traceback__)
-            self.close(1011, "internal error")
+            self.close(CloseCode.INTERNAL, "internal error")
             return None
         return answer
 
@@ -249,7 +250,7 @@ class CompiledProtocol(WSListener, WebSocketProtocol):
         self.client_terminated = True
         code = int.from_bytes(payload[:2], "big") if len(payload) >= 2 else None
         if code is not None and not valid_close_code(code):
-            self.close(1002, "invalid close code")
+            self.close(CloseCode.PROTOCOL_ERROR, "invalid close code")
             return
         self.close_code = code
         self.close_reason = payload[2:].decode("utf-8") if len(payload) > 2 else None
@@ -262,7 +263,7 @@ class CompiledProtocol(WSListener, WebSocketProtocol):
             self.client_terminated = True
             self.close()
 
-    def _fail(self, code: int, reason: str) -> None:
+    def _fail(self, code: CloseCode, reason: str) -> None:
         """The client breaks the protocol: say so, and hear no more."""
         self.client_terminated = True
         self.close(code, reason)
@@ -332,7 +333,7 @@ class CompiledProtocol(WSListener, WebSocketProtocol):
         if not self.server_terminated:
             self.server_terminated = True
             if code is None and reason is not None:
-                code = 1000
+                code = CloseCode.NORMAL
             payload = b"" if code is None else struct.pack("!H", code) + (reason or "").encode()[:123]
             self._write(frame_of(_CLOSE, payload))
             self._cancel("_timer")

@@ -166,3 +166,14 @@ def test_a_storm_of_settings_never_makes_a_slow_consumer() -> None:
         queue.send("s", lane=Lane.SETTINGS)
     assert queue.overflows == []
     assert queue.outbox.size == 200
+
+
+def test_thousands_of_small_messages_leave_at_once_when_the_client_reads_again() -> None:
+    queue = Queue()
+    queue.send("a")
+    for _ in range(900):
+        queue.send("b", size=1)
+    queue.wire.stalled = False
+    queue.wire.read()
+    assert queue.carried == "a" + "b" * 900
+    assert queue.outbox.size == 0

@@ -6,17 +6,25 @@ The simulation is two_clients.py; docs/decisions/0004 has the figures of longer 
 from __future__ import annotations
 
 import itertools
+import os
 import random
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.relay.two_clients import DEFAULTS, KEYS, KINDS, ODD_KINDS, OTHER, ROLES, Kind, Story, World, links
 
-# The same stories every time; longer hunts raise the number (docs/decisions/0004).
-drawn = settings(max_examples=250, deadline=None, derandomize=True)
+# The same stories every time, unless a hunt asks for so many new ones.
+HUNT = os.environ.get("SETTINGS_STORIES")
+drawn = settings(
+    max_examples=int(HUNT or 250),
+    deadline=None,
+    derandomize=HUNT is None,
+    database=None,
+    suppress_health_check=list(HealthCheck) if HUNT else [],
+)
 
 VALUES = st.sampled_from([0, 2, 3, True, "nl", 1.5, {"a": [1, None]}])
 GAPS = st.one_of(st.just(0.0), st.floats(0, 0.02), st.floats(0, 0.3), st.floats(0, 3), st.floats(0, 12))

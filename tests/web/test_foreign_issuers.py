@@ -9,8 +9,10 @@ import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from pairing_server.security.issuers import Issuer
 from pairing_server.web.edge import utcnow
@@ -77,8 +79,12 @@ def by_url(start_node: StartNode, keys: KeyServer) -> Site:
 @pytest.fixture
 def key_file(provider: Provider, tmp_path: Path) -> Path:
     path = tmp_path / "jwks.json"
-    path.write_bytes(provider.jwks())
+    put(path, provider)
     return path
+
+
+def put(path: Path, provider: Provider) -> None:
+    path.write_bytes(provider.jwks())
 
 
 @pytest.fixture
@@ -86,7 +92,7 @@ def by_file(start_node: StartNode, key_file: Path) -> Site:
     return start_node(issuers=(Issuer(ISSUER, AUDIENCE, ALGORITHMS, str(key_file)),))
 
 
-def token(provider: Provider, kid: str | None = "k1", **claims: object) -> str:
+def token(provider: Provider, kid: str | None = "k1", **claims: Any) -> str:
     return provider.token(kid, now=utcnow(), **claims)
 
 
@@ -119,11 +125,9 @@ async def test_one_foreign_users_code_is_not_anothers(by_file: Site, provider: P
     assert (await by_file.redeem(ada, code, "adas-mobile")).status == 200
 
 
-async def test_all_three_algorithms_are_taken(start_node: StartNode, by_file: Site, key_file: Path) -> None:
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-
+async def test_all_three_algorithms_are_taken(by_file: Site, key_file: Path) -> None:
     several = Provider(rsa=rsa_key(), ec=elliptic_key(), ed=Ed25519PrivateKey.generate())
-    key_file.write_bytes(several.jwks())
+    put(key_file, several)
     for kid in several.keys:
         assert await status(by_file, token(several, kid)) == 200, kid
 
@@ -176,7 +180,7 @@ async def test_a_new_key_in_the_file_is_taken_at_once_and_the_old_one_no_more(
     old = token(provider)
     assert await status(by_file, old) == 200
     rotated = Provider(k2=elliptic_key(), k3=elliptic_key())
-    key_file.write_bytes(rotated.jwks())
+    put(key_file, rotated)
     assert await status(by_file, token(rotated, "k3")) == 200
     assert await status(by_file, old) == 401
 
