@@ -21,9 +21,14 @@ from pairing_server.security.tokens import generate_key
 from pairing_server.server import Node
 from pairing_server.store import schema
 from pairing_server.store.embedded import EmbeddedPostgres
+from tests import leaks
 from tests.devices import Site
 
 _numbers = itertools.count(1)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    leaks.watch(config)
 
 
 async def _execute(url: str, *statements: str) -> None:
@@ -78,7 +83,7 @@ def fresh_database(postgres: str, template: str) -> Iterator[str]:
     """The URL of a new database, which is dropped in the end."""
     name = f"test_{next(_numbers)}"
     admin = postgres.replace("/pairing?", "/postgres?")
-    execute(admin, f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY = file_copy")
+    execute(admin, f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY = wal_log")
     yield postgres.replace("/pairing?", f"/{name}?")
     execute(admin, f"DROP DATABASE {name} WITH (FORCE)")
 
@@ -102,14 +107,38 @@ SETTINGS = Settings(
 StartNode = Callable[..., Site]
 
 
+# What is true of the WebSocket is true of both engines.
+ON_BOTH_ENGINES = (
+    "test_socket_",
+    "test_membership",
+    "test_bad_input",
+    "test_walk",
+    "test_regressions",
+    "test_frames",
+)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """The WebSocket suite runs once on each frame engine."""
+    module = metafunc.module.__name__.rpartition(".")[2]
+    if "frame_engine" in metafunc.fixturenames and module.startswith(ON_BOTH_ENGINES):
+        metafunc.parametrize("frame_engine", ["compiled", "tornado"], indirect=True)
+
+
 @pytest.fixture
-def start_node(io_loop: IOLoop, database_url: str) -> Iterator[StartNode]:
+def frame_engine(request: pytest.FixtureRequest) -> str:
+    """The frame engine of the test's nodes."""
+    return str(getattr(request, "param", "auto"))
+
+
+@pytest.fixture
+def start_node(io_loop: IOLoop, database_url: str, frame_engine: str) -> Iterator[StartNode]:
     """Starts nodes on the test's database: start_node(code_ttl=1, …) with any setting."""
     sites: list[Site] = []
 
     def start(**changed: Any) -> Site:
         async def begin() -> Site:
-            node = Node(replace(SETTINGS, **changed), database_url)
+            node = Node(replace(SETTINGS, **{"frame_engine": frame_engine, **changed}), database_url)
             [(_, port), *_] = await node.start()
             return Site(node, port)
 
@@ -122,6 +151,7 @@ def start_node(io_loop: IOLoop, database_url: str) -> Iterator[StartNode]:
     async def end(site: Site) -> None:
         await site.close()
         await site.node.stop()
+        await leaks.RUN.read_audit(database_url)
 
     for site in sites:
         io_loop.run_sync(lambda site=site: end(site))

@@ -17,6 +17,7 @@ from pairing_server.maintenance import SYSTEM
 from pairing_server.server import Node
 from pairing_server.store import audit, users
 from pairing_server.web.edge import utcnow
+from tests.leaks import RUN
 
 
 @dataclass(frozen=True)
@@ -104,6 +105,8 @@ class Site:
         self.port = port
         self.client = SimpleAsyncHTTPClient(force_instance=True, max_clients=500)
         self.sockets: list[Socket] = []
+        for key in node.settings.jwt_keys:
+            RUN.secrets.add("signing key", key.secret.decode())
 
     @property
     def url(self) -> str:
@@ -121,6 +124,7 @@ class Site:
         given = dict(headers or {})
         if token is not None:
             given["Authorization"] = f"Bearer {token}"
+            RUN.secrets.add("token", token)
         if body is not None and "Content-Type" not in given:
             given["Content-Type"] = "application/json"
         raw = body if isinstance(body, bytes | None) else json.dumps(body).encode()
@@ -138,7 +142,10 @@ class Site:
         response: HTTPResponse = await self.client.fetch(request, raise_error=False)
         text = response.body or b""
         is_json = response.headers.get("Content-Type", "").startswith("application/json")
-        return Answer(response.code, json.loads(text) if is_json and text else text, response.headers)
+        answer = json.loads(text) if is_json and text else text
+        RUN.secrets.sent(body)
+        RUN.secrets.received(answer)
+        return Answer(response.code, answer, response.headers)
 
     async def post(self, path: str, body: Any = None, token: str | None = None, **headers: str) -> Answer:
         return await self.call("POST", path, body, token, headers)
@@ -165,6 +172,7 @@ class Site:
         """A socket, before its first message is read."""
         url = f"ws://127.0.0.1:{self.port}/ws"
         given, subprotocols = dict(headers or {}), None
+        RUN.secrets.add("token", token or "")
         if token is not None and via == "query":
             url += f"?token={token}"
         elif token is not None and via == "header":

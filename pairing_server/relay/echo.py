@@ -16,12 +16,13 @@ from pairing_server.relay.values import Value, Values, differing
 
 UNDER_WAY = 1.5  # seconds in which a delivery may not have been applied yet, and its echo is expected
 ECHO_KEPT = 30.0  # the same for a session known to echo; liveness lets no slower link live
+LATE_ECHO = 10.0  # seconds after which a repetition does not speak for an echoing session any more
 RESEND_WITHIN = 0.25  # seconds in which nobody sees a change and takes it back
 DELIVERIES_KEPT = 256  # a seat: four seconds of a slider's 60 a second
 BYTES_KEPT = 1 << 20  # a seat, whatever its documents weigh
 
-SURE_ECHO, SURE_QUIET = 6, -3  # the bounds of Seat.score
-ECHOING, QUIET = 2, -2  # from here on a session is known to echo, or not to
+SURE_ECHO, SURE_QUIET = 12, -6  # the bounds of Seat.score
+ECHOING, QUIET = 4, -4  # from here on a session is known to echo, or not to
 ALLOWANCE = 64  # edits in a row that bring only values the session has been sent: a loop, or a patient finger
 
 
@@ -57,6 +58,7 @@ class Seat:
     _held: Values = field(default_factory=dict)  # when it sent its last message
     _sent: set[str] = field(default_factory=set)  # all keys it has ever sent
     _base_rev: int | None = None  # of its last message
+    _heard: float = -math.inf  # when that came
     _unapplied: deque[Delivery] = field(default_factory=deque)  # delivered, maybe not applied at that time
     _unechoed: deque[Delivery] = field(default_factory=deque)
     _recent: deque[Delivery] = field(default_factory=deque)
@@ -103,8 +105,11 @@ class Seat:
         """Presume applied what was delivered long ago; forget what was delivered very long ago."""
         while self._unapplied and self._unapplied[0].at < now - self._patience(self._unapplied[0]):
             delivery = self._unapplied.popleft()
-            self._held = {**self._held, **delivery.document}
             self._presumed = delivery.at
+            if delivery.at < self._heard:  # the last message may stand on it; if not, it is settled anyway
+                self._held = {**delivery.document, **self._held}
+            else:
+                self._held = {**self._held, **delivery.document}
         for kept in (self._unechoed, self._recent):
             while kept and kept[0].at < now - ECHO_KEPT:
                 kept.popleft()
@@ -129,14 +134,14 @@ class Seat:
         """The delivery that `values` equal: the oldest that can be trusted, else the oldest."""
         found = None
         for delivery in self._unechoed:
-            if delivery.rev <= after_rev or not self._equal(values, delivery):
+            if delivery.rev <= after_rev or not self._equal(values, delivery, now):
                 continue
             if self._trusts(delivery, now):
                 return delivery
             found = found or delivery
         return found
 
-    def _equal(self, values: Values, delivery: Delivery) -> bool:
+    def _equal(self, values: Values, delivery: Delivery, now: float) -> bool:
         """Is that what the session sends on this delivery: all of it, or at least what was new to it?
 
         Keys that nobody has heard of may be there too.
@@ -146,10 +151,13 @@ class Seat:
             known = document.get(key) or held.get(key)
             if known is not None and not value.same(known):
                 return False
-        if document.keys() <= values.keys() or (len(values) > 1 and self._sent <= values.keys()):
-            return True  # all that the session has
+        whole = document.keys() <= values.keys()
+        if len(values) > 1 and (whole or self._sent <= values.keys()):
+            return True
+        if not delivery.news and now - delivery.at > UNDER_WAY:
+            return False  # who sends only what is new had nothing to send
         new = differing(document, {}, held)
-        return bool(new) and values.keys() >= set(new)
+        return whole or (bool(new) and values.keys() >= set(new))
 
     def _trusts(self, delivery: Delivery, now: float) -> bool:
         """Is a repetition of this delivery an echo, and not an edit that leads back to it?"""
@@ -217,7 +225,7 @@ class Seat:
         """Note what the message shows of the session, once its edits are merged."""
         if reading.repeats is not None:
             if reading.repeats is self._unechoed[0]:
-                self._score = min(SURE_ECHO, self._score + 1)
+                self._learn_echo(now - reading.repeats.at)
             while self._unechoed.popleft() is not reading.repeats:
                 pass
         elif base_rev is None:
@@ -227,7 +235,13 @@ class Seat:
         self._held = {**self._held, **values}
         self._sent.update(values)
         self._base_rev = base_rev
+        self._heard = now
         self._resumed = False
+
+    def _learn_echo(self, age: float) -> None:
+        """An echo in order; or, the later the likelier, an edit that leads back there."""
+        if age <= LATE_ECHO:
+            self._score = min(SURE_ECHO, self._score + (2 if age <= UNDER_WAY else 1))
 
     def _learn_quiet(self, reading: Reading, now: float) -> None:
         missed = [
@@ -236,9 +250,9 @@ class Seat:
         for delivery in missed:
             delivery.missed = True
         if reading.seen is not None:
-            self._score = min(self._score, 0) - 2
+            self._score = min(self._score, 0) - 4
         elif missed:
-            self._score -= 1
+            self._score -= 2
         self._score = max(SURE_QUIET, self._score)
 
     def _apply(self, delivery: Delivery, *, proven: bool) -> None:

@@ -145,7 +145,8 @@ class CompiledProtocol(WSListener, WebSocketProtocol):
     # From the client
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
-        if self.client_terminated:
+        # picows refuses a broken close frame with one of its own, and reads on.
+        if self.client_terminated or transport.is_close_frame_sent:
             return
         if self._frames.take(self._now()):
             self._abuse("frames")

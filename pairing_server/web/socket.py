@@ -111,6 +111,13 @@ class PairingSocket(EdgeHandler, WebSocketHandler):
         return self.edge.engine(self, self.deps.hub.limits, self.edge.now, self._abuse)
 
     def open(self, *_: str, **__: str) -> None:
+        try:
+            self._open()
+        except Exception:
+            log.exception("a connection could not be opened (request %s)", self.request_id)
+            self.close(CloseCode.INTERNAL, "internal error")
+
+    def _open(self) -> None:
         if self.claims is None:
             self._turn_away(self.refusal or InvalidToken(), CloseCode.INVALID_TOKEN, "invalid token")
             return

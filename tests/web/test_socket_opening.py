@@ -258,7 +258,7 @@ async def test_a_token_is_in_no_log_line_even_when_a_handler_fails(
     desktop.socket.send({"type": "refresh_token", "token": f"{token}x"})
     assert (await desktop.socket.error())["code"] == "INVALID_TOKEN"
     site.node.hub.room_for = broken  # type: ignore[assignment,method-assign]
-    assert await (await site.open(token)).closed() is None
+    assert await (await site.open(token)).closed() == 1011
     lines = [record.getMessage() + (record.exc_text or "") for record in caplog.records]
     assert sum("broken" in line or "failed" in line for line in lines) >= 4
     shown = caplog.text + "\n".join(lines)

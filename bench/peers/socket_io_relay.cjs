@@ -1,0 +1,18 @@
+// Node.js with Socket.IO, over its WebSocket transport.
+const { createServer } = require("node:http");
+const { Server } = require("socket.io");
+
+const seats = new Map();
+const http = createServer();
+const server = new Server(http, { transports: ["websocket"] });
+
+server.on("connection", (socket) => {
+  const [pair, side] = socket.handshake.query.seat.split("/");
+  const other = `${pair}/${side === "a" ? "b" : "a"}`;
+  seats.set(`${pair}/${side}`, socket);
+  socket.on("message", (data) => seats.get(other)?.emit("message", data));
+  socket.on("disconnect", () => seats.delete(`${pair}/${side}`));
+  socket.emit("ready");
+});
+
+http.listen({ host: "127.0.0.1", port: Number(process.argv[2]), backlog: 1024 });
