@@ -7,6 +7,7 @@ design: on the event loop it would hold up every live channel, and without a bou
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import secrets
 import threading
@@ -50,8 +51,7 @@ class Passwords:
         self._hasher = hasher or PasswordHasher(time_cost=PASSES, memory_cost=MEMORY_KIB, parallelism=LANES)
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="passwords")
         self._room = threading.Semaphore(threads + queue)
-        # Nobody knows this password, so no account can ever match it.
-        self._dummy = self._hasher.hash(secrets.token_bytes(32))
+        self._dummy = _unknown(self._hasher)
 
     async def hash(self, password: str) -> str:
         """The hash to store, with its parameters and salt."""
@@ -99,6 +99,16 @@ class Passwords:
         with contextlib.suppress(VerifyMismatchError):
             self._hasher.verify(self._dummy, password)
         return _REFUSED
+
+
+def _unknown(hasher: PasswordHasher) -> str:
+    """A hash of the hasher's parameters whose password nobody knows: salt and digest are random."""
+    salt, digest = (
+        base64.b64encode(secrets.token_bytes(size)).decode().rstrip("=")
+        for size in (hasher.salt_len, hasher.hash_len)
+    )
+    cost = f"m={hasher.memory_cost},t={hasher.time_cost},p={hasher.parallelism}"
+    return f"$argon2id$v=19${cost}${salt}${digest}"
 
 
 def _as_bytes(password: str) -> bytes:
