@@ -112,12 +112,12 @@ class PairingSocket(EdgeHandler, WebSocketHandler):
 
     def open(self, *_: str, **__: str) -> None:
         try:
-            self._open()
+            self._admit()
         except Exception:
             log.exception("a connection could not be opened (request %s)", self.request_id)
             self.close(CloseCode.INTERNAL, "internal error")
 
-    def _open(self) -> None:
+    def _admit(self) -> None:
         if self.claims is None:
             self._turn_away(self.refusal or InvalidToken(), CloseCode.INVALID_TOKEN, "invalid token")
             return
