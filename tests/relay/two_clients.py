@@ -128,9 +128,10 @@ class World:
     def edit(self, now: float, role: str, edits: dict[str, Any]) -> None:
         client = self.clients[role]
         before = dict(client.state)
-        client.state.update(edits)
-        if client.online:
-            self.last_edit.update({key: value for key, value in edits.items() if before.get(key) != value})
+        news = {key: value for key, value in edits.items() if before.get(key) != value}
+        client.state.update(news)
+        if client.online and news:
+            self.last_edit.update(news)
             self._send(now, role, before)
 
     def resend(self, now: float, role: str) -> None:

@@ -251,7 +251,7 @@ async def test_the_other_is_told_who_has_gone_and_that_it_may_come_back(site: Si
         mobile.socket.send({"type": "leave_channel", "channel": mobile.channel})
         await mobile.socket.expect("channel_left")
     else:
-        mobile.socket.close()
+        mobile.socket.connection.close(1000)
     assert await desktop.socket.receive() == {
         "type": "mobile_disconnected",
         "channel": desktop.channel,
@@ -269,7 +269,7 @@ async def test_the_other_is_told_who_has_gone_and_that_it_may_come_back(site: Si
     else:
         mobile = await site.join(account, "mobile", mobile.channel, mobile.session_id)
         [closed] = await site.events("ws.disconnected")
-        assert (closed["by"], closed["close_code"]) == ("client", 1000) or closed["close_code"] is None
+        assert (closed["by"], closed["close_code"], closed["outcome"]) == ("client", 1000, "success")
     assert [m["type"] for m in await desktop.socket.pending()] == ["client_joined", "pairing_success"]
     await still_talks(mobile, desktop)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import random
 from typing import Any
@@ -136,7 +135,7 @@ async def test_a_ping_is_answered_with_its_sequence_and_a_clients_pong_with_noth
 
 async def test_no_message_crosses_from_one_channel_to_another(site: Site) -> None:
     account, draw, pairs = await site.account(), random.Random(11), 30
-    members = await asyncio.gather(*(site.pair(account) for _ in range(pairs)))
+    members = [await site.pair(account) for _ in range(pairs)]
     channels = [desktop.channel for desktop, _ in members]
     expected: dict[str, list[str]] = {}
     for number in range(20 * pairs):
