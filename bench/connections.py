@@ -3,33 +3,44 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
-from picows import WSFrame, WSListener, WSMsgType, WSTransport, ws_connect
+from picows import WSError, WSFrame, WSListener, WSMsgType, WSTransport, ws_connect
 
 from bench.wire import Seat
 
 OPEN_TIMEOUT = 60.0
 READ_BUFFER = 4096
+MAX_RETRIES = 30
+
+
+class HandshakeFailed(Exception):
+    """The server did not answer the upgrade as it should."""
 
 
 class Refused(Exception):
-    """The server did not let the seat be taken."""
+    """The server answered the upgrade, but did not let the seat be taken."""
 
 
 class Connection(WSListener):
-    """One seat's connection. `receive` gets each frame once the script is done."""
+    """One seat's connection. `receive` gets each frame once the script is done.
+
+    What the server refuses for the moment only is sent again a little later: `retries` says how often.
+    """
 
     def __init__(self, seat: Seat) -> None:
         self.seat = seat
+        self.retries = 0
         self.receive: Callable[[bytes], None] | None = None
         self.joined: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._steps = deque(seat.script)
         self._kind = WSMsgType.BINARY if seat.binary else WSMsgType.TEXT
         self._transport: WSTransport | None = None
+        self._last_sent = b""
 
     def on_ws_connected(self, transport: WSTransport) -> None:
         self._transport = transport
@@ -51,16 +62,25 @@ class Connection(WSListener):
 
     def _greeted(self, data: bytes) -> None:
         if data.startswith(b'{"type":"error"'):
-            self._fail(data.decode())
+            self._refused(data)
         elif self._steps and self._steps[0][1].encode() in data:
             self._steps.popleft()
             self._go_on()
 
     def _go_on(self) -> None:
         while self._steps and self._steps[0][0] == "send":
-            self.send(self._steps.popleft()[1].encode())
+            self._last_sent = self._steps.popleft()[1].encode()
+            self.send(self._last_sent)
         if not self._steps and not self.joined.done():
             self.joined.set_result(None)
+
+    def _refused(self, data: bytes) -> None:
+        if b'"retryable":true' not in data or self.retries == MAX_RETRIES:
+            self._fail(data.decode())
+            return
+        self.retries += 1
+        later = asyncio.get_running_loop().call_later
+        later(random.uniform(0.1, 0.5), lambda: self.send(self._last_sent))
 
     def _fail(self, why: str) -> None:
         if not self.joined.done():
@@ -76,21 +96,31 @@ class Connection(WSListener):
 
 
 async def take(seat: Seat, token: str = "") -> Connection:
-    """Take the seat, through the end of its script. Raises Refused, OSError, TimeoutError or picows' own."""
+    """Take the seat, through the end of its script. Raises HandshakeFailed, Refused."""
     connection = Connection(seat)
     try:
         async with asyncio.timeout(OPEN_TIMEOUT):
-            await ws_connect(
-                lambda: connection,
-                seat.url + token,
-                websocket_handshake_timeout=OPEN_TIMEOUT,
-                read_buffer_init_size=READ_BUFFER,
-            )
+            await _shake_hands(connection, seat.url + token)
             await connection.joined
+    except TimeoutError:
+        connection.close()
+        raise Refused("the server did not go on in time") from None
     except BaseException:
         connection.close()
         raise
     return connection
+
+
+async def _shake_hands(connection: Connection, url: str) -> None:
+    try:
+        await ws_connect(
+            lambda: connection,
+            url,
+            websocket_handshake_timeout=OPEN_TIMEOUT / 2,
+            read_buffer_init_size=READ_BUFFER,
+        )
+    except (OSError, WSError) as error:
+        raise HandshakeFailed(f"{type(error).__name__}: {error}") from None
 
 
 async def take_all(seats: Sequence[Seat], at_once: int = 32) -> list[Connection]:
@@ -102,6 +132,11 @@ async def take_all(seats: Sequence[Seat], at_once: int = 32) -> list[Connection]
             return await take(seat)
 
     return list(await asyncio.gather(*(one(seat) for seat in seats)))
+
+
+def close_all(connections: Iterable[Connection]) -> None:
+    for connection in connections:
+        connection.close()
 
 
 class Http(asyncio.Protocol):
@@ -117,12 +152,16 @@ class Http(asyncio.Protocol):
         _, protocol = await asyncio.get_running_loop().create_connection(cls, "127.0.0.1", port)
         return protocol
 
-    async def post(self, path: str, body: str, access: str = "") -> tuple[int, bytes]:
+    async def post(self, path: str, body: str, access: str = "", address: str = "") -> tuple[int, bytes]:
         """The status and the body of the answer. Raises ConnectionError if the server hangs up."""
         self._answer = asyncio.get_running_loop().create_future()
-        authorization = f"Authorization: Bearer {access}\r\n" if access else ""
-        head = f"POST {path} HTTP/1.1\r\nHost: bench\r\n{authorization}Content-Type: application/json\r\n"
-        self._transport.write(f"{head}Content-Length: {len(body)}\r\n\r\n{body}".encode())
+        head = [f"POST {path} HTTP/1.1", "Host: bench", "Content-Type: application/json"]
+        if access:
+            head.append(f"Authorization: Bearer {access}")
+        if address:
+            head.append(f"X-Forwarded-For: {address}")
+        head.append(f"Content-Length: {len(body)}")
+        self._transport.write("\r\n".join([*head, "", body]).encode())
         return await self._answer
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 import uvloop
 
-from bench import traffic
+from bench import devices, requests, traffic
 from bench.wire import Pair, Seat
 
 Job = Callable[[dict[str, Any]], Awaitable[Any]]
@@ -33,7 +33,31 @@ async def relay(job: dict[str, Any]) -> dict[str, float]:
     return await traffic.relay(pairs_of(job["pairs"]), plan, seats_of(job.get("idle", [])))
 
 
-JOBS: dict[str, Job] = {"relay": relay}
+async def idle(job: dict[str, Any]) -> dict[str, float]:
+    return await devices.idle(seats_of(job["first"]), seats_of(job["more"]), job["server_pid"])
+
+
+async def connects(job: dict[str, Any]) -> dict[str, float]:
+    seats = seats_of(job["seats"])
+    return await devices.one_after_another(seats, job["at_once"], job["seconds"], job["server_pid"])
+
+
+async def storm(job: dict[str, Any]) -> dict[str, float]:
+    return await devices.storm(seats_of(job["seats"]))
+
+
+async def posts(job: dict[str, Any]) -> dict[str, float]:
+    act = requests.pairings(job["users"]) if job["users"] else requests.posts(job["path"])
+    return await requests.repeated(act, job["port"], job["at_once"], job["seconds"], job["server_pid"])
+
+
+JOBS: dict[str, Job] = {
+    "relay": relay,
+    "idle": idle,
+    "connects": connects,
+    "storm": storm,
+    "posts": posts,
+}
 
 
 def main() -> None:

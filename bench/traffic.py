@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bench.connections import Connection, take_all
+from bench.connections import Connection, close_all, take_all
 from bench.machine import cpu_seconds
 from bench.wire import MARK, TIME_DIGITS, Seat
 
@@ -130,11 +131,11 @@ async def relay(pairs: Sequence[tuple[Seat, Seat]], plan: Plan, idle: Sequence[S
         for _ in range(0 if plan.pace else plan.window):
             stream.send()
     await asyncio.sleep(plan.warm_up)
+    print(json.dumps({"running": True}), flush=True)
     meter.start()
     await asyncio.sleep(plan.seconds)
     measured = meter.stop()
     for stream in streams:
         stream.ended = True
-    for connection in (*connections, *waiting):
-        connection.close()
+    close_all([*connections, *waiting])
     return measured

@@ -25,6 +25,7 @@ from pairing_server.security.issuers import Issuers
 from pairing_server.security.limits import SlidingWindow
 from pairing_server.security.passwords import Passwords
 from pairing_server.security.tokens import Tokens
+from pairing_server.services.attempts import Turns
 from pairing_server.services.audit import AuditLog
 from pairing_server.services.deps import Caller, Codes, Deps, LiveCodes
 from pairing_server.store import schema
@@ -89,6 +90,9 @@ class Node:
             codes=Codes([key.secret for key in settings.jwt_keys]),
             rules=settings.pairing_rules,
             live=LiveCodes(),
+            turns=Turns(),
+            codes_by_user=SlidingWindow(settings.code_rate),
+            codes_by_address=SlidingWindow(settings.code_rate_address),
             registration_open=settings.registration == "open",
         )
         self.edge = Edge(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping
 from uuid import UUID
 
@@ -27,6 +27,8 @@ class Hub:
         self.report = report
         self.now = now
         self._later = later
+        # Pairings that have ended a moment ago: a join that was admitted just before must not revive them.
+        self._ended: OrderedDict[UUID, None] = OrderedDict()
         self._by_device: dict[tuple[str, str], Session] = {}
         self._when_empty: Callable[[], None] | None = None
         self._of_user: Counter[str] = Counter()
@@ -81,8 +83,11 @@ class Hub:
     def channel(self, pairing_id: UUID, name: str, now: float, *, ever_active: bool = False) -> Channel:
         """The live channel of that pairing, made if there is none.
 
-        `ever_active`: both devices have met before, perhaps before a restart of this process.
+        `ever_active`: both devices have met before, perhaps before a restart of this process. Raises
+        InvalidChannel if the pairing has just ended.
         """
+        if pairing_id in self._ended:
+            raise InvalidChannel(channel=name)
         channel = self.channels.get(pairing_id)
         if channel is None:
             channel = Channel(
@@ -104,15 +109,21 @@ class Hub:
 
     def end(self, pairing_id: UUID, reason: str, gone: Mapping[str, str], keep: str | None = None) -> None:
         """The pairing is over: close its channel, if it is here (see Channel.end)."""
-        channel = self.channels.pop(pairing_id, None)
+        channel = self._over(pairing_id)
         if channel is not None:
             channel.end(reason, gone, keep)
 
     def lapse(self, pairing_id: UUID, reason: str) -> None:
         """The code ended unused ("expired" or "superseded"): tell whoever waits in its channel."""
-        channel = self.channels.pop(pairing_id, None)
+        channel = self._over(pairing_id)
         if channel is not None:
             channel.lapse(InvalidChannel(channel=channel.name, reason=reason))
+
+    def _over(self, pairing_id: UUID) -> Channel | None:
+        self._ended[pairing_id] = None
+        if len(self._ended) > 10_000:
+            self._ended.popitem(last=False)
+        return self.channels.pop(pairing_id, None)
 
     def connected_channels(self) -> tuple[list[UUID], list[UUID]]:
         """The channels with a member here: those with both, and those with one that have had both."""

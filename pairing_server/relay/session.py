@@ -123,11 +123,12 @@ class Session:
             size = messages.size_of(text)
             self._take(request, size, now)
             messages.check(request, size, self._limits)
+            deferred = self._do(request, now)
         except BAD:
             self._bad_in_a_row += 1
             raise
         self._bad_in_a_row = 0
-        return self._do(request, now)
+        return deferred
 
     def _take(self, request: messages.Request, size: int, now: float) -> None:
         """Raises RateLimited if there is more of this than a connection may send."""

@@ -91,7 +91,11 @@ async def login(deps: Deps, username: str, password: str, caller: Caller, now: d
         Counted("login_user", users.username_key(username), LOGIN_USER),
         Counted("login_address", caller.address_key, LOGIN_ADDRESS),
     ]
-    async with deps.database.transaction() as conn:
+    async with (
+        deps.turns.of(f"login {limits[0].key}"),
+        deps.turns.of(f"login at {limits[1].key}"),
+        deps.database.transaction() as conn,
+    ):
         counting = await attempts.hold(conn, limits, now)
         seconds, kind = counting.wait(now)
         if not seconds:

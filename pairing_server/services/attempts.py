@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from pairing_server.errors import Unavailable
 from pairing_server.security.limits import Count, Policy, charge, wait
 from pairing_server.store import attempts as store
 from pairing_server.store.attempts import Bucket
@@ -29,6 +32,34 @@ class Lockout:
 
     limit: Counted
     until: datetime
+
+
+class Turns:
+    """One at a time for each key, in this process.
+
+    Who waits for a locked row holds one of the few connections meanwhile; who waits here holds nothing.
+    """
+
+    def __init__(self, max_waiting: int = 100) -> None:
+        self._max_waiting = max_waiting
+        self._locks: dict[str, tuple[asyncio.Lock, int]] = {}
+
+    @asynccontextmanager
+    async def of(self, key: str) -> AsyncIterator[None]:
+        """Wait for the key's turn. Raises Unavailable if too many wait for it already."""
+        lock, waiting = self._locks.get(key, (asyncio.Lock(), 0))
+        if waiting >= self._max_waiting:
+            raise Unavailable("Too many of your requests are waiting; send them one after the other.")
+        self._locks[key] = (lock, waiting + 1)
+        try:
+            async with lock:
+                yield
+        finally:
+            _, waiting = self._locks[key]
+            if waiting > 1:
+                self._locks[key] = (lock, waiting - 1)
+            else:
+                del self._locks[key]
 
 
 class Counting:

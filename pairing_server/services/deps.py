@@ -12,9 +12,10 @@ from uuid import UUID
 
 from pairing_server.errors import InvalidChannel
 from pairing_server.relay.hub import Hub
-from pairing_server.security.limits import Rate
+from pairing_server.security.limits import Rate, SlidingWindow
 from pairing_server.security.passwords import Passwords
 from pairing_server.security.tokens import Tokens
+from pairing_server.services.attempts import Turns
 from pairing_server.services.audit import AuditLog
 from pairing_server.store.database import Database
 from pairing_server.store.pairings import Draw
@@ -99,6 +100,9 @@ class Deps:
     codes: Codes
     rules: PairingRules
     live: LiveCodes
+    turns: Turns
+    codes_by_user: SlidingWindow
+    codes_by_address: SlidingWindow
     registration_open: bool = False
 
 

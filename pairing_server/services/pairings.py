@@ -20,7 +20,7 @@ from pairing_server.errors import (
     Unavailable,
     ValidationFailed,
 )
-from pairing_server.security.limits import REDEEM_ADDRESS, REDEEM_USER, Policy
+from pairing_server.security.limits import REDEEM_ADDRESS, REDEEM_USER, SlidingWindow
 from pairing_server.services import attempts
 from pairing_server.services.accounts import require_enabled
 from pairing_server.services.attempts import Counted, Lockout
@@ -62,47 +62,59 @@ async def generate(deps: Deps, desktop_session: str, caller: Caller, now: dateti
     rules = deps.rules
     if deps.live.count >= rules.max_live_codes:
         raise Unavailable("Too many codes are waiting just now; try again in a minute.", retry_after_s=30)
-    desktop = Seat(desktop_session, caller.subject)
-    expires_at = now + timedelta(seconds=rules.code_ttl)
-    limits = [Counted("code_address", caller.address_key, Policy((rules.code_rate_address,)))]
-    if caller.subject is not None:
-        limits.append(Counted("code_user", caller.subject, Policy((rules.code_rate,))))
-    async with deps.database.transaction() as conn:
-        await require_enabled(conn, caller.subject)
-        # Also makes one user's requests wait for each other, so that the count below holds.
-        counting = await attempts.hold(conn, limits, now)
-        seconds, kind = counting.wait(now)
-        if seconds:
-            raise RateLimited(seconds, "Too many codes were made; use the one you have.", limit=kind)
-        if caller.subject is not None:
-            waiting = await store.pending_of(conn, caller.subject, desktop_session, now)
-            if waiting >= rules.codes_per_user:
-                raise RateLimited(
-                    rules.code_ttl, "Too many codes of yours are waiting.", limit="codes_per_user"
-                )
-        await counting.charge(now)
-        bound = await _bind(deps, conn, desktop, "desktop", caller, now)
-        superseded = (
-            [] if isinstance(bound, SessionConflict) else await store.supersede_pending(conn, desktop, now)
-        )
-        made = (
-            None if isinstance(bound, SessionConflict) else await _draw(deps, conn, desktop, now, expires_at)
-        )
-        if made is not None:
-            await deps.audit.record(conn, _created(deps, made, desktop, caller, now))
-    if isinstance(bound, SessionConflict):
-        raise bound
-    if made is None:
-        raise Unavailable("No free code was found; try again.")
+    async with deps.turns.of(f"codes {caller.subject or caller.address_key}"):
+        _check_rate(deps, caller, now)
+        made, superseded = await _generate(deps, Seat(desktop_session, caller.subject), caller, now)
+        for window, key in _windows(deps, caller):
+            window.charge(key, now.timestamp())
     deps.live.count += 1 - len(superseded)
     for pairing_id in superseded:
         deps.hub.lapse(pairing_id, "superseded")
     return made
 
 
-async def _draw(
-    deps: Deps, conn: AsyncConnection, desktop: Seat, now: datetime, expires_at: datetime
-) -> Code | None:
+def _windows(deps: Deps, caller: Caller) -> list[tuple[SlidingWindow, str]]:
+    """What counts the codes this caller makes; local to the process, unlike what guards guesses."""
+    windows = [(deps.codes_by_address, caller.address_key)]
+    return windows if caller.subject is None else [*windows, (deps.codes_by_user, caller.subject)]
+
+
+def _check_rate(deps: Deps, caller: Caller, now: datetime) -> None:
+    wait = max(window.wait(key, now.timestamp()) for window, key in _windows(deps, caller))
+    if wait:
+        raise RateLimited(wait, "Too many codes were made; use the one you have.", limit="codes")
+
+
+async def _generate(deps: Deps, desktop: Seat, caller: Caller, now: datetime) -> tuple[Code, list[UUID]]:
+    """The new code, and the pairings it has superseded."""
+    refusal: PairingServerError | None = None
+    superseded: list[UUID] = []
+    made = None
+    async with deps.database.transaction() as conn:
+        await require_enabled(conn, caller.subject)
+        await _check_waiting(deps, conn, desktop, now)
+        refusal = await _bind(deps, conn, desktop, "desktop", caller, now)
+        if refusal is None:
+            superseded = await store.supersede_pending(conn, desktop, now)
+            made = await _draw(deps, conn, desktop, now)
+        if made is not None:
+            await deps.audit.record(conn, _created(deps, made, desktop, caller, now))
+    if made is None:
+        raise refusal or Unavailable("No free code was found; try again.")
+    return made, superseded
+
+
+async def _check_waiting(deps: Deps, conn: AsyncConnection, desktop: Seat, now: datetime) -> None:
+    """Raises RateLimited if the user has as many codes waiting as he may."""
+    if desktop.user is None:
+        return
+    waiting = await store.pending_of(conn, desktop.user, desktop.session_id, now)
+    if waiting >= deps.rules.codes_per_user:
+        raise RateLimited(deps.rules.code_ttl, "Too many codes of yours are waiting.", limit="codes_per_user")
+
+
+async def _draw(deps: Deps, conn: AsyncConnection, desktop: Seat, now: datetime) -> Code | None:
+    expires_at = now + timedelta(seconds=deps.rules.code_ttl)
     for count in _DRAWS:
         drawn = deps.codes.draw(count)
         pairing_id = uuid4()
@@ -157,29 +169,8 @@ async def redeem(deps: Deps, typed: str, mobile_session: str, caller: Caller, no
     if code is None:
         raise ValidationFailed(fields={"code": ["Must be the six digits that the desktop shows."]})
     mobile = Seat(mobile_session, caller.subject)
-    refusal: PairingServerError | None = None
-    replaced: list[UUID] = []
-    async with deps.database.transaction() as conn:
-        await require_enabled(conn, caller.subject)
-        counting = await attempts.hold(conn, _redeem_limits(deps, caller), now)
-        seconds, kind = counting.wait(now)
-        pairing = None
-        if seconds:
-            refusal = RateLimited(seconds, "Too many wrong codes; wait, then try again.", limit=kind)
-            await _redeem_failed(deps, conn, mobile, [], "locked", caller, now)
-        else:
-            refusal = await _bind(deps, conn, mobile, "mobile", caller, now)
-        if refusal is None:
-            pairing = await store.redeem(
-                conn, deps.codes.macs(code), mobile, now, same_user=deps.rules.same_user
-            )
-            if pairing is None:
-                refusal = InvalidCode()
-                lockouts = await counting.charge(now)
-                await _redeem_failed(deps, conn, mobile, lockouts, "no_such_code", caller, now)
-        if pairing is not None:
-            replaced = await store.supersede_channels(conn, pairing, now)
-            await deps.audit.record(conn, *_redeemed(deps, pairing, replaced, caller, now))
+    async with deps.turns.of(f"redeem {caller.subject or caller.address_key}"):
+        pairing, refusal, replaced = await _redeem(deps, code, mobile, caller, now)
     if refusal is not None or pairing is None:
         raise refusal or InvalidCode()
     if pairing.redeemed_at == now:
@@ -187,6 +178,31 @@ async def redeem(deps: Deps, typed: str, mobile_session: str, caller: Caller, no
     for pairing_id in replaced:
         deps.hub.end(pairing_id, "superseded", {"desktop": pairing.desktop.session_id}, keep="desktop")
     return Code(code, pairing.id, pairing.created_at, pairing.expires_at)
+
+
+async def _redeem(
+    deps: Deps, code: str, mobile: Seat, caller: Caller, now: datetime
+) -> tuple[Pairing | None, PairingServerError | None, list[UUID]]:
+    """The pairing, or why not; and the pairings it has taken the place of."""
+    replaced: list[UUID] = []
+    async with deps.database.transaction() as conn:
+        await require_enabled(conn, caller.subject)
+        counting = await attempts.hold(conn, _redeem_limits(deps, caller), now)
+        seconds, kind = counting.wait(now)
+        if seconds:
+            await _redeem_failed(deps, conn, mobile, [], "locked", caller, now)
+            text = "Too many wrong codes; wait, then try again."
+            return None, RateLimited(seconds, text, limit=kind), replaced
+        if (conflict := await _bind(deps, conn, mobile, "mobile", caller, now)) is not None:
+            return None, conflict, replaced
+        pairing = await store.redeem(conn, deps.codes.macs(code), mobile, now, same_user=deps.rules.same_user)
+        if pairing is None:
+            lockouts = await counting.charge(now)
+            await _redeem_failed(deps, conn, mobile, lockouts, "no_such_code", caller, now)
+            return None, InvalidCode(), replaced
+        replaced = await store.supersede_channels(conn, pairing, now)
+        await deps.audit.record(conn, *_redeemed(deps, pairing, replaced, caller, now))
+    return pairing, None, replaced
 
 
 def _redeem_limits(deps: Deps, caller: Caller) -> list[Counted]:

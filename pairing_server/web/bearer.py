@@ -75,7 +75,8 @@ def take_ws_token(request: HTTPServerRequest) -> tuple[str | None, str]:
     request.query_arguments = {}
     if header := request.headers.get("Authorization"):
         scheme, _, token = header.strip().partition(" ")
-        return (token.strip() if scheme.lower() == "bearer" else None), "header"
+        if scheme.lower() == "bearer":  # a proxy's own scheme is none of our business
+            return token.strip(), "header"
     for offered in request.headers.get("Sec-WebSocket-Protocol", "").split(","):
         if offered.strip().lower().startswith(_SUBPROTOCOL):
             return offered.strip()[len(_SUBPROTOCOL) :], "subprotocol"
