@@ -15,7 +15,8 @@ from uuid import UUID
 from msgspec import Raw
 
 from pairing_server.errors import PairingServerError, SessionReplaced
-from pairing_server.relay import messages
+from pairing_server.relay import binary, messages
+from pairing_server.relay.binary import BinaryAudio
 from pairing_server.relay.closing import CloseCode
 from pairing_server.relay.limits import RelayLimits
 from pairing_server.relay.messages import encode
@@ -32,6 +33,7 @@ class Member(Protocol):
     """A device in its seat, as the channel sees it."""
 
     outbox: Outbox
+    binary_audio: bool
 
     @property
     def device_type(self) -> str: ...
@@ -39,7 +41,9 @@ class Member(Protocol):
     @property
     def session_id(self) -> str: ...
 
-    def deliver(self, message: bytes, lane: Lane = Lane.MESSAGE, number: int = 0) -> None:
+    def deliver(
+        self, message: bytes, lane: Lane = Lane.MESSAGE, number: int = 0, *, binary: bool = False
+    ) -> None:
         """Put an encoded message into what waits for this member."""
 
     def evict(self, error: PairingServerError | None, code: CloseCode | None) -> None:
@@ -226,24 +230,32 @@ class Channel:
         ):
             self._history_size -= len(self.history.popleft().message)
 
-    def audio(self, sender: Member, request: messages.AudioChunk) -> None:
-        """Number the chunk apart and pass it to the other member, if it is there: audio is live."""
+    def audio(self, sender: Member, request: messages.AudioChunk | BinaryAudio) -> None:
+        """Number the chunk apart and pass it to the other member, if it is there: audio is live.
+
+        The receiver gets it in the form it has asked for on joining, whichever it came in.
+        """
         role = sender.device_type
         self._audio_seq[role] += 1
         peer = self.members.get(OTHER[role])
         if peer is None:
             return
         number = self._audio_seq[role]
+        self._counts.relayed["audio_chunk"] += 1
+        sound = request.as_bytes() if peer.binary_audio else None
+        if sound is not None:
+            frame = binary.encode(sound, number, request.chunk_id, request.format, request.sample_rate)
+            peer.deliver(frame, Lane.AUDIO, number, binary=True)
+            return
         chunk = messages.AudioToPeer(
             channel=self.name,
             channelId=self.name,
             chunk_id=request.chunk_id,
-            data=request.sound,
+            data=request.as_json(),
             format=request.format,
             sample_rate=request.sample_rate,
             audio_seq=number,
         )
-        self._counts.relayed["audio_chunk"] += 1
         peer.deliver(encode(chunk), Lane.AUDIO, number)
 
     def audio_gap(self, receiver: Member, first: int, last: int) -> None:

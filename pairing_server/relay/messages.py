@@ -6,6 +6,8 @@ came; the envelope is always made anew, so nothing else a client sends can reach
 
 from __future__ import annotations
 
+import base64
+import binascii
 import re
 from collections.abc import Mapping
 from typing import Annotated, Literal
@@ -21,6 +23,7 @@ from pairing_server.errors import (
     UnknownType,
     ValidationFailed,
 )
+from pairing_server.relay.binary import BinaryAudio
 from pairing_server.relay.limits import RelayLimits
 
 DeviceType = Literal["desktop", "mobile"]
@@ -66,6 +69,7 @@ class JoinChannel(_AboutChannel, tag="join_channel", frozen=True, kw_only=True):
     session_id: SessionId | None = None
     last_seq: Count | None = None
     epoch: Name | None = None
+    binary_audio: bool = False
 
 
 class ChannelMessage(_AboutChannel, tag="channel_message", frozen=True, kw_only=True):
@@ -85,13 +89,19 @@ class AudioChunk(_AboutChannel, tag="audio_chunk", frozen=True, kw_only=True):
     format: Name | None = None
     sample_rate: SampleRate | None = None
 
-    @property
-    def sound(self) -> Raw:
-        """The encoded audio, a JSON string. Raises ValidationFailed if there is none."""
+    def as_json(self) -> Raw:
+        """The sound, a JSON string in base64. Raises ValidationFailed if there is none."""
         data = self.audio_data if isinstance(self.data, msgspec.UnsetType) else self.data
         if isinstance(data, msgspec.UnsetType) or bytes(data)[:1] != b'"':
             raise ValidationFailed("data must be a string.", field="data")
         return data
+
+    def as_bytes(self) -> bytes | None:
+        """The sound as it is; None if `data` is not base64."""
+        try:
+            return base64.b64decode(msgspec.json.decode(self.as_json(), type=str), validate=True)
+        except (binascii.Error, ValueError):
+            return None
 
 
 class Ping(ClientMessage, tag="ping", frozen=True):
@@ -320,7 +330,7 @@ def size_of(text: str) -> int:
     return len(text) if text.isascii() else len(text.encode())
 
 
-def check(request: Request, size: int, limits: RelayLimits) -> None:
+def check(request: Request | BinaryAudio, size: int, limits: RelayLimits) -> None:
     """What the types cannot say: sizes by kind, and what a raw value is.
 
     Raises PayloadTooLarge with `limit` and `size`, or ValidationFailed with the `field`.
@@ -332,9 +342,10 @@ def check(request: Request, size: int, limits: RelayLimits) -> None:
             raise ValidationFailed("payload must be an object.", field="payload")
         if too_deep(payload, limits.nesting):
             raise ValidationFailed(f"payload is nested more than {limits.nesting} deep.", field="payload")
-    elif isinstance(request, AudioChunk):
+    elif isinstance(request, AudioChunk | BinaryAudio):
         _check_size(size, limits.audio_size)
-        _ = request.sound
+        if isinstance(request, AudioChunk):
+            request.as_json()
     else:
         _check_size(size, limits.control_size)
         if isinstance(request, SettingsSync):

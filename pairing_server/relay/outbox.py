@@ -27,6 +27,9 @@ class Transport(Protocol):
     def write(self, message: bytes, written: Callable[[], None]) -> None:
         """Hand over one text message; `written` is called when the kernel has taken it."""
 
+    def write_binary(self, message: bytes, written: Callable[[], None]) -> None:
+        """The same for a binary message."""
+
     def close(self, code: int, reason: str) -> None:
         """Start the closing handshake. Nothing more is written or received."""
 
@@ -36,6 +39,7 @@ class Entry(NamedTuple):
     message: bytes
     queued_at: float
     number: int
+    binary: bool
 
 
 class Outbox:
@@ -82,16 +86,24 @@ class Outbox:
         """Whether those who send to this connection should be read no more for now."""
         return self.size >= self._limits.queue_pause
 
-    def send(self, message: bytes, now: float, lane: Lane = Lane.MESSAGE, number: int = 0) -> None:
+    def send(
+        self,
+        message: bytes,
+        now: float,
+        lane: Lane = Lane.MESSAGE,
+        number: int = 0,
+        *,
+        binary: bool = False,
+    ) -> None:
         """Queue one message. `number` is an audio chunk's own, for telling the receiver of a drop."""
         if self._overflowed:
             return
         if not self._entries and self._in_flight < self._limits.in_flight:
-            self._write(message, now)
+            self._write(message, now, binary)
             return
         if lane is Lane.SETTINGS:
             self._drop_where(lambda entry: entry.lane is Lane.SETTINGS)
-        self._entries.append(Entry(lane, message, now, number))
+        self._entries.append(Entry(lane, message, now, number, binary))
         self._queued += len(message)
         if self.size >= self._limits.queue_pause:
             self._drop_audio()
@@ -123,7 +135,7 @@ class Outbox:
         for call in waiting:
             call()
 
-    def _write(self, message: bytes, now: float) -> None:
+    def _write(self, message: bytes, now: float, binary: bool) -> None:
         size = len(message)
         self._flights.append(now)
         self._in_flight += size
@@ -133,7 +145,8 @@ class Outbox:
             self._in_flight -= size
             self._pump()
 
-        self._transport.write(message, written)
+        write = self._transport.write_binary if binary else self._transport.write
+        write(message, written)
 
     def _pump(self) -> None:
         # A transport with room calls `written` before `write` returns: this loop then just goes on.
@@ -144,7 +157,7 @@ class Outbox:
             while self._entries and self._in_flight < self._limits.in_flight:
                 entry = self._entries.popleft()
                 self._queued -= len(entry.message)
-                self._write(entry.message, entry.queued_at)
+                self._write(entry.message, entry.queued_at, entry.binary)
         finally:
             self._pumping = False
         if self._relieved and not self.congested:

@@ -22,7 +22,8 @@ from pairing_server.errors import (
     UnknownType,
     ValidationFailed,
 )
-from pairing_server.relay import messages
+from pairing_server.relay import binary, messages
+from pairing_server.relay.binary import BinaryAudio
 from pairing_server.relay.channel import OTHER, Channel, Joined
 from pairing_server.relay.closing import CloseCode
 from pairing_server.relay.limits import RelayLimits, TokenBucket
@@ -58,6 +59,13 @@ class Device:
 Deferred = messages.Identify | messages.JoinChannel | messages.Unpair | messages.RefreshToken
 
 
+def _decoded(frame: str | bytes) -> tuple[messages.Request | BinaryAudio, int]:
+    """What came in one frame, and its size in bytes."""
+    if isinstance(frame, bytes):
+        return binary.decode(frame), len(frame)
+    return messages.decode(frame), messages.size_of(frame)
+
+
 class Session:
     """One socket, from its opening to its close."""
 
@@ -72,6 +80,7 @@ class Session:
         self.address_key = address_key
         self.device: Device | None = None
         self.channel: Channel | None = None
+        self.binary_audio = False
         self.closing = False
         self.close_code: CloseCode | None = None
         self.received = 0
@@ -117,10 +126,7 @@ class Session:
         self._now = now
         self.received += 1
         try:
-            if isinstance(text, bytes):
-                raise InvalidMessage("Send text frames; this server takes no binary ones.")
-            request = messages.decode(text)
-            size = messages.size_of(text)
+            request, size = _decoded(text)
             self._take(request, size, now)
             messages.check(request, size, self._limits)
             deferred = self._do(request, now)
@@ -130,9 +136,9 @@ class Session:
         self._bad_in_a_row = 0
         return deferred
 
-    def _take(self, request: messages.Request, size: int, now: float) -> None:
+    def _take(self, request: messages.Request | BinaryAudio, size: int, now: float) -> None:
         """Raises RateLimited if there is more of this than a connection may send."""
-        if isinstance(request, messages.AudioChunk):
+        if isinstance(request, messages.AudioChunk | BinaryAudio):
             wait, limit = self._audio.take(now), "audio"
             if not wait:
                 wait, limit = self._audio_bytes.take(now, size), "audio_bytes"
@@ -143,11 +149,11 @@ class Session:
         if wait:
             raise RateLimited(wait, limit=limit)
 
-    def _do(self, request: messages.Request, now: float) -> Deferred | None:
+    def _do(self, request: messages.Request | BinaryAudio, now: float) -> Deferred | None:
         match request:
             case messages.ChannelMessage():
                 self._joined(request).relay(self, request)
-            case messages.AudioChunk():
+            case messages.AudioChunk() | BinaryAudio():
                 self._joined(request).audio(self, request)
             case messages.SettingsSync():
                 self._joined(request).sync(self, request, now)
@@ -172,7 +178,7 @@ class Session:
             case messages.Unpair():
                 self._joined(request)
 
-    def _joined(self, request: messages._AboutChannel) -> Channel:
+    def _joined(self, request: messages._AboutChannel | BinaryAudio) -> Channel:
         """The joined channel, if the message means it."""
         named = request.channel_named
         if self.channel is None:
@@ -217,6 +223,7 @@ class Session:
         if self.channel is not None and self.channel is not channel:
             self._leave(self.channel, now)
         self.channel = channel
+        self.binary_audio = request.binary_audio
         return channel.join(self, now, request.last_seq, request.epoch)
 
     def refreshed(self, identity: Identity, now: float) -> None:
@@ -234,9 +241,11 @@ class Session:
 
     # To the client
 
-    def deliver(self, message: bytes, lane: Lane = Lane.MESSAGE, number: int = 0) -> None:
+    def deliver(
+        self, message: bytes, lane: Lane = Lane.MESSAGE, number: int = 0, *, binary: bool = False
+    ) -> None:
         if not self.closing:
-            self.outbox.send(message, self._hub.now(), lane, number)
+            self.outbox.send(message, self._hub.now(), lane, number, binary=binary)
 
     def greet(self) -> None:
         self.deliver(encode(messages.Connected(client_id=self.connection_id)))

@@ -9,6 +9,7 @@ from uuid import UUID
 
 from sqlalchemy import (
     ColumnElement,
+    Select,
     and_,
     bindparam,
     case,
@@ -310,14 +311,23 @@ async def end_own(conn: AsyncConnection, pairing_id: UUID, user: str, now: datet
 _BATCH = 1000
 
 
+def _batch(due: ColumnElement[bool]) -> Select[tuple[UUID]]:
+    """At most a batch of the pairings that are due, locked; those another server has locked are left to it.
+
+    A table expression, because PostgreSQL may evaluate a plain subquery again for each row, and then
+    there is no limit.
+    """
+    found = select(pairings.c.id).where(due).limit(_BATCH).with_for_update(skip_locked=True).cte("batch")
+    return select(found.c.id)
+
+
 async def _end_where(
     conn: AsyncConnection, due: ColumnElement[bool], state: str, reason: str, now: datetime
 ) -> list[Pairing]:
-    """End at most a batch. Rows another server is just ending are left to it."""
-    batch = select(pairings.c.id).where(due).limit(_BATCH).with_for_update(skip_locked=True).scalar_subquery()
+    """End at most a batch."""
     statement = (
         update(pairings)
-        .where(pairings.c.id.in_(batch), due)
+        .where(pairings.c.id.in_(_batch(due)), due)
         .values(state=state, ended_at=now, end_reason=reason)
         .returning(*_PAIRING)
     )
@@ -344,19 +354,12 @@ async def close_deserted(conn: AsyncConnection, seen_until: datetime, now: datet
 
 async def release_names(conn: AsyncConnection, ended_until: datetime) -> int:
     """Let the codes of pairings that ended before then be drawn again. The number released."""
-    batch = (
-        select(pairings.c.id)
-        .where(pairings.c.ended_at <= ended_until, pairings.c.code_mac.is_not(None))
-        .limit(_BATCH)
-        .with_for_update(skip_locked=True)
-        .scalar_subquery()
-    )
-    return (
-        await conn.execute(update(pairings).where(pairings.c.id.in_(batch)).values(code_mac=None))
-    ).rowcount
+    due = and_(pairings.c.ended_at <= ended_until, pairings.c.code_mac.is_not(None))
+    statement = update(pairings).where(pairings.c.id.in_(_batch(due))).values(code_mac=None)
+    return (await conn.execute(statement)).rowcount
 
 
 async def prune(conn: AsyncConnection, ended_until: datetime) -> int:
     """Forget pairings that ended before then. The number forgotten."""
-    batch = select(pairings.c.id).where(pairings.c.ended_at <= ended_until).limit(_BATCH).scalar_subquery()
+    batch = _batch(pairings.c.ended_at <= ended_until)
     return (await conn.execute(delete(pairings).where(pairings.c.id.in_(batch)))).rowcount

@@ -273,7 +273,14 @@ class CompiledProtocol(WSListener, WebSocketProtocol):
 
     def send_text(self, message: bytes, written: Callable[[], None]) -> None:
         """Send one text message; `written` is called once the event loop has room for more."""
-        self._write(frame_of(_TEXT, message))
+        self._send(_TEXT, message, written)
+
+    def send_binary(self, message: bytes, written: Callable[[], None]) -> None:
+        """The same for a binary message."""
+        self._send(_BINARY, message, written)
+
+    def _send(self, first: int, message: bytes, written: Callable[[], None]) -> None:
+        self._write(frame_of(first, message))
         if self._paused:
             self._unwritten.append(written)
         else:

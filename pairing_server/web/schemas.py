@@ -75,7 +75,11 @@ class PairBody(Schema):
     code = fields.String(
         required=True,
         validate=validate.Length(1, 32),
-        metadata={"description": "Six digits; spaces and hyphens are ignored.", "example": "123456"},
+        metadata={
+            "description": "Six digits; spaces and hyphens are ignored.",
+            "pattern": "^[ -]*([0-9][ -]*){6}$",
+            "example": "123456",
+        },
     )
     mobile_session_id = _session_id("mobile-session-unique-id")
 

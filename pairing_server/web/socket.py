@@ -52,6 +52,11 @@ class SocketTransport:
         if protocol is not None:
             protocol.send_text(message, written)
 
+    def write_binary(self, message: bytes, written: Callable[[], None]) -> None:
+        protocol: Any = self._handler.ws_connection
+        if protocol is not None:
+            protocol.send_binary(message, written)
+
     def close(self, code: int, reason: str) -> None:
         self._handler.close(code, reason)
 

@@ -1,0 +1,208 @@
+"""One run: what is running, how a job is given to the load, and the records that come of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bench.machine import ROOT, two_cores
+from bench.ours import Site
+from bench.processes import NotStarted, Processes
+from bench.servers import Server
+from bench.wire import Pair, Seat
+
+JOB_TIMEOUT = 180.0
+
+Values = dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """How much is measured. Times in seconds; `widely`: every server in every cell, not only the main ones."""
+
+    rounds: int
+    warm_up: float
+    seconds: float
+    idle: tuple[int, int]
+    storm: int
+    connections: tuple[int, ...]
+    live_codes: tuple[int, ...]
+    widely: bool
+
+
+FULL = Scale(
+    rounds=2,
+    warm_up=0.5,
+    seconds=1.5,
+    idle=(200, 2000),
+    storm=2000,
+    connections=(100, 1_000, 10_000),
+    live_codes=(10, 100_000, 900_000),
+    widely=True,
+)
+QUICK = Scale(
+    rounds=1,
+    warm_up=0.1,
+    seconds=0.3,
+    idle=(20, 200),
+    storm=100,
+    connections=(100, 300),
+    live_codes=(10, 10_000),
+    widely=False,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What one cell gave for one server; `failed` says why it gave nothing."""
+
+    cell: str
+    server: str
+    title: str
+    values: Values
+    failed: str = ""
+
+
+class JobFailed(Exception):
+    """The load could not do its job; the text says why."""
+
+
+@dataclass(slots=True)
+class Run:
+    """`servers`: those that run, by key. `skipped`: what could not be measured at all, and why."""
+
+    scale: Scale
+    site: Site
+    processes: Processes
+    folder: Path
+    say: Callable[[str], None]
+    servers: dict[str, Server] = field(default_factory=dict)
+    records: list[Record] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
+
+    def start(self, title: str, start: Callable[[], Server]) -> None:
+        """Start a server, or note that it cannot be had."""
+        try:
+            server = start()
+        except NotStarted as error:
+            self.skip(title, str(error))
+        else:
+            self.servers[server.key] = server
+
+    def skip(self, what: str, why: str) -> None:
+        self.skipped.append(f"{what}: {why}")
+        self.say(f"SKIPPED {what}: {why}")
+
+    def among(self, *keys: str) -> list[Server]:
+        """Those of the servers that run; all that run if the run is a wide one."""
+        return [server for server in self.servers.values() if self.scale.widely or server.key in keys]
+
+    def record(self, cell: str, server: Server, measure: Callable[[], Values], shown: str) -> Values | None:
+        """Measure and keep what comes of it; `shown` is the format of the line that tells of it."""
+        try:
+            values = measure()
+        except JobFailed as error:
+            self.records.append(Record(cell, server.key, server.title, {}, str(error)))
+            self.say(f"{cell} · {server.title}: FAILED: {error}")
+            return None
+        self.keep(cell, server.key, server.title, values)
+        self.say(f"{cell} · {server.title}: {shown.format(**values)}")
+        return values
+
+    def keep(self, cell: str, server: str, title: str, values: Values) -> None:
+        """Keep the record; of several rounds the one with the least CPU, which was disturbed least."""
+        for place, known in enumerate(self.records):
+            if (known.cell, known.server) == (cell, server):
+                if known.failed or values.get("cpu_us", 0) < known.values.get("cpu_us", 0):
+                    self.records[place] = Record(cell, server, title, values)
+                return
+        self.records.append(Record(cell, server, title, values))
+
+
+def job(name: str, **given: Any) -> Values:
+    """Let the load do the job, on its core. Raises JobFailed."""
+    with _load(name, given) as load:
+        return _answer(load)
+
+
+@contextmanager
+def meanwhile(name: str, **given: Any) -> Iterator[None]:
+    """The load does the job while the block runs, once it has said that it is running. Raises JobFailed."""
+    with _load(name, given) as load:
+        line = load.stdout.readline() if load.stdout else b""
+        if b"running" not in line:
+            raise JobFailed(json.loads(line or b"{}").get("failed", "the load ended"))
+        yield
+
+
+@contextmanager
+def _load(name: str, given: dict[str, Any]) -> Iterator[subprocess.Popen[bytes]]:
+    _, core = two_cores()
+    command = json.dumps({"job": name, "core": core, **given}).encode()
+    load = subprocess.Popen(
+        [sys.executable, "-m", "bench.load"],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+    )
+    try:
+        if load.stdin is not None:
+            load.stdin.write(command)
+            load.stdin.close()
+        yield load
+    finally:
+        if load.poll() is None:
+            load.kill()
+        load.wait()
+        if load.stdout is not None:
+            load.stdout.close()
+
+
+def _answer(load: subprocess.Popen[bytes]) -> Values:
+    signal.alarm(int(JOB_TIMEOUT))
+    try:
+        lines = load.stdout.read().splitlines() if load.stdout else []
+    finally:
+        signal.alarm(0)
+    answer = json.loads(lines[-1]) if lines else {"failed": "the load said nothing"}
+    if "failed" in answer:
+        raise JobFailed(answer["failed"][:200])
+    result: Values = answer["result"]
+    return result
+
+
+def out_of_time(_: int, __: object) -> None:
+    raise JobFailed(f"the load was not done within {JOB_TIMEOUT:.0f} s")
+
+
+def as_json(seats: Sequence[Seat]) -> list[dict[str, Any]]:
+    return [seat.to_json() for seat in seats]
+
+
+def pairs_as_json(pairs: Sequence[Pair]) -> list[list[dict[str, Any]]]:
+    return [as_json(pair) for pair in pairs]
+
+
+def both(pairs: Sequence[Pair]) -> list[Seat]:
+    """The seats of the pairs, one after the other."""
+    return [seat for pair in pairs for seat in pair]
+
+
+def elapsed(started: float) -> str:
+    return f"{time.monotonic() - started:5.0f} s"
+
+
+def nothing_of_the_environment() -> None:
+    """What this machine sets for a server of its own is not for a measured one."""
+    for name in [name for name in os.environ if name.startswith("PAIRING_")]:
+        del os.environ[name]
