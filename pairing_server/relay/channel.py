@@ -90,6 +90,7 @@ class Channel:
     ) -> None:
         self.pairing_id = pairing_id
         self.name = name
+        self._head = messages.head_to_peer(name)
         self.epoch = secrets.token_urlsafe(9)
         self.seq = 0
         self.history: deque[Past] = deque()
@@ -209,12 +210,8 @@ class Channel:
         """Number the message, keep it, and pass it to the other member if that is there."""
         self.seq += 1
         to = OTHER[sender.device_type]
-        message = encode(
-            messages.ToPeer(
-                channel=self.name, channelId=self.name, payload=request.payload, seq=self.seq, id=request.id
-            )
-        )
-        self._remember(Past(self.seq, to, message))
+        message = messages.to_peer(self._head, bytes(request.payload), self.seq, request.id)
+        self._remember(self.seq, to, message)
         self._counts.relayed["channel_message"] += 1
         peer = self.members.get(to)
         if peer is not None:
@@ -222,13 +219,12 @@ class Channel:
         if request.id is not None:
             sender.deliver(encode(messages.Ack(id=request.id, seq=self.seq)))
 
-    def _remember(self, past: Past) -> None:
-        self.history.append(past)
-        self._history_size += len(past.message)
-        while (
-            len(self.history) > self._limits.history_count or self._history_size > self._limits.history_size
-        ):
-            self._history_size -= len(self.history.popleft().message)
+    def _remember(self, seq: int, to: str, message: bytes) -> None:
+        self.history.append(Past(seq, to, message))
+        size = self._history_size + len(message)
+        while size > self._limits.history_size or len(self.history) > self._limits.history_count:
+            size -= len(self.history.popleft().message)
+        self._history_size = size
 
     def audio(self, sender: Member, request: messages.AudioChunk | BinaryAudio) -> None:
         """Number the chunk apart and pass it to the other member, if it is there: audio is live.

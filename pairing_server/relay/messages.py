@@ -52,10 +52,13 @@ class _AboutChannel(ClientMessage, frozen=True):
     @property
     def channel_named(self) -> str | None:
         """The channel named, if any. Raises ValidationFailed if the names disagree."""
-        names = {name for name in (self.channel, self.channelId, self.channel_id) if name is not None}
+        first, second, third = self.channel, self.channelId, self.channel_id
+        if first is None and third is None:
+            return second
+        names = {name for name in (first, second, third) if name is not None}
         if len(names) > 1:
             raise ValidationFailed("channel, channelId and channel_id disagree.", field="channel")
-        return names.pop() if names else None
+        return names.pop()
 
 
 class Identify(ClientMessage, tag="identify", frozen=True, kw_only=True):
@@ -267,6 +270,21 @@ class Error(ServerMessage, tag="error", frozen=True, omit_defaults=False):
 _decoder: msgspec.json.Decoder[Request] = msgspec.json.Decoder(Request)
 _encoder = msgspec.json.Encoder()
 encode = _encoder.encode
+
+
+# A relayed message is put together from bytes: the payload is not looked into, and its head is always the same.
+def head_to_peer(channel: str) -> bytes:
+    """What every message to a member of that channel begins with, up to the payload."""
+    name = encode(channel)
+    return b'{"type":"channel_message","channel":' + name + b',"channelId":' + name + b',"payload":'
+
+
+def to_peer(head: bytes, payload: bytes, seq: int, id_: str | int | None) -> bytes:
+    """A ToPeer message, encoded."""
+    if id_ is None:
+        return b'%b%b,"seq":%d}' % (head, payload, seq)
+    return b'%b%b,"seq":%d,"id":%b}' % (head, payload, seq, encode(id_))
+
 
 _FIELD = re.compile(r"^(?P<text>.*?) - at (?:`key` in )?`\$\.?(?P<field>[A-Za-z_]*)")
 _TYPES = {struct.__struct_config__.tag for struct in Request.__args__}

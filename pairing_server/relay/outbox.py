@@ -69,7 +69,8 @@ class Outbox:
         self._entries: deque[Entry] = deque()
         self._queued = 0
         self._in_flight = 0
-        self._flights: deque[float] = deque()  # since when each message in flight has waited
+        # Size of each message in flight, and since when it has waited.
+        self._flights: deque[tuple[int, float]] = deque()
         self._overflowed = False
         self._pumping = False
         self._relieved: list[Callable[[], None]] = []
@@ -113,7 +114,7 @@ class Outbox:
         """Call from time to time: a queue also overflows by age."""
         if self._overflowed or not self._flights:
             return
-        oldest = self._flights[0]
+        oldest = self._flights[0][1]
         if self.size > self._limits.queue_size or now - oldest > self._limits.queue_age:
             self._overflowed = True
             size, age = self.size, now - oldest
@@ -137,16 +138,16 @@ class Outbox:
 
     def _write(self, message: bytes, now: float, binary: bool) -> None:
         size = len(message)
-        self._flights.append(now)
+        self._flights.append((size, now))
         self._in_flight += size
-
-        def written() -> None:
-            self._flights.popleft()
-            self._in_flight -= size
-            self._pump()
-
         write = self._transport.write_binary if binary else self._transport.write
-        write(message, written)
+        write(message, self._written)
+
+    def _written(self) -> None:
+        """The transport has got rid of the oldest message in flight."""
+        self._in_flight -= self._flights.popleft()[0]
+        if self._entries or self._relieved:
+            self._pump()
 
     def _pump(self) -> None:
         # A transport with room calls `written` before `write` returns: this loop then just goes on.

@@ -138,7 +138,7 @@ class Session:
 
     def _take(self, request: messages.Request | BinaryAudio, size: int, now: float) -> None:
         """Raises RateLimited if there is more of this than a connection may send."""
-        if isinstance(request, messages.AudioChunk | BinaryAudio):
+        if isinstance(request, (messages.AudioChunk, BinaryAudio)):
             wait, limit = self._audio.take(now), "audio"
             if not wait:
                 wait, limit = self._audio_bytes.take(now, size), "audio_bytes"

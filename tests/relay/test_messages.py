@@ -172,7 +172,7 @@ def test_audio_goes_by_either_name() -> None:
     for name in ("data", "audio_data"):
         request = take(json.dumps({"type": "audio_chunk", name: "AAAA"}))
         assert isinstance(request, messages.AudioChunk)
-        assert bytes(request.sound) == b'"AAAA"'
+        assert bytes(request.as_json()) == b'"AAAA"'
 
 
 def sized(kind: str, size: int) -> str:
