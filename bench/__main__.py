@@ -13,11 +13,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bench import cells, chart, database, report
+from bench.loads import Load
 from bench.machine import ROOT, describe, raise_file_limit, two_cores
 from bench.ours import TITLES, Site
 from bench.processes import Processes
-from bench.run import FULL, QUICK, Run, Scale, elapsed, nothing_of_the_environment, out_of_time
-from bench.servers import PEER_LIST, start
+from bench.run import FULL, QUICK, Run, Scale, nothing_of_the_environment
+from bench.servers import PEER_LIST
 
 RESULTS = ROOT / "bench-results"
 DOCUMENT = ROOT / "docs" / "performance.md"
@@ -58,10 +59,9 @@ def main() -> int:
     started = time.monotonic()
 
     def say(line: str) -> None:
-        print(f"[{elapsed(started)}] {line}", file=sys.stderr, flush=True)
+        print(f"[{time.monotonic() - started:4.0f} s] {line}", file=sys.stderr, flush=True)
 
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    signal.signal(signal.SIGALRM, out_of_time)
     nothing_of_the_environment()
     machine = {**describe(), "run": f"{'quick, ' if given.quick else ''}{time.strftime('%Y-%m-%d %H:%M')}"}
     try:
@@ -80,18 +80,23 @@ def measure(scale: Scale, wanted: list[str], peers: str | None, say: Callable[[s
         say("there is one core only: server and load share it, and no figure but CPU means much")
     os.sched_setaffinity(0, {load_core})
     raise_file_limit()
-    with tempfile.TemporaryDirectory(prefix="pairing-bench-") as name, Processes(Path(name)) as processes:
+    with (
+        tempfile.TemporaryDirectory(prefix="pairing-bench-") as name,
+        Processes(Path(name)) as processes,
+        Load() as load,
+    ):
         # The embedded database runs as a user of its own when this is root.
         Path(name).chmod(0o755)
         say("starting the database and the servers")
         site = Site(processes, Path(name), server_core)
         try:
-            run = Run(scale, site, processes, Path(name), say)
-            for engine, title in TITLES.items():
-                run.start(title, lambda engine=engine: site.start(engine))
+            run = Run(scale, site, load, say)
+            for engine in TITLES:
+                run.begin(TITLES[engine], lambda engine=engine: site.start(engine))
             for peer in PEER_LIST:
                 if peers is None or peer.key in peers.split(","):
-                    run.start(peer.title, lambda peer=peer: start(peer, processes, Path(name), server_core))
+                    run.begin(peer.title, lambda peer=peer: peer.start(processes, Path(name), server_core))
+            run.await_servers(processes)
             for cell in wanted:
                 CELLS[cell](run)
             for server in run.servers.values():

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from bench.run import Run, Values, as_json, both, job, meanwhile, pairs_as_json
+import contextlib
+
+from bench.loads import JobFailed, Load, Values
+from bench.run import Run, as_json, both, pairs_as_json
 from bench.servers import Server
 
 # The name of a cell, its window, the bytes of a frame, and how many pairs.
@@ -35,16 +38,26 @@ def relay_once(
         "seconds": run.scale.seconds * (2 if pace else 1),
     }
     silent = as_json(both(server.pairs(idle // 2, size)))
-    return job("relay", plan=plan, pairs=pairs_as_json(server.pairs(pairs, size)), idle=silent)
+    return run.load.do("relay", plan=plan, pairs=pairs_as_json(server.pairs(pairs, size)), idle=silent)
+
+
+def warm_up(run: Run) -> None:
+    """Let every server relay for a moment: some of them compile what they do often."""
+    for server in run.servers.values():
+        with contextlib.suppress(JobFailed):
+            relay_once(run, server, 16, 220, 20)
 
 
 def relay(run: Run) -> None:
     """Each round all servers, cell by cell, so that what disturbs one disturbs its neighbours too."""
+    warm_up(run)
     for _ in range(run.scale.rounds):
         for name, window, size, pairs in RELAY:
             for server in run.servers.values():
 
-                def measure(server: Server = server, cell: tuple[int, int, int] = (window, size, pairs)) -> Values:
+                def measure(
+                    server: Server = server, cell: tuple[int, int, int] = (window, size, pairs)
+                ) -> Values:
                     return relay_once(run, server, *cell)
 
                 run.record(name, server, measure, _RELAYED)
@@ -60,7 +73,8 @@ def flood(run: Run) -> None:
         def flooded(server: Server = server) -> Values:
             plan = {"server_pid": server.pid, "window": 256, "warm_up": 0.1, "seconds": 60.0}
             # The flood gives way on the load's core, or it would be the load that is slow.
-            with meanwhile("relay", nice=10, plan=plan, pairs=pairs_as_json(server.pairs(1, 220))):
+            with Load(nice=10) as other:
+                other.begin("relay", plan=plan, pairs=pairs_as_json(server.pairs(1, 220)), idle=[])
                 return relay_once(run, server, 1, 220, 50, pace=0.1)
 
         shown = "p50 {p50_ms:.1f} ms, p99 {p99_ms:.1f} ms"
@@ -76,7 +90,7 @@ def idle(run: Run) -> None:
             warming, counted = run.scale.idle
             first = as_json(both(server.pairs(warming // 2, 220)))
             more = as_json(both(server.pairs(counted // 2, 220)))
-            return job("idle", first=first, more=more, server_pid=server.pid)
+            return run.load.do("idle", first=first, more=more, server_pid=server.pid)
 
         run.record(IDLE, server, measure, "{bytes:,.0f} bytes")
 
@@ -87,11 +101,11 @@ def connects(run: Run) -> None:
 
         def measure(server: Server = server) -> Values:
             seats = as_json(both(server.pairs(100, 220)))
-            times = {"at_once": 16, "seconds": run.scale.seconds, "server_pid": server.pid}
-            return job("connects", seats=seats, **times)
+            times = {"at_once": 16, "seconds": run.scale.seconds * 4, "server_pid": server.pid}
+            return run.load.do("connects", seats=seats, **times)
 
         def storming(server: Server = server) -> Values:
-            return job("storm", seats=as_json(both(server.pairs(run.scale.storm // 2, 220))))
+            return run.load.do("storm", seats=as_json(both(server.pairs(run.scale.storm // 2, 220))))
 
         run.record(CONNECTS, server, measure, "{rate:,.0f}/s, {cpu_us:,.0f} µs CPU each")
         shown = "{connects} in {seconds:.1f} s, {handshakes_failed} failed handshakes, {retries} joins tried again"

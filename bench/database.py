@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 import subprocess
 
-from bench.machine import two_cores
-from bench.run import JobFailed, Run, Values, job
-from bench.machine import ROOT
+from bench.loads import JobFailed, Values
+from bench.machine import ROOT, two_cores
+from bench.run import Run
 from bench.servers import Server
 from pairing_server.store.embedded import DATABASE, find_programs
 
@@ -28,16 +28,14 @@ _ADD_PGBENCH_USERS = f"""
 
 
 def _requests(run: Run, server: Server, users: list[str], path: str = "") -> Values:
-    seconds = run.scale.seconds * 2
-    return job(
-        "posts",
-        users=users,
-        path=path,
-        port=server.port,
-        at_once=AT_ONCE,
-        seconds=seconds,
-        server_pid=server.pid,
-    )
+    plan = {
+        "port": server.port,
+        "server_pid": server.pid,
+        "at_once": AT_ONCE,
+        "warm_up": run.scale.warm_up * 3,
+        "seconds": run.scale.seconds * 2,
+    }
+    return run.load.do("posts", plan=plan, users=users, path=path)
 
 
 def _pairings(run: Run, server: Server) -> Values:
@@ -93,7 +91,9 @@ def growth(run: Run) -> None:
         return
     there = 0
     for count in run.scale.live_codes:
-        run.site.execute("DELETE FROM pairings WHERE ended_at IS NULL AND desktop_session NOT LIKE 'waiting-%'")
+        run.site.execute(
+            "DELETE FROM pairings WHERE ended_at IS NULL AND desktop_session NOT LIKE 'waiting-%'"
+        )
         run.site.add_live_codes(count - there)
         there = count
         run.record(GROWTH.format(count), ours, lambda: _pairings(run, ours), _SHOWN)

@@ -1,11 +1,13 @@
-"""The load: a process of its own, told by one JSON object on standard input, answering by one on standard output.
+"""The load: a process of its own, told by lines of JSON on standard input, answering by lines on standard output.
 
-`python -m bench.load` runs one of JOBS on uvloop and ends. The job's result is {"result": …} or {"failed": why}.
+`python -m bench.load CORE NICE` does the JOBS it is given, one after the other, on uvloop, until its input ends.
+An answer is {"result": …} or {"failed": why}; before it {"running": true} may say that measuring has begun.
 """
 
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import os
 import sys
@@ -17,7 +19,7 @@ import uvloop
 from bench import devices, requests, traffic
 from bench.wire import Pair, Seat
 
-Job = Callable[[dict[str, Any]], Awaitable[Any]]
+Job = Callable[[dict[str, Any]], Awaitable[dict[str, float]]]
 
 
 def seats_of(given: list[dict[str, Any]]) -> list[Seat]:
@@ -28,9 +30,17 @@ def pairs_of(given: list[list[dict[str, Any]]]) -> list[Pair]:
     return [(Seat.from_json(sender), Seat.from_json(receiver)) for sender, receiver in given]
 
 
+def running() -> None:
+    answer({"running": True})
+
+
+def answer(line: dict[str, Any]) -> None:
+    print(json.dumps(line), flush=True)
+
+
 async def relay(job: dict[str, Any]) -> dict[str, float]:
     plan = traffic.Plan(**job["plan"])
-    return await traffic.relay(pairs_of(job["pairs"]), plan, seats_of(job.get("idle", [])))
+    return await traffic.relay(pairs_of(job["pairs"]), plan, seats_of(job["idle"]), running)
 
 
 async def idle(job: dict[str, Any]) -> dict[str, float]:
@@ -48,7 +58,8 @@ async def storm(job: dict[str, Any]) -> dict[str, float]:
 
 async def posts(job: dict[str, Any]) -> dict[str, float]:
     act = requests.pairings(job["users"]) if job["users"] else requests.posts(job["path"])
-    return await requests.repeated(act, job["port"], job["at_once"], job["seconds"], job["server_pid"])
+    plan = requests.Plan(**job["plan"])
+    return await requests.repeated(act, plan)
 
 
 JOBS: dict[str, Job] = {
@@ -61,15 +72,16 @@ JOBS: dict[str, Job] = {
 
 
 def main() -> None:
-    job = json.load(sys.stdin)
-    os.sched_setaffinity(0, {job["core"]})
-    os.nice(job.get("nice", 0))
+    os.sched_setaffinity(0, {int(sys.argv[1])})
+    os.nice(int(sys.argv[2]))
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        try:
-            answer = {"result": runner.run(JOBS[job["job"]](job))}
-        except Exception as error:
-            answer = {"failed": f"{type(error).__name__}: {error}"}
-    json.dump(answer, sys.stdout)
+        for line in sys.stdin:
+            job = json.loads(line)
+            try:
+                answer({"result": runner.run(JOBS[job["job"]](job))})
+            except Exception as error:
+                answer({"failed": f"{type(error).__name__}: {error}"})
+            gc.collect()
 
 
 if __name__ == "__main__":

@@ -109,7 +109,6 @@ class Site:
         }
         name = f"pairing-server-{engine}"
         process = self._processes.start(name, python_module("pairing_server", "serve"), self._core, settings)
-        self._processes.await_port(name, process, port)
         return Server(name, TITLES[engine], process, port, lambda count, size: self._pairs(port, count, size))
 
     def execute(self, statement: str, *values: Sequence[object]) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -12,9 +14,18 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-
 START_TIMEOUT = 20.0
 STOP_TIMEOUT = 10.0
+
+
+_LIBC = ctypes.CDLL(None)
+_PR_SET_PDEATHSIG = 1
+
+
+def _settle(core: int) -> None:
+    """In the new process: stay on that core, and end if the run is killed."""
+    os.sched_setaffinity(0, {core})
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 class NotStarted(Exception):
@@ -54,7 +65,7 @@ class Processes:
                     stderr=log,
                     # Ctrl-C is for this process, which then ends the others in order.
                     start_new_session=True,
-                    preexec_fn=lambda: os.sched_setaffinity(0, {core}),
+                    preexec_fn=lambda: _settle(core),
                 )
             except OSError as error:
                 raise NotStarted(f"{command[0]}: {error.strerror}") from None
@@ -70,8 +81,7 @@ class Processes:
                     return
             time.sleep(0.05)
         self.stop(process)
-        lines = (self._folder / f"{name}.log").read_text(errors="replace").strip().splitlines()
-        raise NotStarted(lines[-1][:200] if lines else "it did not listen in time and said nothing")
+        raise NotStarted(_what_went_wrong((self._folder / f"{name}.log").read_text(errors="replace")))
 
     def stop(self, process: subprocess.Popen[bytes]) -> None:
         """End one of them, by force if it does not end in time."""
@@ -84,6 +94,11 @@ class Processes:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+
+
+def _what_went_wrong(log: str) -> str:
+    lines = log.strip().splitlines() or ["it did not listen in time and said nothing"]
+    return next((line for line in reversed(lines) if "rror" in line), lines[-1]).strip()[:200]
 
 
 def free_port() -> int:

@@ -7,7 +7,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from bench import cells, database
-from bench.run import Record, Values
+from bench.loads import Values
+from bench.run import Record
 
 OURS = "pairing-server-compiled"
 
@@ -54,7 +55,9 @@ def figures(records: Sequence[Record]) -> list[Figure]:
     """The figures to be reached, in one run on one machine."""
     found = Found(records)
     listed = []
-    for (cell, *_), by_ws, by_tornado in zip(cells.RELAY, (0.65, 0.85, 0.65), (0.22, 0.20, 0.30), strict=True):
+    for (cell, *_), by_ws, by_tornado in zip(
+        cells.RELAY, (0.65, 0.85, 0.65), (0.22, 0.20, 0.30), strict=True
+    ):
         for server, title, wanted in (("ws", "node ws", by_ws), ("tornado", "stock Tornado", by_tornado)):
             share = found.ratio("cpu_us", (cell, OURS), (cell, server))
             listed.append(Figure(f"{cell}: CPU, share of {title}'s", wanted, share))

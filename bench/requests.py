@@ -7,6 +7,7 @@ import itertools
 import json
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from uuid import uuid4
 
 from bench.connections import Http
@@ -17,32 +18,47 @@ from bench.traffic import percentile
 Act = Callable[[Http], Awaitable[bool]]
 
 
-async def repeated(act: Act, port: int, at_once: int, seconds: float, server_pid: int) -> dict[str, float]:
-    """So many at once, again and again: acts a second, CPU of each in µs, times in ms, how many failed."""
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """`at_once`: how many clients, each with a connection of its own. Times in seconds."""
+
+    port: int
+    server_pid: int
+    at_once: int
+    warm_up: float
+    seconds: float
+
+
+async def repeated(act: Act, plan: Plan) -> dict[str, float]:
+    """Each client acts again and again: acts a second, CPU of each in µs, times in ms, how many failed."""
     times: list[int] = []
     failed = 0
-    began, used = time.perf_counter(), cpu_seconds(server_pid)
+    begin = time.perf_counter() + plan.warm_up
+    end = begin + plan.seconds
 
     async def client() -> None:
         nonlocal failed
-        http = await Http.open(port)
-        while time.perf_counter() - began < seconds:
-            started = time.perf_counter_ns()
-            if await act(http):
-                times.append(time.perf_counter_ns() - started)
-            else:
+        http = await Http.open(plan.port)
+        while (started := time.perf_counter()) < end:
+            succeeded = await act(http)
+            if not succeeded:
                 failed += 1
+            elif begin <= (now := time.perf_counter()) < end:
+                times.append(round((now - started) * 1e9))
         http.close()
 
-    await asyncio.gather(*(client() for _ in range(at_once)))
-    took = time.perf_counter() - began
-    spent = cpu_seconds(server_pid) - used
+    clients = asyncio.gather(*(client() for _ in range(plan.at_once)))
+    await asyncio.sleep(plan.warm_up)
+    used = cpu_seconds(plan.server_pid)
+    await asyncio.sleep(end - time.perf_counter())
+    spent = cpu_seconds(plan.server_pid) - used
+    await clients
     times.sort()
     return {
         "acts": len(times),
-        "rate": len(times) / took,
+        "rate": len(times) / plan.seconds,
         "cpu_us": spent * 1e6 / max(1, len(times)),
-        "server_busy": spent / took,
+        "server_busy": spent / plan.seconds,
         "p50_ms": percentile(times, 0.50) / 1e6,
         "p99_ms": percentile(times, 0.99) / 1e6,
         "failed": failed,

@@ -2,27 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import os
-import signal
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-from bench.machine import ROOT, two_cores
+from bench.loads import JobFailed, Load, Values
 from bench.ours import Site
 from bench.processes import NotStarted, Processes
 from bench.servers import Server
 from bench.wire import Pair, Seat
-
-JOB_TIMEOUT = 180.0
-
-Values = dict[str, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,24 +61,19 @@ class Record:
     failed: str = ""
 
 
-class JobFailed(Exception):
-    """The load could not do its job; the text says why."""
-
-
 @dataclass(slots=True)
 class Run:
     """`servers`: those that run, by key. `skipped`: what could not be measured at all, and why."""
 
     scale: Scale
     site: Site
-    processes: Processes
-    folder: Path
+    load: Load
     say: Callable[[str], None]
     servers: dict[str, Server] = field(default_factory=dict)
     records: list[Record] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
 
-    def start(self, title: str, start: Callable[[], Server]) -> None:
+    def begin(self, title: str, start: Callable[[], Server]) -> None:
         """Start a server, or note that it cannot be had."""
         try:
             server = start()
@@ -97,6 +81,15 @@ class Run:
             self.skip(title, str(error))
         else:
             self.servers[server.key] = server
+
+    def await_servers(self, processes: Processes) -> None:
+        """Return when all that were started listen; those that do not are noted and left out."""
+        for server in list(self.servers.values()):
+            try:
+                processes.await_port(server.key, server.process, server.port)
+            except NotStarted as error:
+                del self.servers[server.key]
+                self.skip(server.title, str(error))
 
     def skip(self, what: str, why: str) -> None:
         self.skipped.append(f"{what}: {why}")
@@ -128,63 +121,6 @@ class Run:
         self.records.append(Record(cell, server, title, values))
 
 
-def job(name: str, **given: Any) -> Values:
-    """Let the load do the job, on its core. Raises JobFailed."""
-    with _load(name, given) as load:
-        return _answer(load)
-
-
-@contextmanager
-def meanwhile(name: str, **given: Any) -> Iterator[None]:
-    """The load does the job while the block runs, once it has said that it is running. Raises JobFailed."""
-    with _load(name, given) as load:
-        line = load.stdout.readline() if load.stdout else b""
-        if b"running" not in line:
-            raise JobFailed(json.loads(line or b"{}").get("failed", "the load ended"))
-        yield
-
-
-@contextmanager
-def _load(name: str, given: dict[str, Any]) -> Iterator[subprocess.Popen[bytes]]:
-    _, core = two_cores()
-    command = json.dumps({"job": name, "core": core, **given}).encode()
-    load = subprocess.Popen(
-        [sys.executable, "-m", "bench.load"],
-        cwd=ROOT,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        start_new_session=True,
-    )
-    try:
-        if load.stdin is not None:
-            load.stdin.write(command)
-            load.stdin.close()
-        yield load
-    finally:
-        if load.poll() is None:
-            load.kill()
-        load.wait()
-        if load.stdout is not None:
-            load.stdout.close()
-
-
-def _answer(load: subprocess.Popen[bytes]) -> Values:
-    signal.alarm(int(JOB_TIMEOUT))
-    try:
-        lines = load.stdout.read().splitlines() if load.stdout else []
-    finally:
-        signal.alarm(0)
-    answer = json.loads(lines[-1]) if lines else {"failed": "the load said nothing"}
-    if "failed" in answer:
-        raise JobFailed(answer["failed"][:200])
-    result: Values = answer["result"]
-    return result
-
-
-def out_of_time(_: int, __: object) -> None:
-    raise JobFailed(f"the load was not done within {JOB_TIMEOUT:.0f} s")
-
-
 def as_json(seats: Sequence[Seat]) -> list[dict[str, Any]]:
     return [seat.to_json() for seat in seats]
 
@@ -196,10 +132,6 @@ def pairs_as_json(pairs: Sequence[Pair]) -> list[list[dict[str, Any]]]:
 def both(pairs: Sequence[Pair]) -> list[Seat]:
     """The seats of the pairs, one after the other."""
     return [seat for pair in pairs for seat in pair]
-
-
-def elapsed(started: float) -> str:
-    return f"{time.monotonic() - started:5.0f} s"
 
 
 def nothing_of_the_environment() -> None:

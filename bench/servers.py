@@ -47,18 +47,16 @@ class Peer:
     command: Callable[[int, Path], list[str]]
     seat: Callable[[int, str, str, int], Seat]
 
+    def start(self, processes: Processes, folder: Path, core: int) -> Server:
+        """Start the peer. Raises NotStarted."""
+        port = free_port()
+        process = processes.start(self.key, self.command(port, folder), core)
 
-def start(peer: Peer, processes: Processes, folder: Path, core: int) -> Server:
-    """Start the peer. Raises NotStarted."""
-    port = free_port()
-    process = processes.start(peer.key, peer.command(port, folder), core)
-    processes.await_port(peer.key, process, port)
+        def pairs(count: int, size: int) -> list[Pair]:
+            names = [f"p{next(_numbers)}" for _ in range(count)]
+            return [(self.seat(port, name, "a", size), self.seat(port, name, "b", size)) for name in names]
 
-    def pairs(count: int, size: int) -> list[Pair]:
-        names = [f"p{next(_numbers)}" for _ in range(count)]
-        return [(peer.seat(port, name, "a", size), peer.seat(port, name, "b", size)) for name in names]
-
-    return Server(peer.key, peer.title, process, port, pairs)
+        return Server(self.key, self.title, process, port, pairs)
 
 
 def _python(script: str) -> Callable[[int, Path], list[str]]:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from bench.connections import Connection, close_all, take_all
@@ -115,8 +114,10 @@ def _answer(connection: Connection, data: bytes) -> None:
         connection.send(answer)
 
 
-async def relay(pairs: Sequence[tuple[Seat, Seat]], plan: Plan, idle: Sequence[Seat] = ()) -> dict[str, float]:
-    """Let the pairs talk as planned beside the idle seats; what the meter says of it."""
+async def relay(
+    pairs: Sequence[tuple[Seat, Seat]], plan: Plan, idle: Sequence[Seat], running: Callable[[], None]
+) -> dict[str, float]:
+    """Let the pairs talk as planned beside the idle seats; what the meter says. `running`: called when it starts."""
     waiting = await take_all(idle)
     connections = await take_all([seat for pair in pairs for seat in pair])
     meter = Meter(plan.server_pid)
@@ -131,7 +132,7 @@ async def relay(pairs: Sequence[tuple[Seat, Seat]], plan: Plan, idle: Sequence[S
         for _ in range(0 if plan.pace else plan.window):
             stream.send()
     await asyncio.sleep(plan.warm_up)
-    print(json.dumps({"running": True}), flush=True)
+    running()
     meter.start()
     await asyncio.sleep(plan.seconds)
     measured = meter.stop()

@@ -1,7 +1,7 @@
 """Nothing secret may be printed, logged or audited: the run fails if it ever was.
 
 `RUN` remembers the tokens, passwords, codes and keys that each test uses (tests/devices.py tells it) and
-everything written meanwhile: what all loggers say at DEBUG, before any redaction, standard output and error, and
+everything written meanwhile: what is logged when the level is DEBUG, before redaction, standard output and error, and
 the audit log of every node that stops. After each test the one is searched for in the other.
 """
 

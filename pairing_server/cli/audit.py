@@ -38,9 +38,11 @@ class Instant(click.ParamType[datetime]):
             if found := _AGO.match(text):
                 return utcnow() - timedelta(**{_UNITS[found[2]]: int(found[1])})
             parsed = datetime.fromisoformat(text)
+            zoned = parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)
+            # The database keeps it in UTC, where the first and the last year may have no such moment.
+            return zoned.astimezone(UTC)
         except (ValueError, OverflowError):
             self.fail(f"{text!r} is no time; give 2026-01-31T12:00:00Z, 2026-01-31, or 24h for a day ago")
-        return parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)
 
 
 @click.group()

@@ -14,6 +14,7 @@ import socket
 import struct
 from collections import deque
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 from picows import WSAutoPingStrategy, WSFrame, WSListener, WSMsgType, WSTransport, WSUpgradeResponse
@@ -25,6 +26,7 @@ from tornado.websocket import WebSocketClosedError, WebSocketHandler, WebSocketP
 
 from pairing_server.relay.closing import CloseCode
 from pairing_server.relay.limits import RelayLimits, TokenBucket
+from pairing_server.web.frames import CLOSE_TIMEOUT, SEND_BUFFER, valid_close_code
 
 log = logging.getLogger(__name__)
 # picows logs each connection; that is the audit log's business.
@@ -32,14 +34,13 @@ _picows_log = logging.getLogger("picows")
 _picows_log.setLevel(logging.CRITICAL)
 
 READ_BUFFER = 2048
-SEND_BUFFER = 128 * 1024
-# The closing handshake: how long the client may take to answer our close frame.
-CLOSE_TIMEOUT = 5.0
 # What the event loop's transport may hold before the outbox keeps the rest.
 HIGH_WATER = 64 * 1024
 LOW_WATER = 16 * 1024
 
 _TEXT, _BINARY, _CLOSE, _PING, _PONG = 0x81, 0x82, 0x88, 0x89, 0x8A
+# A control frame's 125 bytes, less the code.
+REASON_SIZE = 123
 
 
 def frame_of(first: int, payload: bytes) -> bytes:
@@ -50,11 +51,6 @@ def frame_of(first: int, payload: bytes) -> bytes:
     if size < 65536:
         return struct.pack("!BBH", first, 126, size) + payload
     return struct.pack("!BBQ", first, 127, size) + payload
-
-
-def valid_close_code(code: int) -> bool:
-    """Whether a client may send that close code (RFC 6455, section 7.4)."""
-    return code in (1000, 1001, 1002, 1003) or 1007 <= code <= 1014 or 3000 <= code < 5000
 
 
 class CompiledProtocol(WSListener, WebSocketProtocol):
@@ -77,8 +73,8 @@ class CompiledProtocol(WSListener, WebSocketProtocol):
         self._fragments: list[bytes] = []
         self._fragments_size = 0
         self._fragments_type = 0
-        # Messages that were parsed while one was still being served.
-        self._waiting: deque[str | bytes] = deque()
+        # What was parsed while a message was still being served: messages, and the client's close last.
+        self._waiting: deque[Callable[[], None]] = deque()
         self._serving = False
         self._paused = False
         self._unwritten: list[Callable[[], None]] = []
@@ -109,11 +105,15 @@ class CompiledProtocol(WSListener, WebSocketProtocol):
         ]
         self._subprotocol = handler.select_subprotocol(offered)
         sock, early = _take_over(handler.detach())
-        _, protocol = await self._loop.connect_accepted_socket(self._protocol, sock)
-        _feed(protocol, _replayed(key) + early)
+        parser = partial(self._parser, _replayed(key) + early)
+        transport, _ = await self._loop.connect_accepted_socket(parser, sock)
+        if self._serving:
+            # It was paused before it had begun to read.
+            transport.pause_reading()
 
-    def _protocol(self) -> Any:
-        return WSProtocol(
+    def _parser(self, replayed: bytes) -> _Parser:
+        return _Parser(
+            replayed,
             None,  # host and port: a client's
             "/",
             False,
@@ -145,11 +145,13 @@ class CompiledProtocol(WSListener, WebSocketProtocol):
     # From the client
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
-        # picows refuses a broken close frame with one of its own, and reads on.
-        if self.client_terminated or transport.is_close_frame_sent:
+        if self.client_terminated:
             return
         if self._frames.take(self._now()):
             self._abuse("frames")
+            return
+        if self.server_terminated and frame.msg_type != WSMsgType.CLOSE:
+            # We have closed, and wait for the answer only.
             return
         if frame.rsv1 or frame.rsv2 or frame.rsv3:
             self._fail(CloseCode.PROTOCOL_ERROR, "reserved bits")
@@ -184,12 +186,12 @@ class CompiledProtocol(WSListener, WebSocketProtocol):
         self._fragments_size += frame.payload_size
         if self._fragments_size > self._limits.frame_size:
             self._fail(CloseCode.FRAME_TOO_BIG, "message too big")
+        elif len(self._fragments) > self._limits.fragments:
+            self._abuse("fragments")
         elif frame.fin:
             whole, opcode = b"".join(self._fragments), self._fragments_type
             self._forget_fragments()
             self._whole(opcode, whole)
-        elif len(self._fragments) > self._limits.fragments:
-            self._abuse("fragments")
 
     def _forget_fragments(self) -> None:
         self._fragments = []
@@ -207,7 +209,7 @@ class CompiledProtocol(WSListener, WebSocketProtocol):
 
     def _message(self, message: str | bytes) -> None:
         if self._serving:
-            self._waiting.append(message)
+            self._waiting.append(partial(self._message, message))
             return
         serving = self._call(self.handler.on_message, message)
         if serving is not None:
@@ -225,8 +227,8 @@ class CompiledProtocol(WSListener, WebSocketProtocol):
         if not done.cancelled() and (error := done.exception()) is not None:
             self.handler.log_exception(type(error), error, error.__traceback__)
             self.close(CloseCode.INTERNAL, "internal error")
-        while self._waiting and not self._serving and not self.client_terminated:
-            self._message(self._waiting.popleft())
+        while self._waiting and not self._serving and not self.server_terminated:
+            self._waiting.popleft()()
         if not self._serving and self._transport is not None and not self._transport.is_disconnected:
             self._transport.underlying_transport.resume_reading()
 
@@ -247,8 +249,14 @@ class CompiledProtocol(WSListener, WebSocketProtocol):
             self._write(frame_of(_PONG, payload))
 
     def _close_received(self, frame: WSFrame) -> None:
-        payload = frame.get_payload_as_bytes()
+        # Nothing behind it is looked at; what came before it is served first.
         self.client_terminated = True
+        if self._serving:
+            self._waiting.append(partial(self._answer_close, frame.get_payload_as_bytes()))
+        else:
+            self._answer_close(frame.get_payload_as_bytes())
+
+    def _answer_close(self, payload: bytes) -> None:
         code = int.from_bytes(payload[:2], "big") if len(payload) >= 2 else None
         if code is not None and not valid_close_code(code):
             self.close(CloseCode.PROTOCOL_ERROR, "invalid close code")
@@ -257,12 +265,21 @@ class CompiledProtocol(WSListener, WebSocketProtocol):
         self.close_reason = payload[2:].decode("utf-8") if len(payload) > 2 else None
         self.close(code)
 
+    def refused(self) -> None:
+        """picows has refused a frame, and has sent a close frame that says why."""
+        self.client_terminated = self.server_terminated = True
+        self._cancel("_timer")
+        self._disconnect()
+
     def _abuse(self, kind: str) -> None:
-        if not self.server_terminated:
-            self._on_abuse(kind)
-            # Whoever floods is not waited for.
-            self.client_terminated = True
-            self.close()
+        if self.server_terminated:
+            # Closed already, and it goes on.
+            self._abort()
+            return
+        self._on_abuse(kind)
+        # Whoever floods is not waited for.
+        self.client_terminated = True
+        self.close()
 
     def _fail(self, code: CloseCode, reason: str) -> None:
         """The client breaks the protocol: say so, and hear no more."""
@@ -287,8 +304,11 @@ class CompiledProtocol(WSListener, WebSocketProtocol):
             written()
 
     def _write(self, frame: bytes) -> None:
+        """Nothing is written behind a close frame, whether ours or picows'."""
         transport = self._transport
-        if transport is not None and not transport.is_disconnected and not transport.is_close_frame_sent:
+        if self.server_terminated or transport is None:
+            return
+        if not transport.is_disconnected and not transport.is_close_frame_sent:
             transport.underlying_transport.write(frame)
 
     def write_message(
@@ -339,17 +359,24 @@ class CompiledProtocol(WSListener, WebSocketProtocol):
     def close(self, code: int | None = None, reason: str | None = None) -> None:
         """Start the closing handshake, or end it: the first close frame of ours is the only one."""
         if not self.server_terminated:
-            self.server_terminated = True
             if code is None and reason is not None:
                 code = CloseCode.NORMAL
-            payload = b"" if code is None else struct.pack("!H", code) + (reason or "").encode()[:123]
-            self._write(frame_of(_CLOSE, payload))
+            self._send_close(code, (reason or "").encode()[:REASON_SIZE])
+            self.server_terminated = True
             self._cancel("_timer")
         if self.client_terminated:
             self._cancel("_closing_timer")
             self._disconnect()
         elif self._closing_timer is None:
             self._closing_timer = self._loop.call_later(CLOSE_TIMEOUT, self._abort)
+
+    def _send_close(self, code: int | None, reason: bytes) -> None:
+        if code is None:
+            # picows would put a code in.
+            self._write(frame_of(_CLOSE, b""))
+        elif self._transport is not None:
+            # Through picows, so that it sends none of its own later.
+            self._transport.send_close(code, reason)  # type: ignore[arg-type]
 
     def _disconnect(self) -> None:
         """Close once everything is written, but wait for that no longer than for a close frame."""
@@ -391,6 +418,33 @@ class CompiledProtocol(WSListener, WebSocketProtocol):
         raise TypeError("picows reads")
 
 
+class _Parser(WSProtocol):  # type: ignore[misc]
+    """picows' protocol: it first reads `replayed`, then the socket, and nothing once it has refused a frame."""
+
+    def __init__(self, replayed: bytes, *args: Any) -> None:
+        super().__init__(*args)
+        self._replayed = replayed
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        data, self._replayed = self._replayed, b""
+        while data:
+            # As the event loop would.
+            buffer = self.get_buffer(-1)
+            size = min(len(buffer), len(data))
+            buffer[:size] = data[:size]
+            self.buffer_updated(size)
+            data = data[size:]
+
+    def buffer_updated(self, nbytes: int) -> None:
+        listener = self.listener
+        if listener is not None and listener.client_terminated:
+            return
+        super().buffer_updated(nbytes)
+        if self.transport.is_close_frame_sent and not self.listener.server_terminated:
+            self.listener.refused()
+
+
 def _take_over(stream: IOStream) -> tuple[socket.socket, bytes]:
     """The stream's socket as one of our own, and what the client has sent behind the upgrade already."""
     early = bytes(stream._read_buffer[: stream._read_buffer_size])
@@ -408,13 +462,3 @@ def _replayed(key: str) -> bytes:
         "GET / HTTP/1.1\r\nHost: pairing-server\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
         f"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\n\r\n"
     ).encode()
-
-
-def _feed(protocol: Any, data: bytes) -> None:
-    """Give bytes to the protocol as the event loop would."""
-    while data:
-        buffer = protocol.get_buffer(-1)
-        size = min(len(buffer), len(data))
-        buffer[:size] = data[:size]
-        protocol.buffer_updated(size)
-        data = data[size:]

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import struct
 from collections.abc import Callable
 
 from tornado.iostream import StreamClosedError
+from tornado.util import _websocket_mask
 from tornado.websocket import (
     WebSocketHandler,
     WebSocketProtocol,
@@ -18,14 +20,26 @@ from tornado.websocket import (
     _WebSocketParams,
 )
 
+from pairing_server.relay.closing import CloseCode
 from pairing_server.relay.limits import RelayLimits, TokenBucket
 
 # Linux would grow the kernel's buffer to megabytes, which hides a slow client and ages its audio.
 SEND_BUFFER = 128 * 1024
+# The closing handshake: how long the client may take to answer our close frame. Tornado's own number.
+CLOSE_TIMEOUT = 5.0
+
+_CONTINUATION, _TEXT, _BINARY, _CLOSE, _PING, _PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
+_OPCODES = frozenset((_CONTINUATION, _TEXT, _BINARY, _CLOSE, _PING, _PONG))
+_FINAL, _RESERVED, _CONTROL, _MASKED = 0x80, 0x70, 0x08, 0x80
 
 Engine = Callable[
     [WebSocketHandler, RelayLimits, Callable[[], float], Callable[[str], None]], WebSocketProtocol
 ]
+
+
+def valid_close_code(code: int) -> bool:
+    """Whether a client may send that close code (RFC 6455, section 7.4)."""
+    return code in (1000, 1001, 1002, 1003) or 1007 <= code <= 1014 or 3000 <= code < 5000
 
 
 def engine_of(choice: str) -> Engine:
@@ -44,8 +58,21 @@ def engine_of(choice: str) -> Engine:
     return CompiledProtocol
 
 
+class Broken(Exception):
+    """The client breaks the protocol: what to close with."""
+
+    def __init__(self, code: CloseCode, reason: str) -> None:
+        super().__init__(code, reason)
+        self.code = code
+        self.reason = reason
+
+
 class CountingProtocol(WebSocketProtocol13):
-    """Tornado's protocol; `on_abuse` is called once with "frames", "pings" or "fragments" too many."""
+    """Tornado's protocol, strict; `on_abuse` is called once with "frames", "pings" or "fragments" too many.
+
+    Frames are read here and not by Tornado, which takes unmasked frames and any close code, and drops the
+    connection without a close frame where RFC 6455 names a code for it.
+    """
 
     def __init__(
         self,
@@ -63,15 +90,10 @@ class CountingProtocol(WebSocketProtocol13):
         # A burst of two seconds: a message burst and its audio together are no flood.
         self._frames = TokenBucket(limits.frame_rate, 2 * limits.frame_rate, started)
         self._pings = TokenBucket(limits.ping_count / limits.ping_seconds, limits.ping_count, started)
+        # The message that is being joined.
+        self._joined: bytearray | None = None
+        self._joined_opcode = 0
         self._fragments = 0
-
-    async def _receive_frame(self) -> None:
-        await super()._receive_frame()
-        self._fragments = 0 if self._fragmented_message_buffer is None else self._fragments + 1
-        if self._frames.take(self._now()):
-            self._abuse("frames")
-        elif self._fragments > self._limits.fragments:
-            self._abuse("fragments")
 
     async def _accept_connection(self, handler: WebSocketHandler) -> None:
         connection = handler.request.connection
@@ -81,19 +103,118 @@ class CountingProtocol(WebSocketProtocol13):
             stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
         await super()._accept_connection(handler)
 
+    # From the client
+
+    async def _receive_frame(self) -> None:
+        """Read one frame and do what it says. Tornado calls it until `client_terminated`."""
+        try:
+            handled = await self._frame()
+        except Broken as broken:
+            self.client_terminated = True
+            self.close(broken.code, broken.reason)
+        else:
+            if handled is not None:
+                await handled
+
+    async def _frame(self) -> asyncio.Future[None] | None:
+        """What is to be awaited before the next frame is read. Raises Broken."""
+        first, second = await self._read_bytes(2)
+        opcode, final = first & 0x0F, bool(first & _FINAL)
+        _check(first, second)
+        size, mask = await self._size_and_mask(second & 0x7F)
+        data = _websocket_mask(mask, await self._read_bytes(size)) if size else b""
+        if self._frames.take(self._now()):
+            self._abuse("frames")
+        elif opcode == _CLOSE:
+            self._close_received(data)
+        elif self.server_terminated:
+            # We have closed, and wait for the answer only.
+            return None
+        elif opcode == _PING:
+            self._ping_received(data)
+        elif opcode == _PONG:
+            self._received_pong = True
+        else:
+            return self._data(opcode, final, data)
+        return None
+
+    async def _size_and_mask(self, size: int) -> tuple[int, bytes]:
+        """`size`: the length as the second byte has it. Raises Broken."""
+        if size < 126:
+            return size, await self._read_bytes(4)
+        wide = size == 127
+        rest = await self._read_bytes(12 if wide else 6)
+        size = int.from_bytes(rest[:-4], "big")
+        if size >> 63 or size < (65536 if wide else 126):
+            raise Broken(CloseCode.PROTOCOL_ERROR, "length not in the shortest form")
+        if size + len(self._joined or b"") > self._limits.frame_size:
+            raise Broken(CloseCode.FRAME_TOO_BIG, "message too big")
+        return size, rest[-4:]
+
+    def _data(self, opcode: int, final: bool, data: bytes) -> asyncio.Future[None] | None:
+        """A message or a part of one. Raises Broken."""
+        if (opcode == _CONTINUATION) != (self._joined is not None):
+            raise Broken(CloseCode.PROTOCOL_ERROR, "fragments out of order")
+        if final and self._joined is None:
+            return self._message(opcode, data)
+        if self._joined is None:
+            self._joined, self._joined_opcode, self._fragments = bytearray(), opcode, 0
+        self._joined += data
+        self._fragments += 1
+        if len(self._joined) > self._limits.frame_size:
+            raise Broken(CloseCode.FRAME_TOO_BIG, "message too big")
+        if self._fragments > self._limits.fragments:
+            self._abuse("fragments")
+        elif final:
+            whole, self._joined = bytes(self._joined), None
+            return self._message(self._joined_opcode, whole)
+        return None
+
+    def _message(self, opcode: int, data: bytes) -> asyncio.Future[None] | None:
+        message: str | bytes = data
+        if opcode == _TEXT:
+            try:
+                message = data.decode("utf-8")
+            except UnicodeDecodeError:
+                raise Broken(CloseCode.INVALID_TEXT, "not UTF-8") from None
+        return self._run_callback(self.handler.on_message, message)
+
+    def _ping_received(self, data: bytes) -> None:
+        if self._pings.take(self._now()):
+            self._abuse("pings")
+        else:
+            self._send_pong(data)
+
+    def _close_received(self, data: bytes) -> None:
+        """Answer with the same code. Raises Broken."""
+        if len(data) == 1:
+            raise Broken(CloseCode.PROTOCOL_ERROR, "close code of one byte")
+        code = struct.unpack("!H", data[:2])[0] if data else None
+        if code is not None and not valid_close_code(code):
+            raise Broken(CloseCode.PROTOCOL_ERROR, "invalid close code")
+        try:
+            reason = data[2:].decode("utf-8") or None
+        except UnicodeDecodeError:
+            raise Broken(CloseCode.INVALID_TEXT, "not UTF-8") from None
+        self.client_terminated = True
+        self.close_code, self.close_reason = code, reason
+        self.close(code)
+
+    def _abuse(self, kind: str) -> None:
+        if not self.server_terminated:
+            self._on_abuse(kind)
+        # Whoever floods is not waited for.
+        self.client_terminated = True
+        self.close()
+
+    # To the client
+
     def send_text(self, message: bytes, written: Callable[[], None]) -> None:
         """Send one text message; `written` is called when the kernel has taken it."""
-        self._send(0x1, message, written)
-
-    def send_binary(self, message: bytes, written: Callable[[], None]) -> None:
-        """The same for a binary message."""
-        self._send(0x2, message, written)
-
-    def _send(self, opcode: int, message: bytes, written: Callable[[], None]) -> None:
         if self.is_closing():
             return
         try:
-            future = self._write_frame(True, opcode, message)
+            future = self._write_frame(True, _TEXT, message)
         except StreamClosedError:
             return
 
@@ -103,11 +224,33 @@ class CountingProtocol(WebSocketProtocol13):
 
         future.add_done_callback(done)
 
-    def ping_received(self) -> None:
-        """The handler has seen a ping."""
-        if self._pings.take(self._now()):
-            self._abuse("pings")
+    async def periodic_ping(self) -> None:
+        """A client that does not answer is gone: there is nobody to shake hands with."""
+        interval, timeout = self._limits.ping_interval, self._limits.ping_timeout
+        await asyncio.sleep(interval)
+        while not self.is_closing():
+            self._received_pong = False
+            self.write_ping(b"")
+            await asyncio.sleep(timeout)
+            if not self._received_pong:
+                self._abort()
+                return
+            await asyncio.sleep(max(0.0, interval - timeout))
 
-    def _abuse(self, kind: str) -> None:
-        if not self.server_terminated:
-            self._on_abuse(kind)
+
+def _check(first: int, second: int) -> None:
+    """A frame's first two bytes. Raises Broken."""
+    opcode, size = first & 0x0F, second & 0x7F
+    wrong = (
+        "reserved bits"
+        if first & _RESERVED
+        else "reserved opcode"
+        if opcode not in _OPCODES
+        else "unmasked"
+        if not second & _MASKED
+        else "fragmented or too long for a control frame"
+        if opcode & _CONTROL and (size > 125 or not first & _FINAL)
+        else None
+    )
+    if wrong is not None:
+        raise Broken(CloseCode.PROTOCOL_ERROR, wrong)

@@ -34,7 +34,6 @@ from pairing_server.services.pairings import unpair_from_channel
 from pairing_server.web.base import EdgeHandler
 from pairing_server.web.bearer import known, select_subprotocol, take_ws_token
 from pairing_server.web.edge import utcnow
-from pairing_server.web.frames import CountingProtocol
 
 log = logging.getLogger(__name__)
 
@@ -286,10 +285,6 @@ class PairingSocket(EdgeHandler, WebSocketHandler):
             "auth.token_refreshed", "success", jti_old=session.identity.token_id, jti_new=claims.token_id
         )
         session.refreshed(self._identity(claims), self.edge.now())
-
-    def on_ping(self, data: bytes) -> None:
-        if isinstance(self.ws_connection, CountingProtocol):
-            self.ws_connection.ping_received()
 
     def _abuse(self, kind: str) -> None:
         if self.session is not None:

@@ -148,6 +148,7 @@ def test_no_match_is_told_apart_from_the_output(operator: Operator) -> None:
         (("--since", "yesterday"), "'yesterday' is no time; give 2026-01-31T12:00:00Z"),
         (("--since", "999999d"), "'999999d' is no time"),
         (("--until", "2026-13-01"), "'2026-13-01' is no time"),
+        (("--since", "0001-01-01T00:00+14:00"), "'0001-01-01T00:00+14:00' is no time"),
         (("--address", "10.0.0.300"), "'10.0.0.300' is no address or network"),
         (("--pairing", "123456"), "'123456' is not a valid UUID"),
         (("--event", "auth.nothing"), "'auth.nothing' is not one of"),

@@ -53,7 +53,7 @@ async def explore(site: Site, folder: Path, *options: str) -> tuple[int | None, 
 @pytest.mark.parametrize("known", [True, False], ids=["an admin", "whoever has no token"])
 def test_the_server_keeps_its_contract_with(site: Site, io_loop: IOLoop, tmp_path: Path, known: bool) -> None:
     async def contract() -> None:
-        options = ["--phases", "coverage"]
+        options = ["--phases", "fuzzing"]
         if known:
             account = await site.account(role="admin")
             options = ["--header", f"Authorization: Bearer {account.token}"]
@@ -61,7 +61,7 @@ def test_the_server_keeps_its_contract_with(site: Site, io_loop: IOLoop, tmp_pat
         assert status == 0, said
         counted = re.search(r"(\d+) generated, (\d+) passed", said)
         assert counted is not None, said
-        assert int(counted[1]) == int(counted[2]) > 100
+        assert int(counted[1]) == int(counted[2]) > 50
 
     # Not an async test: it takes longer than those may.
     io_loop.run_sync(contract, timeout=120)

@@ -1,4 +1,4 @@
-"""Wrong codes over time: how long a lock lasts, how it grows, and what is forgotten."""
+"""Wrong codes over time: how long a lock lasts, how it grows, and what is forgotten. And new accounts."""
 
 from __future__ import annotations
 
@@ -7,14 +7,17 @@ from itertools import count
 
 import pytest
 
-from pairing_server.errors import InvalidCode, RateLimited
-from pairing_server.services import lifetimes, pairings
+from pairing_server.errors import InvalidCode, RateLimited, ValidationFailed
+from pairing_server.security.limits import REGISTER_ADDRESS
+from pairing_server.services import accounts, attempts, lifetimes, pairings
+from pairing_server.services.attempts import Counted
 from pairing_server.services.deps import Caller
 from tests.conftest import StartNode
 from tests.devices import Site
 
 NOW = datetime(2026, 5, 4, 12, 0, tzinfo=UTC)
 ADDRESS = "203.0.113.7"
+PASSWORD = "correct horse battery"
 _strangers = count()
 
 
@@ -125,3 +128,27 @@ async def test_pruning_forgets_no_lock_that_still_holds(any_user: Site) -> None:
     for _ in range(5):
         await fail(any_user, stranger(), now + timedelta(days=3))
     assert await locked_for(any_user, stranger(), now + timedelta(days=3)) == 300
+
+
+async def test_an_address_makes_thirty_accounts_in_fifteen_minutes(site: Site) -> None:
+    deps, here = site.node.deps, Caller(None, None, ADDRESS, ADDRESS)
+    made = Counted("register_address", ADDRESS, REGISTER_ADDRESS)
+    # Thirty passwords are not hashed for this.
+    async with deps.database.transaction() as conn:
+        for _ in range(29):
+            await (await attempts.hold(conn, [made], NOW)).charge(NOW)
+    await accounts.register(deps, "the-thirtieth", PASSWORD, here, NOW)
+    with pytest.raises(RateLimited) as refused:
+        await accounts.register(deps, "one-more", PASSWORD, here, NOW + timedelta(minutes=5))
+    assert (refused.value.retry_after_s, refused.value.details) == (600, {"limit": "register_address"})
+    elsewhere = Caller(None, None, "203.0.113.8", "203.0.113.8")
+    await accounts.register(deps, "elsewhere", PASSWORD, elsewhere, NOW)
+    await accounts.register(deps, "one-more", PASSWORD, here, NOW + timedelta(minutes=15))
+
+
+async def test_an_account_that_cannot_be_made_does_not_count(site: Site) -> None:
+    deps, here = site.node.deps, Caller(None, None, ADDRESS, ADDRESS)
+    for _ in range(31):
+        with pytest.raises(ValidationFailed):
+            await accounts.register(deps, "ada", "too short", here, NOW)
+    assert (await accounts.register(deps, "ada", PASSWORD, here, NOW)).username == "ada"

@@ -21,8 +21,11 @@ class Frame(NamedTuple):
 
     @property
     def close_code(self) -> int | None:
-        found: int = struct.unpack(">H", self.payload[:2])[0] if self.opcode == CLOSE else 0
-        return found or None
+        """None too for a close frame without a code."""
+        if self.opcode != CLOSE or not self.payload:
+            return None
+        code: int = struct.unpack(">H", self.payload[:2])[0]
+        return code
 
 
 class RawSocket:
@@ -35,8 +38,10 @@ class RawSocket:
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         self._received = b""
 
-    async def open(self, site: Site, query: str = "", headers: Mapping[str, str] | None = None) -> bytes:
-        """Ask for the upgrade. The head of the answer."""
+    async def open(
+        self, site: Site, query: str = "", headers: Mapping[str, str] | None = None, *, behind: bytes = b""
+    ) -> bytes:
+        """Ask for the upgrade, and send `behind` with it at once. The head of the answer."""
         loop = asyncio.get_running_loop()
         await loop.sock_connect(self._socket, ("127.0.0.1", site.port))
         fields = {
@@ -48,7 +53,7 @@ class RawSocket:
             **(headers or {}),
         }
         lines = [f"GET /ws{query} HTTP/1.1", *(f"{name}: {value}" for name, value in fields.items()), "", ""]
-        await self.send_bytes("\r\n".join(lines).encode())
+        await self.send_bytes("\r\n".join(lines).encode() + behind)
         while b"\r\n\r\n" not in self._received:
             await self._fill()
         head, _, self._received = self._received.partition(b"\r\n\r\n")
@@ -93,6 +98,11 @@ class RawSocket:
             return frames
 
     def close(self) -> None:
+        self._socket.close()
+
+    def reset(self) -> None:
+        """Go without a word: the server gets an RST."""
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self._socket.close()
 
 

@@ -1,0 +1,319 @@
+"""How a connection ends on both frame engines: the closing handshake, the time limits, floods; once, whatever comes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import struct
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from pairing_server.relay.closing import CloseCode
+from pairing_server.relay.session import Session
+from pairing_server.web.frames import CLOSE_TIMEOUT, CountingProtocol
+from tests.devices import Device, Site
+from tests.web.raw import BINARY, CLOSE, PING, PONG, TEXT, Frame, RawSocket, frame
+
+BEAT = b'{"type":"ping","sequence":5}'
+
+
+class Peer:
+    """A raw connection with what the server holds of it."""
+
+    def __init__(self, site: Site, raw: RawSocket, session: Session) -> None:
+        self.site = site
+        self.raw = raw
+        self.session = session
+        self.protocol: Any = session._transport._handler.ws_connection  # type: ignore[attr-defined]
+
+    @property
+    def timer(self) -> asyncio.TimerHandle | None:
+        """What ends a closing handshake that the client leaves open."""
+        tornado = isinstance(self.protocol, CountingProtocol)
+        found: asyncio.TimerHandle | None = getattr(
+            self.protocol, "_waiting" if tornado else "_closing_timer"
+        )
+        return found
+
+    @property
+    def buffered(self) -> int:
+        """Bytes that the engine holds for the client or of a message that is being joined."""
+        if isinstance(self.protocol, CountingProtocol):
+            return len(self.protocol.stream._write_buffer) + len(self.protocol._joined or b"")
+        transport = self.protocol._transport.underlying_transport
+        size: int = transport.get_write_buffer_size() + sum(len(part) for part in self.protocol._fragments)
+        return size
+
+    @property
+    def gone(self) -> bool:
+        return self.session.connection_id not in self.site.node.hub.sessions
+
+
+async def until(site: Site, condition: Callable[[], object]) -> None:
+    """Let the node work until that is so."""
+    for _ in range(500):
+        if condition():
+            return
+        await site.get("/healthz")
+    raise AssertionError("it never became so")
+
+
+async def peer(site: Site, token: str) -> Peer:
+    raw = RawSocket()
+    await raw.open(site, f"?token={token}")
+    greeting = json.loads((await raw.read()).payload)
+    return Peer(site, raw, site.node.hub.sessions[greeting["client_id"]])
+
+
+async def token_of(site: Site) -> str:
+    return await site.ws_token(await site.account(), "desktop")
+
+
+async def undisturbed(desktop: Device, mobile: Device) -> None:
+    """The two still talk, and have been told nothing."""
+    for one, other in ((desktop, mobile), (mobile, desktop)):
+        one.socket.send({"type": "channel_message", "payload": {"n": 1}})
+        assert (await other.socket.receive())["payload"] == {"n": 1}
+        assert await one.socket.pending() == []
+
+
+def closing(code: int, reason: bytes = b"") -> bytes:
+    return frame(CLOSE, struct.pack(">H", code) + reason)
+
+
+async def test_a_clients_close_is_answered_with_its_code(site: Site) -> None:
+    token = await token_of(site)
+    for code in (1000, 1001, 1002, 1003, *range(1007, 1015), 3000, 3999, 4000, 4409, 4999):
+        for reason in (b"", "bye é".encode(), b"x" * 123):
+            raw = (await peer(site, token)).raw
+            await raw.send_bytes(closing(code, reason) + frame(TEXT, BEAT) + frame(PING))
+            assert [found.payload for found in await raw.rest()] == [struct.pack(">H", code)]
+            raw.close()
+    empty = await peer(site, token)
+    await empty.raw.send(CLOSE)
+    assert await empty.raw.rest() == [Frame(CLOSE, b"")]
+    ends = await site.events("ws.disconnected")
+    assert ends[0]["close_code"] == 1000
+    assert ends[-1]["close_code"] is None
+    assert empty.gone
+
+
+async def test_what_came_before_the_clients_close_is_still_done(site: Site) -> None:
+    account = await site.account()
+    desktop, mobile = await site.pair(account)
+    token = await site.ws_token(account, "mobile")
+    raw = (await peer(site, token)).raw
+    messages: list[dict[str, Any]] = [
+        {"type": "join_channel", "channel": mobile.channel, "session_id": mobile.session_id},
+        {"type": "channel_message", "payload": {"n": 1}},
+        {"type": "unpair"},
+    ]
+    await raw.send_bytes(b"".join(frame(TEXT, json.dumps(m).encode()) for m in messages) + closing(1000))
+    assert (await raw.rest())[-1].close_code == 1000
+    await desktop.socket.expect("client_joined")
+    assert (await desktop.socket.expect("channel_message"))["payload"] == {"n": 1}
+    assert (await desktop.socket.expect("channel_closed"))["reason"] == "unpaired"
+
+
+async def test_after_the_servers_close_nothing_is_taken_or_sent_until_the_client_answers(
+    site: Site,
+) -> None:
+    one = await peer(site, await token_of(site))
+    one.session.close(CloseCode.REPLACED, "session replaced")
+    assert await one.raw.read() == Frame(CLOSE, struct.pack(">H", 4409) + b"session replaced")
+    await one.raw.send_bytes(
+        frame(TEXT, BEAT)
+        + frame(BINARY, b"\x00")
+        + frame(PING, b"beat")
+        + frame(PONG)
+        + frame(TEXT, b"{", final=False)
+        + frame(0, b"}")
+    )
+    assert not one.gone
+    await one.raw.send_bytes(closing(4409))
+    assert await one.raw.rest() == []
+    await until(site, lambda: one.gone)
+    assert one.session.received == 0
+    [end] = await site.events("ws.disconnected")
+    assert (end["close_code"], end["by"]) == (4409, "server")
+
+
+async def test_a_client_that_breaks_the_protocol_after_our_close_gets_no_second_close_frame(
+    site: Site,
+) -> None:
+    token = await token_of(site)
+    for broken in (frame(3), frame(0, b"x"), frame(TEXT, b"\xff"), closing(1005), frame(CLOSE, b"x")):
+        one = await peer(site, token)
+        one.session.close(CloseCode.FORBIDDEN, "no")
+        await one.raw.send_bytes(broken + closing(1000))
+        assert [found.close_code for found in await one.raw.rest()] == [4403]
+        one.raw.close()
+
+
+async def test_a_client_that_never_answers_our_close_has_five_seconds(site: Site) -> None:
+    one = await peer(site, await token_of(site))
+    assert one.timer is None
+    one.session.close(CloseCode.NOT_IDENTIFIED, "late")
+    assert (await one.raw.read()).close_code == 4408
+    timer = one.timer
+    assert timer is not None
+    left = timer.when() - asyncio.get_running_loop().time()
+    assert CLOSE_TIMEOUT - 4 < left <= CLOSE_TIMEOUT == 5
+    assert not one.gone
+    timer._run()
+    timer.cancel()
+    with pytest.raises((EOFError, ConnectionError)):
+        await one.raw.read()
+    await until(site, lambda: one.gone)
+    assert [end["close_code"] for end in await site.events("ws.disconnected")] == [4408]
+
+
+async def test_a_flood_after_our_close_is_cut_at_once(site: Site) -> None:
+    token = await token_of(site)
+    for flood in (frame(PING, b"x"), frame(PONG), frame(0, b"", final=False), frame(TEXT, BEAT)):
+        one = await peer(site, token)
+        one.session.close(CloseCode.FORBIDDEN, "no")
+        with contextlib.suppress(ConnectionError):
+            await one.raw.send_bytes(flood * 1000)
+        # No answer to the close frame was sent; the timer has four seconds left.
+        await until(site, lambda one=one: one.gone)
+        one.raw.close()
+    ends = await site.events("ws.disconnected")
+    assert [end["close_code"] for end in ends] == [4403] * 4
+
+
+async def test_on_close_is_called_once_whoever_goes_first(site: Site) -> None:
+    token = await token_of(site)
+
+    async def client_resets(one: Peer) -> None:
+        one.raw.reset()
+
+    async def client_closes_the_connection(one: Peer) -> None:
+        one.raw.close()
+
+    async def server_aborts(one: Peer) -> None:
+        one.protocol._abort()
+
+    async def both_at_once(one: Peer) -> None:
+        one.raw.reset()
+        one.protocol._abort()
+        one.protocol._abort()
+
+    async def server_closes_and_client_resets(one: Peer) -> None:
+        one.session.close(CloseCode.FORBIDDEN, "no")
+        one.raw.reset()
+
+    async def client_closes_and_resets(one: Peer) -> None:
+        await one.raw.send_bytes(closing(1000))
+        one.raw.reset()
+
+    async def both_close(one: Peer) -> None:
+        await one.raw.send_bytes(closing(1000))
+        one.session.close(CloseCode.FORBIDDEN, "no")
+        await one.raw.rest()
+
+    async def in_the_middle_of_a_message(one: Peer) -> None:
+        await one.raw.send_bytes(frame(TEXT, BEAT, final=False) + frame(TEXT, BEAT)[:9])
+        one.raw.reset()
+
+    async def while_a_message_is_served(one: Peer) -> None:
+        await one.raw.send_bytes(
+            frame(TEXT, b'{"type":"identify","device_type":"desktop","session_id":"desktop-1"}') * 3
+        )
+        one.raw.reset()
+        one.protocol._abort()
+
+    ways = [
+        *(client_resets, client_closes_the_connection, server_aborts, both_at_once),
+        *(server_closes_and_client_resets, client_closes_and_resets, both_close),
+        *(in_the_middle_of_a_message, while_a_message_is_served),
+    ]
+    for number, way in enumerate(ways, 1):
+        one = await peer(site, token)
+        await way(one)
+        await until(site, lambda one=one: one.gone)
+        one.raw.close()
+        assert len(await site.events("ws.disconnected")) == number, way.__name__
+    assert site.node.hub.sessions == {}
+
+
+async def test_a_client_that_does_not_answer_our_ping_is_closed_and_its_peer_told(site: Site) -> None:
+    account = await site.account()
+    desktop, mobile = await site.pair(account)
+    hub = site.node.hub
+    usual, hub.limits = hub.limits, replace(hub.limits, ping_interval=0.05, ping_timeout=0.05)
+    dead = await peer(site, await site.ws_token(account, "mobile"))
+    live = await peer(site, await site.ws_token(account, "mobile"))
+    hub.limits = usual
+    join = {"type": "join_channel", "channel": mobile.channel, "session_id": mobile.session_id}
+    await dead.raw.send(TEXT, json.dumps(join).encode())
+    await desktop.socket.expect("client_joined")
+    for _ in range(4):
+        assert await live.raw.read() == Frame(PING, b"")
+        await live.raw.send(PONG)
+    await desktop.socket.expect("pairing_success")
+    assert (await desktop.socket.expect("mobile_disconnected"))["channel"] == mobile.channel
+    assert dead.gone
+    assert not live.gone
+    assert {found.opcode for found in await dead.raw.rest()} <= {TEXT, PING}
+    live.raw.close()
+    dead.raw.close()
+
+
+FLOODS = (
+    ("pings", frame(PING, b"x" * 125) * 10_000, 4429),
+    ("pings", frame(PING) * 10_000, 4429),
+    ("fragments", frame(TEXT, final=False) + frame(0, final=False) * 100_000, 4429),
+    ("fragments", frame(BINARY, b"x" * 1000, final=False) + frame(0, b"x" * 1000, final=False) * 500, 4429),
+    ("frames", frame(PONG) * 100_000, 4429),
+    # Tiny messages: ten bad ones in a row are enough.
+    (None, frame(TEXT, b"x") * 100_000, 4400),
+    (None, frame(BINARY) * 100_000, 4400),
+)
+
+
+async def test_a_flood_is_cut_soon_and_costs_its_neighbours_and_the_memory_nothing(site: Site) -> None:
+    desktop, mobile = await site.pair()
+    token = await token_of(site)
+    for _, flood, code in FLOODS:
+        one = await peer(site, token)
+        sending = asyncio.ensure_future(one.raw.send_bytes(flood))
+        # The client reads nothing until it is over.
+        held = 0
+        while not one.session.closing:
+            await site.get("/healthz")
+            held = max(held, one.buffered)
+        with contextlib.suppress(ConnectionError):
+            await sending
+        await until(site, lambda one=one: one.gone)
+        assert max(held, one.buffered) <= 70_000
+        assert one.session.close_code == code
+        assert one.session.received <= 64
+        assert [found.close_code for found in await one.raw.rest() if found.opcode == CLOSE] in ([code], [])
+        one.raw.close()
+        await undisturbed(desktop, mobile)
+    abuses = [event["kind"] for event in await site.events("limit.protocol_abuse")]
+    assert abuses == [kind for kind, _, _ in FLOODS if kind]
+
+
+async def test_a_client_that_reads_nothing_gets_no_more_pongs_than_it_has_room_for(site: Site) -> None:
+    one = await peer(site, await token_of(site))
+    one.protocol._pings.burst = one.protocol._pings._tokens = 1_000_000.0
+    one.protocol._frames.burst = one.protocol._frames._tokens = 1_000_000.0
+    for _ in range(40):
+        await one.raw.send_bytes(frame(PING, b"x" * 125) * 250)
+        await site.get("/healthz")
+    assert one.buffered <= 70_000
+    newest = frame(PING, b"newest")
+    while True:
+        # There is room again once something has been read.
+        with contextlib.suppress(EOFError):
+            found = await one.raw.read()
+        await one.raw.send_bytes(newest)
+        if found.payload == b"newest":
+            break
+    one.raw.close()
