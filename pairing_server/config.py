@@ -10,7 +10,7 @@ import os
 import stat
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Network, IPv6Network, ip_address
 from pathlib import Path
 from typing import Any
@@ -305,6 +305,11 @@ def with_keys(settings: Settings) -> Settings:
     path = settings.data_dir / "jwt-keys"
     try:
         settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigurationError(
+            f"PAIRING_DATA_DIR: {settings.data_dir} cannot be made: {error.strerror}"
+        ) from None
+    try:
         if not path.exists() or not path.stat().st_size:
             _make_keys(path)
         if stat.S_IMODE(path.stat().st_mode) & 0o077:
@@ -312,7 +317,7 @@ def with_keys(settings: Settings) -> Settings:
         keys = parse_keys(path.read_text(encoding="utf-8").strip())
     except (OSError, ValueError) as error:
         raise ConfigurationError(f"PAIRING_JWT_KEYS is not set and {path} is not usable: {error}") from None
-    return Settings(**{**{f.name: getattr(settings, f.name) for f in fields(settings)}, "jwt_keys": keys})
+    return replace(settings, jwt_keys=keys)
 
 
 def _make_keys(path: Path) -> None:

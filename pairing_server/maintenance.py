@@ -75,8 +75,15 @@ class Maintenance:
         except Unavailable as error:
             log.warning("%s: %s", job.name, error)
             return False
-        except Exception:
+        except Exception as error:
             log.exception("%s failed", job.name)
+            audit = self._deps.audit
+            kind = type(error).__name__
+            audit.enqueue(
+                audit.event(
+                    "system.error", "error", SYSTEM, self._wall(), where=job.name, exception_class=kind
+                )
+            )
             return False
         return True
 

@@ -175,9 +175,9 @@ class Node:
             async with self.database.transaction() as conn:
                 revision = await schema.current(conn)
         except Unavailable as error:
-            raise StartError(
-                f"{error} Check PAIRING_DATABASE_URL ({error.__cause__ and type(error.__cause__).__name__})."
-            ) from None
+            cause = error.__cause__
+            told = str(getattr(cause, "orig", None) or cause or error) or type(cause).__name__
+            raise StartError(f"The database cannot be used: {told}. Check PAIRING_DATABASE_URL.") from None
         if revision == schema.head():
             return
         if revision is not None and not schema.known(revision):

@@ -56,7 +56,7 @@ def audit() -> None:
 @click.option(
     "--event", type=click.Choice(sorted(service.EVENTS)), metavar="EVENT", help="Such as pairing.redeem."
 )
-@click.option("--actor", help="The subject who acted.")
+@click.option("--actor", help="The subject who acted: an id of `user list`.")
 @click.option("--address", help="The client's address, or a network such as 10.0.0.0/8.")
 @click.option("--pairing", type=click.UUID, help="A pairing's id.")
 @click.option("--outcome", type=click.Choice(["success", "failure", "denied", "error"]))
@@ -123,16 +123,16 @@ def _csv(found: Sequence[Recorded]) -> str:
 
 
 def _table(found: Sequence[Recorded]) -> str:
-    lines = [f"{'time (UTC)':19}  {'event':22} {'outcome':8} {'actor':12} {'address':15}  details"]
+    lines = [f"{'time (UTC)':19}  {'event':22} {'outcome':8} {'actor':36} {'address':15}  details"]
     for recorded in found:
         event = recorded.event
         details = {**({"reason": event.reason} if event.reason else {}), **event.attrs}
         if event.pairing_id:
             details["pairing"] = str(event.pairing_id)
         told = " ".join(f"{key}={value}" for key, value in details.items() if value is not None)
-        actor = (event.actor_subject or event.actor_kind)[:12]
+        actor = event.actor_subject or event.actor_kind
         lines.append(
-            f"{recorded.recorded_at:%Y-%m-%d %H:%M:%S}  {event.event:22} {event.outcome:8} {actor:12}"
+            f"{recorded.recorded_at:%Y-%m-%d %H:%M:%S}  {event.event:22} {event.outcome:8} {actor:36}"
             f" {event.address or '-':15}  {told}"
         )
     return "\n".join(lines) if found else ""

@@ -39,10 +39,17 @@ def plainly() -> Iterator[None]:
     except (ConfigurationError, StartError, EmbeddedPostgresError, schema.MigrationError) as error:
         raise click.ClickException(str(error)) from None
     except PairingServerError as error:
-        told = [error.text, *(f"{key}: {value}" for key, value in error.details.items())]
+        told = [error.text, *_details(error)]
         if isinstance(error, RateLimited):
             told.append(f"try again in {error.retry_after_s:.0f} s")
         raise click.ClickException("\n".join(told)) from None
+
+
+def _details(error: PairingServerError) -> list[str]:
+    fields = error.details.get("fields")
+    if isinstance(fields, dict):
+        return [f"{name}: {' '.join(texts)}" for name, texts in fields.items()]
+    return [f"{key}: {value}" for key, value in error.details.items()]
 
 
 @contextmanager

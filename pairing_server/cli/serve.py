@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 
 import click
@@ -12,8 +11,6 @@ from pairing_server.cli.run import database, plainly, run_in_loop, settings_of
 from pairing_server.config import Settings, effective
 from pairing_server.server import serve as serve_node
 from pairing_server.store import schema
-
-log = logging.getLogger(__name__)
 
 
 @click.command()

@@ -115,6 +115,12 @@ class Channel:
         """The types of the connected devices, desktop first."""
         return sorted(self.members)
 
+    def overdue(self, now: float, grace: float) -> bool:
+        """Whether a member has been missing for longer than the grace (see Hub.overdue)."""
+        if not self.absent_since or not (self.ever_active or not self.members):
+            return False
+        return now - max(self.absent_since.values()) > grace
+
     def join(
         self, member: Member, now: float, last_seq: int | None = None, epoch: str | None = None
     ) -> Joined:

@@ -137,13 +137,7 @@ class Hub:
         With one member still there, its peer's absence counts; with none, that of the last to go.
         """
         grace = self.limits.reconnect_grace
-        return [
-            channel
-            for channel in self.channels.values()
-            if channel.absent_since
-            and now - max(channel.absent_since.values()) > grace
-            and (channel.ever_active or not channel.members)
-        ]
+        return [channel for channel in self.channels.values() if channel.overdue(now, grace)]
 
     def tick(self, now: float) -> None:
         """Once a second: what time alone brings about for the connections."""

@@ -6,14 +6,14 @@ import asyncio
 import logging
 import unicodedata
 from collections import Counter, deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from pairing_server.errors import Forbidden
+from pairing_server.errors import Forbidden, Unavailable
 from pairing_server.store import audit as store
 from pairing_server.store import users
 from pairing_server.store.audit import Event, Filter, Recorded
@@ -142,14 +142,31 @@ class AuditLog:
         async with self._flushing:
             while self._queue:
                 batch = [self._queue[i] for i in range(min(_BATCH, len(self._queue)))]
-                async with deps.database.transaction() as conn:
-                    await store.add(conn, batch)
+                try:
+                    async with deps.database.transaction() as conn:
+                        await store.add(conn, batch)
+                except Unavailable:
+                    raise
+                except Exception:
+                    await self._add_singly(deps, batch)
                 for _ in batch:
                     self._queue.popleft()
         if self.lost:
             lost, self.lost = self.lost, 0
             log.error("%d audit events were lost: the queue was full", lost)
             self.enqueue(self.event("audit.gap", "error", caller, now, lost=lost))
+
+    async def _add_singly(self, deps: Deps, batch: Sequence[Event]) -> None:
+        """One event that the database refuses must not hold up the others for good."""
+        for event in batch:
+            try:
+                async with deps.database.transaction() as conn:
+                    await store.add(conn, [event])
+            except Unavailable:
+                raise
+            except Exception:
+                log.exception("the database refuses an event %s", event.event)
+                self.lost += 1
 
 
 async def role_of(conn: AsyncConnection, subject: str | None) -> str | None:

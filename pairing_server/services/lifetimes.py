@@ -82,6 +82,8 @@ async def close_overdue(deps: Deps, monotonic: float, caller: Caller, now: datet
     """End this process's channels that a member has been missing from for longer than the grace. How many."""
     closed = 0
     for channel in deps.hub.overdue(monotonic):
+        if not channel.overdue(monotonic, deps.rules.reconnect_grace):
+            continue  # it came back while another was being ended
         if channel.ever_active:
             async with deps.database.transaction() as conn:
                 ended = await store.end(conn, channel.pairing_id, "disconnect", now)

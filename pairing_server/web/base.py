@@ -17,19 +17,15 @@ from tornado.web import HTTPError, RequestHandler, stream_request_body
 from pairing_server.errors import (
     Forbidden,
     Internal,
-    InvalidCode,
     InvalidRequest,
-    InvalidToken,
     MethodNotAllowed,
     NotFound,
     OriginNotAllowed,
     PairingServerError,
     PayloadTooLarge,
     RateLimited,
-    SessionConflict,
     Unavailable,
     UnsupportedMediaType,
-    UsernameTaken,
     ValidationFailed,
 )
 from pairing_server.security.addresses import limit_key
@@ -61,19 +57,15 @@ STATUS: dict[str, int] = {
     "INTERNAL": 500,
     "UNAVAILABLE": 503,
 }
-_OURS = {
-    error.code: error
-    for error in (
-        *(Forbidden, InvalidCode, InvalidRequest, InvalidToken, MethodNotAllowed, NotFound, OriginNotAllowed),
-        *(
-            PayloadTooLarge,
-            SessionConflict,
-            Unavailable,
-            UnsupportedMediaType,
-            UsernameTaken,
-            ValidationFailed,
-        ),
-    )
+# Tornado's own refusals in our words; everything else it raises is a fault.
+_TRANSLATED: dict[int, type[PairingServerError]] = {
+    400: InvalidRequest,
+    403: Forbidden,
+    404: NotFound,
+    405: MethodNotAllowed,
+    413: PayloadTooLarge,
+    415: UnsupportedMediaType,
+    503: Unavailable,
 }
 _METHODS = ("GET", "POST", "DELETE", "PATCH", "PUT", "OPTIONS")
 
@@ -143,9 +135,7 @@ class EdgeHandler(RequestHandler):
         """Tornado's own refusals in our words."""
         if status == HTTPStatus.METHOD_NOT_ALLOWED:
             self.set_header("Allow", ", ".join(self.methods()))
-            return MethodNotAllowed()
-        code = next((code for code, known in STATUS.items() if known == status), None)
-        return _OURS[code]() if code in _OURS else Internal()
+        return _TRANSLATED.get(status, Internal)()
 
     @classmethod
     def methods(cls) -> list[str]:

@@ -28,7 +28,6 @@ from pairing_server.relay.closing import CloseCode
 from pairing_server.relay.limits import RelayLimits, TokenBucket
 from pairing_server.web.frames import CLOSE_TIMEOUT, SEND_BUFFER, valid_close_code
 
-log = logging.getLogger(__name__)
 # picows logs each connection; that is the audit log's business.
 _picows_log = logging.getLogger("picows")
 _picows_log.setLevel(logging.CRITICAL)
@@ -81,7 +80,8 @@ class CompiledProtocol(WSListener, WebSocketProtocol):
         self._pong_seen = True
         self._timer: asyncio.TimerHandle | None = None
         self._closing_timer: asyncio.TimerHandle | None = None
-        self._transport: WSTransport | None = None
+        # The event loop's transport, while there is one.
+        self._out: Any = None
         self._loop = asyncio.get_running_loop()
         self._subprotocol: str | None = None
         self.close_code: int | None = None
@@ -136,9 +136,9 @@ class CompiledProtocol(WSListener, WebSocketProtocol):
         return WSUpgradeResponseWithListener(WSUpgradeResponse.create_101_response(extra), self)
 
     def on_ws_connected(self, transport: WSTransport) -> None:
-        self._transport = transport
-        underlying: Any = transport.underlying_transport
-        underlying.set_write_buffer_limits(HIGH_WATER, LOW_WATER)
+        guarded: Any = transport.underlying_transport
+        self._out = guarded.real
+        self._out.set_write_buffer_limits(HIGH_WATER, LOW_WATER)
         self._call(self.handler.open)  # type: ignore[attr-defined]
         self.start_pinging()
 
@@ -218,8 +218,8 @@ class CompiledProtocol(WSListener, WebSocketProtocol):
     def _serve(self, serving: Awaitable[None]) -> None:
         """Read no more until it is done; what is parsed already waits."""
         self._serving = True
-        if self._transport is not None:
-            self._transport.underlying_transport.pause_reading()
+        if self._out is not None:
+            self._out.pause_reading()
         asyncio.ensure_future(serving).add_done_callback(self._served)
 
     def _served(self, done: asyncio.Future[None]) -> None:
@@ -229,8 +229,8 @@ class CompiledProtocol(WSListener, WebSocketProtocol):
             self.close(CloseCode.INTERNAL, "internal error")
         while self._waiting and not self._serving and not self.server_terminated:
             self._waiting.popleft()()
-        if not self._serving and self._transport is not None and not self._transport.is_disconnected:
-            self._transport.underlying_transport.resume_reading()
+        if not self._serving and self._out is not None:
+            self._out.resume_reading()
 
     def _call(self, callback: Callable[..., Any], *args: object) -> Awaitable[None] | None:
         try:
@@ -249,12 +249,15 @@ class CompiledProtocol(WSListener, WebSocketProtocol):
             self._write(frame_of(_PONG, payload))
 
     def _close_received(self, frame: WSFrame) -> None:
-        # Nothing behind it is looked at; what came before it is served first.
+        self._last(partial(self._answer_close, frame.get_payload_as_bytes()))
+
+    def _last(self, act: Callable[[], None]) -> None:
+        """Nothing that comes behind is looked at, but what came before is served first."""
         self.client_terminated = True
         if self._serving:
-            self._waiting.append(partial(self._answer_close, frame.get_payload_as_bytes()))
+            self._waiting.append(act)
         else:
-            self._answer_close(frame.get_payload_as_bytes())
+            act()
 
     def _answer_close(self, payload: bytes) -> None:
         code = int.from_bytes(payload[:2], "big") if len(payload) >= 2 else None
@@ -265,11 +268,10 @@ class CompiledProtocol(WSListener, WebSocketProtocol):
         self.close_reason = payload[2:].decode("utf-8") if len(payload) > 2 else None
         self.close(code)
 
-    def refused(self) -> None:
-        """picows has refused a frame, and has sent a close frame that says why."""
-        self.client_terminated = self.server_terminated = True
-        self._cancel("_timer")
-        self._disconnect()
+    def refused(self, code: int, reason: str) -> None:
+        """picows has found a frame that breaks the protocol, or the listener has failed."""
+        if not self.client_terminated:
+            self._fail(code, reason)
 
     def _abuse(self, kind: str) -> None:
         if self.server_terminated:
@@ -281,10 +283,9 @@ class CompiledProtocol(WSListener, WebSocketProtocol):
         self.client_terminated = True
         self.close()
 
-    def _fail(self, code: CloseCode, reason: str) -> None:
+    def _fail(self, code: int, reason: str) -> None:
         """The client breaks the protocol: say so, and hear no more."""
-        self.client_terminated = True
-        self.close(code, reason)
+        self._last(partial(self.close, code, reason))
 
     # To the client
 
@@ -304,12 +305,9 @@ class CompiledProtocol(WSListener, WebSocketProtocol):
             written()
 
     def _write(self, frame: bytes) -> None:
-        """Nothing is written behind a close frame, whether ours or picows'."""
-        transport = self._transport
-        if self.server_terminated or transport is None:
-            return
-        if not transport.is_disconnected and not transport.is_close_frame_sent:
-            transport.underlying_transport.write(frame)
+        """Nothing is written behind a close frame."""
+        if self._out is not None and not self.server_terminated:
+            self._out.write(frame)
 
     def write_message(
         self, message: str | bytes | dict[str, Any], binary: bool = False
@@ -361,7 +359,8 @@ class CompiledProtocol(WSListener, WebSocketProtocol):
         if not self.server_terminated:
             if code is None and reason is not None:
                 code = CloseCode.NORMAL
-            self._send_close(code, (reason or "").encode()[:REASON_SIZE])
+            payload = b"" if code is None else struct.pack("!H", code) + (reason or "").encode()[:REASON_SIZE]
+            self._write(frame_of(_CLOSE, payload))
             self.server_terminated = True
             self._cancel("_timer")
         if self.client_terminated:
@@ -370,29 +369,22 @@ class CompiledProtocol(WSListener, WebSocketProtocol):
         elif self._closing_timer is None:
             self._closing_timer = self._loop.call_later(CLOSE_TIMEOUT, self._abort)
 
-    def _send_close(self, code: int | None, reason: bytes) -> None:
-        if code is None:
-            # picows would put a code in.
-            self._write(frame_of(_CLOSE, b""))
-        elif self._transport is not None:
-            # Through picows, so that it sends none of its own later.
-            self._transport.send_close(code, reason)  # type: ignore[arg-type]
-
     def _disconnect(self) -> None:
         """Close once everything is written, but wait for that no longer than for a close frame."""
-        if self._transport is not None and not self._transport.is_disconnected:
-            self._transport.disconnect()
+        if self._out is not None:
+            self._out.close()
             self._closing_timer = self._loop.call_later(CLOSE_TIMEOUT, self._abort)
 
     def _abort(self) -> None:
         self.client_terminated = self.server_terminated = True
-        if self._transport is not None and not self._transport.is_disconnected:
-            self._transport.disconnect(graceful=False)
+        if self._out is not None:
+            self._out.abort()
 
     def on_ws_disconnected(self, transport: WSTransport) -> None:
         self.client_terminated = self.server_terminated = True
         self._cancel("_timer")
         self._cancel("_closing_timer")
+        self._out = None
         self._waiting.clear()
         self._unwritten.clear()
         self.handler.on_ws_connection_close(self.close_code, self.close_reason)
@@ -418,15 +410,46 @@ class CompiledProtocol(WSListener, WebSocketProtocol):
         raise TypeError("picows reads")
 
 
+class _Guarded:
+    """The transport as picows sees it: it may answer the upgrade, but the closing is the listener's.
+
+    picows looks one frame ahead, and closes for that one before it hands out the one before.
+    """
+
+    def __init__(self, real: asyncio.Transport) -> None:
+        self.real = real
+        # The payload of the close frame that picows would send.
+        self.refusal: bytes | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.real, name)
+
+    def get_write_buffer_size(self) -> int:
+        """Never 0: with an empty buffer picows would write past us."""
+        return 1
+
+    def write(self, data: bytes) -> None:
+        if data[0] == _CLOSE:
+            self.refusal = bytes(data[2:])
+        else:
+            self.real.write(data)
+
+    def close(self) -> None:
+        # With a refusal the listener closes, once it has served what came before.
+        if self.refusal is None:
+            self.real.close()
+
+
 class _Parser(WSProtocol):  # type: ignore[misc]
-    """picows' protocol: it first reads `replayed`, then the socket, and nothing once it has refused a frame."""
+    """picows' protocol: it first reads `replayed`, then the socket, and nothing behind a last frame."""
 
     def __init__(self, replayed: bytes, *args: Any) -> None:
         super().__init__(*args)
         self._replayed = replayed
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        super().connection_made(transport)
+    def connection_made(self, transport: asyncio.Transport) -> None:
+        self._guarded = _Guarded(transport)
+        super().connection_made(self._guarded)
         data, self._replayed = self._replayed, b""
         while data:
             # As the event loop would.
@@ -441,8 +464,9 @@ class _Parser(WSProtocol):  # type: ignore[misc]
         if listener is not None and listener.client_terminated:
             return
         super().buffer_updated(nbytes)
-        if self.transport.is_close_frame_sent and not self.listener.server_terminated:
-            self.listener.refused()
+        refusal = self._guarded.refusal
+        if refusal is not None:
+            self.listener.refused(int.from_bytes(refusal[:2], "big"), refusal[2:].decode())
 
 
 def _take_over(stream: IOStream) -> tuple[socket.socket, bytes]:

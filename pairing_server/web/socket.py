@@ -15,6 +15,7 @@ from tornado.websocket import WebSocketHandler, WebSocketProtocol
 from pairing_server.errors import (
     Forbidden,
     Internal,
+    InvalidRequest,
     InvalidToken,
     OriginNotAllowed,
     PairingServerError,
@@ -73,6 +74,8 @@ class PairingSocket(EdgeHandler, WebSocketHandler):
         """Raises before the upgrade: Origin, draining, too many handshakes without a valid token."""
         now = utcnow()
         token, self.token_via = take_ws_token(self.request)
+        if self.request.headers.get("Upgrade", "").lower() != "websocket":
+            raise InvalidRequest("Open this URL as a WebSocket.")
         self.caller = replace(self.anonymous(), connection_id=uuid4())
         if not self.edge.origin_allowed(self.request):
             self._rejected("origin", now)

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import json
 import struct
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any
 
@@ -43,23 +43,21 @@ class Peer:
     def buffered(self) -> int:
         """Bytes that the engine holds for the client or of a message that is being joined."""
         if isinstance(self.protocol, CountingProtocol):
-            return len(self.protocol.stream._write_buffer) + len(self.protocol._joined or b"")
-        transport = self.protocol._transport.underlying_transport
-        size: int = transport.get_write_buffer_size() + sum(len(part) for part in self.protocol._fragments)
-        return size
+            return len(self.protocol.stream._write_buffer or b"") + len(self.protocol._joined or b"")
+        out = self.protocol._out
+        return (out.get_write_buffer_size() if out else 0) + sum(len(p) for p in self.protocol._fragments)
 
     @property
     def gone(self) -> bool:
         return self.session.connection_id not in self.site.node.hub.sessions
 
-
-async def until(site: Site, condition: Callable[[], object]) -> None:
-    """Let the node work until that is so."""
-    for _ in range(500):
-        if condition():
-            return
-        await site.get("/healthz")
-    raise AssertionError("it never became so")
+    async def until_gone(self) -> None:
+        """Let the node work until it has noticed."""
+        for _ in range(500):
+            if self.gone:
+                return
+            await self.site.get("/healthz")
+        raise AssertionError("it is still there")
 
 
 async def peer(site: Site, token: str) -> Peer:
@@ -96,6 +94,7 @@ async def test_a_clients_close_is_answered_with_its_code(site: Site) -> None:
     empty = await peer(site, token)
     await empty.raw.send(CLOSE)
     assert await empty.raw.rest() == [Frame(CLOSE, b"")]
+    empty.raw.close()
     ends = await site.events("ws.disconnected")
     assert ends[0]["close_code"] == 1000
     assert ends[-1]["close_code"] is None
@@ -112,8 +111,11 @@ async def test_what_came_before_the_clients_close_is_still_done(site: Site) -> N
         {"type": "channel_message", "payload": {"n": 1}},
         {"type": "unpair"},
     ]
-    await raw.send_bytes(b"".join(frame(TEXT, json.dumps(m).encode()) for m in messages) + closing(1000))
-    assert (await raw.rest())[-1].close_code == 1000
+    await raw.send_bytes(b"".join(frame(TEXT, json.dumps(m).encode()) for m in messages) + closing(1000) * 2)
+    # Unpairing closes the connection, before its own close has had its turn.
+    assert (await raw.rest())[-1].close_code == 4410
+    raw.close()
+    assert await mobile.socket.closed() == 4409
     await desktop.socket.expect("client_joined")
     assert (await desktop.socket.expect("channel_message"))["payload"] == {"n": 1}
     assert (await desktop.socket.expect("channel_closed"))["reason"] == "unpaired"
@@ -136,7 +138,8 @@ async def test_after_the_servers_close_nothing_is_taken_or_sent_until_the_client
     assert not one.gone
     await one.raw.send_bytes(closing(4409))
     assert await one.raw.rest() == []
-    await until(site, lambda: one.gone)
+    one.raw.close()
+    await one.until_gone()
     assert one.session.received == 0
     [end] = await site.events("ws.disconnected")
     assert (end["close_code"], end["by"]) == (4409, "server")
@@ -168,7 +171,8 @@ async def test_a_client_that_never_answers_our_close_has_five_seconds(site: Site
     timer.cancel()
     with pytest.raises((EOFError, ConnectionError)):
         await one.raw.read()
-    await until(site, lambda: one.gone)
+    one.raw.close()
+    await one.until_gone()
     assert [end["close_code"] for end in await site.events("ws.disconnected")] == [4408]
 
 
@@ -180,64 +184,73 @@ async def test_a_flood_after_our_close_is_cut_at_once(site: Site) -> None:
         with contextlib.suppress(ConnectionError):
             await one.raw.send_bytes(flood * 1000)
         # No answer to the close frame was sent; the timer has four seconds left.
-        await until(site, lambda one=one: one.gone)
+        await one.until_gone()
         one.raw.close()
     ends = await site.events("ws.disconnected")
     assert [end["close_code"] for end in ends] == [4403] * 4
 
 
+async def _client_resets(one: Peer) -> None:
+    one.raw.reset()
+
+
+async def _client_closes_the_connection(one: Peer) -> None:
+    one.raw.close()
+
+
+async def _server_aborts(one: Peer) -> None:
+    one.protocol._abort()
+
+
+async def _both_at_once(one: Peer) -> None:
+    one.raw.reset()
+    one.protocol._abort()
+    one.protocol._abort()
+
+
+async def _server_closes_and_client_resets(one: Peer) -> None:
+    one.session.close(CloseCode.FORBIDDEN, "no")
+    one.raw.reset()
+
+
+async def _client_closes_and_resets(one: Peer) -> None:
+    await one.raw.send_bytes(closing(1000))
+    one.raw.reset()
+
+
+async def _both_close(one: Peer) -> None:
+    await one.raw.send_bytes(closing(1000))
+    one.session.close(CloseCode.FORBIDDEN, "no")
+    await one.raw.rest()
+
+
+async def _in_the_middle_of_a_message(one: Peer) -> None:
+    await one.raw.send_bytes(frame(TEXT, BEAT, final=False) + frame(TEXT, BEAT)[:9])
+    one.raw.reset()
+
+
+async def _while_a_message_is_served(one: Peer) -> None:
+    identify = b'{"type":"identify","device_type":"desktop","session_id":"desktop-1"}'
+    await one.raw.send_bytes(frame(TEXT, identify) * 3)
+    one.raw.reset()
+    one.protocol._abort()
+
+
+WAYS: tuple[Callable[[Peer], Awaitable[None]], ...] = (
+    *(_client_resets, _client_closes_the_connection, _server_aborts, _both_at_once),
+    *(_server_closes_and_client_resets, _client_closes_and_resets, _both_close),
+    *(_in_the_middle_of_a_message, _while_a_message_is_served),
+)
+
+
 async def test_on_close_is_called_once_whoever_goes_first(site: Site) -> None:
     token = await token_of(site)
-
-    async def client_resets(one: Peer) -> None:
-        one.raw.reset()
-
-    async def client_closes_the_connection(one: Peer) -> None:
-        one.raw.close()
-
-    async def server_aborts(one: Peer) -> None:
-        one.protocol._abort()
-
-    async def both_at_once(one: Peer) -> None:
-        one.raw.reset()
-        one.protocol._abort()
-        one.protocol._abort()
-
-    async def server_closes_and_client_resets(one: Peer) -> None:
-        one.session.close(CloseCode.FORBIDDEN, "no")
-        one.raw.reset()
-
-    async def client_closes_and_resets(one: Peer) -> None:
-        await one.raw.send_bytes(closing(1000))
-        one.raw.reset()
-
-    async def both_close(one: Peer) -> None:
-        await one.raw.send_bytes(closing(1000))
-        one.session.close(CloseCode.FORBIDDEN, "no")
-        await one.raw.rest()
-
-    async def in_the_middle_of_a_message(one: Peer) -> None:
-        await one.raw.send_bytes(frame(TEXT, BEAT, final=False) + frame(TEXT, BEAT)[:9])
-        one.raw.reset()
-
-    async def while_a_message_is_served(one: Peer) -> None:
-        await one.raw.send_bytes(
-            frame(TEXT, b'{"type":"identify","device_type":"desktop","session_id":"desktop-1"}') * 3
-        )
-        one.raw.reset()
-        one.protocol._abort()
-
-    ways = [
-        *(client_resets, client_closes_the_connection, server_aborts, both_at_once),
-        *(server_closes_and_client_resets, client_closes_and_resets, both_close),
-        *(in_the_middle_of_a_message, while_a_message_is_served),
-    ]
-    for number, way in enumerate(ways, 1):
+    for number, way in enumerate(WAYS, 1):
         one = await peer(site, token)
         await way(one)
-        await until(site, lambda one=one: one.gone)
+        await one.until_gone()
         one.raw.close()
-        assert len(await site.events("ws.disconnected")) == number, way.__name__
+        assert len(await site.events("ws.disconnected")) == number, way
     assert site.node.hub.sessions == {}
 
 
@@ -252,10 +265,10 @@ async def test_a_client_that_does_not_answer_our_ping_is_closed_and_its_peer_tol
     join = {"type": "join_channel", "channel": mobile.channel, "session_id": mobile.session_id}
     await dead.raw.send(TEXT, json.dumps(join).encode())
     await desktop.socket.expect("client_joined")
+    assert await mobile.socket.closed() == 4409
     for _ in range(4):
         assert await live.raw.read() == Frame(PING, b"")
         await live.raw.send(PONG)
-    await desktop.socket.expect("pairing_success")
     assert (await desktop.socket.expect("mobile_disconnected"))["channel"] == mobile.channel
     assert dead.gone
     assert not live.gone
@@ -289,7 +302,7 @@ async def test_a_flood_is_cut_soon_and_costs_its_neighbours_and_the_memory_nothi
             held = max(held, one.buffered)
         with contextlib.suppress(ConnectionError):
             await sending
-        await until(site, lambda one=one: one.gone)
+        await one.until_gone()
         assert max(held, one.buffered) <= 70_000
         assert one.session.close_code == code
         assert one.session.received <= 64
