@@ -5,6 +5,7 @@ Every job is idempotent; missing one, or running it on several servers, does no 
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -51,6 +52,7 @@ class Maintenance:
                 2,
                 lambda: lifetimes.close_overdue(deps, monotonic(), SYSTEM, wall()),
             ),
+            Job("close disabled accounts", 2, lambda: lifetimes.close_disabled(deps)),
             Job("count codes", 5, lambda: lifetimes.recount_codes(deps)),
             Job("note presence", lifetimes.TOUCH, self._note_presence),
             Job("close deserted pairings", 30, lambda: lifetimes.close_deserted(deps, SYSTEM, wall())),
@@ -58,6 +60,7 @@ class Maintenance:
             Job("prune", 3600, lambda: lifetimes.prune(deps, wall())),
         )
         self._callbacks: list[PeriodicCallback] = []
+        self._under_way: set[asyncio.Task[bool]] = set()
 
     async def _tick(self) -> None:
         now = self._monotonic()
@@ -95,10 +98,22 @@ class Maintenance:
             self._callbacks.append(callback)
 
     def _runner(self, job: Job) -> Callable[[], Awaitable[bool]]:
-        # PeriodicCallback waits for the coroutine it was given before it calls it again.
-        return lambda: self.run(job)
+        def begin() -> Awaitable[bool]:
+            task = asyncio.ensure_future(self.run(job))
+            self._under_way.add(task)
+            task.add_done_callback(self._under_way.discard)
+            # PeriodicCallback waits for this before it calls again.
+            return task
+
+        return begin
 
     def stop(self) -> None:
+        """Begin nothing more. What is under way goes on: see `settled`."""
         for callback in self._callbacks:
             callback.stop()
         self._callbacks.clear()
+
+    async def settled(self) -> None:
+        """Wait until no job is under way, so that none holds a database that is closed."""
+        if self._under_way:
+            await asyncio.wait(self._under_way)

@@ -202,9 +202,10 @@ class Node:
                 await gone.wait()
                 await self.http.close_all_connections()
                 await self.edge.settled()
+                await self.maintenance.settled()
                 stopping = self.audit.event("system.stopping", "success", SYSTEM, utcnow())
                 self.audit.enqueue(stopping)
-                await self.audit.flush(self.deps, SYSTEM, utcnow())
+                await self.audit.flush(self.deps, SYSTEM, utcnow(), last=True)
         except (TimeoutError, Unavailable) as error:
             log.warning("stopped without writing everything to the audit log: %s", error)
         await self.release()

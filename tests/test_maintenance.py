@@ -6,10 +6,12 @@ import asyncio
 import logging
 from dataclasses import replace
 from datetime import timedelta
+from uuid import UUID
 
 import pytest
 
 from pairing_server.maintenance import Job, Maintenance
+from pairing_server.store import users
 from pairing_server.store.database import Database
 from pairing_server.web.edge import utcnow
 from tests.conftest import StartNode
@@ -93,6 +95,27 @@ async def test_after_the_end_nothing_is_begun(site: Site) -> None:
     assert stopped.runs == runs
 
 
+async def test_whoever_waits_for_the_end_waits_for_the_job_under_way(site: Site) -> None:
+    go, begun, ended = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def slow() -> None:
+        begun.set()
+        await go.wait()
+        ended.set()
+
+    timer = maintenance(site, Job("slow", 0.001, slow))
+    timer.start()
+    await begun.wait()
+    timer.stop()
+    waiting = asyncio.ensure_future(timer.settled())
+    await asyncio.wait([waiting], timeout=0.01)
+    assert not waiting.done()
+    go.set()
+    await waiting
+    assert ended.is_set()
+    await timer.settled()
+
+
 async def test_every_job_can_be_done_twice(site: Site) -> None:
     await site.pair()
     timer = maintenance(site)
@@ -107,14 +130,15 @@ async def test_while_the_database_is_away_jobs_say_so_in_one_line_and_work_again
     site: Site, caplog: pytest.LogCaptureFixture
 ) -> None:
     site.node.maintenance.stop()
+    await site.node.maintenance.settled()
     away = Database("postgresql://nobody@127.0.0.1:1/none")
     loop = asyncio.get_running_loop()
     blind = Maintenance(replace(site.node.deps, database=away), utcnow, loop.time)
     for job in blind.jobs:
-        if job.name not in ("tick", "flush audit", "close overdue channels"):
+        if job.name not in ("tick", "flush audit", "close overdue channels", "close disabled accounts"):
             caplog.clear()
             assert not await blind.run(job), job.name
-            [record] = caplog.records
+            [record] = [each for each in caplog.records if each.name == "pairing_server.maintenance"]
             assert record.getMessage() == f"{job.name}: The database is not reachable just now."
             assert record.exc_info is None
     await away.close()
@@ -153,3 +177,14 @@ async def test_a_running_pair_lives_on_through_every_job_of_another_server(two: 
             assert await tidier.run(job), job.name
     mobile.socket.send({"type": "channel_message", "channelId": mobile.channel, "payload": {"a": 1}})
     assert (await desktop.socket.expect("channel_message"))["payload"] == {"a": 1}
+
+
+async def test_the_connections_of_a_disabled_account_are_closed(site: Site) -> None:
+    stays, goes = await site.account(), await site.account()
+    kept, closed = await site.connect(stays, "desktop"), await site.connect(goes, "desktop")
+    async with site.node.database.transaction() as conn:
+        await users.set_disabled(conn, UUID(goes.subject), utcnow())
+    job = next(job for job in site.node.maintenance.jobs if job.name == "close disabled accounts")
+    assert await site.node.maintenance.run(job)
+    assert await closed.closed() == 4401
+    assert await kept.pending() == []

@@ -18,7 +18,7 @@ from pairing_server.errors import PairingServerError, SessionReplaced
 from pairing_server.relay import binary, messages
 from pairing_server.relay.binary import BinaryAudio
 from pairing_server.relay.closing import CloseCode
-from pairing_server.relay.limits import RelayLimits
+from pairing_server.relay.limits import RelayLimits, TokenBucket
 from pairing_server.relay.messages import encode
 from pairing_server.relay.outbox import Lane, Outbox
 from pairing_server.relay.settings import SettingsDocument
@@ -98,6 +98,7 @@ class Channel:
         self.absent_since: dict[str, float] = {"desktop": now, "mobile": now}
         self.ever_active = ever_active
         self.closed = False
+        self._intrusions = TokenBucket(1, 5, now)
         self._history_size = 0
         self._audio_seq = {"desktop": 0, "mobile": 0}
         self._settings = SettingsDocument(max_keys=limits.settings_keys, max_bytes=limits.control_size)
@@ -326,8 +327,10 @@ class Channel:
         for member in list(self.members.values()):
             self._send_settings(member, now)
 
-    def refuse_intruder(self, device_type: str) -> None:
-        """Somebody else has tried to join: tell the members."""
+    def refuse_intruder(self, device_type: str, now: float) -> None:
+        """Somebody else has tried to join: tell the members, but not without end."""
+        if self._intrusions.take(now):
+            return
         self._broadcast(
             messages.IntruderRefused(
                 channel=self.name,

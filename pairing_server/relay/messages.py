@@ -324,23 +324,27 @@ def _refusal(text: str) -> PairingServerError:
     return UnknownType()
 
 
-_STRINGS = re.compile(rb'"(?:[^"\\]|\\.)*"')
-_BRACKETS = re.compile(rb"[\[\]{}]")
+_TO_SQUARE = bytes.maketrans(b"{}", b"[]")
+_NO_BRACKETS = bytes(code for code in range(256) if code not in b"[]{}")
 
 
 def too_deep(raw: bytes, limit: int) -> bool:
-    """Whether this valid JSON nests objects and arrays more than `limit` deep."""
+    """Whether this valid JSON nests objects and arrays more than `limit` deep.
+
+    Whole passes over the bytes only, nothing for each bracket: 64 KiB of brackets must not cost more than
+    64 KiB of text.
+    """
     if raw.count(b"{") + raw.count(b"[") <= limit:
         return False
-    depth = 0
-    for bracket in _BRACKETS.findall(_STRINGS.sub(b"", raw)):
-        if bracket in b"[{":
-            depth += 1
-            if depth > limit:
-                return True
-        else:
-            depth -= 1
-    return False
+    if b"\\" in raw:
+        raw = raw.replace(b"\\\\", b"").replace(b'\\"', b"")
+    outside_strings = b"".join(raw.split(b'"')[::2])
+    brackets = outside_strings.translate(_TO_SQUARE, _NO_BRACKETS)
+    for _ in range(limit):
+        if not brackets:
+            return False
+        brackets = brackets.replace(b"[]", b"")  # takes away the innermost level
+    return bool(brackets)
 
 
 def size_of(text: str) -> int:

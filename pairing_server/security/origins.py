@@ -117,10 +117,10 @@ def _parse(text: str) -> _Origin | None:
 
 def _is_address(host: str) -> bool:
     try:
-        ipaddress.ip_address(host.removeprefix("[").removesuffix("]"))
+        address = ipaddress.ip_address(host.removeprefix("[").removesuffix("]"))
     except ValueError:
         return False
-    return True
+    return not address.is_unspecified
 
 
 def _check_wildcard(entry: str, origin: _Origin) -> None:

@@ -7,6 +7,7 @@ import logging
 import unicodedata
 from collections import Counter, deque
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
@@ -64,6 +65,7 @@ EVENTS: Mapping[str, tuple[int, int]] = {
 
 _READERS = ("auditor", "admin")
 _BATCH = 500
+SINGLY = 10
 
 
 def clean(text: str, limit: int = 200) -> str:
@@ -87,6 +89,9 @@ class AuditLog:
         self._queue: deque[Event] = deque()
         self._flushing = asyncio.Lock()
         self.lost = 0
+        self._minute: datetime | None = None
+        self._seen: Counter[tuple[str | None, ...]] = Counter()
+        self._folded: dict[tuple[str | None, ...], Event] = {}
         # What has happened since the start, by (event, outcome); metrics read it.
         self.counts: Counter[tuple[str, str]] = Counter()
 
@@ -130,16 +135,44 @@ class AuditLog:
         await store.add(conn, events)
 
     def enqueue(self, event: Event) -> None:
-        """Record soon. When more waits than the queue holds, the event is counted as lost."""
+        """Record soon. When more waits than the queue holds, the event is counted as lost.
+
+        Of one event from one source, the first ten of a minute are recorded singly, the rest as one row
+        with a `count`: nobody floods the log.
+        """
+        key = (event.event, event.reason, event.actor_subject, event.address)
+        minute = event.occurred_at.replace(second=0, microsecond=0)
+        if minute != self._minute:
+            self._unfold()
+            self._minute = minute
+        seen = self._seen[key] = self._seen[key] + 1
+        if seen > SINGLY:
+            self._folded[key] = replace(event, count=seen - SINGLY)
+            return
+        self._append(event)
+
+    def _unfold(self) -> None:
+        """Record what the past minute's floods came to."""
+        folded, self._folded = self._folded, {}
+        self._seen.clear()
+        for event in folded.values():
+            self._append(event)
+
+    def _append(self, event: Event) -> None:
         if len(self._queue) >= self._queue_size:
             self.lost += 1
         else:
             self._queue.append(event)
 
-    async def flush(self, deps: Deps, caller: Caller, now: datetime) -> None:
-        """Write what waits. Raises Unavailable if the database is away; then it goes on waiting."""
+    async def flush(self, deps: Deps, caller: Caller, now: datetime, *, last: bool = False) -> None:
+        """Write what waits; at the `last` time also what is still being counted.
+
+        Raises Unavailable if the database is away; then it goes on waiting.
+        """
         # The timer and the end of the server may both flush: one after the other, or events come twice.
         async with self._flushing:
+            if last or now.replace(second=0, microsecond=0) != self._minute:
+                self._unfold()
             while self._queue:
                 batch = [self._queue[i] for i in range(min(_BATCH, len(self._queue)))]
                 try:

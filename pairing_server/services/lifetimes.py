@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from uuid import UUID
 
+from pairing_server.relay.closing import CloseCode
 from pairing_server.services.deps import Caller, Deps
 from pairing_server.services.pairings import both_gone, closed_event
 from pairing_server.store import attempts, users
@@ -106,6 +107,20 @@ async def release_names(deps: Deps, now: datetime) -> int:
         released = await store.release_names(conn, now - timedelta(seconds=deps.rules.name_kept))
         await store.prune(conn, now - PAIRINGS_KEPT)
     return released
+
+
+async def close_disabled(deps: Deps) -> int:
+    """Close the connections of accounts that were disabled meanwhile, on whichever server. How many."""
+    subjects = {session.subject for session in deps.hub.sessions.values()}
+    ids = [UUID(subject) for subject in subjects if "|" not in subject]
+    if not ids:
+        return 0
+    async with deps.database.transaction() as conn:
+        disabled = {str(user) for user in await users.disabled_among(conn, ids)}
+    closing = [session for session in deps.hub.sessions.values() if session.subject in disabled]
+    for session in closing:
+        session.close(CloseCode.INVALID_TOKEN, "account disabled")
+    return len(closing)
 
 
 async def prune(deps: Deps, now: datetime) -> int:

@@ -344,7 +344,7 @@ async def admit(
         if refusal is not None and not isinstance(refusal, SessionConflict):
             await deps.audit.record(conn, _denied(deps, refusal, pairing, caller, now))
     if isinstance(refusal, ChannelFull) and pairing is not None and pairing.id in deps.hub.channels:
-        deps.hub.channels[pairing.id].refuse_intruder(role)
+        deps.hub.channels[pairing.id].refuse_intruder(role, deps.hub.now())
     if refusal is not None or pairing is None:
         raise refusal or InvalidChannel(channel=channel)
     return pairing

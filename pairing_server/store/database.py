@@ -5,6 +5,7 @@ No SQL of ours lives here but the probe of `ready`.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -34,6 +35,7 @@ class Database:
 
     def __init__(self, url: str, *, pool_size: int = 10, max_overflow: int = 5) -> None:
         """`url`: postgresql://…; query parameters are asyncpg's."""
+        self._asking: asyncio.Future[None] | None = None
         self.engine: AsyncEngine = create_async_engine(
             make_url(url).set(drivername="postgresql+asyncpg"),
             pool_size=pool_size,
@@ -74,7 +76,22 @@ class Database:
             raise
 
     async def ready(self) -> None:
-        """Return if the database answers and takes writes; raise Unavailable otherwise."""
+        """Return if the database answers and takes writes; raise Unavailable otherwise.
+
+        Whoever asks while another's question is under way shares its answer, so that asking, which needs
+        no login, never takes more than one connection.
+        """
+        if self._asking is None:
+            self._asking = asyncio.ensure_future(self._ask())
+            self._asking.add_done_callback(self._asked)
+        await asyncio.shield(self._asking)
+
+    def _asked(self, asked: asyncio.Future[None]) -> None:
+        self._asking = None
+        if not asked.cancelled():
+            asked.exception()  # whoever still waits has it; nobody may be left
+
+    async def _ask(self) -> None:
         async with self.transaction() as connection:
             if (await connection.execute(text("SELECT pg_is_in_recovery()"))).scalar_one():
                 raise Unavailable("The database is read-only just now.")

@@ -183,8 +183,11 @@ async def redeem(
     neither can whoever is guessing.
     """
     admitted: ColumnElement[bool] = literal(True)
-    if same_user and mobile.user is not None:
-        admitted = or_(pairings.c.desktop_user == mobile.user, pairings.c.desktop_user.is_(None))
+    if same_user:
+        # An account's code is not for a guest, who cannot show that the account is his.
+        admitted = pairings.c.desktop_user.is_(None)
+        if mobile.user is not None:
+            admitted = or_(admitted, pairings.c.desktop_user == mobile.user)
     waiting = and_(pairings.c.state == "pending", pairings.c.expires_at > now, admitted)
     retried = and_(
         pairings.c.state.in_(("redeemed", "active", "waiting")),

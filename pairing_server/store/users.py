@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
@@ -82,6 +83,12 @@ async def by_id(conn: AsyncConnection, user_id: UUID) -> User | None:
 async def everybody(conn: AsyncConnection) -> list[User]:
     """All users, by name."""
     return [User(*row) for row in await conn.execute(select(*_USER).order_by(users.c.username_key))]
+
+
+async def disabled_among(conn: AsyncConnection, ids: Sequence[UUID]) -> list[UUID]:
+    """Which of these users are disabled."""
+    statement = select(users.c.id).where(users.c.id.in_(ids), users.c.disabled_at.is_not(None))
+    return list((await conn.execute(statement)).scalars())
 
 
 async def set_password(conn: AsyncConnection, user_id: UUID, password_hash: str) -> bool:

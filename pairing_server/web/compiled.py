@@ -114,21 +114,21 @@ class CompiledProtocol(WSListener, WebSocketProtocol):
     def _parser(self, replayed: bytes) -> _Parser:
         return _Parser(
             replayed,
-            None,  # host and port: a client's
-            "/",
-            False,
-            self._listener,
-            _picows_log,
-            True,
-            None,  # the handshake is done
-            False,
-            None,
-            None,
-            WSAutoPingStrategy.PING_WHEN_IDLE,
-            False,  # pings are ours to count and to answer
-            self._limits.frame_size,
-            None,
-            READ_BUFFER,
+            host_port=None,  # a client's
+            ws_path="/",
+            is_client_side=False,
+            ws_listener_factory=self._listener,
+            logger=_picows_log,
+            disconnect_on_exception=True,
+            websocket_handshake_timeout=None,  # the handshake is done
+            enable_auto_ping=False,
+            auto_ping_idle_timeout=None,
+            auto_ping_reply_timeout=None,
+            auto_ping_strategy=WSAutoPingStrategy.PING_WHEN_IDLE,
+            enable_auto_pong=False,  # pings are ours to count and to answer
+            max_frame_size=self._limits.frame_size,
+            extra_headers=None,
+            read_buffer_init_size=READ_BUFFER,
         )
 
     def _listener(self, _: object) -> WSUpgradeResponseWithListener:
@@ -443,8 +443,8 @@ class _Guarded:
 class _Parser(WSProtocol):  # type: ignore[misc]
     """picows' protocol: it first reads `replayed`, then the socket, and nothing behind a last frame."""
 
-    def __init__(self, replayed: bytes, *args: Any) -> None:
-        super().__init__(*args)
+    def __init__(self, replayed: bytes, **options: Any) -> None:
+        super().__init__(**options)
         self._replayed = replayed
 
     def connection_made(self, transport: asyncio.Transport) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
-from tornado.web import StaticFileHandler
+from tornado.web import HTTPError, StaticFileHandler
 
 from pairing_server.errors import Unavailable
 from pairing_server.web import openapi, schemas
@@ -131,6 +131,10 @@ class PageFileHandler(EdgeHandler, StaticFileHandler):
     def initialize(self, edge: Edge, path: str) -> None:  # type: ignore[override]
         EdgeHandler.initialize(self, edge)
         StaticFileHandler.initialize(self, path)
+
+    def prepare(self) -> None:
+        if "\0" in self.path_args[0]:
+            raise HTTPError(404)
 
     def set_extra_headers(self, path: str) -> None:
         protect_page(self)

@@ -284,9 +284,9 @@ class PairingSocket(EdgeHandler, WebSocketHandler):
             session.refuse(Forbidden("The token is another user's or device type's."), self.edge.now())
             session.close(CloseCode.FORBIDDEN, "token of another user")
             return
-        self._record(
-            "auth.token_refreshed", "success", jti_old=session.identity.token_id, jti_new=claims.token_id
-        )
+        old = session.identity.token_id
+        if claims.token_id != old:
+            self._record("auth.token_refreshed", "success", jti_old=old, jti_new=claims.token_id)
         session.refreshed(self._identity(claims), self.edge.now())
 
     def _abuse(self, kind: str) -> None:

@@ -126,7 +126,7 @@ def test_an_address_of_another_machine_is_told_with_what_to_change(operator: Ope
 
 def test_options_win_over_the_environment_and_are_checked_alike(tmp_path: Path) -> None:
     operator = Operator(NO_DATABASE, tmp_path, PORT="eighty")
-    assert "The database is not reachable" in operator.refuses("serve", "--port", "0")
+    assert "Check PAIRING_DATABASE_URL" in operator.refuses("serve", "--port", "0")
     assert "PAIRING_PORT: expected a whole number" in operator.refuses("serve", "--port", "high")
     assert "PAIRING_HOST: expected an address" in operator.refuses("serve", "--port", "0", "--host", "")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from typing import Any
 
 import msgspec
@@ -294,3 +295,24 @@ def test_rate_limited_says_when_in_milliseconds_and_that_it_may_be_tried_again()
     assert error.details == {"limit": "messages", "retry_after_ms": 250}
     assert error.retryable is True
     assert messages.error_message(RateLimited(0.00001)).details["retry_after_ms"] == 1
+
+
+def test_a_payload_full_of_brackets_costs_no_object_for_each() -> None:
+    """A count of Python calls, since times are noisy: it does not grow with the number of brackets."""
+
+    def calls(raw: bytes) -> int:
+        seen = 0
+
+        def count(*_: object) -> None:
+            nonlocal seen
+            seen += 1
+
+        sys.setprofile(count)
+        try:
+            messages.too_deep(raw, 16)
+        finally:
+            sys.setprofile(None)
+        return seen
+
+    few, many = (b'{"a":[' + b"[]," * count + b"[]]}" for count in (20, 20_000))
+    assert calls(many) == calls(few)

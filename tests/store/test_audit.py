@@ -182,6 +182,7 @@ async def test_an_act_whose_event_cannot_be_recorded_does_not_happen(site: Site,
     caller = Caller(account.subject, address_key="192.0.2.1", kind="user")
     code = await pairings.generate(deps, "desktop-1", caller, NOW)
     site.node.maintenance.stop()
+    await site.node.maintenance.settled()
     await asyncio.to_thread(execute, database_url, "ALTER TABLE audit_events RENAME TO gone")
     with pytest.raises(DBAPIError):
         await pairings.redeem(deps, code.code, "mobile-1", caller, NOW)
@@ -216,6 +217,7 @@ async def test_queued_events_are_written_once_and_in_order_whoever_flushes(site:
 async def test_queued_events_wait_while_the_database_is_away(site: Site, database_url: str) -> None:
     deps = site.node.deps
     site.node.maintenance.stop()
+    await site.node.maintenance.settled()
     deps.audit.enqueue(event("msg.invalid", number=1))
     away = Database("postgresql://nobody@127.0.0.1:1/none")
     with pytest.raises(Unavailable):

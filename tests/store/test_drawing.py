@@ -71,8 +71,10 @@ FILL = (
 
 
 @pytest.fixture
-def deps(site: Site) -> Deps:
-    site.node.maintenance.stop()  # it has statements of its own
+def deps(site: Site, io_loop: IOLoop) -> Deps:
+    # The timer has statements of its own.
+    site.node.maintenance.stop()
+    io_loop.run_sync(site.node.maintenance.settled)
     return replace(site.node.deps, codes=ReadableCodes([]))
 
 

@@ -87,7 +87,7 @@ async def test_settings_with_odd_values_are_merged_as_they_came(site: Site) -> N
         assert f'"settings":{{"__proto__":{value}}}' in text
 
 
-# What is sent, and the close code that the compiled engine gives for it; Tornado's gives none.
+# What is sent, and the close code for it. Many more are in test_frames.py.
 BROKEN = (
     (frame(TEXT, b'{"type":"ping","sequence":1,"a":"\xff\xfe"}'), 1007),
     (frame(TEXT, b'{"type":"channel_message","payload":{"a":"\xed\xa0\x80"}}'), 1007),
@@ -105,7 +105,7 @@ BROKEN = (
 
 
 async def test_a_broken_frame_ends_the_connection_and_nothing_else(
-    site: Site, frame_engine: str, caplog: pytest.LogCaptureFixture
+    site: Site, caplog: pytest.LogCaptureFixture
 ) -> None:
     account = await site.account()
     desktop, mobile = await site.pair(account)
@@ -122,8 +122,7 @@ async def test_a_broken_frame_ends_the_connection_and_nothing_else(
         frames = await raw.rest()
         raw.close()
         assert [f for f in frames if b"error" in f.payload] == []
-        if frame_engine == "compiled":
-            assert frames[-1].close_code == code, broken
+        assert frames[-1].close_code == code, broken
         await desktop.socket.expect("pairing_success")
         await desktop.socket.expect("mobile_disconnected")
         assert await desktop.socket.pending() == []

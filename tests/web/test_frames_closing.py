@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import struct
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any
@@ -85,7 +86,8 @@ def closing(code: int, reason: bytes = b"") -> bytes:
 
 async def test_a_clients_close_is_answered_with_its_code(site: Site) -> None:
     token = await token_of(site)
-    for code in (1000, 1001, 1002, 1003, *range(1007, 1015), 3000, 3999, 4000, 4409, 4999):
+    codes = (1000, 1001, 1002, 1003, *range(1007, 1015), 3000, 3999, 4000, 4409, 4999)
+    for code in codes:
         for reason in (b"", "bye é".encode(), b"x" * 123):
             raw = (await peer(site, token)).raw
             await raw.send_bytes(closing(code, reason) + frame(TEXT, BEAT) + frame(PING))
@@ -96,8 +98,7 @@ async def test_a_clients_close_is_answered_with_its_code(site: Site) -> None:
     assert await empty.raw.rest() == [Frame(CLOSE, b"")]
     empty.raw.close()
     ends = await site.events("ws.disconnected")
-    assert ends[0]["close_code"] == 1000
-    assert ends[-1]["close_code"] is None
+    assert Counter(end["close_code"] for end in ends) == {**dict.fromkeys(codes, 3), None: 1}
     assert empty.gone
 
 
@@ -118,7 +119,7 @@ async def test_what_came_before_the_clients_close_is_still_done(site: Site) -> N
     assert await mobile.socket.closed() == 4409
     await desktop.socket.expect("client_joined")
     assert (await desktop.socket.expect("channel_message"))["payload"] == {"n": 1}
-    assert (await desktop.socket.expect("channel_closed"))["reason"] == "unpaired"
+    assert (await desktop.socket.expect("mobile_disconnected"))["reason"] == "Unpaired"
 
 
 async def test_after_the_servers_close_nothing_is_taken_or_sent_until_the_client_answers(
@@ -310,7 +311,7 @@ async def test_a_flood_is_cut_soon_and_costs_its_neighbours_and_the_memory_nothi
         one.raw.close()
         await undisturbed(desktop, mobile)
     abuses = [event["kind"] for event in await site.events("limit.protocol_abuse")]
-    assert abuses == [kind for kind, _, _ in FLOODS if kind]
+    assert Counter(abuses) == Counter(kind for kind, _, _ in FLOODS if kind)
 
 
 async def test_a_client_that_reads_nothing_gets_no_more_pongs_than_it_has_room_for(site: Site) -> None:
