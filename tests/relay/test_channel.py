@@ -345,9 +345,18 @@ def test_members_are_told_of_an_intruder() -> None:
     relay = Relay()
     desktop, mobile = relay.pair()
     assert desktop.session.channel is not None
-    desktop.session.channel.refuse_intruder("mobile")
+    desktop.session.channel.refuse_intruder("mobile", relay.now)
     told = {"type": "intruder_refused", **NAMED, "device_type": "mobile", "current_devices": 2}
     assert desktop.received() == mobile.received() == [told]
+
+
+def test_members_are_not_told_of_intruders_without_end() -> None:
+    relay = Relay()
+    desktop, _ = relay.pair()
+    assert desktop.session.channel is not None
+    for _ in range(100):
+        desktop.session.channel.refuse_intruder("mobile", relay.now)
+    assert len(desktop.received()) == 5
 
 
 def test_the_past_is_kept_up_to_256_messages_or_a_mebibyte_and_without_audio() -> None:
