@@ -90,7 +90,6 @@ SETTINGS: dict[str, tuple[Any, str, Any, tuple[str, ...], str]] = {
     "connections_per_address": (200, "5", 5, ("0",), "a whole number from 1"),
     "connections_per_user": (10, "5", 5, ("0",), "a whole number from 1"),
     "frame_engine": ("auto", "Tornado", "tornado", ("fast",), "one of auto, compiled, tornado"),
-    "frame_engine": ("auto", "Tornado", "tornado", ("fast",), "one of auto, compiled, tornado"),
     "log_format": ("json", "TEXT", "text", ("xml",), "one of text, json"),
     "log_level": ("info", "DEBUG", "debug", ("loud",), "one of debug, info, warning, error"),
 }
@@ -324,7 +323,7 @@ def test_keys_are_made_after_all_if_the_file_was_left_empty(tmp_path: Path) -> N
 
 def test_a_data_directory_that_cannot_be_made_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(ConfigurationError, match="PAIRING_DATA_DIR: .* cannot be made"):
+    with pytest.raises(ConfigurationError, match=r"PAIRING_DATA_DIR: .* cannot be made"):
         kept(tmp_path / "file" / "data")
 
 

@@ -207,7 +207,7 @@ async def test_an_act_whose_event_cannot_be_recorded_does_not_happen(site: Site,
 async def test_queued_events_are_written_once_and_in_order_whoever_flushes(site: Site) -> None:
     deps = site.node.deps
     for number in range(1200):
-        deps.audit.enqueue(event("msg.invalid", number=number))
+        deps.audit.enqueue(event("msg.invalid", actor=f"{number % 200}", number=number))
     await asyncio.gather(*(deps.audit.flush(deps, SYSTEM, NOW) for _ in range(4)))
     async with deps.database.transaction() as conn:
         rows = await audit.page(conn, Filter(event="msg.invalid"), 5000)
@@ -235,6 +235,27 @@ async def test_a_full_queue_loses_the_newest_and_says_how_many(site: Site) -> No
     await log.flush(deps, SYSTEM, NOW + timedelta(seconds=2))
     assert [event["number"] for event in await site.events("msg.invalid")] == [0, 1, 2]
     assert [event["lost"] for event in await site.events("audit.gap")] == [2]
+
+
+async def test_an_event_that_the_database_refuses_holds_up_no_other(site: Site) -> None:
+    deps = site.node.deps
+    for number in range(3):
+        deps.audit.enqueue(event("msg.invalid", number=number))
+        deps.audit.enqueue(replace(event("ws.rejected"), outcome="good"))
+    assert [event["number"] for event in await site.events("msg.invalid")] == [0, 1, 2]
+    assert await site.events("ws.rejected") == []
+
+
+async def test_a_flood_from_one_source_is_ten_rows_and_a_count(site: Site) -> None:
+    deps = site.node.deps
+    for number in range(250):
+        deps.audit.enqueue(event("msg.invalid", actor="mallory", number=number))
+    deps.audit.enqueue(event("msg.invalid", actor="alice"))
+    await deps.audit.flush(deps, SYSTEM, NOW + timedelta(minutes=1))
+    async with deps.database.transaction() as conn:
+        rows = await audit.page(conn, Filter(event="msg.invalid", actor="mallory"), 100)
+        assert await found(conn, Filter(event="msg.invalid", actor="alice")) == ["alice"]
+    assert [row.event.count for row in rows] == [240, *[1] * 10]
 
 
 async def test_what_clients_choose_is_one_short_line_in_the_log(site: Site) -> None:
