@@ -102,7 +102,7 @@ class Channel:
         self._history_size = 0
         self._audio_seq = {"desktop": 0, "mobile": 0}
         self._settings = SettingsDocument(max_keys=limits.settings_keys, max_bytes=limits.control_size)
-        self._settling = False
+        self._settle_timer: float | None = None
         self._limits = limits
         self._counts = counts
         self._later = later
@@ -304,28 +304,26 @@ class Channel:
             self._settings.delivered(member.device_type, now)
 
     def _schedule_settle(self, now: float) -> None:
-        if self._settings.settle_at is None or self._settling or self.closed:
-            return
-        self._settling = True
         due = self._settings.settle_at
+        if due is None or self.closed or (self._settle_timer is not None and self._settle_timer <= due):
+            return
+        self._settle_timer = due
 
         def settle() -> None:
-            self._settling = False
+            if self._settle_timer == due:
+                self._settle_timer = None
             self.settle(due)
 
         self._later(max(0.0, due - now), settle)
 
     def settle(self, now: float) -> None:
-        """Send the document to both if edits crossed and nothing has happened for a moment."""
-        due = self._settings.settle_at
-        if due is None or self.closed:
+        """Send the document to whoever may hold another, if edits crossed and nothing has happened for a moment."""
+        if self.closed:
             return
-        if due > now:
-            self._schedule_settle(now)
-            return
-        self._settings.settle(now)
-        for member in list(self.members.values()):
-            self._send_settings(member, now)
+        for role in self._settings.settle(now):
+            if member := self.members.get(role):
+                self._send_settings(member, now)
+        self._schedule_settle(now)
 
     def refuse_intruder(self, device_type: str, now: float) -> None:
         """Somebody else has tried to join: tell the members, but not without end."""
