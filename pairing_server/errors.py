@@ -103,7 +103,7 @@ class MethodNotAllowed(PairingServerError):
 class InvalidCode(PairingServerError):
     code = "INVALID_CODE"
     message = (
-        "No pairing waits for this code. A code works once, for a few minutes after it was made, and only"
+        "No pairing waits for this code. A code works once, for five minutes after it was made, and only"
         " for the account that made it (unless the server's redeem policy says otherwise)."
     )
 
