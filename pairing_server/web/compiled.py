@@ -254,7 +254,7 @@ class CompiledProtocol(WSListener, WebSocketProtocol):
     def _last(self, act: Callable[[], None]) -> None:
         """Nothing that comes behind is looked at, but what came before is served first."""
         self.client_terminated = True
-        if self._serving:
+        if self._serving and not self.server_terminated:
             self._waiting.append(act)
         else:
             act()

@@ -211,10 +211,17 @@ class CountingProtocol(WebSocketProtocol13):
 
     def send_text(self, message: bytes, written: Callable[[], None]) -> None:
         """Send one text message; `written` is called when the kernel has taken it."""
+        self._send(_TEXT, message, written)
+
+    def send_binary(self, message: bytes, written: Callable[[], None]) -> None:
+        """The same for a binary message."""
+        self._send(_BINARY, message, written)
+
+    def _send(self, opcode: int, message: bytes, written: Callable[[], None]) -> None:
         if self.is_closing():
             return
         try:
-            future = self._write_frame(True, _TEXT, message)
+            future = self._write_frame(True, opcode, message)
         except StreamClosedError:
             return
 

@@ -85,15 +85,16 @@ def closing(code: int, reason: bytes = b"") -> bytes:
 
 
 async def test_a_clients_close_is_answered_with_its_code(site: Site) -> None:
-    token = await token_of(site)
     codes = (1000, 1001, 1002, 1003, *range(1007, 1015), 3000, 3999, 4000, 4409, 4999)
     for code in codes:
+        # The audit log folds what one user does without end.
+        token = await token_of(site)
         for reason in (b"", "bye é".encode(), b"x" * 123):
             raw = (await peer(site, token)).raw
             await raw.send_bytes(closing(code, reason) + frame(TEXT, BEAT) + frame(PING))
             assert [found.payload for found in await raw.rest()] == [struct.pack(">H", code)]
             raw.close()
-    empty = await peer(site, token)
+    empty = await peer(site, await token_of(site))
     await empty.raw.send(CLOSE)
     assert await empty.raw.rest() == [Frame(CLOSE, b"")]
     empty.raw.close()
@@ -325,8 +326,7 @@ async def test_a_client_that_reads_nothing_gets_no_more_pongs_than_it_has_room_f
     newest = frame(PING, b"newest")
     while True:
         # There is room again once something has been read.
-        with contextlib.suppress(EOFError):
-            found = await one.raw.read()
+        found = await one.raw.read()
         await one.raw.send_bytes(newest)
         if found.payload == b"newest":
             break

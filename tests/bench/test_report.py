@@ -1,0 +1,87 @@
+"""What scripts/bench makes of its records; nothing is measured here."""
+
+from __future__ import annotations
+
+import math
+from xml.etree import ElementTree
+
+from bench import cells, chart, database, report
+from bench.run import Record
+from bench.servers import PEER_LIST
+from bench.traffic import percentile
+from bench.wire import MARK, TIME_DIGITS, framed
+
+CELL = cells.RELAY[0][0]
+
+
+def record(server: str, cell: str = CELL, **values: float) -> Record:
+    return Record(cell, server, server.upper(), values)
+
+
+def figure(records: list[Record], beginning: str) -> report.Figure:
+    return next(found for found in report.figures(records) if found.name.startswith(beginning))
+
+
+def test_a_frame_has_exactly_the_size_asked_for() -> None:
+    for size in (220, 8192):
+        before, after = framed('{"payload":', "}", size)
+        assert len(before) + TIME_DIGITS + len(after) == size
+        assert before.encode().endswith(MARK)
+
+
+def test_every_peer_is_sent_frames_of_the_same_size() -> None:
+    for peer in PEER_LIST:
+        for size in (220, 8192):
+            seat = peer.seat(1, "p1", "a", size)
+            assert len(seat.before) + TIME_DIGITS + len(seat.after) == size, peer.key
+
+
+def test_the_length_in_a_nats_frame_is_that_of_its_body() -> None:
+    nats = next(peer for peer in PEER_LIST if peer.key == "nats")
+    for size in (220, 8192):
+        seat = nats.seat(1, "p123", "a", size)
+        head, _, body = (seat.before + "0" * TIME_DIGITS + seat.after).partition("\r\n")
+        assert int(head.split()[-1]) == len(body.removesuffix("\r\n"))
+
+
+def test_a_percentile_is_a_value_that_was_measured() -> None:
+    assert percentile(range(1, 101), 0.50) == 50
+    assert percentile(range(1, 101), 0.99) == 99
+    assert percentile([7], 0.99) == 7
+    assert math.isnan(percentile([], 0.5))
+
+
+def test_a_figure_is_a_ratio_within_one_run() -> None:
+    records = [record(report.OURS, cpu_us=30.0), record("ws", cpu_us=60.0), record("tornado", cpu_us=120.0)]
+    met = figure(records, f"{CELL}: CPU, share of node ws's")
+    missed = figure(records, f"{CELL}: CPU, share of stock Tornado's")
+    assert (met.measured, met.met) == (0.5, True)
+    assert (missed.measured, missed.met) == (0.25, False)
+
+
+def test_a_figure_that_was_not_measured_is_neither_reached_nor_missed() -> None:
+    assert all(found.met is None for found in report.figures([]))
+
+
+def test_more_pairings_are_better() -> None:
+    posts = record("tornado", database.POSTS, rate=1000.0)
+    few = figure([record(report.OURS, database.PAIRINGS, rate=300.0), posts], "pairings")
+    many = figure([record(report.OURS, database.PAIRINGS, rate=400.0), posts], "pairings")
+    assert (few.met, many.met) == (False, True)
+
+
+def test_the_report_names_what_failed_and_what_was_skipped() -> None:
+    failed = Record(CELL, "nats", "nats-server", {}, "it hung up")
+    text = report.markdown(
+        [record(report.OURS, cpu_us=30.0), failed], ["node ws: not installed"], {"cores": "2"}
+    )
+    assert "failed: it hung up" in text
+    assert "- node ws: not installed" in text
+    assert "| cores | 2 |" in text
+
+
+def test_the_picture_is_well_formed_and_has_a_bar_for_each_server() -> None:
+    records = [record(report.OURS, cpu_us=30.0), record("a<b", cpu_us=60.0)]
+    picture = ElementTree.fromstring(chart.svg(records, "R&D"))
+    bars = [found for found in picture.iter() if found.get("class") in ("ours", "bar")]
+    assert [float(bar.get("width", "0")) for bar in bars] == [chart.BAR / 2, chart.BAR]
