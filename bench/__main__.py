@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from bench import cells, chart, database, report
@@ -41,8 +42,9 @@ CELLS: dict[str, Callable[[Run], None]] = {
     "relay": cells.relay,
     "flood": cells.flood,
     "connects": cells.connects,
-    "connections": lambda run: cells.growth(run, raise_file_limit()),
+    "storm": cells.storm,
     "pairings": database.pairings,
+    "connections": lambda run: cells.growth(run, raise_file_limit()),
     "codes": database.growth,
 }
 
@@ -65,15 +67,21 @@ def main() -> int:
     nothing_of_the_environment()
     machine = {**describe(), "run": f"{'quick, ' if given.quick else ''}{time.strftime('%Y-%m-%d %H:%M')}"}
     try:
-        run = measure(QUICK if given.quick else FULL, wanted, given.servers, say)
+        scale = QUICK if given.quick else FULL
+        run = measure(scale, wanted, given.servers, started + scale.within, say)
     except KeyboardInterrupt:
         say("stopped")
         return 130
     write(run, machine, to_docs=given.write_docs, say=say)
+    if report.OURS not in run.servers:
+        say("the server itself did not start: see above")
+        return 1
     return 0
 
 
-def measure(scale: Scale, wanted: list[str], peers: str | None, say: Callable[[str], None]) -> Run:
+def measure(
+    scale: Scale, wanted: list[str], peers: str | None, deadline: float, say: Callable[[str], None]
+) -> Run:
     """Start everything, measure cell by cell, and end everything however it goes."""
     server_core, load_core = two_cores()
     if server_core == load_core:
@@ -90,12 +98,12 @@ def measure(scale: Scale, wanted: list[str], peers: str | None, say: Callable[[s
         say("starting the database and the servers")
         site = Site(processes, Path(name), server_core)
         try:
-            run = Run(scale, site, load, say)
+            run = Run(scale, site, load, say, deadline)
             for engine in TITLES:
-                run.begin(TITLES[engine], lambda engine=engine: site.start(engine))
+                run.begin(TITLES[engine], partial(site.start, engine))
             for peer in PEER_LIST:
                 if peers is None or peer.key in peers.split(","):
-                    run.begin(peer.title, lambda peer=peer: peer.start(processes, Path(name), server_core))
+                    run.begin(peer.title, partial(peer.start, processes, Path(name), server_core))
             run.await_servers(processes)
             for cell in wanted:
                 CELLS[cell](run)

@@ -9,7 +9,7 @@ from bench import cells
 from bench.report import OURS, Found
 from bench.run import Record
 
-WIDTH, LABEL, BAR = 860, 220, 520
+WIDTH, LABEL, BAR = 880, 250, 520
 ROW, GAP, HEAD = 24, 34, 26
 _STYLE = (
     "text{font:13px sans-serif;fill:#222}.head{font-weight:bold;font-size:15px}"

@@ -11,7 +11,7 @@ import gc
 import json
 import os
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import uvloop
@@ -19,7 +19,7 @@ import uvloop
 from bench import devices, requests, traffic
 from bench.wire import Pair, Seat
 
-Job = Callable[[dict[str, Any]], Awaitable[dict[str, float]]]
+Job = Callable[[dict[str, Any]], Coroutine[Any, Any, dict[str, float]]]
 
 
 def seats_of(given: list[dict[str, Any]]) -> list[Seat]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,8 +17,12 @@ from bench.wire import Pair, Seat
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """How much is measured. Times in seconds; `widely`: every server in every cell, not only the main ones."""
+    """How much is measured. Times in seconds; `widely`: every server in every cell, not only the main ones.
 
+    Nothing new is begun `within` seconds after the start.
+    """
+
+    within: float
     rounds: int
     warm_up: float
     seconds: float
@@ -29,6 +34,7 @@ class Scale:
 
 
 FULL = Scale(
+    within=540,
     rounds=2,
     warm_up=0.5,
     seconds=1.5,
@@ -39,6 +45,7 @@ FULL = Scale(
     widely=True,
 )
 QUICK = Scale(
+    within=50,
     rounds=1,
     warm_up=0.1,
     seconds=0.3,
@@ -63,12 +70,16 @@ class Record:
 
 @dataclass(slots=True)
 class Run:
-    """`servers`: those that run, by key. `skipped`: what could not be measured at all, and why."""
+    """`servers`: those that run, by key. `skipped`: what could not be measured at all, and why.
+
+    `deadline`: monotonic seconds after which nothing new is begun.
+    """
 
     scale: Scale
     site: Site
     load: Load
     say: Callable[[str], None]
+    deadline: float
     servers: dict[str, Server] = field(default_factory=dict)
     records: list[Record] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
@@ -101,6 +112,9 @@ class Run:
 
     def record(self, cell: str, server: Server, measure: Callable[[], Values], shown: str) -> Values | None:
         """Measure and keep what comes of it; `shown` is the format of the line that tells of it."""
+        if time.monotonic() > self.deadline:
+            self.skip(f"{cell} · {server.title}", "the time was over")
+            return None
         try:
             values = measure()
         except JobFailed as error:

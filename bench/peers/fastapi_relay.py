@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import sys
 
-import uvicorn
-from fastapi import FastAPI, WebSocket, WebSocketDisconnect
+import uvicorn  # type: ignore[import-not-found, unused-ignore]
+from fastapi import (  # type: ignore[import-not-found, unused-ignore]
+    FastAPI,
+    WebSocket,
+    WebSocketDisconnect,
+)
 
 app = FastAPI()
 seats: dict[tuple[str, str], WebSocket] = {}
 
 
-@app.websocket("/{pair}/{side}")
+@app.websocket("/{pair}/{side}")  # type: ignore[untyped-decorator, unused-ignore]
 async def relay(socket: WebSocket, pair: str, side: str) -> None:
     await socket.accept()
     seats[pair, side] = socket

@@ -6,7 +6,7 @@ import sys
 from typing import Any
 
 import socketio  # type: ignore[import-not-found, import-untyped, unused-ignore]
-import uvicorn
+import uvicorn  # type: ignore[import-not-found, unused-ignore]
 
 server = socketio.AsyncServer(async_mode="asgi", transports=["websocket"])
 # Whom each connection talks to is the room of the other side: PAIR/SIDE.

@@ -14,7 +14,7 @@ seats: dict[tuple[str, str], Relay] = {}
 
 
 class Relay(WebSocketHandler):
-    def open(self, pair: str, side: str) -> None:  # type: ignore[override]
+    def open(self, pair: str, side: str) -> None:
         self.set_nodelay(True)
         self.other = (pair, "b" if side == "a" else "a")
         seats[pair, side] = self
