@@ -56,7 +56,6 @@ class Outbox:
         "_queued",
         "_relieved",
         "_transport",
-        "dropped_audio",
         "on_gap",
     )
 
@@ -74,7 +73,6 @@ class Outbox:
         self._overflowed = False
         self._pumping = False
         self._relieved: list[Callable[[], None]] = []
-        self.dropped_audio = 0
         self.on_gap: Callable[[int, int], None] | None = None
 
     @property
@@ -182,6 +180,5 @@ class Outbox:
         if dropped:
             gone = set(dropped)
             self._drop_where(lambda entry: entry.lane is Lane.AUDIO and entry.number in gone)
-            self.dropped_audio += len(dropped)
             if self.on_gap:
                 self.on_gap(dropped[0], dropped[-1])

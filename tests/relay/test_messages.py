@@ -316,3 +316,33 @@ def test_a_payload_full_of_brackets_costs_no_object_for_each() -> None:
 
     few, many = (b'{"a":[' + b"[]," * count + b"[]]}" for count in (20, 20_000))
     assert calls(many) == calls(few)
+
+
+@pytest.mark.parametrize("id_", [None, "m1", 7, 'with "quotes"'])
+def test_a_relayed_message_put_together_from_bytes_is_the_documented_struct(id_: str | int | None) -> None:
+    payload = b'{ "a": [1, 2]}'
+    described = messages.ToPeer(
+        channel="pair-123456", channelId="pair-123456", payload=msgspec.Raw(payload), seq=9, id=id_
+    )
+    assert messages.to_peer(messages.head_to_peer("pair-123456"), payload, 9, id_) == messages.encode(
+        described
+    )
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text('[]{}"\\ab'),
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(st.text('[]{}"\\k', max_size=4), inner, max_size=4)
+    ),
+    max_leaves=30,
+)
+
+
+def depth(value: object) -> int:
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else None
+    return 0 if inner is None else 1 + max(map(depth, inner), default=0)
+
+
+@given(JSON, st.integers(0, 6))
+def test_too_deep_is_the_depth_of_the_value_whatever_its_strings_hold(value: object, limit: int) -> None:
+    assert messages.too_deep(json.dumps(value).encode(), limit) == (depth(value) > limit)
