@@ -166,3 +166,13 @@ async def test_five_wrong_codes_lock_a_guests_address(guests: Site) -> None:
 
 async def test_guests_codes_count_against_their_address(few_codes: Site) -> None:
     assert [(await generate(few_codes, f"desktop-{n}")).status for n in range(4)] == [200] * 3 + [429]
+
+
+async def test_a_guest_cannot_redeem_the_code_of_an_account(guests: Site) -> None:
+    account = await guests.account()
+    code = await guests.code(account, "desktop-of-account")
+    body = {"code": code, "mobile_session_id": "mobile-of-guest"}
+    answer = await guests.post("/api/pair-device", body)
+    assert (answer.status, answer.error) == (404, "INVALID_CODE")
+    # And the code is still there for its account.
+    assert (await guests.redeem(account, code, "mobile-of-account")).status == 200

@@ -1,0 +1,48 @@
+"""Floods in the audit log, and asking for readiness: what a stranger can cause is bounded."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+
+from sqlalchemy import event
+
+from pairing_server.maintenance import SYSTEM
+from pairing_server.services.deps import Caller
+from pairing_server.store import audit as store
+from pairing_server.web.edge import utcnow
+from tests.devices import Site
+
+ROUTE = "auth.token_rejected"
+
+
+async def counts(site: Site) -> list[int]:
+    async with site.node.database.transaction() as conn:
+        found = await store.page(conn, store.Filter(event=ROUTE), 1000)
+    return sorted(recorded.event.count for recorded in found)
+
+
+async def test_of_a_flood_ten_are_recorded_singly_and_the_rest_as_one_row_with_a_count(site: Site) -> None:
+    audit, now = site.node.audit, utcnow().replace(second=0, microsecond=0)
+    for address in ("203.0.113.7", "203.0.113.8"):
+        for _ in range(35 if address.endswith("7") else 3):
+            audit.enqueue(audit.event(ROUTE, "denied", Caller(address=address), now, reason="expired"))
+    await audit.flush(site.node.deps, SYSTEM, now)
+    assert await counts(site) == [1] * 13
+    await audit.flush(site.node.deps, SYSTEM, now + timedelta(minutes=1))
+    assert await counts(site) == [1] * 13 + [25]
+
+
+async def test_asking_for_readiness_at_once_takes_one_connection(site: Site) -> None:
+    site.node.maintenance.stop()
+    await site.node.maintenance.settled()
+    asked: list[str] = []
+
+    def count(_: object, __: object, statement: str, *___: object) -> None:
+        asked.append(statement)
+
+    event.listen(site.node.database.engine.sync_engine, "before_cursor_execute", count)
+    await asyncio.gather(*(site.node.database.ready() for _ in range(50)))
+    assert sum("pg_is_in_recovery" in statement for statement in asked) == 1
+    await site.node.database.ready()
+    assert sum("pg_is_in_recovery" in statement for statement in asked) == 2
