@@ -34,9 +34,7 @@ class Member(Protocol):
 
     outbox: Outbox
     binary_audio: bool
-
-    @property
-    def device_type(self) -> str: ...
+    device_type: str
 
     @property
     def session_id(self) -> str: ...
@@ -54,19 +52,26 @@ class Member(Protocol):
 class Counts:
     """What the relay has done since the start; metrics read it."""
 
-    relayed: Counter[str] = field(default_factory=Counter)
+    channel_messages: int = 0
+    audio_chunks: int = 0
+    settings_syncs: int = 0
     refused: Counter[str] = field(default_factory=Counter)
     echoes: int = 0
     audio_dropped: int = 0
     connections_opened: int = 0
 
+    @property
+    def relayed(self) -> dict[str, int]:
+        """What has reached a peer's outbox or the history, by message type."""
+        return {
+            "channel_message": self.channel_messages,
+            "audio_chunk": self.audio_chunks,
+            "settings_sync": self.settings_syncs,
+        }
 
-class Past(NamedTuple):
-    """A relayed message, kept for a member that comes back: `to` is the role it is for."""
 
-    seq: int
-    to: str
-    message: bytes
+# A relayed message, kept for a member that comes back: its seq, the role it is for, and the message.
+Past = tuple[int, str, bytes]
 
 
 class Joined(NamedTuple):
@@ -213,27 +218,32 @@ class Channel:
             device_type=role,
         )
 
-    def relay(self, sender: Member, request: messages.ChannelMessage) -> None:
-        """Number the message, keep it, and pass it to the other member if that is there."""
-        self.seq += 1
+    def relay(self, sender: Member, payload: bytes, id_: str | int | None) -> Outbox | None:
+        """Number the message, keep it, and pass it to the other member if that is there.
+
+        Like `audio` and `sync`, returns the other's outbox if that is congested.
+        """
+        seq = self.seq = self.seq + 1
         to = OTHER[sender.device_type]
-        message = messages.to_peer(self._head, bytes(request.payload), self.seq, request.id)
-        self._remember(self.seq, to, message)
-        self._counts.relayed["channel_message"] += 1
+        message = messages.to_peer(self._head, payload, seq, id_)
+        self.history.append((seq, to, message))
+        self._history_size += len(message)
+        if self._history_size > self._limits.history_size or len(self.history) > self._limits.history_count:
+            self._forget()
+        self._counts.channel_messages += 1
         peer = self.members.get(to)
-        if peer is not None:
-            peer.deliver(message)
-        if request.id is not None:
-            sender.deliver(encode(messages.Ack(id=request.id, seq=self.seq)))
+        congested = peer is not None and peer.outbox.send(message)
+        if id_ is not None:
+            sender.deliver(encode(messages.Ack(id=id_, seq=seq)))
+        return peer.outbox if peer is not None and congested else None
 
-    def _remember(self, seq: int, to: str, message: bytes) -> None:
-        self.history.append(Past(seq, to, message))
-        size = self._history_size + len(message)
-        while size > self._limits.history_size or len(self.history) > self._limits.history_count:
-            size -= len(self.history.popleft().message)
-        self._history_size = size
+    def _forget(self) -> None:
+        """Let go of the oldest messages, until the rest is within the bounds."""
+        limits = self._limits
+        while self._history_size > limits.history_size or len(self.history) > limits.history_count:
+            self._history_size -= len(self.history.popleft()[2])
 
-    def audio(self, sender: Member, request: messages.AudioChunk | BinaryAudio) -> None:
+    def audio(self, sender: Member, request: messages.AudioChunk | BinaryAudio) -> Outbox | None:
         """Number the chunk apart and pass it to the other member, if it is there: audio is live.
 
         The receiver gets it in the form it has asked for on joining, whichever it came in.
@@ -242,14 +252,13 @@ class Channel:
         self._audio_seq[role] += 1
         peer = self.members.get(OTHER[role])
         if peer is None:
-            return
+            return None
         number = self._audio_seq[role]
-        self._counts.relayed["audio_chunk"] += 1
+        self._counts.audio_chunks += 1
         sound = request.as_bytes() if peer.binary_audio else None
         if sound is not None:
             frame = binary.encode(sound, number, request.chunk_id, request.format, request.sample_rate)
-            peer.deliver(frame, Lane.AUDIO, number, binary=True)
-            return
+            return peer.outbox if peer.outbox.send(frame, Lane.AUDIO, number, binary=True) else None
         chunk = messages.AudioToPeer(
             channel=self.name,
             channelId=self.name,
@@ -259,7 +268,7 @@ class Channel:
             sample_rate=request.sample_rate,
             audio_seq=number,
         )
-        peer.deliver(encode(chunk), Lane.AUDIO, number)
+        return peer.outbox if peer.outbox.send(encode(chunk), Lane.AUDIO, number) else None
 
     def audio_gap(self, receiver: Member, first: int, last: int) -> None:
         """Chunks from `first` to `last` did not fit into what waits for the receiver: tell it."""
@@ -269,7 +278,7 @@ class Channel:
         )
         receiver.deliver(encode(gap))
 
-    def sync(self, sender: Member, request: messages.SettingsSync, now: float) -> None:
+    def sync(self, sender: Member, request: messages.SettingsSync, now: float) -> Outbox | None:
         """Merge the settings; pass the whole document on if anything has changed.
 
         Raises ValidationFailed or PayloadTooLarge if the merged document would be over its bounds.
@@ -278,15 +287,18 @@ class Channel:
         values = {key: bytes(value) for key, value in request.settings.items()}
         merge = self._settings.sync(role, values, now, request.base_rev)
         peer = self.members.get(OTHER[role])
+        congested = False
         if merge is None:
             self._counts.echoes += 1
         else:
             self.seq += 1
-            self._counts.relayed["settings_sync"] += 1
+            self._counts.settings_syncs += 1
             if peer is not None:
-                peer.deliver(encode(self._document(merge.changed, self.seq)), Lane.SETTINGS)
+                document = encode(self._document(merge.changed, self.seq))
+                congested = peer.outbox.send(document, Lane.SETTINGS)
                 self._settings.delivered(peer.device_type, now)
         self._schedule_settle(now)
+        return peer.outbox if peer is not None and congested else None
 
     def _document(self, changed: tuple[str, ...] = (), seq: int | None = None) -> messages.ServerMessage:
         return messages.SettingsDocumentMessage(

@@ -23,7 +23,6 @@ from pairing_server.errors import (
     UnknownType,
     ValidationFailed,
 )
-from pairing_server.relay.binary import BinaryAudio
 from pairing_server.relay.limits import RelayLimits
 
 DeviceType = Literal["desktop", "mobile"]
@@ -324,8 +323,22 @@ def _refusal(text: str) -> PairingServerError:
     return UnknownType()
 
 
+_BRACE = ord("{")
 _TO_SQUARE = bytes.maketrans(b"{}", b"[]")
 _NO_BRACKETS = bytes(code for code in range(256) if code not in b"[]{}")
+
+
+def _few_brackets(raw: bytes, limit: int) -> bool:
+    """Whether no more than that many are opened. Looks no further than it must."""
+    opened = 0
+    for bracket in (b"{", b"["):
+        at = raw.find(bracket)
+        while at >= 0:
+            opened += 1
+            if opened > limit:
+                return False
+            at = raw.find(bracket, at + 1)
+    return True
 
 
 def too_deep(raw: bytes, limit: int) -> bool:
@@ -334,7 +347,7 @@ def too_deep(raw: bytes, limit: int) -> bool:
     Whole passes over the bytes only, nothing for each bracket: 64 KiB of brackets must not cost more than
     64 KiB of text.
     """
-    if raw.count(b"{") + raw.count(b"[") <= limit:
+    if _few_brackets(raw, limit):
         return False
     if b"\\" in raw:
         raw = raw.replace(b"\\\\", b"").replace(b'\\"', b"")
@@ -352,29 +365,36 @@ def size_of(text: str) -> int:
     return len(text) if text.isascii() else len(text.encode())
 
 
-def check(request: Request | BinaryAudio, size: int, limits: RelayLimits) -> None:
+def checked_payload(request: ChannelMessage, size: int, limits: RelayLimits) -> bytes:
+    """The payload of a message of that many bytes. Raises as `check` does."""
+    if size > limits.message_size:
+        raise PayloadTooLarge(limit=limits.message_size, size=size)
+    payload = bytes(request.payload)
+    if payload[0] != _BRACE:
+        raise ValidationFailed("payload must be an object.", field="payload")
+    # Nearly every payload is flat, which is quickly seen.
+    if (payload.find(b"{", 1) > 0 or payload.find(b"[") > 0) and too_deep(payload, limits.nesting):
+        raise ValidationFailed(f"payload is nested more than {limits.nesting} deep.", field="payload")
+    return payload
+
+
+def check(request: Request, size: int, limits: RelayLimits) -> None:
     """What the types cannot say: sizes by kind, and what a raw value is.
 
     Raises PayloadTooLarge with `limit` and `size`, or ValidationFailed with the `field`.
     """
     if isinstance(request, ChannelMessage):
-        _check_size(size, limits.message_size)
-        payload = bytes(request.payload)
-        if not payload.startswith(b"{"):
-            raise ValidationFailed("payload must be an object.", field="payload")
-        if too_deep(payload, limits.nesting):
-            raise ValidationFailed(f"payload is nested more than {limits.nesting} deep.", field="payload")
-    elif isinstance(request, AudioChunk | BinaryAudio):
-        _check_size(size, limits.audio_size)
-        if isinstance(request, AudioChunk):
-            request.as_json()
+        checked_payload(request, size, limits)
+    elif isinstance(request, AudioChunk):
+        check_size(size, limits.audio_size)
+        request.as_json()
     else:
-        _check_size(size, limits.control_size)
+        check_size(size, limits.control_size)
         if isinstance(request, SettingsSync):
             _check_settings(request.settings, limits)
 
 
-def _check_size(size: int, limit: int) -> None:
+def check_size(size: int, limit: int) -> None:
     if size > limit:
         raise PayloadTooLarge(limit=limit, size=size)
 

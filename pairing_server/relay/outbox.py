@@ -1,14 +1,14 @@
 """What waits to be sent to one connection: bounded in bytes and age, never waited for.
 
-The transport takes a little at a time; the rest waits here, where audio can still be dropped and
-settings be replaced by newer ones. Messages are never dropped silently: a connection that does not
-read them is closed, comes back and is told what it missed.
+While the kernel takes what is written nothing waits, and a message goes straight through. Once it does not,
+the rest waits here, where audio can still be dropped and settings be replaced by newer ones. Messages are
+never dropped silently: a connection that does not read them is closed, comes back and is told what it missed.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import Enum
 from typing import NamedTuple, Protocol
 
@@ -21,19 +21,6 @@ class Lane(Enum):
     AUDIO = "audio"
 
 
-class Transport(Protocol):
-    """What carries bytes to the client."""
-
-    def write(self, message: bytes, written: Callable[[], None]) -> None:
-        """Hand over one text message; `written` is called when the kernel has taken it."""
-
-    def write_binary(self, message: bytes, written: Callable[[], None]) -> None:
-        """The same for a binary message."""
-
-    def close(self, code: int, reason: str) -> None:
-        """Start the closing handshake. Nothing more is written or received."""
-
-
 class Entry(NamedTuple):
     lane: Lane
     message: bytes
@@ -42,64 +29,95 @@ class Entry(NamedTuple):
     binary: bool
 
 
+class Transport(Protocol):
+    """What carries bytes to the client. It calls its outbox's `stalled` and `drained`."""
+
+    outbox: Outbox | None
+
+    def write(self, message: bytes, binary: bool) -> None:
+        """Hand over one message, text or binary."""
+
+    def write_all(self, entries: Sequence[Entry]) -> None:
+        """Hand over several at once."""
+
+    def pending(self) -> int:
+        """Bytes that were handed over and that the kernel has not taken yet."""
+
+    def close(self, code: int, reason: str) -> None:
+        """Start the closing handshake. Nothing more is written or received."""
+
+
 class Outbox:
-    """The queue of one connection. `on_overflow` is called once, when it has become too long or too old."""
+    """The queue of one connection.
+
+    `on_overflow` is called once, with bytes and seconds, when it has become too long or too old; `on_gap` with
+    the first and last number of the audio that was dropped.
+    """
 
     __slots__ = (
         "_entries",
-        "_flights",
-        "_in_flight",
+        "_flight",
         "_limits",
+        "_now",
+        "_on_gap",
         "_on_overflow",
-        "_overflowed",
-        "_pumping",
+        "_over",
         "_queued",
         "_relieved",
+        "_through",
         "_transport",
-        "on_gap",
     )
 
     def __init__(
-        self, transport: Transport, limits: RelayLimits, on_overflow: Callable[[int, float], None]
+        self,
+        transport: Transport,
+        limits: RelayLimits,
+        now: Callable[[], float],
+        on_overflow: Callable[[int, float], None],
+        on_gap: Callable[[int, int], None],
     ) -> None:
+        transport.outbox = self
         self._transport = transport
         self._limits = limits
+        self._now = now
         self._on_overflow = on_overflow
+        self._on_gap = on_gap
+        # Whether what is sent goes straight to the transport.
+        self._through = True
+        self._over = False
         self._entries: deque[Entry] = deque()
         self._queued = 0
-        self._in_flight = 0
-        # Size of each message in flight, and since when it has waited.
-        self._flights: deque[tuple[int, float]] = deque()
-        self._overflowed = False
-        self._pumping = False
+        # Size of each message that the kernel has not taken whole, and since when it has waited.
+        self._flight: deque[tuple[int, float]] = deque()
         self._relieved: list[Callable[[], None]] = []
-        self.on_gap: Callable[[int, int], None] | None = None
 
     @property
     def size(self) -> int:
         """Bytes not yet taken by the kernel."""
-        return self._queued + self._in_flight
+        return self._queued + self._transport.pending()
 
     @property
     def congested(self) -> bool:
         """Whether those who send to this connection should be read no more for now."""
-        return self.size >= self._limits.queue_pause
+        return not (self._through or self._over) and self.size >= self._limits.queue_pause
 
     def send(
         self,
         message: bytes,
-        now: float,
         lane: Lane = Lane.MESSAGE,
         number: int = 0,
-        *,
         binary: bool = False,
-    ) -> None:
-        """Queue one message. `number` is an audio chunk's own, for telling the receiver of a drop."""
-        if self._overflowed:
-            return
-        if not self._entries and self._in_flight < self._limits.in_flight:
-            self._write(message, now, binary)
-            return
+    ) -> bool:
+        """Send one message, or queue it; whether the outbox is `congested` then.
+
+        `number` is an audio chunk's own, for telling the receiver of a drop.
+        """
+        if self._through:
+            self._transport.write(message, binary)
+            return not self._through and self.congested
+        if self._over:
+            return False
+        now = self._now()
         if lane is Lane.SETTINGS:
             self._drop_where(lambda entry: entry.lane is Lane.SETTINGS)
         self._entries.append(Entry(lane, message, now, number, binary))
@@ -107,23 +125,61 @@ class Outbox:
         if self.size >= self._limits.queue_pause:
             self._drop_audio()
         self.check(now)
+        return self.congested
+
+    def stalled(self) -> None:
+        """The transport: the kernel takes no more for now."""
+        self._through = False
+        if not self._flight:
+            self._flight.append((self._transport.pending(), self._now()))
+
+    def drained(self) -> None:
+        """The transport: the kernel has taken all."""
+        if self._over:
+            return
+        self._through = True
+        self._flight.clear()
+        while self._entries and self._through:
+            portion = self._portion()
+            self._flight.extend((len(entry.message), entry.queued_at) for entry in portion)
+            self._transport.write_all(portion)
+            if self._through:
+                self._flight.clear()
+        if self._entries:
+            self._through = False
+        if self._relieved and not self.congested:
+            self.release()
+
+    def _portion(self) -> list[Entry]:
+        """The first of the queue, as much as the transport may hold; at least one."""
+        portion: list[Entry] = []
+        size = 0
+        while self._entries and size < self._limits.in_flight:
+            portion.append(self._entries.popleft())
+            size += len(portion[-1].message)
+        self._queued -= size
+        return portion
 
     def check(self, now: float) -> None:
         """Call from time to time: a queue also overflows by age."""
-        if self._overflowed or not self._flights:
+        if self._over or self._through:
             return
-        oldest = self._flights[0][1]
-        if self.size > self._limits.queue_size or now - oldest > self._limits.queue_age:
-            self._overflowed = True
-            size, age = self.size, now - oldest
-            self._entries.clear()
-            self._queued = 0
+        size, age = self.size, now - self._oldest()
+        if size > self._limits.queue_size or age > self._limits.queue_age:
+            self.close()
             self._on_overflow(size, age)
-            self.release()
+
+    def _oldest(self) -> float:
+        """Since when the oldest message has waited that the kernel has not taken."""
+        flight = self._flight
+        pending, held = self._transport.pending(), sum(size for size, _ in flight)
+        while len(flight) > 1 and held - flight[0][0] >= pending:
+            held -= flight.popleft()[0]
+        return flight[0][1]
 
     def when_relieved(self, call: Callable[[], None]) -> None:
         """Call back once when the queue is no longer congested, or is given up."""
-        if self.congested and not self._overflowed:
+        if self.congested:
             self._relieved.append(call)
         else:
             call()
@@ -134,33 +190,12 @@ class Outbox:
         for call in waiting:
             call()
 
-    def _write(self, message: bytes, now: float, binary: bool) -> None:
-        size = len(message)
-        self._flights.append((size, now))
-        self._in_flight += size
-        write = self._transport.write_binary if binary else self._transport.write
-        write(message, self._written)
-
-    def _written(self) -> None:
-        """The transport has got rid of the oldest message in flight."""
-        self._in_flight -= self._flights.popleft()[0]
-        if self._entries or self._relieved:
-            self._pump()
-
-    def _pump(self) -> None:
-        # A transport with room calls `written` before `write` returns: this loop then just goes on.
-        if self._pumping:
-            return
-        self._pumping = True
-        try:
-            while self._entries and self._in_flight < self._limits.in_flight:
-                entry = self._entries.popleft()
-                self._queued -= len(entry.message)
-                self._write(entry.message, entry.queued_at, entry.binary)
-        finally:
-            self._pumping = False
-        if self._relieved and not self.congested:
-            self.release()
+    def close(self) -> None:
+        """Give up what waits, and take nothing more."""
+        self._over, self._through = True, False
+        self._entries.clear()
+        self._queued = 0
+        self.release()
 
     def _drop_where(self, drop: Callable[[Entry], bool]) -> None:
         kept = deque(entry for entry in self._entries if not drop(entry))
@@ -180,5 +215,4 @@ class Outbox:
         if dropped:
             gone = set(dropped)
             self._drop_where(lambda entry: entry.lane is Lane.AUDIO and entry.number in gone)
-            if self.on_gap:
-                self.on_gap(dropped[0], dropped[-1])
+            self._on_gap(dropped[0], dropped[-1])

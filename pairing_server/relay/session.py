@@ -24,7 +24,7 @@ from pairing_server.errors import (
 )
 from pairing_server.relay import binary, messages
 from pairing_server.relay.binary import BinaryAudio
-from pairing_server.relay.channel import OTHER, Channel, Joined
+from pairing_server.relay.channel import Channel, Joined
 from pairing_server.relay.closing import CloseCode
 from pairing_server.relay.limits import RelayLimits, TokenBucket
 from pairing_server.relay.messages import encode
@@ -56,18 +56,45 @@ class Device:
     user_agent: str | None = None
 
 
-Deferred = messages.Identify | messages.JoinChannel | messages.Unpair | messages.RefreshToken
-
-
-def _decoded(frame: str | bytes) -> tuple[messages.Request | BinaryAudio, int]:
-    """What came in one frame, and its size in bytes."""
-    if isinstance(frame, bytes):
-        return binary.decode(frame), len(frame)
-    return messages.decode(frame), messages.size_of(frame)
+Deferred = (
+    messages.Identify | messages.JoinChannel | messages.LeaveChannel | messages.Unpair | messages.RefreshToken
+)
 
 
 class Session:
     """One socket, from its opening to its close."""
+
+    __slots__ = (
+        "__weakref__",
+        "_audio",
+        "_audio_bytes",
+        "_bad_in_a_row",
+        "_hub",
+        "_joins",
+        "_limited_at",
+        "_limited_since",
+        "_limits",
+        "_messages",
+        "_now",
+        "_refusals",
+        "_reported_bad",
+        "_transport",
+        "_warned",
+        "address",
+        "address_key",
+        "binary_audio",
+        "channel",
+        "close_code",
+        "closing",
+        "connection_id",
+        "device",
+        "device_type",
+        "identity",
+        "opened_at",
+        "outbox",
+        "received",
+        "subject",
+    )
 
     def __init__(
         self, connection_id: UUID, identity: Identity, address: str, address_key: str, transport: Transport,
@@ -76,6 +103,8 @@ class Session:
         limits = hub.limits
         self.connection_id = str(connection_id)
         self.identity = identity
+        self.subject = identity.subject
+        self.device_type = identity.device_type
         self.address = address
         self.address_key = address_key
         self.device: Device | None = None
@@ -89,8 +118,7 @@ class Session:
         self._hub = hub
         self._limits: RelayLimits = limits
         self._transport = transport
-        self.outbox = Outbox(transport, limits, self._overflow)
-        self.outbox.on_gap = self._gap
+        self.outbox = Outbox(transport, limits, hub.now, self._overflow, self._gap)
         self._messages = TokenBucket(limits.message_rate, limits.message_burst, now)
         self._audio = TokenBucket(limits.audio_rate, limits.audio_rate, now)
         self._audio_bytes = TokenBucket(limits.audio_bytes_rate, limits.audio_bytes_burst, now)
@@ -103,14 +131,6 @@ class Session:
         self._warned = False
 
     @property
-    def subject(self) -> str:
-        return self.identity.subject
-
-    @property
-    def device_type(self) -> str:
-        return self.identity.device_type
-
-    @property
     def session_id(self) -> str:
         if self.device is None:
             raise NotInChannel("Identify or join first.")
@@ -118,75 +138,91 @@ class Session:
 
     # From the client
 
-    def receive(self, text: str | bytes, now: float) -> Deferred | None:
-        """Take one text message. Returns it if the edge must ask the services for it.
+    def receive(self, frame: str | bytes, now: float) -> Deferred | Outbox | None:
+        """Take one message: a text frame's, or audio in a binary one.
 
-        Raises PairingServerError: the edge calls `refuse` with it.
+        Returns the request if the edge must ask the services for it, or the peer's outbox if that is so full
+        that this client should be read no more for now. Raises PairingServerError: the edge calls `refuse`
+        with it.
         """
         self._now = now
         self.received += 1
         try:
-            request, size = _decoded(text)
-            self._take(request, size, now)
-            messages.check(request, size, self._limits)
-            deferred = self._do(request, now)
+            rest: Deferred | Outbox | None
+            if isinstance(frame, bytes):
+                rest = self._audio_frame(frame, now)
+            else:
+                request, size = messages.decode(frame), messages.size_of(frame)
+                if type(request) is messages.ChannelMessage:
+                    # Nearly every message.
+                    if wait := self._messages.take(now):
+                        raise RateLimited(wait, limit="messages")
+                    payload = messages.checked_payload(request, size, self._limits)
+                    rest = self._joined(request).relay(self, payload, request.id)
+                else:
+                    self._take(request, size, now)
+                    messages.check(request, size, self._limits)
+                    rest = self._do(request, now)
         except BAD:
             self._bad_in_a_row += 1
             raise
         self._bad_in_a_row = 0
-        return deferred
+        return rest
 
-    def _take(self, request: messages.Request | BinaryAudio, size: int, now: float) -> None:
+    def _audio_frame(self, frame: bytes, now: float) -> Outbox | None:
+        chunk, size = binary.decode(frame), len(frame)
+        self._take_audio(size, now)
+        messages.check_size(size, self._limits.audio_size)
+        return self._joined(chunk).audio(self, chunk)
+
+    def _take(self, request: messages.Request, size: int, now: float) -> None:
         """Raises RateLimited if there is more of this than a connection may send."""
-        if isinstance(request, (messages.AudioChunk, BinaryAudio)):
-            wait, limit = self._audio.take(now), "audio"
-            if not wait:
-                wait, limit = self._audio_bytes.take(now, size), "audio_bytes"
-        else:
-            wait, limit = self._messages.take(now), "messages"
-            if not wait and isinstance(request, messages.JoinChannel):
-                wait, limit = self._joins.take(now), "joins"
+        if isinstance(request, messages.AudioChunk):
+            self._take_audio(size, now)
+            return
+        wait, limit = self._messages.take(now), "messages"
+        if not wait and isinstance(request, messages.JoinChannel):
+            wait, limit = self._joins.take(now), "joins"
         if wait:
             raise RateLimited(wait, limit=limit)
 
-    def _do(self, request: messages.Request | BinaryAudio, now: float) -> Deferred | None:
+    def _take_audio(self, size: int, now: float) -> None:
+        wait, limit = self._audio.take(now), "audio"
+        if not wait:
+            wait, limit = self._audio_bytes.take(now, size), "audio_bytes"
+        if wait:
+            raise RateLimited(wait, limit=limit)
+
+    def _do(self, request: messages.Request, now: float) -> Deferred | Outbox | None:
         match request:
-            case messages.ChannelMessage():
-                self._joined(request).relay(self, request)
-            case messages.AudioChunk() | BinaryAudio():
-                self._joined(request).audio(self, request)
+            case messages.AudioChunk():
+                return self._joined(request).audio(self, request)
             case messages.SettingsSync():
-                self._joined(request).sync(self, request, now)
+                return self._joined(request).sync(self, request, now)
             case messages.Ping():
                 self.deliver(encode(messages.PongAnswer(sequence=request.sequence)))
-            case messages.Pong():
-                pass
-            case messages.LeaveChannel():
-                self._leave(self._joined(request), now)
-            case _:
-                self._check_deferred(request)
+            case messages.Identify():
+                self._check_device(request.device_type, request.session_id)
+                return request
+            case messages.JoinChannel():
+                self._check_join(request)
+                return request
+            case messages.LeaveChannel() | messages.Unpair():
+                self._joined(request)
+                return request
+            case messages.RefreshToken():
                 return request
         return None
 
-    def _check_deferred(self, request: Deferred) -> None:
-        """What can be said of it before the services are asked."""
-        match request:
-            case messages.Identify():
-                self._check_device(request.device_type, request.session_id)
-            case messages.JoinChannel():
-                self._check_join(request)
-            case messages.Unpair():
-                self._joined(request)
-
     def _joined(self, request: messages._AboutChannel | BinaryAudio) -> Channel:
         """The joined channel, if the message means it."""
-        named = request.channel_named
-        if self.channel is None:
+        named, channel = request.channel_named, self.channel
+        if channel is None:
             raise NotInChannel(**({"channel": named} if named else {}))
-        if named is not None and named != self.channel.name:
+        if named is not None and named != channel.name:
             self._hub.report("channel.denied", "denied", self, {"reason": "foreign"})
             raise InvalidChannel(channel=named)
-        return self.channel
+        return channel
 
     def _check_device(self, device_type: str, session_id: str) -> None:
         if device_type != self.identity.device_type:
@@ -204,11 +240,6 @@ class Session:
             )
         self._check_device(request.device_type or self.identity.device_type, session_id)
 
-    def pressure(self) -> Outbox | None:
-        """The peer's outbox, if it is so full that this client should be read no more for now."""
-        peer = self.channel.members.get(OTHER[self.device_type]) if self.channel else None
-        return peer.outbox if peer is not None and peer.outbox.congested else None
-
     # What the edge brings back from the services
 
     def identified(self, device: Device) -> None:
@@ -221,7 +252,7 @@ class Session:
         """The services have admitted this session to the channel: take the seat. Leaves another channel."""
         self._now = now
         if self.channel is not None and self.channel is not channel:
-            self._leave(self.channel, now)
+            self.leave(now)
         self.channel = channel
         self.binary_audio = request.binary_audio
         return channel.join(self, now, request.last_seq, request.epoch)
@@ -233,19 +264,21 @@ class Session:
         self._warned = False
         self.deliver(encode(messages.TokenRefreshed(expires_in=round(identity.expires_at - now))))
 
-    def _leave(self, channel: Channel, now: float) -> None:
-        channel.leave(self, "Left the channel", now)
-        self.channel = None
-        self.deliver(encode(messages.ChannelLeft(channel=channel.name, channelId=channel.name)))
-        self._hub.report("channel.left", "success", self, {"pairing": channel.pairing_id})
+    def leave(self, now: float) -> Channel | None:
+        """Give the seat back; the channel that was left, if any."""
+        channel, self.channel = self.channel, None
+        if channel is not None:
+            channel.leave(self, "Left the channel", now)
+            self.deliver(encode(messages.ChannelLeft(channel=channel.name, channelId=channel.name)))
+            self._hub.report("channel.left", "success", self, {"pairing": channel.pairing_id})
+        return channel
 
     # To the client
 
     def deliver(
         self, message: bytes, lane: Lane = Lane.MESSAGE, number: int = 0, *, binary: bool = False
     ) -> None:
-        if not self.closing:
-            self.outbox.send(message, self._hub.now(), lane, number, binary=binary)
+        self.outbox.send(message, lane, number, binary)
 
     def greet(self) -> None:
         self.deliver(encode(messages.Connected(client_id=self.connection_id)))
@@ -300,13 +333,13 @@ class Session:
         if not self.closing:
             self.closing = True
             self.close_code = code
-            self.outbox.release()
+            self.outbox.close()
             self._transport.close(code, reason)
 
     def gone(self, reason: str, now: float) -> Channel | None:
         """The socket is closed. The channel it has left by that, if it still had its seat."""
         self.closing = True
-        self.outbox.release()
+        self.outbox.close()
         channel, self.channel = self.channel, None
         if channel is not None and channel.leave(self, reason, now):
             return channel
@@ -319,7 +352,7 @@ class Session:
         self._hub.counts.refused["SLOW_CONSUMER"] += 1
         if self.channel is not None:
             self.channel.peer_slow(self)
-        self._transport.write(encode(messages.error_message(SlowConsumer())), lambda: None)
+        self._transport.write(encode(messages.error_message(SlowConsumer())), False)
         self.close(CloseCode.SLOW_CONSUMER, "slow consumer")
 
     def _gap(self, first: int, last: int) -> None:

@@ -1,45 +1,39 @@
 """The compiled frame engine: picows parses frames, this makes messages of them and keeps RFC 6455.
 
-After Tornado has parsed and checked the upgrade, the socket is handed over: the IOStream lets go of a
-duplicate of the descriptor, picows' protocol takes that, and the upgrade is replayed into it. Handlers
-stay ordinary WebSocketHandlers. What is leant on of picows beyond its `__all__` is guarded by a test.
+After Tornado has parsed and checked the upgrade, the socket is handed over (web/takeover.py); handlers stay
+ordinary WebSocketHandlers.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
-import os
-import socket
 import struct
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any
 
-from picows import WSAutoPingStrategy, WSFrame, WSListener, WSMsgType, WSTransport, WSUpgradeResponse
-from picows.common import WSUpgradeResponseWithListener
-from picows.picows import WSProtocol  # type: ignore[attr-defined]
+from picows import WSFrame, WSMsgType, WSTransport
 from tornado.httputil import HTTPHeaders
-from tornado.iostream import IOStream
 from tornado.websocket import WebSocketClosedError, WebSocketHandler, WebSocketProtocol
 
 from pairing_server.relay.closing import CloseCode
 from pairing_server.relay.limits import RelayLimits, TokenBucket
-from pairing_server.web.frames import CLOSE_TIMEOUT, SEND_BUFFER, valid_close_code
-
-# picows logs each connection; that is the audit log's business.
-_picows_log = logging.getLogger("picows")
-_picows_log.setLevel(logging.CRITICAL)
-
-READ_BUFFER = 2048
-# What the event loop's transport may hold before the outbox keeps the rest.
-HIGH_WATER = 64 * 1024
-LOW_WATER = 16 * 1024
+from pairing_server.relay.outbox import Entry, Outbox
+from pairing_server.web.frames import CLOSE_TIMEOUT, valid_close_code
+from pairing_server.web.takeover import Listener, hand_over
 
 _TEXT, _BINARY, _CLOSE, _PING, _PONG = 0x81, 0x82, 0x88, 0x89, 0x8A
+_TEXT_FRAME, _CLOSE_FRAME = WSMsgType.TEXT, WSMsgType.CLOSE
 # A control frame's 125 bytes, less the code.
 REASON_SIZE = 123
+# So many messages of one connection are served at a stretch; then the others have their turn.
+STRETCH = 32
+# What is gathered for one system call.
+GATHERED = 64 * 1024
+
+_medium_head = struct.Struct("!BBH").pack
+_large_head = struct.Struct("!BBQ").pack
 
 
 def frame_of(first: int, payload: bytes) -> bytes:
@@ -48,11 +42,31 @@ def frame_of(first: int, payload: bytes) -> bytes:
     if size < 126:
         return bytes((first, size)) + payload
     if size < 65536:
-        return struct.pack("!BBH", first, 126, size) + payload
-    return struct.pack("!BBQ", first, 127, size) + payload
+        return _medium_head(first, 126, size) + payload
+    return _large_head(first, 127, size) + payload
 
 
-class CompiledProtocol(WSListener, WebSocketProtocol):
+class Gathering:
+    """While several frames of one read are served, what is written meanwhile shares a system call."""
+
+    __slots__ = ("connections", "on")
+
+    def __init__(self) -> None:
+        self.on = False
+        self.connections: list[CompiledProtocol] = []
+
+    def end(self) -> None:
+        """Write what was gathered, and gather no more."""
+        self.on = False
+        connections, self.connections = self.connections, []
+        for connection in connections:
+            connection.flush()
+
+
+_gathering = Gathering()
+
+
+class CompiledProtocol(Listener, WebSocketProtocol):
     """One connection's protocol. `on_abuse` is called once with "frames", "pings" or "fragments" too many."""
 
     def __init__(
@@ -75,8 +89,12 @@ class CompiledProtocol(WSListener, WebSocketProtocol):
         # What was parsed while a message was still being served: messages, and the client's close last.
         self._waiting: deque[Callable[[], None]] = deque()
         self._serving = False
+        # Messages served at this stretch.
+        self._stretch = 0
         self._paused = False
-        self._unwritten: list[Callable[[], None]] = []
+        self._gathered: list[bytes] = []
+        self._gathered_size = 0
+        self.outbox: Outbox | None = None
         self._pong_seen = True
         self._timer: asyncio.TimerHandle | None = None
         self._closing_timer: asyncio.TimerHandle | None = None
@@ -104,68 +122,63 @@ class CompiledProtocol(WSListener, WebSocketProtocol):
             name.strip() for name in headers.get("Sec-WebSocket-Protocol", "").split(",") if name.strip()
         ]
         self._subprotocol = handler.select_subprotocol(offered)
-        sock, early = _take_over(handler.detach())
-        parser = partial(self._parser, _replayed(key) + early)
-        transport, _ = await self._loop.connect_accepted_socket(parser, sock)
+        stream = handler.detach()
+        transport = await hand_over(stream, key, self._subprotocol, self, self._limits.frame_size)
         if self._serving:
             # It was paused before it had begun to read.
             transport.pause_reading()
 
-    def _parser(self, replayed: bytes) -> _Parser:
-        return _Parser(
-            replayed,
-            host_port=None,  # a client's
-            ws_path="/",
-            is_client_side=False,
-            ws_listener_factory=self._listener,
-            logger=_picows_log,
-            disconnect_on_exception=True,
-            websocket_handshake_timeout=None,  # the handshake is done
-            enable_auto_ping=False,
-            auto_ping_idle_timeout=None,
-            auto_ping_reply_timeout=None,
-            auto_ping_strategy=WSAutoPingStrategy.PING_WHEN_IDLE,
-            enable_auto_pong=False,  # pings are ours to count and to answer
-            max_frame_size=self._limits.frame_size,
-            extra_headers=None,
-            read_buffer_init_size=READ_BUFFER,
-        )
-
-    def _listener(self, _: object) -> WSUpgradeResponseWithListener:
-        extra = {"Sec-WebSocket-Protocol": self._subprotocol} if self._subprotocol else {}
-        return WSUpgradeResponseWithListener(WSUpgradeResponse.create_101_response(extra), self)
-
     def on_ws_connected(self, transport: WSTransport) -> None:
         guarded: Any = transport.underlying_transport
         self._out = guarded.real
-        self._out.set_write_buffer_limits(HIGH_WATER, LOW_WATER)
-        self._call(self.handler.open)  # type: ignore[attr-defined]
+        # Whatever the kernel does not take at once is the outbox's business.
+        self._out.set_write_buffer_limits(0)
+        try:
+            self.handler.open()  # type: ignore[attr-defined]
+        except Exception as error:
+            self._failed(error)
         self.start_pinging()
 
     # From the client
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
+        if not frame.last_in_buffer:
+            _gathering.on = True
+            self._frame(frame)
+        elif _gathering.on:
+            try:
+                self._frame(frame)
+            finally:
+                _gathering.end()
+                self._stretch = 0
+        else:
+            self._frame(frame)
+
+    def _frame(self, frame: WSFrame) -> None:
         if self.client_terminated:
             return
         if self._frames.take(self._now()):
             self._abuse("frames")
             return
-        if self.server_terminated and frame.msg_type != WSMsgType.CLOSE:
+        kind = frame.msg_type
+        if self.server_terminated and kind is not _CLOSE_FRAME:
             # We have closed, and wait for the answer only.
             return
         if frame.rsv1 or frame.rsv2 or frame.rsv3:
             self._fail(CloseCode.PROTOCOL_ERROR, "reserved bits")
-            return
-        kind = frame.msg_type
-        if kind == WSMsgType.TEXT and frame.fin and not self._fragments_type:
+        elif kind is _TEXT_FRAME and frame.fin and not self._fragments_type:
             # Nearly every frame.
             try:
                 text = frame.get_payload_as_utf8_text()
             except UnicodeDecodeError:
                 self._fail(CloseCode.INVALID_TEXT, "not UTF-8")
-                return
-            self._message(text)
-        elif kind in (WSMsgType.TEXT, WSMsgType.BINARY, WSMsgType.CONTINUATION):
+            else:
+                self._message(text)
+        else:
+            self._other(kind, frame)
+
+    def _other(self, kind: WSMsgType, frame: WSFrame) -> None:
+        if kind in (WSMsgType.TEXT, WSMsgType.BINARY, WSMsgType.CONTINUATION):
             self._data(int(kind.value), frame)
         elif kind == WSMsgType.PING:
             self._ping_received(frame.get_payload_as_bytes())
@@ -211,35 +224,46 @@ class CompiledProtocol(WSListener, WebSocketProtocol):
         if self._serving:
             self._waiting.append(partial(self._message, message))
             return
-        serving = self._call(self.handler.on_message, message)
+        self._stretch += 1
+        try:
+            serving: Awaitable[None] | None = self.handler.on_message(message)
+        except Exception as error:
+            self._failed(error)
+            return
         if serving is not None:
-            self._serve(serving)
+            self._hold()
+            asyncio.ensure_future(serving).add_done_callback(self._served)
+        elif self._stretch == STRETCH and _gathering.on:
+            self._hold()
+            self._loop.call_soon(self._go_on)
 
-    def _serve(self, serving: Awaitable[None]) -> None:
-        """Read no more until it is done; what is parsed already waits."""
+    def _hold(self) -> None:
+        """Read no more for now; what is parsed already waits."""
         self._serving = True
         if self._out is not None:
             self._out.pause_reading()
-        asyncio.ensure_future(serving).add_done_callback(self._served)
 
     def _served(self, done: asyncio.Future[None]) -> None:
-        self._serving = False
         if not done.cancelled() and (error := done.exception()) is not None:
-            self.handler.log_exception(type(error), error, error.__traceback__)
-            self.close(CloseCode.INTERNAL, "internal error")
-        while self._waiting and not self._serving and not self.server_terminated:
-            self._waiting.popleft()()
-        if not self._serving and self._out is not None:
+            self._failed(error)
+        self._go_on()
+
+    def _go_on(self) -> None:
+        """Serve what waits, and then read again."""
+        self._serving = False
+        self._stretch = 0
+        _gathering.on = True
+        try:
+            while self._waiting and not self._serving and not self.server_terminated:
+                self._waiting.popleft()()
+        finally:
+            _gathering.end()
+        if not self._serving and not self.client_terminated and self._out is not None:
             self._out.resume_reading()
 
-    def _call(self, callback: Callable[..., Any], *args: object) -> Awaitable[None] | None:
-        try:
-            answer: Awaitable[None] | None = callback(*args)
-        except Exception as error:
-            self.handler.log_exception(type(error), error, error.__traceback__)
-            self.close(CloseCode.INTERNAL, "internal error")
-            return None
-        return answer
+    def _failed(self, error: BaseException) -> None:
+        self.handler.log_exception(type(error), error, error.__traceback__)
+        self.close(CloseCode.INTERNAL, "internal error")
 
     def _ping_received(self, payload: bytes) -> None:
         if self._pings.take(self._now()):
@@ -269,7 +293,7 @@ class CompiledProtocol(WSListener, WebSocketProtocol):
         self.close(code)
 
     def refused(self, code: int, reason: str) -> None:
-        """picows has found a frame that breaks the protocol, or the listener has failed."""
+        """picows has found a frame that breaks the protocol, or `on_ws_frame` has failed."""
         if not self.client_terminated:
             self._fail(code, reason)
 
@@ -289,30 +313,54 @@ class CompiledProtocol(WSListener, WebSocketProtocol):
 
     # To the client
 
-    def send_text(self, message: bytes, written: Callable[[], None]) -> None:
-        """Send one text message; `written` is called once the event loop has room for more."""
-        self._send(_TEXT, message, written)
-
-    def send_binary(self, message: bytes, written: Callable[[], None]) -> None:
-        """The same for a binary message."""
-        self._send(_BINARY, message, written)
-
-    def _send(self, first: int, message: bytes, written: Callable[[], None]) -> None:
-        self._write(frame_of(first, message))
-        if self._paused:
-            self._unwritten.append(written)
+    def write(self, message: bytes, binary: bool) -> None:
+        """Send one message (relay.outbox.Transport)."""
+        frame = frame_of(_BINARY if binary else _TEXT, message)
+        if _gathering.on or self.server_terminated or self._out is None:
+            self._write(frame)
         else:
-            written()
+            self._out.write(frame)
+
+    def write_all(self, entries: Sequence[Entry]) -> None:
+        """Send several in one system call (relay.outbox.Transport)."""
+        self._write(
+            b"".join(frame_of(_BINARY if entry.binary else _TEXT, entry.message) for entry in entries)
+        )
 
     def _write(self, frame: bytes) -> None:
         """Nothing is written behind a close frame."""
-        if self._out is not None and not self.server_terminated:
+        if self._out is None or self.server_terminated:
+            return
+        if not _gathering.on:
             self._out.write(frame)
+            return
+        if not self._gathered:
+            _gathering.connections.append(self)
+        self._gathered.append(frame)
+        self._gathered_size += len(frame)
+        if self._gathered_size >= GATHERED:
+            self._write_gathered()
+
+    def flush(self) -> None:
+        """Write what was gathered."""
+        if self._gathered:
+            self._write_gathered()
+
+    def _write_gathered(self) -> None:
+        gathered, self._gathered, self._gathered_size = self._gathered, [], 0
+        if self._out is not None:
+            self._out.write(b"".join(gathered))
+
+    def pending(self) -> int:
+        """Bytes that the kernel has not taken yet (relay.outbox.Transport)."""
+        if self._out is None:
+            return 0
+        return self._gathered_size + int(self._out.get_write_buffer_size())
 
     def write_message(
         self, message: str | bytes | dict[str, Any], binary: bool = False
     ) -> asyncio.Future[None]:
-        """Tornado's way to send; the server itself uses `send_text`."""
+        """Tornado's way to send; the server itself uses `write`."""
         if self.is_closing():
             raise WebSocketClosedError
         data = message.encode() if isinstance(message, str) else bytes(message)  # type: ignore[arg-type]
@@ -323,12 +371,13 @@ class CompiledProtocol(WSListener, WebSocketProtocol):
 
     def pause_writing(self) -> None:
         self._paused = True
+        if self.outbox is not None:
+            self.outbox.stalled()
 
     def resume_writing(self) -> None:
         self._paused = False
-        written, self._unwritten = self._unwritten, []
-        for call in written:
-            call()
+        if self.outbox is not None:
+            self.outbox.drained()
 
     def write_ping(self, data: bytes) -> None:
         self._write(frame_of(_PING, data))
@@ -361,6 +410,7 @@ class CompiledProtocol(WSListener, WebSocketProtocol):
                 code = CloseCode.NORMAL
             payload = b"" if code is None else struct.pack("!H", code) + (reason or "").encode()[:REASON_SIZE]
             self._write(frame_of(_CLOSE, payload))
+            self.flush()
             self.server_terminated = True
             self._cancel("_timer")
         if self.client_terminated:
@@ -386,7 +436,7 @@ class CompiledProtocol(WSListener, WebSocketProtocol):
         self._cancel("_closing_timer")
         self._out = None
         self._waiting.clear()
-        self._unwritten.clear()
+        self._gathered.clear()
         self.handler.on_ws_connection_close(self.close_code, self.close_reason)
 
     def _cancel(self, timer: str) -> None:
@@ -408,81 +458,3 @@ class CompiledProtocol(WSListener, WebSocketProtocol):
 
     async def _receive_frame_loop(self) -> None:
         raise TypeError("picows reads")
-
-
-class _Guarded:
-    """The transport as picows sees it: it may answer the upgrade, but the closing is the listener's.
-
-    picows looks one frame ahead, and closes for that one before it hands out the one before.
-    """
-
-    def __init__(self, real: asyncio.Transport) -> None:
-        self.real = real
-        # The payload of the close frame that picows would send.
-        self.refusal: bytes | None = None
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.real, name)
-
-    def get_write_buffer_size(self) -> int:
-        """Never 0: with an empty buffer picows would write past us."""
-        return 1
-
-    def write(self, data: bytes) -> None:
-        if data[0] == _CLOSE:
-            self.refusal = bytes(data[2:])
-        else:
-            self.real.write(data)
-
-    def close(self) -> None:
-        # With a refusal the listener closes, once it has served what came before.
-        if self.refusal is None:
-            self.real.close()
-
-
-class _Parser(WSProtocol):  # type: ignore[misc]
-    """picows' protocol: it first reads `replayed`, then the socket, and nothing behind a last frame."""
-
-    def __init__(self, replayed: bytes, **options: Any) -> None:
-        super().__init__(**options)
-        self._replayed = replayed
-
-    def connection_made(self, transport: asyncio.Transport) -> None:
-        self._guarded = _Guarded(transport)
-        super().connection_made(self._guarded)
-        data, self._replayed = self._replayed, b""
-        while data:
-            # As the event loop would.
-            buffer = self.get_buffer(-1)
-            size = min(len(buffer), len(data))
-            buffer[:size] = data[:size]
-            self.buffer_updated(size)
-            data = data[size:]
-
-    def buffer_updated(self, nbytes: int) -> None:
-        listener = self.listener
-        if listener is not None and listener.client_terminated:
-            return
-        super().buffer_updated(nbytes)
-        refusal = self._guarded.refusal
-        if refusal is not None:
-            self.listener.refused(int.from_bytes(refusal[:2], "big"), refusal[2:].decode())
-
-
-def _take_over(stream: IOStream) -> tuple[socket.socket, bytes]:
-    """The stream's socket as one of our own, and what the client has sent behind the upgrade already."""
-    early = bytes(stream._read_buffer[: stream._read_buffer_size])
-    own = socket.socket(fileno=os.dup(stream.socket.fileno()))
-    own.setblocking(False)
-    # Linux would grow the kernel's buffer to megabytes, which hides a slow client and ages its audio.
-    own.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
-    stream.close()
-    return own, early
-
-
-def _replayed(key: str) -> bytes:
-    """The upgrade, as far as picows needs it to answer."""
-    return (
-        "GET / HTTP/1.1\r\nHost: pairing-server\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-        f"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\n\r\n"
-    ).encode()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from tornado.iostream import StreamClosedError
 from tornado.util import _websocket_mask
@@ -22,6 +22,7 @@ from tornado.websocket import (
 
 from pairing_server.relay.closing import CloseCode
 from pairing_server.relay.limits import RelayLimits, TokenBucket
+from pairing_server.relay.outbox import Entry, Outbox
 
 # Linux would grow the kernel's buffer to megabytes, which hides a slow client and ages its audio.
 SEND_BUFFER = 128 * 1024
@@ -94,6 +95,7 @@ class CountingProtocol(WebSocketProtocol13):
         self._joined: bytearray | None = None
         self._joined_opcode = 0
         self._fragments = 0
+        self.outbox: Outbox | None = None
 
     async def _accept_connection(self, handler: WebSocketHandler) -> None:
         connection = handler.request.connection
@@ -209,27 +211,36 @@ class CountingProtocol(WebSocketProtocol13):
 
     # To the client
 
-    def send_text(self, message: bytes, written: Callable[[], None]) -> None:
-        """Send one text message; `written` is called when the kernel has taken it."""
-        self._send(_TEXT, message, written)
-
-    def send_binary(self, message: bytes, written: Callable[[], None]) -> None:
-        """The same for a binary message."""
-        self._send(_BINARY, message, written)
-
-    def _send(self, opcode: int, message: bytes, written: Callable[[], None]) -> None:
+    def write(self, message: bytes, binary: bool) -> None:
+        """Send one message (relay.outbox.Transport)."""
         if self.is_closing():
             return
         try:
-            future = self._write_frame(True, opcode, message)
+            taken = self._write_frame(True, _BINARY if binary else _TEXT, message)
         except StreamClosedError:
             return
+        if self.stream.writing():
+            self._stalled(taken)
 
-        def done(finished: asyncio.Future[None]) -> None:
-            if not finished.cancelled() and finished.exception() is None:
-                written()
+    def write_all(self, entries: Sequence[Entry]) -> None:
+        """Send several (relay.outbox.Transport)."""
+        for entry in entries:
+            self.write(entry.message, entry.binary)
 
-        future.add_done_callback(done)
+    def pending(self) -> int:
+        """Bytes that the kernel has not taken yet (relay.outbox.Transport)."""
+        return 0 if self.stream.closed() else len(self.stream._write_buffer)
+
+    def _stalled(self, taken: asyncio.Future[None]) -> None:
+        if self.outbox is not None:
+            self.outbox.stalled()
+        taken.add_done_callback(self._taken)
+
+    def _taken(self, taken: asyncio.Future[None]) -> None:
+        if taken.cancelled() or taken.exception() is not None or self.stream.writing():
+            return
+        if self.outbox is not None:
+            self.outbox.drained()
 
     async def periodic_ping(self) -> None:
         """A client that does not answer is gone: there is nobody to shake hands with."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from dataclasses import replace
 from datetime import datetime
-from typing import Any
+from typing import Any, cast
 from uuid import UUID, uuid4
 
 from tornado.websocket import WebSocketHandler, WebSocketProtocol
@@ -24,8 +24,9 @@ from pairing_server.errors import (
     Unavailable,
 )
 from pairing_server.relay import messages
+from pairing_server.relay.channel import Channel
 from pairing_server.relay.closing import CloseCode
-from pairing_server.relay.outbox import Outbox
+from pairing_server.relay.outbox import Outbox, Transport
 from pairing_server.relay.session import Deferred, Device, Identity, Session
 from pairing_server.security.tokens import WsClaims
 from pairing_server.services import pairings
@@ -37,28 +38,6 @@ from pairing_server.web.bearer import known, select_subprotocol, take_ws_token
 from pairing_server.web.edge import utcnow
 
 log = logging.getLogger(__name__)
-
-
-class SocketTransport:
-    """Carries the session's messages to the client (relay.outbox.Transport)."""
-
-    __slots__ = ("_handler",)
-
-    def __init__(self, handler: WebSocketHandler) -> None:
-        self._handler = handler
-
-    def write(self, message: bytes, written: Callable[[], None]) -> None:
-        protocol: Any = self._handler.ws_connection
-        if protocol is not None:
-            protocol.send_text(message, written)
-
-    def write_binary(self, message: bytes, written: Callable[[], None]) -> None:
-        protocol: Any = self._handler.ws_connection
-        if protocol is not None:
-            protocol.send_binary(message, written)
-
-    def close(self, code: int, reason: str) -> None:
-        self._handler.close(code, reason)
 
 
 class PairingSocket(EdgeHandler, WebSocketHandler):
@@ -145,7 +124,7 @@ class PairingSocket(EdgeHandler, WebSocketHandler):
             self._identity(claims),
             self.caller.address or "",
             self.caller.address_key,
-            SocketTransport(self),
+            self._transport,
             self.deps.hub,
             now,
         )
@@ -161,6 +140,11 @@ class PairingSocket(EdgeHandler, WebSocketHandler):
             ua=clean(self.request.headers.get("User-Agent", "")),
         )
 
+    @property
+    def _transport(self) -> Transport:
+        """Either engine's protocol is one."""
+        return cast(Transport, self.ws_connection)
+
     def _identity(self, claims: WsClaims) -> Identity:
         left = (claims.expires_at - utcnow()).total_seconds()
         return Identity(
@@ -174,7 +158,7 @@ class PairingSocket(EdgeHandler, WebSocketHandler):
 
     def _turn_away(self, error: PairingServerError, code: CloseCode, reason: str) -> None:
         self.deps.hub.counts.refused[error.code] += 1
-        SocketTransport(self).write(messages.encode(messages.error_message(error)), lambda: None)
+        self._transport.write(messages.encode(messages.error_message(error)), False)
         self.close(code, reason)
 
     # Messages
@@ -184,9 +168,8 @@ class PairingSocket(EdgeHandler, WebSocketHandler):
         session = self.session
         if session is None or session.closing:
             return None
-        channel = session.channel
         try:
-            deferred = session.receive(message, self.edge.now())
+            rest = session.receive(message, self.edge.now())
         except PairingServerError as error:
             session.refuse(error, self.edge.now())
             if error.code == "PAYLOAD_TOO_LARGE":
@@ -198,13 +181,9 @@ class PairingSocket(EdgeHandler, WebSocketHandler):
             log.exception("a message failed (connection %s)", session.connection_id)
             session.refuse(Internal(), self.edge.now())
             return None
-        if deferred is not None:
-            return self._serve(session, deferred)
-        if channel is not None and session.channel is None and channel.ever_active:
-            self._note_presence(channel.pairing_id, active=False)
-        if (outbox := session.pressure()) is not None:
-            return self._relieved(outbox)
-        return None
+        if rest is None:
+            return None
+        return self._relieved(rest) if isinstance(rest, Outbox) else self._serve(session, rest)
 
     @staticmethod
     def _relieved(outbox: Outbox) -> asyncio.Future[None]:
@@ -220,15 +199,7 @@ class PairingSocket(EdgeHandler, WebSocketHandler):
     async def _serve(self, session: Session, request: Deferred) -> None:
         """Do what needs the database, and tell the session."""
         try:
-            match request:
-                case messages.Identify():
-                    await self._identify(session, request)
-                case messages.JoinChannel():
-                    await self._join(session, request)
-                case messages.Unpair():
-                    await self._unpair(session)
-                case messages.RefreshToken():
-                    self._refresh(session, request)
+            await self._do(session, request)
         except SessionConflict as error:
             session.refuse(Forbidden(error.text), self.edge.now())
         except InvalidToken as error:
@@ -240,6 +211,19 @@ class PairingSocket(EdgeHandler, WebSocketHandler):
         except Exception:
             log.exception("%s failed (connection %s)", type(request).__name__, session.connection_id)
             session.refuse(Internal(), self.edge.now())
+
+    async def _do(self, session: Session, request: Deferred) -> None:
+        match request:
+            case messages.Identify():
+                await self._identify(session, request)
+            case messages.JoinChannel():
+                await self._join(session, request)
+            case messages.LeaveChannel():
+                self._left(session.leave(self.edge.now()))
+            case messages.Unpair():
+                await self._unpair(session)
+            case messages.RefreshToken():
+                self._refresh(session, request)
 
     async def _identify(self, session: Session, request: messages.Identify) -> None:
         await pairings.identify(self.deps, request.session_id, request.device_type, self.caller, now=utcnow())
@@ -267,6 +251,10 @@ class PairingSocket(EdgeHandler, WebSocketHandler):
             self._record("channel.joined", "success", pairing=channel.pairing_id, slot=session.device_type)
         if joined.activated and pairing.state != "active":
             self._note_presence(channel.pairing_id, active=True)
+
+    def _left(self, channel: Channel | None) -> None:
+        if channel is not None and channel.ever_active:
+            self._note_presence(channel.pairing_id, active=False)
 
     async def _unpair(self, session: Session) -> None:
         channel = session.channel
@@ -314,8 +302,7 @@ class PairingSocket(EdgeHandler, WebSocketHandler):
         )
         if channel is not None:
             self._record("channel.left", "success", pairing=channel.pairing_id, slot=session.device_type)
-            if channel.ever_active:
-                self._note_presence(channel.pairing_id, active=False)
+            self._left(channel)
 
     def _note_presence(self, pairing_id: UUID, *, active: bool) -> None:
         """The timer would note it too, within half a minute."""

@@ -17,13 +17,20 @@ class Queue:
         self.wire.stalled = True
         self.overflows: list[tuple[int, float]] = []
         self.gaps: list[tuple[int, int]] = []
-        self.outbox = Outbox(self.wire, LIMITS, lambda size, age: self.overflows.append((size, age)))
-        self.outbox.on_gap = lambda first, last: self.gaps.append((first, last))
+        self.now = 0.0
+        self.outbox = Outbox(
+            self.wire,
+            LIMITS,
+            lambda: self.now,
+            lambda size, age: self.overflows.append((size, age)),
+            lambda first, last: self.gaps.append((first, last)),
+        )
 
     def send(
         self, letter: str, size: int = 100, lane: Lane = Lane.MESSAGE, now: float = 0, number: int = 0
     ) -> None:
-        self.outbox.send(letter.encode() * size, now, lane, number)
+        self.now = now
+        self.outbox.send(letter.encode() * size, lane, number)
 
     @property
     def carried(self) -> str:

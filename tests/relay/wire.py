@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from uuid import uuid4
 
@@ -13,34 +13,45 @@ from pairing_server.relay import messages
 from pairing_server.relay.channel import Channel
 from pairing_server.relay.hub import Hub
 from pairing_server.relay.limits import RelayLimits
+from pairing_server.relay.outbox import Entry, Outbox
 from pairing_server.relay.session import Deferred, Device, Identity, Session
 
 
 class Wire:
-    """A transport. While it is `stalled`, the client does not read: nothing counts as written."""
+    """A transport. While it is `stalled`, the client does not read: the kernel takes nothing."""
 
     def __init__(self) -> None:
         self.carried: deque[bytes] = deque()
         self.closed: tuple[int, str] | None = None
         self.stalled = False
-        self._unwritten: deque[Callable[[], None]] = deque()
+        self.outbox: Outbox | None = None
+        self._untaken: deque[int] = deque()
 
-    def write(self, message: bytes, written: Callable[[], None]) -> None:
+    def write(self, message: bytes, binary: bool) -> None:
         self.carried.append(message)
         if self.stalled:
-            self._unwritten.append(written)
-        else:
-            written()
+            self._untaken.append(len(message))
+            if self.outbox is not None:
+                self.outbox.stalled()
+
+    def write_all(self, entries: Sequence[Entry]) -> None:
+        for entry in entries:
+            self.write(entry.message, entry.binary)
+
+    def pending(self) -> int:
+        return sum(self._untaken)
 
     def close(self, code: int, reason: str) -> None:
         assert self.closed is None, "closed twice"
         self.closed = (code, reason)
 
     def read(self, count: int | None = None) -> None:
-        """The client reads what is under way, or as many messages of it."""
-        while self._unwritten and count != 0:
+        """The client reads what is under way and what follows it, or as many messages of it."""
+        while self._untaken and count != 0:
             count = None if count is None else count - 1
-            self._unwritten.popleft()()
+            self._untaken.popleft()
+            if not self._untaken and self.outbox is not None:
+                self.outbox.drained()
 
     def taken(self) -> list[dict[str, Any]]:
         """What has been carried since the last call."""
@@ -50,20 +61,24 @@ class Wire:
 
 
 class Client:
-    """One session and its wire, with the edge's part in between: an error answers."""
+    """One session and its wire, with the edge's part in between: an error answers, who leaves has left."""
 
     def __init__(self, relay: Relay, session: Session, wire: Wire) -> None:
         self.relay = relay
         self.session = session
         self.wire = wire
 
-    def send(self, message: Mapping[str, Any] | str | bytes) -> Deferred | None:
+    def send(self, message: Mapping[str, Any] | str | bytes) -> Deferred | Outbox | None:
         text = message if isinstance(message, str | bytes) else json.dumps(message)
         try:
-            return self.session.receive(text, self.relay.now)
+            rest = self.session.receive(text, self.relay.now)
         except PairingServerError as error:
             self.session.refuse(error, self.relay.now)
             return None
+        if isinstance(rest, messages.LeaveChannel):
+            self.session.leave(self.relay.now)
+            return None
+        return rest
 
     def ask(self, message: Mapping[str, Any] | str | bytes) -> list[dict[str, Any]]:
         """What the client is sent when it sends that."""

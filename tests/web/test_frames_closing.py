@@ -29,7 +29,7 @@ class Peer:
         self.site = site
         self.raw = raw
         self.session = session
-        self.protocol: Any = session._transport._handler.ws_connection  # type: ignore[attr-defined]
+        self.protocol: Any = session._transport  # type: ignore[attr-defined]
 
     @property
     def timer(self) -> asyncio.TimerHandle | None:

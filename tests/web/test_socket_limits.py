@@ -8,6 +8,7 @@ import json
 
 import pytest
 
+from pairing_server.relay.channel import OTHER
 from pairing_server.security.addresses import parse_networks
 from pairing_server.security.limits import Rate
 from tests.conftest import StartNode
@@ -194,10 +195,13 @@ async def test_a_frame_over_the_hard_limit_closes_1009(site: Site) -> None:
 async def congestion(site: Site, sender: Device, receiver: RawSocket) -> int:
     """Send until the sender is read no more, since the receiver does not read. How much was taken."""
     session = next(s for s in site.node.hub.sessions.values() if s.session_id == sender.session_id)
+    channel = session.channel
+    assert channel is not None
+    peer = channel.members[OTHER[sender.device_type]]
     before = session.received
     for number in range(60):
         sender.socket.send({"type": "channel_message", "payload": {"n": number, "pad": "x" * 60_000}})
-    while session.pressure() is None:
+    while not peer.outbox.congested:
         await site.get("/healthz")
     taken = session.received
     # The node does other work meanwhile, and still takes nothing from the sender.
