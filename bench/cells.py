@@ -73,7 +73,7 @@ def flood(run: Run) -> None:
         def flooded(server: Server = server) -> Values:
             plan = {"server_pid": server.pid, "window": 256, "warm_up": 0.1, "seconds": 60.0}
             # The flood gives way on the load's core, or it would be the load that is slow.
-            with Load(nice=10) as other:
+            with Load(yielding=True) as other:
                 other.begin("relay", plan=plan, pairs=pairs_as_json(server.pairs(1, 220)), idle=[])
                 return relay_once(run, server, 1, 220, 50, pace=0.1)
 

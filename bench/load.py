@@ -1,6 +1,6 @@
 """The load: a process of its own, told by lines of JSON on standard input, answering by lines on standard output.
 
-`python -m bench.load CORE NICE` does the JOBS it is given, one after the other, on uvloop, until its input ends.
+`python -m bench.load CORE normal|yielding` does the JOBS it is given, one after the other, on uvloop, until its input ends.
 An answer is {"result": …} or {"failed": why}; before it {"running": true} may say that measuring has begun.
 """
 
@@ -73,7 +73,8 @@ JOBS: dict[str, Job] = {
 
 def main() -> None:
     os.sched_setaffinity(0, {int(sys.argv[1])})
-    os.nice(int(sys.argv[2]))
+    if sys.argv[2] == "yielding":
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         for line in sys.stdin:
             job = json.loads(line)

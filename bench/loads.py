@@ -23,9 +23,10 @@ class JobFailed(Exception):
 class Load:
     """A load process on the load's core, one job after the other; leaving the `with` block ends it."""
 
-    def __init__(self, nice: int = 0) -> None:
+    def __init__(self, *, yielding: bool = False) -> None:
+        """`yielding`: it runs only while nothing else wants its core."""
         _, core = two_cores()
-        self._command = [sys.executable, "-m", "bench.load", str(core), str(nice)]
+        self._command = [sys.executable, "-m", "bench.load", str(core), "yielding" if yielding else "normal"]
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:

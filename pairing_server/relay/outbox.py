@@ -7,7 +7,6 @@ never dropped silently: a connection that does not read them is closed, comes ba
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Sequence
 from enum import Enum
 from typing import NamedTuple, Protocol
@@ -85,10 +84,10 @@ class Outbox:
         # Whether what is sent goes straight to the transport.
         self._through = True
         self._over = False
-        self._entries: deque[Entry] = deque()
+        self._entries: list[Entry] = []
         self._queued = 0
         # Size of each message that the kernel has not taken whole, and since when it has waited.
-        self._flight: deque[tuple[int, float]] = deque()
+        self._flight: list[tuple[int, float]] = []
         self._relieved: list[Callable[[], None]] = []
 
     @property
@@ -145,18 +144,16 @@ class Outbox:
             self._transport.write_all(portion)
             if self._through:
                 self._flight.clear()
-        if self._entries:
-            self._through = False
         if self._relieved and not self.congested:
             self.release()
 
     def _portion(self) -> list[Entry]:
         """The first of the queue, as much as the transport may hold; at least one."""
-        portion: list[Entry] = []
-        size = 0
-        while self._entries and size < self._limits.in_flight:
-            portion.append(self._entries.popleft())
-            size += len(portion[-1].message)
+        count = size = 0
+        while count < len(self._entries) and size < self._limits.in_flight:
+            size += len(self._entries[count].message)
+            count += 1
+        portion, self._entries = self._entries[:count], self._entries[count:]
         self._queued -= size
         return portion
 
@@ -174,7 +171,7 @@ class Outbox:
         flight = self._flight
         pending, held = self._transport.pending(), sum(size for size, _ in flight)
         while len(flight) > 1 and held - flight[0][0] >= pending:
-            held -= flight.popleft()[0]
+            held -= flight.pop(0)[0]
         return flight[0][1]
 
     def when_relieved(self, call: Callable[[], None]) -> None:
@@ -198,7 +195,7 @@ class Outbox:
         self.release()
 
     def _drop_where(self, drop: Callable[[Entry], bool]) -> None:
-        kept = deque(entry for entry in self._entries if not drop(entry))
+        kept = [entry for entry in self._entries if not drop(entry)]
         self._queued -= sum(len(entry.message) for entry in self._entries if drop(entry))
         self._entries = kept
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import struct
-from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any
@@ -87,7 +86,7 @@ class CompiledProtocol(Listener, WebSocketProtocol):
         self._fragments_size = 0
         self._fragments_type = 0
         # What was parsed while a message was still being served: messages, and the client's close last.
-        self._waiting: deque[Callable[[], None]] = deque()
+        self._waiting: list[Callable[[], None]] = []
         self._serving = False
         # Messages served at this stretch.
         self._stretch = 0
@@ -138,6 +137,8 @@ class CompiledProtocol(Listener, WebSocketProtocol):
         except Exception as error:
             self._failed(error)
         self.start_pinging()
+        transport.request.headers.clear()
+        transport.response.headers.clear()
 
     # From the client
 
@@ -254,12 +255,19 @@ class CompiledProtocol(Listener, WebSocketProtocol):
         self._stretch = 0
         _gathering.on = True
         try:
-            while self._waiting and not self._serving and not self.server_terminated:
-                self._waiting.popleft()()
+            self._serve_waiting()
         finally:
             _gathering.end()
         if not self._serving and not self.client_terminated and self._out is not None:
             self._out.resume_reading()
+
+    def _serve_waiting(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        for place, act in enumerate(waiting):
+            if self._serving or self.server_terminated:
+                self._waiting = waiting[place:] + self._waiting
+                return
+            act()
 
     def _failed(self, error: BaseException) -> None:
         self.handler.log_exception(type(error), error, error.__traceback__)

@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import Any, cast
 from uuid import UUID, uuid4
 
+from tornado.httputil import HTTPHeaders
 from tornado.websocket import WebSocketHandler, WebSocketProtocol
 
 from pairing_server.errors import (
@@ -38,6 +39,8 @@ from pairing_server.web.bearer import known, select_subprotocol, take_ws_token
 from pairing_server.web.edge import utcnow
 
 log = logging.getLogger(__name__)
+
+_NO_HEADERS = HTTPHeaders()
 
 
 class PairingSocket(EdgeHandler, WebSocketHandler):
@@ -102,6 +105,17 @@ class PairingSocket(EdgeHandler, WebSocketHandler):
         except Exception:
             log.exception("a connection could not be opened (request %s)", self.request_id)
             self.close(CloseCode.INTERNAL, "internal error")
+        self._forget_handshake()
+
+    def _forget_handshake(self) -> None:
+        """Most connections are idle most of the time: what only the upgrade needed is let go."""
+        self.claims = self.refusal = None
+        request = self.request
+        request.headers = self._headers = _NO_HEADERS
+        request.arguments = request.query_arguments = request.body_arguments = {}
+        request.files = {}
+        # They hold the stream that Tornado read the upgrade from.
+        request.connection = request.server_connection = None
 
     def _admit(self) -> None:
         if self.claims is None:

@@ -20,11 +20,12 @@ from tornado.iostream import IOStream
 
 from pairing_server.web.frames import SEND_BUFFER
 
-# picows logs each connection; that is the audit log's business.
-_picows_log = logging.getLogger("picows")
+# picows logs each connection; that is the audit log's business. Of a Logger it would make one for each connection.
+_picows_log = logging.LoggerAdapter(logging.getLogger("picows"))
 _picows_log.setLevel(logging.CRITICAL)
 
-READ_BUFFER = 2048
+# It grows with what a client sends.
+READ_BUFFER = 512
 _CLOSE = 0x88
 
 
