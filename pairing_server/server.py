@@ -154,6 +154,7 @@ class Node:
         Raises StartError.
         """
         await self.check_schema()
+        await self.database.warm()
         settings = self.settings
         try:
             sockets = bind_sockets(settings.port, settings.host, backlog=BACKLOG)

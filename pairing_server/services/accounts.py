@@ -185,16 +185,31 @@ async def issue_access_token(
     return issued
 
 
-async def require_enabled(conn: AsyncConnection, subject: str | None) -> None:
-    """Raises InvalidToken if a built-in user's account is gone or disabled. Foreign subjects are their issuer's."""
+def account_of(subject: str | None) -> UUID | None:
+    """The id of the built-in user; None for guests and for foreign subjects, who are their issuer's.
+
+    Raises InvalidToken if there can be no such user.
+    """
     if subject is None or "|" in subject:
-        return
+        return None
     try:
-        user = await users.by_id(conn, UUID(subject))
+        return UUID(subject)
     except ValueError:
-        user = None
+        raise not_enabled() from None
+
+
+def not_enabled() -> InvalidToken:
+    return InvalidToken("The account of this token is disabled or gone.", reason="disabled")
+
+
+async def require_enabled(conn: AsyncConnection, subject: str | None) -> None:
+    """Raises InvalidToken if a built-in user's account is gone or disabled."""
+    account = account_of(subject)
+    if account is None:
+        return
+    user = await users.by_id(conn, account)
     if user is None or user.disabled_at is not None:
-        raise InvalidToken("The account of this token is disabled or gone.", reason="disabled")
+        raise not_enabled()
 
 
 async def _named(conn: AsyncConnection, username: str) -> User:

@@ -109,8 +109,38 @@ class AuditLog:
         **attrs: object,
     ) -> Event:
         """The event of that name; `outcome` is success, failure, denied or error."""
+        made = self.draft(
+            name,
+            outcome,
+            caller,
+            now,
+            reason=reason,
+            pairing_id=pairing_id,
+            auth_method=auth_method,
+            **attrs,
+        )
+        self.count(made)
+        return made
+
+    def count(self, event: Event) -> None:
+        """The event has happened."""
+        self.counts[(event.event, event.outcome)] += 1
+
+    def draft(
+        self,
+        name: str,
+        outcome: str,
+        caller: Caller,
+        now: datetime,
+        /,
+        *,
+        reason: str | None = None,
+        pairing_id: UUID | None = None,
+        auth_method: str | None = None,
+        **attrs: object,
+    ) -> Event:
+        """As `event`, for one that may or may not happen; `count` it once it has."""
         good, bad = EVENTS[name]
-        self.counts[(name, outcome)] += 1
         return Event(
             event_id=uuid4(),
             event=name,

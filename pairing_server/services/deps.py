@@ -17,8 +17,8 @@ from pairing_server.security.passwords import Passwords
 from pairing_server.security.tokens import Tokens
 from pairing_server.services.attempts import Turns
 from pairing_server.services.audit import AuditLog
+from pairing_server.store.codes import Draw
 from pairing_server.store.database import Database
-from pairing_server.store.pairings import Draw
 
 _CODE = re.compile(r"[0-9]{6}")
 _CHANNEL = re.compile(r"pair-([0-9]{6})")

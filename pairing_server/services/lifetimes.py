@@ -12,9 +12,9 @@ from uuid import UUID
 
 from pairing_server.relay.closing import CloseCode
 from pairing_server.services.deps import Caller, Deps
-from pairing_server.services.pairings import both_gone, closed_event
-from pairing_server.store import attempts, users
-from pairing_server.store import pairings as store
+from pairing_server.services.membership import both_gone, closed_event
+from pairing_server.store import attempts, pairings, users
+from pairing_server.store import lifetimes as store
 
 # Seconds between two notes of who is connected; whoever has not been noted for much longer is gone.
 TOUCH = 30
@@ -34,9 +34,9 @@ async def note_presence(deps: Deps, active: Sequence[UUID], waiting: Sequence[UU
     """Note which channels have both members connected here, and which only one or none."""
     async with deps.database.transaction() as conn:
         if active:
-            await store.set_present(conn, active, "active", now)
+            await pairings.set_present(conn, active, "active", now)
         if waiting:
-            await store.set_present(conn, waiting, "waiting", now)
+            await pairings.set_present(conn, waiting, "waiting", now)
 
 
 async def expire_codes(deps: Deps, caller: Caller, now: datetime) -> int:
@@ -87,7 +87,7 @@ async def close_overdue(deps: Deps, monotonic: float, caller: Caller, now: datet
             continue  # it came back while another was being ended
         if channel.ever_active:
             async with deps.database.transaction() as conn:
-                ended = await store.end(conn, channel.pairing_id, "disconnect", now)
+                ended = await pairings.end(conn, channel.pairing_id, "disconnect", now)
                 if ended is not None:
                     await deps.audit.record(conn, closed_event(deps, ended, "disconnect", caller, now))
             gone = both_gone(ended) if ended else {}

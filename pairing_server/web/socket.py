@@ -30,10 +30,10 @@ from pairing_server.relay.closing import CloseCode
 from pairing_server.relay.outbox import Outbox, Transport
 from pairing_server.relay.session import Deferred, Device, Identity, Session
 from pairing_server.security.tokens import WsClaims
-from pairing_server.services import pairings
+from pairing_server.services import membership as pairings
 from pairing_server.services.audit import clean
 from pairing_server.services.lifetimes import note_presence
-from pairing_server.services.pairings import unpair_from_channel
+from pairing_server.services.membership import unpair_from_channel
 from pairing_server.web.base import EdgeHandler
 from pairing_server.web.bearer import known, select_subprotocol, take_ws_token
 from pairing_server.web.edge import utcnow

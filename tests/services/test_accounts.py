@@ -165,8 +165,8 @@ async def test_a_disabled_user_gets_no_token_and_does_nothing_with_those_he_has(
         pairings.redeem(deps, code.code, "mobile-1", caller, utcnow()),
         pairings.list_own(deps, caller),
         pairings.unpair(deps, code.pairing_id, caller, utcnow()),
-        pairings.identify(deps, "desktop-1", "desktop", caller, utcnow()),
-        pairings.admit(deps, code.channel, "desktop", "desktop-1", caller, utcnow()),
+        membership.identify(deps, "desktop-1", "desktop", caller, utcnow()),
+        membership.admit(deps, code.channel, "desktop", "desktop-1", caller, utcnow()),
     ):
         with pytest.raises(InvalidToken):
             await act

@@ -13,6 +13,7 @@ from pairing_server.maintenance import SYSTEM
 from pairing_server.services import lifetimes, pairings
 from pairing_server.services.deps import Caller, Codes
 from pairing_server.services.pairings import Code
+from pairing_server.store import codes
 from pairing_server.store import pairings as store
 from tests.conftest import StartNode
 from tests.devices import Site
@@ -152,9 +153,9 @@ class Only(Codes):
         super().__init__([key.secret for key in site.node.settings.jwt_keys])
         self._code = code
 
-    def draw(self, count: int) -> dict[bytes, tuple[str, store.Draw]]:
+    def draw(self, count: int) -> dict[bytes, tuple[str, codes.Draw]]:
         macs = self.macs(self._code)
-        return {macs[0]: (self._code, store.Draw(macs[0], tuple(macs)))}
+        return {macs[0]: (self._code, codes.Draw(macs[0], tuple(macs)))}
 
 
 async def test_no_code_is_at_rest_in_the_clear(site: Site) -> None:

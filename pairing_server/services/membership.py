@@ -1,0 +1,163 @@
+"""Membership: whose device a session id is, and who may enter and leave a pairing's channel."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from pairing_server.errors import ChannelFull, InvalidChannel, PairingServerError, SessionConflict
+from pairing_server.services.accounts import require_enabled
+from pairing_server.services.deps import Caller, Codes, Deps
+from pairing_server.store import pairings as store
+from pairing_server.store import users
+from pairing_server.store.audit import Event
+from pairing_server.store.pairings import Pairing, Seat
+
+
+async def bind(
+    deps: Deps, conn: AsyncConnection, seat: Seat, device_type: str, caller: Caller, now: datetime
+) -> SessionConflict | None:
+    """Bind the session id to the user on first use. The conflict if it is another's: recorded, to be raised
+    when the transaction has ended."""
+    if seat.user is None:
+        return None
+    owner, new = await users.bind_session(conn, seat.session_id, seat.user, device_type, now)
+    if owner != seat.user:
+        return await conflict(deps, conn, seat.session_id, owner, caller, now)
+    if new:
+        event = bound_event(deps, seat.session_id, device_type, caller, now)
+        deps.audit.count(event)
+        await deps.audit.record(conn, event)
+    return None
+
+
+async def conflict(
+    deps: Deps, conn: AsyncConnection, session_id: str, owner: str, caller: Caller, now: datetime
+) -> SessionConflict:
+    """Record that somebody came with another user's session id. The error to be raised."""
+    attempt = deps.audit.event(
+        "session.hijack_attempt", "denied", caller, now, session_id=session_id, owner=owner
+    )
+    await deps.audit.record(conn, attempt)
+    return SessionConflict()
+
+
+def bound_event(deps: Deps, session_id: str, device_type: str, caller: Caller, now: datetime) -> Event:
+    """A draft: that the session id is now the caller's."""
+    return deps.audit.draft(
+        "session.bound", "success", caller, now, session_id=session_id, device_type=device_type
+    )
+
+
+async def identify(deps: Deps, session_id: str, device_type: str, caller: Caller, now: datetime) -> None:
+    """Bind the session id to the caller. Raises SessionConflict, InvalidToken (account disabled)."""
+    async with deps.database.transaction() as conn:
+        await require_enabled(conn, caller.subject)
+        refusal = await bind(deps, conn, Seat(session_id, caller.subject), device_type, caller, now)
+    if refusal is not None:
+        raise refusal
+
+
+async def admit(
+    deps: Deps, channel: str, role: str, session_id: str, caller: Caller, now: datetime
+) -> Pairing:
+    """Let the device into the channel of its own pairing, and nobody else.
+
+    Raises InvalidChannel, ChannelFull (both seats taken by others), SessionConflict.
+    """
+    macs = deps.codes.macs(Codes.of_channel(channel))
+    seat = Seat(session_id, caller.subject)
+    async with deps.database.transaction() as conn:
+        await require_enabled(conn, caller.subject)
+        refusal: PairingServerError | None = await bind(deps, conn, seat, role, caller, now)
+        pairing = None
+        if refusal is None:
+            pairing = await store.by_code(conn, macs)
+            refusal = _refusal(deps, pairing, channel, role, seat)
+        if refusal is None and pairing is not None:
+            other = "mobile" if role == "desktop" else "desktop"
+            present = deps.hub.present(pairing.id, other)
+            entered = await store.enter(conn, pairing.id, role, seat, now, both_present=present)
+            if entered is None:
+                refusal = _ended(channel, pairing)
+            pairing = entered or pairing
+        if refusal is not None and not isinstance(refusal, SessionConflict):
+            await deps.audit.record(conn, _denied(deps, refusal, pairing, caller, now))
+    if isinstance(refusal, ChannelFull) and pairing is not None and pairing.id in deps.hub.channels:
+        deps.hub.channels[pairing.id].refuse_intruder(role, deps.hub.now())
+    if refusal is not None or pairing is None:
+        raise refusal or InvalidChannel(channel=channel)
+    return pairing
+
+
+def _refusal(
+    deps: Deps, pairing: Pairing | None, channel: str, role: str, seat: Seat
+) -> PairingServerError | None:
+    if pairing is None:
+        return InvalidChannel(channel=channel)
+    if not _is_seat(deps, pairing, role, seat):
+        if pairing.live and pairing.mobile is not None:
+            held = deps.hub.channels.get(pairing.id)
+            count = len(held.members) if held else 0
+            return ChannelFull(channel=channel, max_devices=2, current_devices=count)
+        return InvalidChannel(channel=channel)
+    return None if pairing.live else _ended(channel, pairing)
+
+
+def _is_seat(deps: Deps, pairing: Pairing, role: str, seat: Seat) -> bool:
+    """Whether the seat is this session's and user's, or a guest's that this session may claim."""
+    own = pairing.seat(role)
+    if own is None or own.session_id != seat.session_id:
+        return False
+    if own.user is not None:
+        return own.user == seat.user
+    other = pairing.seat("mobile" if role == "desktop" else "desktop")
+    return not (deps.rules.same_user and other and other.user not in (None, seat.user))
+
+
+def _ended(channel: str, pairing: Pairing) -> InvalidChannel:
+    return InvalidChannel(channel=channel, reason=pairing.end_reason or "expired")
+
+
+def _denied(
+    deps: Deps, refusal: PairingServerError, pairing: Pairing | None, caller: Caller, now: datetime
+) -> Event:
+    reason = "full" if isinstance(refusal, ChannelFull) else "unknown" if pairing is None else "not_yours"
+    if "reason" in refusal.details:
+        reason = "ended"
+    pairing_id = pairing.id if pairing else None
+    return deps.audit.event("channel.denied", "denied", caller, now, reason=reason, pairing_id=pairing_id)
+
+
+async def unpair_from_channel(deps: Deps, pairing_id: UUID, role: str, caller: Caller, now: datetime) -> None:
+    """A member ends its pairing for good: the other is told that it must not come back."""
+    async with deps.database.transaction() as conn:
+        ended = await store.end(conn, pairing_id, "user", now)
+        if ended is not None:
+            await deps.audit.record(conn, closed_event(deps, ended, "user", caller, now))
+    seat = ended.seat(role) if ended else None
+    deps.hub.end(pairing_id, "Unpaired", {role: seat.session_id} if seat else {})
+
+
+def both_gone(pairing: Pairing) -> dict[str, str]:
+    """The session ids of both members by role: neither comes back."""
+    gone = {"desktop": pairing.desktop.session_id}
+    if pairing.mobile is not None:
+        gone["mobile"] = pairing.mobile.session_id
+    return gone
+
+
+def closed_event(deps: Deps, pairing: Pairing, reason: str, caller: Caller, now: datetime) -> Event:
+    """That the pairing has ended, and how long its devices had it."""
+    since = pairing.activated_at or pairing.created_at
+    return deps.audit.event(
+        "pairing.closed",
+        "success",
+        caller,
+        now,
+        reason=reason,
+        pairing_id=pairing.id,
+        duration_s=round((now - since).total_seconds()),
+    )
