@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from msgspec import Raw
 
 from pairing_server.errors import InvalidMessage, ValidationFailed
+from pairing_server.relay.audio import begins
 
 VERSION = 1
 _HEADER = struct.Struct("!BBBBII")
@@ -32,10 +33,15 @@ class BinaryAudio:
 
     chunk_id: str | None
     format: str | None
-    sample_rate: int | None
+    sample_rate: float | int | None
     sound: bytes
     # Binary frames name no channel: they belong to the joined one.
     channel_named: None = None
+
+    @property
+    def may_begin(self) -> bool:
+        """Whether the beginning of a stream that is known may be in it."""
+        return begins(self.sound)
 
     def as_json(self) -> Raw:
         """The sound as a JSON string in base64."""

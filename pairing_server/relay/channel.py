@@ -6,7 +6,7 @@ It is called by messages and calls its members' `deliver`; it knows no sockets, 
 from __future__ import annotations
 
 import secrets
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
@@ -16,8 +16,10 @@ from msgspec import Raw
 
 from pairing_server.errors import PairingServerError, SessionReplaced
 from pairing_server.relay import binary, messages
+from pairing_server.relay.audio import StreamStart, begins
 from pairing_server.relay.binary import BinaryAudio
 from pairing_server.relay.closing import CloseCode
+from pairing_server.relay.history import History
 from pairing_server.relay.limits import RelayLimits, TokenBucket
 from pairing_server.relay.messages import encode
 from pairing_server.relay.outbox import Lane, Outbox
@@ -70,10 +72,6 @@ class Counts:
         }
 
 
-# A relayed message, kept for a member that comes back: its seq, the role it is for, and the message.
-Past = tuple[int, str, bytes]
-
-
 class Joined(NamedTuple):
     """`fresh`: the member was not in before. `activated`: now both are, and were not before."""
 
@@ -98,14 +96,18 @@ class Channel:
         self._head = messages.head_to_peer(name)
         self.epoch = secrets.token_urlsafe(9)
         self.seq = 0
-        self.history: deque[Past] = deque()
+        self.history = History(limits)
+        # By role, the seq up to which its session has been sent everything.
+        self._sent = {"desktop": 0, "mobile": 0}
         self.members: dict[str, Member] = {}
         self.absent_since: dict[str, float] = {"desktop": now, "mobile": now}
         self.ever_active = ever_active
         self.closed = False
         self._intrusions = TokenBucket(1, 5, now)
-        self._history_size = 0
         self._audio_seq = {"desktop": 0, "mobile": 0}
+        self._audio_start = {"desktop": StreamStart(), "mobile": StreamStart()}
+        # The roles that have come in since the other's last chunk.
+        self._audio_newcomers: set[str] = set()
         self._settings = SettingsDocument(max_keys=limits.settings_keys, max_bytes=limits.control_size)
         self._settle_timer: float | None = None
         self._limits = limits
@@ -132,8 +134,8 @@ class Channel:
     ) -> Joined:
         """Seat the member; the same session's older connection gives way to it.
 
-        The member gets `channel_joined` and the settings so far, the other `client_joined`, and both
-        `pairing_success` when this has brought them together.
+        The member gets `channel_joined`, what it has missed and the settings so far, the other
+        `client_joined`, and both `pairing_success` when this has brought them together.
         """
         role = member.device_type
         before = self.members.get(role)
@@ -143,8 +145,13 @@ class Channel:
         fresh = before is not member
         if before is not None and fresh:
             before.evict(SessionReplaced(), CloseCode.REPLACED)
-        self._welcome(member, recovered=epoch == self.epoch and last_seq == self.seq)
+            self._note_sent(before)
+        known = last_seq if epoch == self.epoch and last_seq is not None and last_seq <= self.seq else None
+        self._welcome(member, recovered=known is not None and self.history.complete_after(known, role))
         if fresh:
+            for seq, message in self.history.after(self._sent[role] if known is None else known, role):
+                member.outbox.send(message, Lane.MESSAGE, seq)
+            self._audio_newcomers.add(role)
             self._settings.forget(role)
             self._send_settings(member, now)
             self._tell_other(member)
@@ -203,9 +210,15 @@ class Channel:
             return False
         del self.members[role]
         self.absent_since[role] = now
+        self._note_sent(member)
         if other := self.members.get(OTHER[role]):
             other.deliver(encode(self._disconnected(member.session_id, role, reason, force)))
         return True
+
+    def _note_sent(self, member: Member) -> None:
+        """It is gone: what it has not been sent waits for its return."""
+        unsent = member.outbox.unsent
+        self._sent[member.device_type] = self.seq if unsent is None else unsent - 1
 
     def _disconnected(self, session_id: str, role: str, reason: str, force: bool) -> messages.ServerMessage:
         kind = messages.DesktopDisconnected if role == "desktop" else messages.MobileDisconnected
@@ -226,39 +239,54 @@ class Channel:
         seq = self.seq = self.seq + 1
         to = OTHER[sender.device_type]
         message = messages.to_peer(self._head, payload, seq, id_)
-        self.history.append((seq, to, message))
-        self._history_size += len(message)
-        if self._history_size > self._limits.history_size or len(self.history) > self._limits.history_count:
-            self._forget()
+        self.history.add(seq, to, message)
         self._counts.channel_messages += 1
         peer = self.members.get(to)
-        congested = peer is not None and peer.outbox.send(message)
+        congested = peer is not None and peer.outbox.send(message, Lane.MESSAGE, seq)
         if id_ is not None:
             sender.deliver(encode(messages.Ack(id=id_, seq=seq)))
         return peer.outbox if peer is not None and congested else None
 
-    def _forget(self) -> None:
-        """Let go of the oldest messages, until the rest is within the bounds."""
-        limits = self._limits
-        while self._history_size > limits.history_size or len(self.history) > limits.history_count:
-            self._history_size -= len(self.history.popleft()[2])
-
     def audio(self, sender: Member, request: messages.AudioChunk | BinaryAudio) -> Outbox | None:
         """Number the chunk apart and pass it to the other member, if it is there: audio is live.
 
-        The receiver gets it in the form it has asked for on joining, whichever it came in.
+        The receiver gets it in the form it has asked for on joining, whichever it came in. One that comes in
+        the middle of a stream gets the stream's beginning first.
         """
         role = sender.device_type
-        self._audio_seq[role] += 1
         peer = self.members.get(OTHER[role])
+        start = self._before(role, request)
         if peer is None:
+            self._audio_seq[role] += 1
             return None
-        number = self._audio_seq[role]
+        if start is not None:
+            self._send_audio(peer, role, BinaryAudio(None, request.format, request.sample_rate, start))
         self._counts.audio_chunks += 1
+        return peer.outbox if self._send_audio(peer, role, request) else None
+
+    def _before(self, role: str, request: messages.AudioChunk | BinaryAudio) -> bytes | None:
+        """What the receiver needs before this chunk, if it has missed the beginning of the stream."""
+        stream = self._audio_start[role]
+        if not stream.watching and not request.may_begin:
+            return None
+        sound = request.as_bytes()
+        if sound is None:
+            return None
+        start = None if begins(sound) else stream.before_next()
+        stream.feed(sound)
+        receiver = OTHER[role]
+        if receiver not in self._audio_newcomers or receiver not in self.members:
+            return None
+        self._audio_newcomers.discard(receiver)
+        return start
+
+    def _send_audio(self, peer: Member, role: str, request: messages.AudioChunk | BinaryAudio) -> bool:
+        """Send one chunk under the next number; whether the peer's outbox is congested then."""
+        number = self._audio_seq[role] = self._audio_seq[role] + 1
         sound = request.as_bytes() if peer.binary_audio else None
         if sound is not None:
             frame = binary.encode(sound, number, request.chunk_id, request.format, request.sample_rate)
-            return peer.outbox if peer.outbox.send(frame, Lane.AUDIO, number, binary=True) else None
+            return peer.outbox.send(frame, Lane.AUDIO, number, binary=True)
         chunk = messages.AudioToPeer(
             channel=self.name,
             channelId=self.name,
@@ -268,7 +296,7 @@ class Channel:
             sample_rate=request.sample_rate,
             audio_seq=number,
         )
-        return peer.outbox if peer.outbox.send(encode(chunk), Lane.AUDIO, number) else None
+        return peer.outbox.send(encode(chunk), Lane.AUDIO, number)
 
     def audio_gap(self, receiver: Member, first: int, last: int) -> None:
         """Chunks from `first` to `last` did not fit into what waits for the receiver: tell it."""

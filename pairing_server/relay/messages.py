@@ -84,6 +84,10 @@ class SettingsSync(_AboutChannel, tag="settings_sync", frozen=True, kw_only=True
     base_rev: Count | None = None
 
 
+# Of a JSON string in base64.
+_BEGINNINGS = (b'"GkXfo', b'"T2dnU')
+
+
 class AudioChunk(_AboutChannel, tag="audio_chunk", frozen=True, kw_only=True):
     chunk_id: Name | SafeInteger | None = None
     data: Raw | msgspec.UnsetType = msgspec.UNSET
@@ -97,6 +101,11 @@ class AudioChunk(_AboutChannel, tag="audio_chunk", frozen=True, kw_only=True):
         if isinstance(data, msgspec.UnsetType) or bytes(data)[:1] != b'"':
             raise ValidationFailed("data must be a string.", field="data")
         return data
+
+    @property
+    def may_begin(self) -> bool:
+        """Whether the beginning of a stream that is known may be in it."""
+        return bytes(self.as_json())[:6] in _BEGINNINGS
 
     def as_bytes(self) -> bytes | None:
         """The sound as it is; None if `data` is not base64."""

@@ -65,6 +65,7 @@ class Outbox:
         "_relieved",
         "_through",
         "_transport",
+        "unsent",
     )
 
     def __init__(
@@ -89,6 +90,8 @@ class Outbox:
         # Size of each message that the kernel has not taken whole, and since when it has waited.
         self._flight: list[tuple[int, float]] = []
         self._relieved: list[Callable[[], None]] = []
+        # Of the messages that were given up, the first number.
+        self.unsent: int | None = None
 
     @property
     def size(self) -> int:
@@ -109,12 +112,14 @@ class Outbox:
     ) -> bool:
         """Send one message, or queue it; whether the outbox is `congested` then.
 
-        `number` is an audio chunk's own, for telling the receiver of a drop.
+        `number`: a relayed message's or an audio chunk's own, to say what was not sent. 0 for what has none.
         """
         if self._through:
             self._transport.write(message, binary)
             return not self._through and self.congested
         if self._over:
+            if self.unsent is None and lane is Lane.MESSAGE and number:
+                self.unsent = number
             return False
         now = self._now()
         if lane is Lane.SETTINGS:
@@ -190,6 +195,10 @@ class Outbox:
     def close(self) -> None:
         """Give up what waits, and take nothing more."""
         self._over, self._through = True, False
+        for entry in self._entries:
+            if entry.lane is Lane.MESSAGE and entry.number:
+                self.unsent = entry.number
+                break
         self._entries.clear()
         self._queued = 0
         self.release()

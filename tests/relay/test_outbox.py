@@ -2,18 +2,42 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from pairing_server.relay.limits import RelayLimits
-from pairing_server.relay.outbox import Lane, Outbox
+from pairing_server.relay.outbox import Entry, Lane, Outbox
 from tests.relay.wire import Wire
 
 LIMITS = RelayLimits(in_flight=100, queue_pause=400, queue_size=1000, queue_age=5)
+
+
+class Portions(Wire):
+    """A wire that knows how many messages it was given at once, of how many bytes.
+
+    `room`: after so many more messages the kernel takes nothing.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.portions: list[tuple[int, int]] = []
+        self.room: int | None = None
+
+    def write(self, message: bytes, binary: bool) -> None:
+        if self.room is not None:
+            self.stalled = self.room <= 0
+            self.room -= 1
+        super().write(message, binary)
+
+    def write_all(self, entries: Sequence[Entry]) -> None:
+        self.portions.append((len(entries), sum(len(entry.message) for entry in entries)))
+        super().write_all(entries)
 
 
 class Queue:
     """An outbox on a wire that does not read, with what it said."""
 
     def __init__(self) -> None:
-        self.wire = Wire()
+        self.wire = Portions()
         self.wire.stalled = True
         self.overflows: list[tuple[int, float]] = []
         self.gaps: list[tuple[int, int]] = []
@@ -183,3 +207,73 @@ def test_thousands_of_small_messages_leave_at_once_when_the_client_reads_again()
     queue.wire.read()
     assert queue.carried == "a" + "b" * 900
     assert queue.outbox.size == 0
+
+
+def test_what_waited_is_handed_over_in_portions_and_the_next_when_the_kernel_has_taken_one() -> None:
+    queue = Queue()
+    queue.send("a")
+    for letter in "bcdefghij":
+        queue.send(letter, size=30)
+    queue.wire.read(1)
+    # A portion ends with the message that fills it.
+    assert queue.wire.portions == [(4, 120)]
+    queue.wire.read(3)
+    assert queue.wire.portions == [(4, 120)]
+    queue.wire.stalled = False
+    queue.wire.read()
+    assert queue.wire.portions == [(4, 120), (4, 120), (1, 30)]
+    assert queue.carried == "abcdefghij"
+    assert queue.outbox.size == 0
+
+
+def test_a_batch_of_which_the_kernel_takes_the_first_part_is_as_old_as_the_rest() -> None:
+    queue = Queue()
+    queue.send("a")
+    for place, letter in enumerate("bcdefgh", 1):
+        queue.send(letter, size=25, now=place / 2)
+    # Of the four that are handed over, it takes two: the oldest that is left waits since 1.5.
+    queue.wire.room = 2
+    queue.now = 4
+    queue.wire.read(1)
+    assert queue.carried == "abcde"
+    assert queue.outbox.size == 5 * 25
+    queue.outbox.check(6.5)
+    assert queue.overflows == []
+    queue.outbox.check(6.6)
+    assert [size for size, _ in queue.overflows] == [5 * 25]
+
+
+def test_a_sender_that_fills_the_queue_to_the_bound_does_not_make_a_slow_reader_too_old() -> None:
+    queue = Queue()
+    second = 0
+    for second in range(60):
+        while not queue.outbox.congested:
+            queue.send("m", size=50, now=second)
+        queue.wire.read(2)
+        queue.outbox.check(second + 1)
+    assert queue.overflows == []
+    assert len(queue.wire.carried) > 2 * second
+
+
+def test_messages_that_come_while_a_portion_is_under_way_keep_their_order() -> None:
+    queue = Queue()
+    for letter in "abcdef":
+        queue.send(letter, size=60)
+    queue.wire.read(1)
+    queue.send("g", size=60)
+    queue.wire.stalled = False
+    queue.wire.read()
+    queue.send("h")
+    assert queue.carried == "abcdefgh"
+
+
+def test_nothing_is_sent_past_settings_and_audio_that_wait() -> None:
+    queue = Queue()
+    queue.send("a")
+    queue.send("1", size=10, lane=Lane.AUDIO, number=1)
+    queue.send("s", size=10, lane=Lane.SETTINGS)
+    queue.send("b", size=10)
+    queue.send("2", size=10, lane=Lane.AUDIO, number=2)
+    queue.wire.read()
+    assert queue.carried == "a1sb2"
+    assert queue.gaps == []

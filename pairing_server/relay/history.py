@@ -1,0 +1,57 @@
+"""The last messages of a channel, for a member that comes back."""
+
+from __future__ import annotations
+
+from collections import deque
+
+from pairing_server.relay.limits import RelayLimits
+
+
+class History:
+    """Bounded in count and bytes; the oldest go first. `to`: the role that a message is for."""
+
+    __slots__ = ("_forgotten", "_limits", "_messages", "_size")
+
+    def __init__(self, limits: RelayLimits) -> None:
+        self._limits = limits
+        self._messages: deque[tuple[int, str, bytes]] = deque()
+        self._size = 0
+        # By role, the newest seq that is gone.
+        self._forgotten = {"desktop": 0, "mobile": 0}
+
+    def __len__(self) -> int:
+        return len(self._messages)
+
+    @property
+    def size(self) -> int:
+        """Bytes kept."""
+        return self._size
+
+    def add(self, seq: int, to: str, message: bytes) -> None:
+        """Keep the message; `seq` is larger than any before."""
+        self._messages.append((seq, to, message))
+        self._size += len(message)
+        if self._size > self._limits.history_size or len(self._messages) > self._limits.history_count:
+            self._forget()
+
+    def _forget(self) -> None:
+        messages, limits = self._messages, self._limits
+        while self._size > limits.history_size or len(messages) > limits.history_count:
+            seq, to, message = messages.popleft()
+            self._forgotten[to] = seq
+            self._size -= len(message)
+
+    def after(self, seq: int, to: str) -> list[tuple[int, bytes]]:
+        """What that role has been sent after `seq`, as far as it is kept, oldest first, with each one's seq."""
+        found: list[tuple[int, bytes]] = []
+        for number, role, message in reversed(self._messages):
+            if number <= seq:
+                break
+            if role == to:
+                found.append((number, message))
+        found.reverse()
+        return found
+
+    def complete_after(self, seq: int, to: str) -> bool:
+        """Whether nothing for that role after `seq` is gone."""
+        return self._forgotten[to] <= seq

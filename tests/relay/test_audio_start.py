@@ -1,0 +1,155 @@
+"""Who comes into the middle of a recording gets its beginning first, or could decode nothing of it."""
+
+from __future__ import annotations
+
+import base64
+import struct
+
+import pytest
+
+from pairing_server.relay import binary
+from pairing_server.relay.audio import CLUSTER, EBML, LARGEST, StreamStart, begins
+from tests.relay.wire import Client, Relay
+
+INIT = EBML + b"header, segment, tracks"
+
+
+def cluster(timestamp: int, blocks: bytes = b"") -> bytes:
+    """A cluster of unknown size, as recorders write it."""
+    stamp = timestamp.to_bytes(3, "big")
+    return CLUSTER + b"\x01" + b"\xff" * 7 + b"\xe7" + bytes([0x80 | len(stamp)]) + stamp + blocks
+
+
+def page(kind: int, position: int, content: bytes) -> bytes:
+    """An Ogg page (RFC 3533, section 6)."""
+    full, rest = divmod(len(content), 255)
+    sizes = bytes([255] * full + [rest])
+    head = struct.pack("<4sBBqIIIB", b"OggS", 0, kind, position, 1, 0, 0, len(sizes))
+    return head + sizes + content
+
+
+def fed(*chunks: bytes) -> bytes | None:
+    start = StreamStart()
+    for chunk in chunks:
+        start.feed(chunk)
+    return start.before_next()
+
+
+def test_of_webm_everything_up_to_the_first_cluster_and_the_time_of_the_last() -> None:
+    assert fed(INIT + cluster(0, b"block")) == INIT + cluster(0)
+    assert fed(INIT + cluster(0, b"block"), b"block", cluster(7000, b"block"), b"block") == INIT + cluster(
+        7000
+    )
+
+
+@pytest.mark.parametrize("size", range(1, 40))
+def test_however_the_stream_is_cut_into_chunks(size: int) -> None:
+    stream = INIT + cluster(0, b"block" * 9) + cluster(70_000, b"block" * 9)
+    chunks = [stream[at : at + size] for at in range(0, len(stream), size)]
+    # Recorders do not cut the first four bytes.
+    if size < 4:
+        chunks = [stream[:4], *(stream[at : at + size] for at in range(4, len(stream), size))]
+    assert fed(*chunks) == INIT + cluster(70_000)
+
+
+def test_a_cluster_that_says_its_size_may_be_continued_too() -> None:
+    sized = CLUSTER + b"\x42\x00" + b"\xe7\x81\x05" + b"block"
+    assert fed(INIT + sized) == INIT + CLUSTER + b"\x01" + b"\xff" * 7 + b"\xe7\x81\x05"
+
+
+def test_of_ogg_the_pages_without_sound() -> None:
+    head, tags, sound = (
+        page(2, 0, b"OpusHead" + bytes(11)),
+        page(0, 0, b"OpusTags" + bytes(600)),
+        page(0, 960, b"sound"),
+    )
+    assert fed(head + tags + sound, page(0, 1920, b"more")) == head + tags
+    assert fed(head, tags, sound) == head + tags
+    assert fed(head + tags[:100], tags[100:] + sound[:30]) == head + tags
+    assert fed(head, tags) is None
+    assert not begins(tags)
+
+
+def test_other_formats_and_endless_beginnings_are_left_alone() -> None:
+    assert fed(b"RIFF....WAVEfmt ", b"more") is None
+    start = StreamStart()
+    start.feed(b"RIFF")
+    assert not start.watching
+    start.feed(EBML)
+    for _ in range(LARGEST // 1000 + 1):
+        start.feed(bytes(1000))
+    assert not start.watching
+    assert fed(EBML + bytes(LARGEST) + cluster(0)) is None
+
+
+def test_a_new_recording_replaces_the_old_one() -> None:
+    other = EBML + b"other tracks"
+    assert fed(INIT + cluster(9), other) is None
+    assert fed(INIT + cluster(9), other + cluster(0)) == other + cluster(0)
+
+
+def say(client: Client, sound: bytes) -> None:
+    client.send({"type": "audio_chunk", "data": base64.b64encode(sound).decode(), "format": "webm-opus"})
+
+
+def heard(client: Client) -> list[tuple[int, bytes]]:
+    chunks = [message for message in client.received() if message["type"] == "audio_chunk"]
+    assert all(chunk["format"] == "webm-opus" for chunk in chunks)
+    return [(chunk["audio_seq"], base64.b64decode(chunk["data"])) for chunk in chunks]
+
+
+def test_who_joins_in_the_middle_gets_the_beginning_once_with_a_number_of_its_own() -> None:
+    relay = Relay()
+    channel = relay.channel()
+    desktop, mobile = relay.client("desktop"), relay.client("mobile")
+    desktop.join(channel)
+    say(desktop, INIT + cluster(0, b"1"))
+    say(desktop, b"2")
+    mobile.join(channel)
+    mobile.received()
+    say(desktop, b"3")
+    say(desktop, b"4")
+    assert heard(mobile) == [(3, INIT + cluster(0)), (4, b"3"), (5, b"4")]
+
+
+def test_who_heard_the_beginning_does_not_get_it_again() -> None:
+    desktop, mobile = Relay().pair()
+    say(desktop, INIT + cluster(0, b"1"))
+    say(desktop, b"2")
+    assert heard(mobile) == [(1, INIT + cluster(0, b"1")), (2, b"2")]
+
+
+@pytest.mark.parametrize("receives_binary", [False, True])
+@pytest.mark.parametrize("sends_binary", [False, True])
+def test_who_comes_back_gets_the_beginning_in_its_own_form(sends_binary: bool, receives_binary: bool) -> None:
+    relay = Relay()
+    desktop, mobile = relay.pair()
+    channel = desktop.session.channel
+    assert channel is not None
+
+    def send(sound: bytes) -> None:
+        if sends_binary:
+            desktop.send(binary.encode(sound, 0, None, "webm-opus", None))
+        else:
+            say(desktop, sound)
+
+    send(INIT + cluster(0, b"1"))
+    relay.hub.closed(mobile.session, "gone", relay.now)
+    send(cluster(5, b"2"))
+    again = relay.client("mobile")
+    again.join(channel, binary_audio=receives_binary)
+    again.received()
+    send(b"3")
+    if receives_binary:
+        chunks = [binary.decode(frame) for frame in again.wire.carried]
+        assert [chunk.sound for chunk in chunks] == [INIT + cluster(5), b"3"]
+        assert {chunk.format for chunk in chunks} == {"webm-opus"}
+    else:
+        assert [sound for _, sound in heard(again)] == [INIT + cluster(5), b"3"]
+
+
+def test_data_that_is_no_base64_is_passed_on_as_it_is() -> None:
+    desktop, mobile = Relay().pair()
+    desktop.send({"type": "audio_chunk", "data": "GkXfo!!", "format": "webm-opus"})
+    [chunk] = mobile.received()
+    assert chunk["data"] == "GkXfo!!"
