@@ -6,7 +6,7 @@ import itertools
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 from uuid import uuid4
 
 from tornado.httpclient import HTTPRequest, HTTPResponse
@@ -18,6 +18,10 @@ from pairing_server.server import Node
 from pairing_server.store import audit, users
 from pairing_server.web.edge import utcnow
 from tests.leaks import RUN
+
+
+class SupportsClose(Protocol):
+    def close(self) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -104,7 +108,8 @@ class Site:
         self.node = node
         self.port = port
         self.client = SimpleAsyncHTTPClient(force_instance=True, max_clients=500)
-        self.sockets: list[Socket] = []
+        # Of either kind: see also tests/web/raw.py.
+        self.sockets: list[SupportsClose] = []
         for key in node.settings.jwt_keys:
             RUN.secrets.add("signing key", key.secret.decode())
 

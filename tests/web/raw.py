@@ -43,6 +43,8 @@ class RawSocket:
     ) -> bytes:
         """Ask for the upgrade, and send `behind` with it at once. The head of the answer."""
         loop = asyncio.get_running_loop()
+        # Closed at the latest with the site.
+        site.sockets.append(self)
         await loop.sock_connect(self._socket, ("127.0.0.1", site.port))
         fields = {
             "Host": f"127.0.0.1:{site.port}",
