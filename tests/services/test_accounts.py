@@ -21,7 +21,7 @@ from pairing_server.errors import (
     ValidationFailed,
 )
 from pairing_server.security.passwords import Passwords
-from pairing_server.services import accounts, audit, pairings
+from pairing_server.services import accounts, audit, membership, pairings
 from pairing_server.services.deps import Caller, Deps
 from pairing_server.store import attempts, users
 from pairing_server.web.edge import utcnow
