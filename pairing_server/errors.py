@@ -14,12 +14,14 @@ from typing import ClassVar
 class PairingServerError(Exception):
     """An error of ours: `code` and `details` go on the wire, `message` says what to do.
 
-    `retryable` is true if the very same request may succeed later.
+    `retryable` is true if the very same request may succeed later. `answers`: the id that the client gave the
+    message that is refused, if it did.
     """
 
     code: ClassVar[str] = "INTERNAL"
     message: ClassVar[str] = "The server failed; it has been logged. Try again."
     retryable: ClassVar[bool] = False
+    answers: str | int | None = None
 
     def __init__(self, message: str | None = None, **details: object) -> None:
         self.text = message or self.message

@@ -231,15 +231,21 @@ class Channel:
             device_type=role,
         )
 
-    def relay(self, sender: Member, payload: bytes, id_: str | int | None) -> Outbox | None:
+    def relay(
+        self, sender: Member, payload: bytes, id_: str | int | None, *, again: bool = False
+    ) -> Outbox | None:
         """Number the message, keep it, and pass it to the other member if that is there.
 
-        Like `audio` and `sync`, returns the other's outbox if that is congested.
+        One that is sent `again` under an id that is known is only acknowledged again. Like `audio` and `sync`,
+        returns the other's outbox if that is congested.
         """
-        seq = self.seq = self.seq + 1
         to = OTHER[sender.device_type]
+        if again and id_ is not None and (known := self.history.number_of(id_, to)) is not None:
+            sender.deliver(encode(messages.Ack(id=id_, seq=known)))
+            return None
+        seq = self.seq = self.seq + 1
         message = messages.to_peer(self._head, payload, seq, id_)
-        self.history.add(seq, to, message)
+        self.history.add(seq, to, message, id_)
         self._counts.channel_messages += 1
         peer = self.members.get(to)
         congested = peer is not None and peer.outbox.send(message, Lane.MESSAGE, seq)

@@ -8,13 +8,16 @@ from pairing_server.relay.limits import RelayLimits
 
 
 class History:
-    """Bounded in count and bytes; the oldest go first. `to`: the role that a message is for."""
+    """Bounded in count and bytes; the oldest go first.
+
+    `to`: the role that a message is for. `id_`: what its sender calls it.
+    """
 
     __slots__ = ("_forgotten", "_limits", "_messages", "_size")
 
     def __init__(self, limits: RelayLimits) -> None:
         self._limits = limits
-        self._messages: deque[tuple[int, str, bytes]] = deque()
+        self._messages: deque[tuple[int, str, bytes, str | int | None]] = deque()
         self._size = 0
         # By role, the newest seq that is gone.
         self._forgotten = {"desktop": 0, "mobile": 0}
@@ -27,9 +30,9 @@ class History:
         """Bytes kept."""
         return self._size
 
-    def add(self, seq: int, to: str, message: bytes) -> None:
+    def add(self, seq: int, to: str, message: bytes, id_: str | int | None = None) -> None:
         """Keep the message; `seq` is larger than any before."""
-        self._messages.append((seq, to, message))
+        self._messages.append((seq, to, message, id_))
         self._size += len(message)
         if self._size > self._limits.history_size or len(self._messages) > self._limits.history_count:
             self._forget()
@@ -37,20 +40,27 @@ class History:
     def _forget(self) -> None:
         messages, limits = self._messages, self._limits
         while self._size > limits.history_size or len(messages) > limits.history_count:
-            seq, to, message = messages.popleft()
+            seq, to, message, _ = messages.popleft()
             self._forgotten[to] = seq
             self._size -= len(message)
 
     def after(self, seq: int, to: str) -> list[tuple[int, bytes]]:
         """What that role has been sent after `seq`, as far as it is kept, oldest first, with each one's seq."""
         found: list[tuple[int, bytes]] = []
-        for number, role, message in reversed(self._messages):
+        for number, role, message, _ in reversed(self._messages):
             if number <= seq:
                 break
             if role == to:
                 found.append((number, message))
         found.reverse()
         return found
+
+    def number_of(self, id_: str | int, to: str) -> int | None:
+        """The seq of the newest message kept for that role that its sender has called so."""
+        for number, role, _, name in reversed(self._messages):
+            if name == id_ and role == to:
+                return number
+        return None
 
     def complete_after(self, seq: int, to: str) -> bool:
         """Whether nothing for that role after `seq` is gone."""

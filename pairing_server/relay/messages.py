@@ -77,6 +77,7 @@ class JoinChannel(_AboutChannel, tag="join_channel", frozen=True, kw_only=True):
 class ChannelMessage(_AboutChannel, tag="channel_message", frozen=True, kw_only=True):
     payload: Raw
     id: Name | SafeInteger | None = None
+    again: bool = False
 
 
 class SettingsSync(_AboutChannel, tag="settings_sync", frozen=True, kw_only=True):
@@ -273,6 +274,7 @@ class Error(ServerMessage, tag="error", frozen=True, omit_defaults=False):
     message: str
     details: dict[str, object]
     retryable: bool
+    id: str | int | msgspec.UnsetType = msgspec.UNSET
 
 
 _decoder: msgspec.json.Decoder[Request] = msgspec.json.Decoder(Request)
@@ -417,8 +419,14 @@ def _check_settings(settings: Mapping[str, Raw], limits: RelayLimits) -> None:
 
 
 def error_message(error: PairingServerError) -> Error:
-    """The `error` message that tells a client of it."""
+    """The `error` message that tells a client of it, and which of its messages it answers."""
     details = dict(error.details)
     if isinstance(error, RateLimited):
         details["retry_after_ms"] = max(1, round(error.retry_after_s * 1000))
-    return Error(code=error.code, message=error.text, details=details, retryable=error.retryable)
+    return Error(
+        code=error.code,
+        message=error.text,
+        details=details,
+        retryable=error.retryable,
+        id=msgspec.UNSET if error.answers is None else error.answers,
+    )

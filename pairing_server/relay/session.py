@@ -147,6 +147,7 @@ class Session:
         """
         self._now = now
         self.received += 1
+        request: messages.Request | None = None
         try:
             rest: Deferred | Outbox | None
             if isinstance(frame, bytes):
@@ -158,13 +159,16 @@ class Session:
                     if wait := self._messages.take(now):
                         raise RateLimited(wait, limit="messages")
                     payload = messages.checked_payload(request, size, self._limits)
-                    rest = self._joined(request).relay(self, payload, request.id)
+                    rest = self._joined(request).relay(self, payload, request.id, again=request.again)
                 else:
                     self._take(request, size, now)
                     messages.check(request, size, self._limits)
                     rest = self._do(request, now)
-        except BAD:
-            self._bad_in_a_row += 1
+        except PairingServerError as error:
+            if isinstance(request, messages.ChannelMessage):
+                error.answers = request.id
+            if isinstance(error, BAD):
+                self._bad_in_a_row += 1
             raise
         self._bad_in_a_row = 0
         return rest

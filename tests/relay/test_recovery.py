@@ -20,7 +20,11 @@ FAST = {"message_rate": 1e6, "message_burst": 1e6}
 
 
 def say(client: Client, number: int, size: int = 0) -> None:
-    client.send({"type": "channel_message", "payload": {"n": number, "pad": "x" * size}})
+    client.send(message(number, size))
+
+
+def message(number: int, size: int = 0) -> dict[str, Any]:
+    return {"type": "channel_message", "payload": {"n": number, "pad": "x" * size}, "id": number}
 
 
 def numbers(messages: list[dict[str, Any]]) -> list[int]:
@@ -169,6 +173,44 @@ def test_a_number_of_another_epoch_or_from_the_future_means_nothing(last: dict[s
     assert (received[0]["recovered"], numbers(received)) == (False, [2])
 
 
+def test_what_is_sent_again_is_acknowledged_again_and_arrives_once() -> None:
+    desktop, mobile = Relay().pair()
+    first = desktop.ask({"type": "channel_message", "payload": {"n": 1}, "id": "a"})
+    assert desktop.ask({"type": "channel_message", "payload": {"n": 1}, "id": "a", "again": True}) == first
+    assert numbers(mobile.received()) == [1]
+
+
+def test_what_the_server_had_not_got_arrives_when_it_is_sent_again() -> None:
+    desktop, mobile = Relay().pair()
+    [ack] = desktop.ask({"type": "channel_message", "payload": {"n": 1}, "id": "a", "again": True})
+    assert (ack["type"], ack["id"], ack["seq"]) == ("ack", "a", 1)
+    assert numbers(mobile.received()) == [1]
+
+
+def test_without_again_an_id_may_be_used_for_anything() -> None:
+    desktop, mobile = Relay().pair()
+    for number in (1, 2):
+        desktop.send({"type": "channel_message", "payload": {"n": number}, "id": "a"})
+    assert numbers(mobile.received()) == [1, 2]
+
+
+def test_each_side_has_ids_of_its_own() -> None:
+    desktop, mobile = Relay().pair()
+    desktop.send({"type": "channel_message", "payload": {"n": 1}, "id": 7})
+    mobile.send({"type": "channel_message", "payload": {"n": 2}, "id": 7, "again": True})
+    assert numbers(desktop.received()) == [2]
+
+
+def test_what_is_sent_again_on_a_new_connection_arrives_once() -> None:
+    relay = Relay()
+    desktop, mobile = relay.pair()
+    desktop.send(message(1))
+    drop(desktop)
+    desktop, _ = back(desktop)
+    assert [answer["seq"] for answer in desktop.ask({**message(1), "again": True})] == [1]
+    assert numbers(mobile.received()) == [1]
+
+
 class Device:
     """A client that keeps `last_seq` and `epoch`, and what it must know of."""
 
@@ -243,6 +285,16 @@ class Talk(RuleBasedStateMachine):
             self.number += 1
             self.devices[OTHER[role]].said.append(self.number)
             say(device.client, self.number, size)
+
+    @rule(role=ROLES)
+    def says_again(self, role: str) -> None:
+        """It has not seen the ack: what is still kept goes no further."""
+        device = self.devices[role]
+        if device.client is None or not device.speaks or (channel := device.client.session.channel) is None:
+            return
+        for number in range(1, self.number + 1):
+            if channel.history.number_of(number, OTHER[role]) is not None:
+                device.client.send({**message(number), "again": True})
 
     @rule(role=ROLES, read=st.integers(0, 3))
     def breaks(self, role: str, read: int) -> None:

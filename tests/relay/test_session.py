@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 
@@ -192,6 +193,25 @@ def test_an_error_reaches_only_who_made_it() -> None:
         desktop.send(bad)
     assert len(codes(desktop)) == 4
     assert mobile.received() == []
+
+
+# Which message an error answers
+
+
+@pytest.mark.parametrize(
+    "refused",
+    [{"payload": []}, {"payload": {}, "channel": "pair-999999"}, {"payload": {"pad": "x" * 70_000}}],
+)
+def test_an_error_names_the_message_that_it_answers(refused: dict[str, Any]) -> None:
+    desktop, _ = Relay().pair()
+    [error] = desktop.ask({"type": "channel_message", "id": "m-1", **refused})
+    assert (error["type"], error["id"]) == ("error", "m-1")
+
+
+def test_an_error_about_a_message_without_an_id_has_none() -> None:
+    desktop, _ = Relay().pair()
+    [error] = desktop.ask({"type": "channel_message", "payload": []})
+    assert "id" not in error
 
 
 # Rates
