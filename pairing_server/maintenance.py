@@ -14,7 +14,7 @@ from datetime import datetime
 from tornado.ioloop import PeriodicCallback
 
 from pairing_server.errors import Unavailable
-from pairing_server.services import lifetimes
+from pairing_server.services import lifetimes, settings
 from pairing_server.services.deps import Caller, Deps
 
 log = logging.getLogger(__name__)
@@ -46,6 +46,7 @@ class Maintenance:
         self.jobs = (
             Job("tick", 1, self._tick),
             Job("flush audit", 1, lambda: deps.audit.flush(deps, SYSTEM, wall())),
+            Job("keep settings", 1, lambda: settings.keep(deps)),
             Job("expire codes", 2, lambda: lifetimes.expire_codes(deps, SYSTEM, wall())),
             Job(
                 "close overdue channels",
@@ -57,6 +58,7 @@ class Maintenance:
             Job("note presence", lifetimes.TOUCH, self._note_presence),
             Job("close deserted pairings", 30, lambda: lifetimes.close_deserted(deps, SYSTEM, wall())),
             Job("release names", 30, lambda: lifetimes.release_names(deps, wall())),
+            Job("forget settings", 30, lambda: settings.forget_ended(deps, wall())),
             Job("prune", 3600, lambda: lifetimes.prune(deps, wall())),
         )
         self._callbacks: list[PeriodicCallback] = []

@@ -25,6 +25,7 @@ from pairing_server.security.issuers import Issuers
 from pairing_server.security.limits import SlidingWindow
 from pairing_server.security.passwords import Passwords
 from pairing_server.security.tokens import Tokens
+from pairing_server.services import settings as channel_settings
 from pairing_server.services.attempts import Turns
 from pairing_server.services.audit import AuditLog
 from pairing_server.services.deps import Caller, Codes, Deps, LiveCodes
@@ -204,11 +205,12 @@ class Node:
                 await self.http.close_all_connections()
                 await self.edge.settled()
                 await self.maintenance.settled()
+                await channel_settings.keep(self.deps)
                 stopping = self.audit.event("system.stopping", "success", SYSTEM, utcnow())
                 self.audit.enqueue(stopping)
                 await self.audit.flush(self.deps, SYSTEM, utcnow(), last=True)
         except (TimeoutError, Unavailable) as error:
-            log.warning("stopped without writing everything to the audit log: %s", error)
+            log.warning("stopped without writing everything to the database: %s", error)
         await self.release()
 
     async def release(self) -> None:

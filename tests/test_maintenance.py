@@ -126,6 +126,16 @@ async def test_every_job_can_be_done_twice(site: Site) -> None:
     assert await site.events("pairing.closed") == before == []
 
 
+# Jobs that ask the database only if somebody is connected or something has happened.
+WITH_NOTHING_TO_DO = (
+    "tick",
+    "flush audit",
+    "keep settings",
+    "close overdue channels",
+    "close disabled accounts",
+)
+
+
 async def test_while_the_database_is_away_jobs_say_so_in_one_line_and_work_again_afterwards(
     site: Site, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -135,7 +145,7 @@ async def test_while_the_database_is_away_jobs_say_so_in_one_line_and_work_again
     loop = asyncio.get_running_loop()
     blind = Maintenance(replace(site.node.deps, database=away), utcnow, loop.time)
     for job in blind.jobs:
-        if job.name not in ("tick", "flush audit", "close overdue channels", "close disabled accounts"):
+        if job.name not in WITH_NOTHING_TO_DO:
             caplog.clear()
             assert not await blind.run(job), job.name
             [record] = [each for each in caplog.records if each.name == "pairing_server.maintenance"]

@@ -23,7 +23,7 @@ from pairing_server.relay.history import History
 from pairing_server.relay.limits import RelayLimits, TokenBucket
 from pairing_server.relay.messages import encode
 from pairing_server.relay.outbox import Lane, Outbox
-from pairing_server.relay.settings import SettingsDocument
+from pairing_server.relay.settings import Kept, SettingsDocument
 
 OTHER = {"desktop": "mobile", "mobile": "desktop"}
 
@@ -90,7 +90,9 @@ class Channel:
         now: float,
         *,
         ever_active: bool = False,
+        kept: Kept | None = None,
     ) -> None:
+        """`kept`: the settings that an earlier life of it has left."""
         self.pairing_id = pairing_id
         self.name = name
         self._head = messages.head_to_peer(name)
@@ -108,7 +110,9 @@ class Channel:
         self._audio_start = {"desktop": StreamStart(), "mobile": StreamStart()}
         # The roles that have come in since the other's last chunk.
         self._audio_newcomers: set[str] = set()
-        self._settings = SettingsDocument(max_keys=limits.settings_keys, max_bytes=limits.control_size)
+        self._settings = SettingsDocument(kept, max_keys=limits.settings_keys, max_bytes=limits.control_size)
+        # The revision that is safe outside; whoever keeps the settings sets it.
+        self.kept_rev = self._settings.rev
         self._settle_timer: float | None = None
         self._limits = limits
         self._counts = counts
@@ -122,6 +126,14 @@ class Channel:
     def devices(self) -> list[str]:
         """The types of the connected devices, desktop first."""
         return sorted(self.members)
+
+    @property
+    def settings_rev(self) -> int:
+        return self._settings.rev
+
+    def settings_now(self) -> Kept:
+        """The settings as they are to be kept."""
+        return self._settings.now()
 
     def overdue(self, now: float, grace: float) -> bool:
         """Whether a member has been missing for longer than the grace (see Hub.overdue)."""

@@ -12,6 +12,7 @@ from pairing_server.relay.channel import Channel, Counts, Later
 from pairing_server.relay.closing import CloseCode
 from pairing_server.relay.limits import RelayLimits
 from pairing_server.relay.session import Session
+from pairing_server.relay.settings import Kept
 
 # Called with an audit event's name, its outcome, the session it is about, and its attributes.
 Report = Callable[[str, str, Session | None, Mapping[str, object]], None]
@@ -80,18 +81,33 @@ class Hub:
             if self._by_device.get(key) is session:
                 del self._by_device[key]
 
-    def channel(self, pairing_id: UUID, name: str, now: float, *, ever_active: bool = False) -> Channel:
+    def channel(
+        self,
+        pairing_id: UUID,
+        name: str,
+        now: float,
+        *,
+        ever_active: bool = False,
+        kept: Kept | None = None,
+    ) -> Channel:
         """The live channel of that pairing, made if there is none.
 
-        `ever_active`: both devices have met before, perhaps before a restart of this process. Raises
-        InvalidChannel if the pairing has just ended.
+        `ever_active`: both devices have met before, perhaps before a restart of this process; `kept`: the
+        settings from then. Raises InvalidChannel if the pairing has just ended.
         """
         if pairing_id in self._ended:
             raise InvalidChannel(channel=name)
         channel = self.channels.get(pairing_id)
         if channel is None:
             channel = Channel(
-                pairing_id, name, self.limits, self.counts, self._later, now, ever_active=ever_active
+                pairing_id,
+                name,
+                self.limits,
+                self.counts,
+                self._later,
+                now,
+                ever_active=ever_active,
+                kept=kept,
             )
             self.channels[pairing_id] = channel
         return channel
@@ -130,6 +146,10 @@ class Hub:
         active = [c.pairing_id for c in self.channels.values() if c.active]
         waiting = [c.pairing_id for c in self.channels.values() if len(c.members) == 1 and c.ever_active]
         return active, waiting
+
+    def unkept(self) -> list[Channel]:
+        """The channels whose settings have changed since they were last kept."""
+        return [c for c in self.channels.values() if c.settings_rev != c.kept_rev]
 
     def overdue(self, now: float) -> list[Channel]:
         """Channels that a member has been missing from for longer than the grace.

@@ -30,6 +30,14 @@ class Merge:
     rev: int
 
 
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A document at `rev` as it is kept outside: a JSON object, its values as they came."""
+
+    rev: int
+    document: bytes
+
+
 class SettingsDocument:
     """One channel's merged document. `rev` is 0 until the first merge and grows by one with each.
 
@@ -37,7 +45,8 @@ class SettingsDocument:
     for it moves either way. `echoes`: how many messages had nothing new.
     """
 
-    def __init__(self, *, max_keys: int = 64, max_bytes: int = 16384) -> None:
+    def __init__(self, kept: Kept | None = None, *, max_keys: int = 64, max_bytes: int = 16384) -> None:
+        """`kept`: where an earlier life of the channel has left off."""
         self.rev = 0
         self.settle_at: float | None = None
         self.echoes = 0
@@ -48,6 +57,20 @@ class SettingsDocument:
         self._revisions: dict[int, Values] = {0: self._document}
         self._seats = {"desktop": Seat(), "mobile": Seat()}
         self._settle_delay = SETTLE_LATE
+        if kept is not None:
+            self._restore(kept)
+
+    def _restore(self, kept: Kept) -> None:
+        found = msgspec.json.decode(kept.document, type=dict[str, msgspec.Raw])
+        self.rev = kept.rev
+        self._document = {key: Value(bytes(raw)) for key, raw in found.items()}
+        self._size = len(kept.document)
+        self._revisions = {kept.rev: self._document}
+
+    def now(self) -> Kept:
+        """The document as it is to be kept."""
+        values = {key: msgspec.Raw(value.raw) for key, value in self._document.items()}
+        return Kept(self.rev, msgspec.json.encode(values))
 
     def raw(self) -> dict[str, bytes]:
         """The whole document: key → JSON value as it came."""

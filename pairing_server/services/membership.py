@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from pairing_server.errors import ChannelFull, InvalidChannel, PairingServerError, SessionConflict
+from pairing_server.relay.settings import Kept
+from pairing_server.services import settings
 from pairing_server.services.accounts import require_enabled
 from pairing_server.services.deps import Caller, Codes, Deps
 from pairing_server.store import pairings as store
 from pairing_server.store import users
 from pairing_server.store.audit import Event
 from pairing_server.store.pairings import Pairing, Seat
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """The pairing that a device may enter. `kept`: the settings its channel goes on from, if it is not live here."""
+
+    pairing: Pairing
+    kept: Kept | None
 
 
 async def bind(
@@ -62,7 +73,7 @@ async def identify(deps: Deps, session_id: str, device_type: str, caller: Caller
 
 async def admit(
     deps: Deps, channel: str, role: str, session_id: str, caller: Caller, now: datetime
-) -> Pairing:
+) -> Admitted:
     """Let the device into the channel of its own pairing, and nobody else.
 
     Raises InvalidChannel, ChannelFull (both seats taken by others), SessionConflict.
@@ -72,7 +83,7 @@ async def admit(
     async with deps.database.transaction() as conn:
         await require_enabled(conn, caller.subject)
         refusal: PairingServerError | None = await bind(deps, conn, seat, role, caller, now)
-        pairing = None
+        pairing = kept = None
         if refusal is None:
             pairing = await store.by_code(conn, macs)
             refusal = _refusal(deps, pairing, channel, role, seat)
@@ -82,6 +93,8 @@ async def admit(
             entered = await store.enter(conn, pairing.id, role, seat, now, both_present=present)
             if entered is None:
                 refusal = _ended(channel, pairing)
+            elif pairing.seen_at is not None:
+                kept = await settings.kept_for(deps, conn, pairing.id)
             pairing = entered or pairing
         if refusal is not None and not isinstance(refusal, SessionConflict):
             await deps.audit.record(conn, _denied(deps, refusal, pairing, caller, now))
@@ -89,7 +102,7 @@ async def admit(
         deps.hub.channels[pairing.id].refuse_intruder(role, deps.hub.now())
     if refusal is not None or pairing is None:
         raise refusal or InvalidChannel(channel=channel)
-    return pairing
+    return Admitted(pairing, kept)
 
 
 def _refusal(

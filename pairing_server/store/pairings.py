@@ -32,6 +32,8 @@ class Seat:
 
 @dataclass(frozen=True, slots=True)
 class Pairing:
+    """`seen_at`: when a member was last seen in the channel; None: nobody has joined yet."""
+
     id: UUID
     state: str
     desktop: Seat
@@ -40,6 +42,7 @@ class Pairing:
     expires_at: datetime
     redeemed_at: datetime | None
     activated_at: datetime | None
+    seen_at: datetime | None
     ended_at: datetime | None
     end_reason: str | None
 
@@ -62,6 +65,7 @@ COLUMNS = (
     pairings.c.expires_at,
     pairings.c.redeemed_at,
     pairings.c.activated_at,
+    pairings.c.seen_at,
     pairings.c.ended_at,
     pairings.c.end_reason,
 )

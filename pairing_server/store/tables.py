@@ -11,6 +11,7 @@ from sqlalchemy import (
     CheckConstraint,
     Column,
     DateTime,
+    ForeignKey,
     Identity,
     Index,
     Integer,
@@ -29,6 +30,7 @@ CONVENTION = {
     "ix": "ix_%(table_name)s_%(column_0_N_name)s",
     "uq": "uq_%(table_name)s_%(column_0_N_name)s",
     "ck": "ck_%(table_name)s_%(constraint_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_N_name)s",
     "pk": "pk_%(table_name)s",
 }
 
@@ -105,6 +107,15 @@ pairings = Table(
     Index("ix_pairings_redeemed_at", "redeemed_at", postgresql_where=text("state = 'redeemed'")),
     Index("ix_pairings_seen_at", "seen_at", postgresql_where=text("state IN ('active', 'waiting')")),
     Index("ix_pairings_ended_at", "ended_at", postgresql_where=text("ended_at IS NOT NULL")),
+)
+
+channel_settings = Table(
+    "channel_settings",
+    metadata,
+    Column("pairing_id", Uuid, ForeignKey(pairings.c.id, ondelete="CASCADE"), primary_key=True),
+    Column("epoch", Text, nullable=False, comment="the life of the channel that wrote it"),
+    Column("rev", BigInteger, nullable=False),
+    Column("document", LargeBinary, nullable=False, comment="a JSON object, its values as they came"),
 )
 
 attempts = Table(

@@ -249,7 +249,7 @@ class PairingSocket(EdgeHandler, WebSocketHandler):
     async def _join(self, session: Session, request: messages.JoinChannel) -> None:
         named = request.channel_named or ""
         session_id = request.session_id or session.session_id
-        pairing = await pairings.admit(
+        admitted = await pairings.admit(
             self.deps, named, session.device_type, session_id, self.caller, now=utcnow()
         )
         if session.closing:
@@ -257,7 +257,9 @@ class PairingSocket(EdgeHandler, WebSocketHandler):
         now = self.edge.now()
         session.identified(session.device or Device(session_id))
         left = session.channel
-        channel = self.deps.hub.channel(pairing.id, named, now, ever_active=pairing.activated_at is not None)
+        pairing = admitted.pairing
+        met = pairing.activated_at is not None
+        channel = self.deps.hub.channel(pairing.id, named, now, ever_active=met, kept=admitted.kept)
         joined = session.entered(channel, request, now)
         if left is not None and left is not channel:
             self._note_presence(left.pairing_id, active=False)

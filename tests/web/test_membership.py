@@ -423,13 +423,10 @@ async def test_a_pairing_outlives_a_restart_of_the_process(site: Site, database_
     try:
         socket = await fresh.connect(account, "desktop")
         joined = await ask(socket, join(desktop.channel, "desktop", desktop.session_id))
-        assert (joined["type"], joined["recovered"], joined["rev"], joined["seq"]) == (
-            "channel_joined",
-            False,
-            0,
-            0,
-        )
+        assert (joined["type"], joined["recovered"], joined["seq"]) == ("channel_joined", False, 0)
+        assert (joined["settings"], joined["rev"]) == ({"gain": 1}, 1)
         assert joined["epoch"] != before
+        assert (await socket.expect("settings_sync"))["settings"] == {"gain": 1}
         again = await fresh.join(account, "mobile", mobile.channel, mobile.session_id)
         assert [m["type"] for m in await socket.pending()] == ["client_joined", "pairing_success"]
         again.socket.send({"type": "channel_message", "payload": {"a": 1}})
