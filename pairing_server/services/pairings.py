@@ -27,8 +27,8 @@ from pairing_server.store import codes
 from pairing_server.store import pairings as store
 from pairing_server.store.audit import Event
 from pairing_server.store.codes import Draw, Made, Making, Redeemed, Redeeming
+from pairing_server.store.database import Lane
 from pairing_server.store.pairings import Pairing, Seat
-from pairing_server.store.pool import Lane
 
 # How many codes are drawn at once. With 90 % of all names taken a thousand draws miss all free ones
 # once in 10⁴⁵ times, so drawing never takes more than these statements.

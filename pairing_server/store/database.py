@@ -1,6 +1,7 @@
-"""The way to PostgreSQL: one engine, transactions, and what an absent database looks like.
+"""The way to PostgreSQL: one engine with its pool, transactions, and what an absent database looks like.
 
-No SQL of ours lives here but the probe of `ready`.
+No SQL of ours lives here but the probe of `ready`. Taking a connection costs no round trip: whether it still works shows
+with the BEGIN that has to be sent anyway, and one that is lost then is replaced.
 """
 
 from __future__ import annotations
@@ -8,17 +9,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import TypeVar
+from dataclasses import dataclass
+from typing import Any, TypeVar, cast
 
 import asyncpg
-from sqlalchemy import text
+from sqlalchemy import Connection, event, text
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, InvalidatePoolError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
-from sqlalchemy.pool import NullPool
 
 from pairing_server.errors import Unavailable
-from pairing_server.store.pool import Lane, Pool
 
 # Related durations, in seconds: the server gives up on a statement before the client does, and a
 # request waits for a connection less long than for a statement.
@@ -47,15 +48,39 @@ _HANGING_UP = (
 T = TypeVar("T")
 
 
-class Database:
-    """The engine and the lanes to it. One for each process; made before the first request, closed at the end."""
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """One connection, in two views: for SQLAlchemy's statements, and for those few that go to the driver directly.
 
-    def __init__(self, url: str, *, pool_size: int = POOL_SIZE) -> None:
+    `conn` sends no BEGIN of its own, so that both are in the same transaction.
+    """
+
+    conn: AsyncConnection
+    driver: asyncpg.Connection
+
+    @property
+    def dead(self) -> bool:
+        """Whether it is known not to work; False promises nothing."""
+        return self.driver.is_closed() or self.conn.invalidated
+
+
+class Database:
+    """The engine and its connections. One for each process; made before the first request, closed at the end."""
+
+    def __init__(self, url: str, *, pool_size: int = POOL_SIZE, pool_timeout: float = POOL_TIMEOUT) -> None:
         """`url`: postgresql://…; query parameters are asyncpg's."""
         self._asking: asyncio.Future[None] | None = None
         self.engine: AsyncEngine = create_async_engine(
             make_url(url).set(drivername="postgresql+asyncpg"),
-            poolclass=NullPool,
+            isolation_level="AUTOCOMMIT",
+            pool_size=pool_size,
+            max_overflow=0,
+            pool_timeout=pool_timeout,
+            pool_recycle=MAX_AGE,
+            # Those that are not needed grow old together.
+            pool_use_lifo=True,
+            # `transaction`, `lane` and `once` leave none to be undone.
+            pool_reset_on_return=None,
             hide_parameters=True,
             connect_args={
                 "timeout": CONNECT_TIMEOUT,
@@ -70,11 +95,14 @@ class Database:
                 },
             },
         )
-        self._pool = Pool(self.engine, size=pool_size, patience=POOL_TIMEOUT, max_age=MAX_AGE)
+        event.listen(self.engine.sync_engine, "checkout", _checked_out)
 
     async def warm(self) -> None:
         """Open the first connections. If the database is away, whoever asks first is told."""
-        await self._pool.warm(WARM)
+        wanted = (self.engine.connect().start() for _ in range(WARM))
+        for opened in await asyncio.gather(*wanted, return_exceptions=True):
+            if isinstance(opened, AsyncConnection):
+                await opened.close()
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncConnection]:
@@ -88,22 +116,18 @@ class Database:
     @asynccontextmanager
     async def lane(self) -> AsyncIterator[Lane]:
         """As `transaction`, for those who also send statements to the driver directly."""
-        lane = await self._begun()
+        # The BEGIN shows whether it works; if not, nothing has been lost yet.
+        lane, _ = await self._first(lambda lane: lane.driver.execute("BEGIN"))
         try:
             yield lane
             if await lane.driver.execute("COMMIT") != "COMMIT":
                 raise RuntimeError("the transaction had failed, and was not committed")
-        except Exception as error:
-            lost = _lost(lane, error)
-            await self._undo(lane, lost=lost)
+        except BaseException as error:
+            lost = await _undo(lane, error)
             if (unavailable := _unavailable(error, lost=lost)) is not None:
                 raise unavailable from error
             raise
-        except BaseException:
-            # Cut off in the middle of something: nobody knows what it is still doing.
-            self._pool.drop(lane)
-            raise
-        await self._leave(lane)
+        await lane.conn.close()
 
     async def once(self, statement: str, *values: object) -> asyncpg.Record | None:
         """The first row of one statement that is a transaction by itself.
@@ -117,13 +141,8 @@ class Database:
             return found
 
         lane, found = await self._first(fetch)
-        self._pool.give_back(lane)
+        await lane.conn.close()
         return found
-
-    async def _begun(self) -> Lane:
-        """A lane in a transaction. The BEGIN shows whether it works; if not, nothing has been lost yet."""
-        lane, _ = await self._first(lambda lane: lane.driver.execute("BEGIN"))
-        return lane
 
     async def _first(self, act: Callable[[Lane], Awaitable[T]]) -> tuple[Lane, T]:
         """A lane, and what comes of the first statement on it: on a second lane if the first one was lost."""
@@ -131,53 +150,24 @@ class Database:
             lane = await self._taken()
             try:
                 return lane, await act(lane)
-            except Exception as error:
-                lost = _lost(lane, error)
-                await self._undo(lane, lost=lost)
-                if lost:
-                    self._pool.drop_free()  # most likely they are lost as well
-                if lost and not last:
+            except BaseException as error:
+                lost = await _undo(lane, error)
+                # Who has waited for one in vain need not wait for another.
+                if lost and not last and isinstance(error, Exception) and not isinstance(error, TimeoutError):
                     continue
                 if (unavailable := _unavailable(error, lost=lost)) is not None:
                     raise unavailable from error
-                raise
-            except BaseException:
-                self._pool.drop(lane)
                 raise
         raise AssertionError("the last attempt returns or raises")
 
     async def _taken(self) -> Lane:
         try:
-            return await self._pool.take()
+            conn = await self.engine.connect()
         except Exception as error:
             if (unavailable := _unavailable(error, lost=False)) is not None:
                 raise unavailable from error
             raise
-
-    async def _undo(self, lane: Lane, *, lost: bool) -> None:
-        """The lane's transaction, if it is in one, has not happened."""
-        try:
-            if not lost and lane.driver.is_in_transaction():
-                await lane.driver.execute("ROLLBACK")
-        except BaseException as error:
-            self._pool.drop(lane)
-            if not isinstance(error, Exception):
-                raise
-            return
-        if lost:
-            self._pool.drop(lane)
-        else:
-            await self._leave(lane)
-
-    async def _leave(self, lane: Lane) -> None:
-        """The transaction is over: SQLAlchemy, which has counted one of its own, is told."""
-        try:
-            if lane.conn.in_transaction():
-                await lane.conn.rollback()
-        except BaseException:
-            self._pool.drop(lane)
-            raise
-        self._pool.give_back(lane)
+        return Lane(conn, cast(Connection, conn.sync_connection).connection.driver_connection)
 
     async def ready(self) -> None:
         """Return if the database answers and takes writes; raise Unavailable otherwise.
@@ -201,16 +191,38 @@ class Database:
                 raise Unavailable("The database is read-only just now.")
 
     async def close(self) -> None:
-        await self._pool.close()
         await self.engine.dispose()
 
 
-def _lost(lane: Lane, error: Exception) -> bool:
-    """Whether the connection is not to be used again after this error."""
-    return lane.dead or isinstance(error, (*_HANGING_UP, OSError, TimeoutError))
+def _checked_out(adapted: Any, *_: object) -> None:
+    """One that the database has closed meanwhile is replaced; the others that wait most likely are closed as well."""
+    if adapted.driver_connection.is_closed():
+        raise InvalidatePoolError
 
 
-def _unavailable(error: Exception, *, lost: bool) -> Unavailable | None:
+async def _undo(lane: Lane, error: BaseException) -> bool:
+    """Give the lane back: its transaction, if it is in one, has not happened. Whether the connection was lost."""
+    # Cut off in the middle of something, nobody knows what it is still doing.
+    lost = (
+        lane.dead
+        or isinstance(error, (*_HANGING_UP, OSError, TimeoutError))
+        or not isinstance(error, Exception)
+    )
+    clean = False
+    try:
+        if not lost and lane.driver.is_in_transaction():
+            await lane.driver.execute("ROLLBACK")
+        clean = not lost
+    except Exception:
+        lost = True
+    finally:
+        if not clean:
+            await lane.conn.invalidate()
+        await lane.conn.close()
+    return lost
+
+
+def _unavailable(error: BaseException, *, lost: bool) -> Unavailable | None:
     """What means "not now" as Unavailable; None for a fault, and for what is no error of the database."""
     if isinstance(error, OSError | TimeoutError) or (lost and isinstance(error, asyncpg.InterfaceError)):
         return Unavailable("The database is not reachable just now.")
@@ -221,5 +233,5 @@ def _unavailable(error: Exception, *, lost: bool) -> Unavailable | None:
         # asyncpg's own errors (connection lost, timeout) carry no SQLSTATE.
         passing = not state or error.connection_invalidated or state.startswith(_PASSING)
     else:
-        passing = False
+        passing = isinstance(error, PoolTimeout)
     return Unavailable("The database is not available just now.") if passing else None

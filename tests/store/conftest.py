@@ -32,7 +32,8 @@ def conn(io_loop: IOLoop, shared_database_url: str) -> Iterator[AsyncConnection]
     database = Database(shared_database_url)
 
     async def connect() -> AsyncConnection:
-        return await database.engine.connect()
+        connection = await database.engine.connect()
+        return await connection.execution_options(isolation_level="READ COMMITTED")
 
     connection: AsyncConnection = io_loop.run_sync(connect)
     yield connection
