@@ -43,7 +43,7 @@ class Maintenance:
         self._wall = wall
         self._monotonic = monotonic
         self._every_second = every_second
-        self.jobs = (
+        self.jobs: tuple[Job, ...] = (
             Job("tick", 1, self._tick),
             Job("flush audit", 1, lambda: deps.audit.flush(deps, SYSTEM, wall())),
             Job("keep settings", 1, lambda: settings.keep(deps)),
@@ -91,6 +91,10 @@ class Maintenance:
             )
             return False
         return True
+
+    def add(self, job: Job) -> None:
+        """One job more; before the start."""
+        self.jobs = (*self.jobs, job)
 
     def start(self) -> None:
         """Run every job in its time, never two of one job at once."""

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import signal
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 from uuid import UUID
@@ -17,7 +16,7 @@ from tornado.simple_httpclient import SimpleAsyncHTTPClient
 
 from pairing_server.config import Settings
 from pairing_server.errors import Unavailable
-from pairing_server.maintenance import SYSTEM, Maintenance
+from pairing_server.maintenance import SYSTEM, Job, Maintenance
 from pairing_server.relay.closing import CloseCode
 from pairing_server.relay.hub import Hub
 from pairing_server.relay.session import Session
@@ -48,11 +47,21 @@ class StartError(Exception):
     """Why the server does not start, and what to do."""
 
 
+class DatabaseAway(StartError):
+    """The database cannot be asked just now."""
+
+
 def app_version() -> str:
     try:
         return version("pairing-server")
     except PackageNotFoundError:
         return "unknown"
+
+
+def address_of(listening: socket.socket) -> tuple[str, int]:
+    """Where it listens: host and port, or a path and 0."""
+    name = listening.getsockname()
+    return (name[0], name[1]) if isinstance(name, tuple) else (str(name), 0)
 
 
 async def fetch_jwks(url: str) -> bytes:
@@ -107,6 +116,10 @@ class Node:
         )
         self.http = Listener(make_app(self.edge))
         self.maintenance = Maintenance(self.deps, utcnow, loop.time, self.http.cut_slow_headers)
+        # Done once the database is known to have the schema of this release; an exception is a StartError.
+        self.schema_checked: asyncio.Future[None] = loop.create_future()
+        # Listening sockets that somebody holds for us.
+        self.held: tuple[socket.socket, ...] = ()
 
     def _report(self, event: str, outcome: str, session: Session | None, attrs: Mapping[str, object]) -> None:
         """The relay's events for the audit log."""
@@ -149,27 +162,57 @@ class Node:
         )
         self.audit.enqueue(event)
 
-    async def start(self) -> list[tuple[str, int]]:
+    async def start(
+        self, sockets: Sequence[socket.socket] = (), *, patient: bool = False
+    ) -> list[tuple[str, int]]:
         """Check the schema, listen, start the timer. The addresses it listens on.
 
-        Raises StartError.
+        `sockets`: listening ones that somebody holds for us; without any, our own are opened. `patient`: a
+        database that is away is waited for; see `schema_checked`. Raises StartError.
         """
-        await self.check_schema()
+        try:
+            await self.check_schema()
+            self.schema_checked.set_result(None)
+        except DatabaseAway as away:
+            if not patient:
+                raise
+            log.warning("starting all the same, and waiting for it: %s", away)
+            self.edge.starting = True
+            self.maintenance.add(Job("check schema", 2, self._check_schema_again))
         await self.database.warm()
+        own = [] if sockets else self._bound()
+        self.held = tuple(sockets)
+        self.http.add_sockets(own or sockets)
+        await self.maintenance.run(next(job for job in self.maintenance.jobs if job.name == "count codes"))
+        self.maintenance.start()
+        started = self.audit.event("system.started", "success", SYSTEM, utcnow(), schema=schema.head())
+        self.audit.enqueue(started)
+        return [address_of(listening) for listening in own or sockets]
+
+    def _bound(self) -> list[socket.socket]:
         settings = self.settings
         try:
-            sockets = bind_sockets(settings.port, settings.host, backlog=BACKLOG)
+            return bind_sockets(settings.port, settings.host, backlog=BACKLOG)
         except OSError as error:
             raise StartError(
                 f"Cannot listen on {settings.host}:{settings.port}: {error.strerror or error}."
                 " Choose another with PAIRING_HOST and PAIRING_PORT, or --host and --port."
             ) from None
-        self.http.add_sockets(sockets)
-        await self.maintenance.run(next(job for job in self.maintenance.jobs if job.name == "count codes"))
-        self.maintenance.start()
-        started = self.audit.event("system.started", "success", SYSTEM, utcnow(), schema=schema.head())
-        self.audit.enqueue(started)
-        return [(bound.getsockname()[0], bound.getsockname()[1]) for bound in sockets]
+
+    async def _check_schema_again(self) -> None:
+        """The database was away at the start. Once it is there, `schema_checked` is done."""
+        if self.schema_checked.done():
+            return
+        try:
+            await self.check_schema()
+        except DatabaseAway:
+            return
+        except StartError as error:
+            self.schema_checked.set_exception(error)
+        else:
+            self.edge.starting = False
+            self.schema_checked.set_result(None)
+            log.info("the database is there")
 
     async def check_schema(self) -> None:
         """Raises StartError if the database is not at the schema of this release, and says what to run."""
@@ -179,7 +222,7 @@ class Node:
         except Unavailable as error:
             cause = error.__cause__
             told = str(getattr(cause, "orig", None) or cause or error) or type(cause).__name__
-            raise StartError(f"The database cannot be used: {told}. Check PAIRING_DATABASE_URL.") from None
+            raise DatabaseAway(f"The database cannot be used: {told}. Check PAIRING_DATABASE_URL.") from None
         if revision == schema.head():
             return
         if revision is not None and not schema.known(revision):
@@ -218,29 +261,6 @@ class Node:
         await self.issuers.close()
         self.passwords.close()
         await self.database.close()
-
-
-async def serve(
-    settings: Settings, database_url: str, ready: Callable[[list[tuple[str, int]]], None]
-) -> None:
-    """Run a node until SIGINT or SIGTERM. `ready` is called with the addresses once it listens."""
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.set)
-    node = Node(settings, database_url)
-    try:
-        bound = await node.start()
-    except BaseException:
-        # It has never run: there is nothing to drain, and perhaps no audit log to write to.
-        await node.release()
-        raise
-    try:
-        ready(bound)
-        await stop.wait()
-        log.info("stopping")
-    finally:
-        await node.stop()
 
 
 def event_loop() -> asyncio.AbstractEventLoop:

@@ -18,6 +18,7 @@ from pairing_server.server import Node, StartError, event_loop
 from pairing_server.services.deps import Caller, Deps
 from pairing_server.store import schema
 from pairing_server.store.embedded import EmbeddedPostgres, EmbeddedPostgresError
+from pairing_server.systemd import ActivationError
 
 T = TypeVar("T")
 
@@ -36,7 +37,13 @@ def plainly() -> Iterator[None]:
     """Errors of ours become one plain message, without a traceback."""
     try:
         yield
-    except (ConfigurationError, StartError, EmbeddedPostgresError, schema.MigrationError) as error:
+    except (
+        ConfigurationError,
+        StartError,
+        ActivationError,
+        EmbeddedPostgresError,
+        schema.MigrationError,
+    ) as error:
         raise click.ClickException(str(error)) from None
     except PairingServerError as error:
         told = [error.text, *_details(error)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import click
@@ -9,8 +10,9 @@ import click
 from pairing_server import logs
 from pairing_server.cli.run import database, plainly, run_in_loop, settings_of
 from pairing_server.config import Settings, effective
-from pairing_server.server import serve as serve_node
+from pairing_server.serving import serve as serve_node
 from pairing_server.store import schema
+from pairing_server.systemd import started
 
 
 @click.command()
@@ -21,8 +23,10 @@ def serve(host: str | None, port: str | None, data_dir: str | None) -> None:
     """Start the server, and stop it with Ctrl-C or SIGTERM."""
     settings = settings_of({"PAIRING_HOST": host, "PAIRING_PORT": port, "PAIRING_DATA_DIR": data_dir})
     logs.configure(settings.log_format, settings.log_level)
+    with plainly():
+        by = started(os.environ)
     with database(settings, lambda text: click.echo(text, err=True)) as (ready, url), plainly():
-        run_in_loop(serve_node(ready, url, lambda bound: _announce(ready, bound)))
+        run_in_loop(serve_node(ready, url, lambda bound: _announce(ready, bound), by))
     click.echo("Stopped.", err=True)
 
 

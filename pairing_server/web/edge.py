@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from tornado.httputil import HTTPServerRequest
 
+from pairing_server.measures import Histogram
 from pairing_server.security.addresses import client_address
 from pairing_server.security.limits import SlidingWindow
 from pairing_server.security.origins import Origins, same_host
@@ -21,6 +22,9 @@ from pairing_server.services.deps import Deps
 from pairing_server.web.frames import Engine
 
 log = logging.getLogger(__name__)
+
+# Seconds.
+LAG_BOUNDS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5)
 
 
 def utcnow() -> datetime:
@@ -39,8 +43,10 @@ class Edge:
     now: Callable[[], float]
     engine: Engine
     version: str
+    starting: bool = False
     draining: bool = False
     refused: Counter[str] = field(default_factory=Counter)
+    loop_lag: Histogram = field(default_factory=lambda: Histogram(LAG_BOUNDS))
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
 
     def address(self, request: HTTPServerRequest) -> str:

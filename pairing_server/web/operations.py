@@ -33,6 +33,8 @@ class ReadyHandler(JSONHandler):
     async def get(self) -> None:
         if self.edge.draining:
             raise Unavailable("The server is stopping.")
+        if self.edge.starting:
+            raise Unavailable("The server waits for its database.")
         await self.deps.database.ready()
         self.answer(HEALTH, {"status": "ready"})
 

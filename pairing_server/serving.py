@@ -1,0 +1,63 @@
+"""A node as a process: signals, the sockets it is given, and what the service manager is told."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from collections.abc import Callable
+
+from pairing_server.config import Settings
+from pairing_server.pulse import Pulse
+from pairing_server.server import Node
+from pairing_server.systemd import Started
+
+log = logging.getLogger(__name__)
+
+Addresses = list[tuple[str, int]]
+
+
+async def serve(
+    settings: Settings, database_url: str, ready: Callable[[Addresses], None], started: Started
+) -> None:
+    """Run a node until SIGINT or SIGTERM. `ready` is called with the addresses once it listens.
+
+    Whoever supervises us starts us again when we end, so a database that is away is then no reason to end.
+    Raises StartError, also when it turns out later that the database is not usable.
+    """
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    node = Node(settings, database_url)
+    notifier = started.notifier
+    try:
+        bound = await node.start(started.sockets, patient=started.supervised)
+    except BaseException:
+        # It has never run: there is nothing to drain, and perhaps no audit log to write to.
+        await node.release()
+        raise
+    node.schema_checked.add_done_callback(lambda checked: stop.set() if checked.exception() else None)
+    pulse = Pulse(loop.time, loop.call_later, notifier, lambda: status(node), node.edge.loop_lag)
+    try:
+        ready(bound)
+        notifier.ready(status(node))
+        pulse.start()
+        await stop.wait()
+        if node.schema_checked.done():
+            node.schema_checked.result()
+        log.info("stopping")
+        notifier.stopping("Closing connections, so that they come back.")
+    finally:
+        # The pulse goes on: what hangs while it stops is ended by the watchdog.
+        await node.stop()
+        pulse.stop()
+        notifier.close()
+
+
+def status(node: Node) -> str:
+    """One line on what the node does, for `systemctl status`."""
+    hub = node.hub
+    paired = sum(1 for channel in hub.channels.values() if channel.active)
+    told = f"{len(hub.sessions)} connections, {paired} channels with both devices"
+    return told if node.schema_checked.done() else f"Waiting for the database; {told}"
