@@ -14,7 +14,7 @@ from datetime import datetime
 from tornado.ioloop import PeriodicCallback
 
 from pairing_server.errors import Unavailable
-from pairing_server.services import lifetimes, settings
+from pairing_server.services import audit, lifetimes, settings
 from pairing_server.services.deps import Caller, Deps
 
 log = logging.getLogger(__name__)
@@ -59,6 +59,7 @@ class Maintenance:
             Job("close deserted pairings", 30, lambda: lifetimes.close_deserted(deps, SYSTEM, wall())),
             Job("release names", 30, lambda: lifetimes.release_names(deps, wall())),
             Job("forget settings", 30, lambda: settings.forget_ended(deps, wall())),
+            Job("make audit partitions", 3600, lambda: audit.make_partitions(deps)),
             Job("prune", 3600, lambda: lifetimes.prune(deps, wall())),
         )
         self._callbacks: list[PeriodicCallback] = []
@@ -82,10 +83,10 @@ class Maintenance:
             return False
         except Exception as error:
             log.exception("%s failed", job.name)
-            audit = self._deps.audit
+            log_of = self._deps.audit
             kind = type(error).__name__
-            audit.enqueue(
-                audit.event(
+            log_of.enqueue(
+                log_of.event(
                     "system.error", "error", SYSTEM, self._wall(), where=job.name, exception_class=kind
                 )
             )

@@ -28,7 +28,7 @@ from pairing_server.services import settings as channel_settings
 from pairing_server.services.attempts import Turns
 from pairing_server.services.audit import AuditLog
 from pairing_server.services.deps import Caller, Codes, Deps, LiveCodes
-from pairing_server.store import schema
+from pairing_server.store import partitions, schema
 from pairing_server.store.database import Database
 from pairing_server.web.edge import Edge, utcnow
 from pairing_server.web.frames import engine_of
@@ -224,6 +224,9 @@ class Node:
             told = str(getattr(cause, "orig", None) or cause or error) or type(cause).__name__
             raise DatabaseAway(f"The database cannot be used: {told}. Check PAIRING_DATABASE_URL.") from None
         if revision == schema.head():
+            # Nothing can be done whose event has nowhere to stand: a server that was off for months makes them now.
+            async with self.database.transaction() as conn:
+                await partitions.make(conn)
             return
         if revision is not None and not schema.known(revision):
             raise StartError(

@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from pairing_server.errors import Forbidden, Unavailable
 from pairing_server.store import audit as store
-from pairing_server.store import users
+from pairing_server.store import partitions, users
 from pairing_server.store.audit import Event, Filter, Recorded
 
 if TYPE_CHECKING:
@@ -230,6 +230,12 @@ class AuditLog:
             except Exception:
                 log.exception("the database refuses an event %s", event.event)
                 self.lost += 1
+
+
+async def make_partitions(deps: Deps) -> int:
+    """Make the partitions of the months to come. How many."""
+    async with deps.database.transaction() as conn:
+        return await partitions.make(conn)
 
 
 async def role_of(conn: AsyncConnection, subject: str | None) -> str | None:

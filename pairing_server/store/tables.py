@@ -12,11 +12,11 @@ from sqlalchemy import (
     Column,
     DateTime,
     ForeignKey,
-    Identity,
     Index,
     Integer,
     LargeBinary,
     MetaData,
+    Sequence,
     SmallInteger,
     Table,
     Text,
@@ -38,7 +38,7 @@ metadata = MetaData(naming_convention=CONVENTION)
 
 
 class Xid8(UserDefinedType[str]):
-    """PostgreSQL's 64-bit transaction id, which a later sealing of the audit log orders rows by."""
+    """PostgreSQL's 64-bit transaction id, by which the audit log is sealed."""
 
     cache_ok = True
 
@@ -132,6 +132,9 @@ attempts = Table(
     Index("ix_attempts_touched_at", "touched_at"),
 )
 
+_NUMBER = Sequence("audit_events_number", data_type=BigInteger, metadata=metadata)
+
+# Partitioned by month; the migrations make the partitions, and their triggers.
 audit_events = Table(
     "audit_events",
     metadata,
@@ -142,8 +145,15 @@ audit_events = Table(
         primary_key=True,
         server_default=text("clock_timestamp()"),
     ),
-    Column("seq", BigInteger, Identity(always=True), primary_key=True),
+    Column("seq", BigInteger, _NUMBER, primary_key=True, server_default=_NUMBER.next_value()),
     Column("xid", Xid8(), nullable=False, server_default=text("pg_current_xact_id()")),
+    Column(
+        "epoch",
+        Integer,
+        nullable=False,
+        server_default="1",
+        comment="raised when transaction ids begin anew, after a logical restore",
+    ),
     _instant("occurred_at"),
     Column("event_id", Uuid, nullable=False),
     Column("event", Text, nullable=False),
@@ -165,8 +175,54 @@ audit_events = Table(
     CheckConstraint("outcome IN ('success', 'failure', 'denied', 'error')", name="outcome"),
     CheckConstraint("actor_kind IN ('user', 'device', 'admin', 'system', 'anonymous')", name="actor_kind"),
     CheckConstraint("pg_column_size(attrs) <= 4096", name="attrs_size"),
+    Index("ix_audit_events_epoch_xid", "epoch", "xid"),
     Index("ix_audit_events_event_recorded_at", "event", "recorded_at", "seq"),
-    Index("ix_audit_events_actor_subject_recorded_at", "actor_subject", "recorded_at", "seq"),
-    Index("ix_audit_events_address_recorded_at", "address", "recorded_at", "seq"),
-    Index("ix_audit_events_pairing_id", "pairing_id", "recorded_at", "seq"),
+    # What most rows lack or have alike is not in the index: it costs them nothing.
+    Index(
+        "ix_audit_events_actor_subject_recorded_at",
+        *("actor_subject", "recorded_at", "seq"),
+        postgresql_where=text("actor_subject IS NOT NULL"),
+    ),
+    Index(
+        "ix_audit_events_address_recorded_at",
+        *("address", "recorded_at", "seq"),
+        postgresql_where=text("address IS NOT NULL"),
+    ),
+    Index("ix_audit_events_pairing_id", "pairing_id", postgresql_where=text("pairing_id IS NOT NULL")),
+    Index(
+        "ix_audit_events_connection_id", "connection_id", postgresql_where=text("connection_id IS NOT NULL")
+    ),
+    Index(
+        "ix_audit_events_outcome_recorded_at",
+        *("outcome", "recorded_at", "seq"),
+        postgresql_where=text("outcome <> 'success'"),
+    ),
+    Index(
+        "ix_audit_events_severity_recorded_at",
+        *("severity", "recorded_at", "seq"),
+        postgresql_where=text("severity < 6"),
+    ),
+    postgresql_partition_by="RANGE (recorded_at)",
+)
+
+audit_seals = Table(
+    "audit_seals",
+    metadata,
+    Column("seal_no", BigInteger, primary_key=True, autoincrement=False),
+    Column("epoch", Integer, nullable=False),
+    Column("from_xid", Xid8(), nullable=False),
+    Column("to_xid", Xid8(), nullable=False, comment="the first transaction that is not in it"),
+    Column("n_rows", BigInteger, nullable=False),
+    Column(
+        "parts",
+        JSONB,
+        nullable=False,
+        comment="for each month how many of its rows are in it, and the digest of these",
+    ),
+    Column("digest", LargeBinary, nullable=False),
+    Column("previous", LargeBinary, nullable=False),
+    _instant("sealed_at"),
+    Column("node", Text, nullable=False),
+    Column("public_key", LargeBinary, nullable=False),
+    Column("signature", LargeBinary, nullable=False),
 )

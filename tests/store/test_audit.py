@@ -54,14 +54,11 @@ async def found(conn: AsyncConnection, which: Filter | None = None, limit: int =
         "UPDATE audit_events SET recorded_at = now() WHERE actor_subject = 'mallory'",
         "DELETE FROM audit_events",
         "TRUNCATE audit_events",
-        "INSERT INTO audit_events SELECT * FROM audit_events ON CONFLICT DO NOTHING",
     ],
 )
 async def test_what_is_recorded_cannot_be_changed(conn: AsyncConnection, act: str) -> None:
     await audit.add(conn, [event("auth.login", "failure", actor="mallory")])
-    with pytest.raises(
-        DBAPIError, match=r"append-only: \w+ refused|can only be updated to DEFAULT|non-DEFAULT"
-    ):
+    with pytest.raises(DBAPIError, match=r"append-only: \w+ of \w+ refused"):
         async with conn.begin_nested():
             await conn.execute(text(act))
     [row] = await audit.page(conn, Filter(), 10)
