@@ -5,9 +5,6 @@ A wrong or unknown name or value stops the start, by name, with what was expecte
 
 from __future__ import annotations
 
-import fcntl
-import os
-import stat
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -21,9 +18,11 @@ from dotenv import dotenv_values
 from pairing_server.relay.limits import RelayLimits
 from pairing_server.security.addresses import parse_networks
 from pairing_server.security.issuers import Issuer, parse_issuers
+from pairing_server.security.keyfile import NAME as KEY_FILE
+from pairing_server.security.keyfile import KeyFile
+from pairing_server.security.keys import SigningKey, parse_keys
 from pairing_server.security.limits import Rate
 from pairing_server.security.origins import Origins
-from pairing_server.security.tokens import SigningKey, format_keys, generate_key, parse_keys
 from pairing_server.services.deps import PairingRules
 
 PREFIX = "PAIRING_"
@@ -295,14 +294,19 @@ def _completed(values: dict[str, Any], environ: Mapping[str, str], *, terminal: 
     return Settings(**values)
 
 
+def keyfile_of(settings: Settings) -> KeyFile | None:
+    """The file that keeps the signing keys; None if they are set instead."""
+    return None if settings.jwt_keys else KeyFile(settings.data_dir / KEY_FILE)
+
+
 def with_keys(settings: Settings) -> Settings:
     """The settings with signing keys: those given, else those kept in the data directory, made once.
 
     Raises ConfigurationError if the file is not usable or open to others.
     """
-    if settings.jwt_keys:
+    file = keyfile_of(settings)
+    if file is None:
         return settings
-    path = settings.data_dir / "jwt-keys"
     try:
         settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
@@ -310,23 +314,11 @@ def with_keys(settings: Settings) -> Settings:
             f"PAIRING_DATA_DIR: {settings.data_dir} cannot be made: {error.strerror}"
         ) from None
     try:
-        if not path.exists() or not path.stat().st_size:
-            _make_keys(path)
-        if stat.S_IMODE(path.stat().st_mode) & 0o077:
-            raise ConfigurationError(f"{path} can be read by others; run: chmod 600 {path}")
-        keys = parse_keys(path.read_text(encoding="utf-8").strip())
+        return replace(settings, jwt_keys=file.read())
     except (OSError, ValueError) as error:
-        raise ConfigurationError(f"PAIRING_JWT_KEYS is not set and {path} is not usable: {error}") from None
-    return replace(settings, jwt_keys=keys)
-
-
-def _make_keys(path: Path) -> None:
-    """Of several that start at once one makes the keys, and the others wait for it."""
-    with os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "r+", encoding="utf-8") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        if not file.read():
-            os.fchmod(file.fileno(), 0o600)
-            file.write(format_keys([generate_key()]) + "\n")
+        raise ConfigurationError(
+            f"PAIRING_JWT_KEYS is not set and {file.path} is not usable: {error}"
+        ) from None
 
 
 def effective(settings: Settings) -> dict[str, str]:

@@ -14,7 +14,7 @@ from datetime import datetime
 from tornado.ioloop import PeriodicCallback
 
 from pairing_server.errors import Unavailable
-from pairing_server.services import audit, lifetimes, settings
+from pairing_server.services import audit, keys, lifetimes, settings
 from pairing_server.services.deps import Caller, Deps
 
 log = logging.getLogger(__name__)
@@ -54,6 +54,7 @@ class Maintenance:
                 lambda: lifetimes.close_overdue(deps, monotonic(), SYSTEM, wall()),
             ),
             Job("close disabled accounts", 2, lambda: lifetimes.close_disabled(deps)),
+            Job("look after keys", 1, lambda: keys.look_after(deps, SYSTEM, wall())),
             Job("count codes", 5, lambda: lifetimes.recount_codes(deps)),
             Job("note presence", lifetimes.TOUCH, self._note_presence),
             Job("close deserted pairings", 30, lambda: lifetimes.close_deserted(deps, SYSTEM, wall())),

@@ -21,9 +21,12 @@ from pairing_server.relay.closing import CloseCode
 from pairing_server.relay.hub import Hub
 from pairing_server.relay.session import Session
 from pairing_server.security.issuers import Issuers
+from pairing_server.security.keyfile import KeyFile
+from pairing_server.security.keys import Keyring
 from pairing_server.security.limits import SlidingWindow
 from pairing_server.security.passwords import Passwords
 from pairing_server.security.tokens import Tokens
+from pairing_server.services import keys
 from pairing_server.services import settings as channel_settings
 from pairing_server.services.attempts import Turns
 from pairing_server.services.audit import AuditLog
@@ -81,8 +84,11 @@ async def fetch_jwks(url: str) -> bytes:
 class Node:
     """One running server: everything it is made of, for as long as it lives."""
 
-    def __init__(self, settings: Settings, database_url: str) -> None:
-        """`settings` must hold signing keys (config.with_keys). Call in the event loop."""
+    def __init__(self, settings: Settings, database_url: str, keyfile: KeyFile | None = None) -> None:
+        """`settings` must hold signing keys (config.with_keys), `keyfile` the file they are from, if any.
+
+        Call in the event loop.
+        """
         loop = asyncio.get_running_loop()
         self.settings = settings
         self.version = app_version()
@@ -91,12 +97,15 @@ class Node:
         self.hub = Hub(settings.relay_limits, loop.time, loop.call_later, self._report)
         self.passwords = Passwords()
         self.issuers = Issuers(settings.issuers, fetch_jwks, on_refresh=self._jwks_refreshed)
+        keyring = Keyring(settings.jwt_keys)
         self.deps = Deps(
             database=self.database,
             audit=self.audit,
             hub=self.hub,
-            tokens=Tokens(settings.jwt_keys, ws_ttl=settings.ws_token_ttl, issuers=self.issuers),
+            tokens=Tokens(keyring, ws_ttl=settings.ws_token_ttl, issuers=self.issuers),
             passwords=self.passwords,
+            keyring=keyring,
+            keyfile=keyfile,
             codes=Codes([key.secret for key in settings.jwt_keys]),
             rules=settings.pairing_rules,
             live=LiveCodes(),
@@ -237,6 +246,10 @@ class Node:
             f"The database is at revision {revision or 'none'}, this release needs {schema.head()}."
             " Run: pairing-server migrate"
         )
+
+    def reload(self, settings: Settings) -> None:
+        """Take over from the settings what may change while the server runs; the rest waits for the next start."""
+        keys.take_over(self.deps, settings.jwt_keys, SYSTEM, utcnow())
 
     async def stop(self) -> None:
         """Take nothing new, close every socket so that it comes back, write the audit log, let go."""

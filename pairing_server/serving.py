@@ -7,8 +7,9 @@ import logging
 import signal
 from collections.abc import Callable
 
-from pairing_server.config import Settings
+from pairing_server.config import ConfigurationError, Settings
 from pairing_server.pulse import Pulse
+from pairing_server.security.keyfile import KeyFile
 from pairing_server.server import Node
 from pairing_server.systemd import Started
 
@@ -18,9 +19,18 @@ Addresses = list[tuple[str, int]]
 
 
 async def serve(
-    settings: Settings, database_url: str, ready: Callable[[Addresses], None], started: Started
+    settings: Settings,
+    database_url: str,
+    ready: Callable[[Addresses], None],
+    started: Started,
+    *,
+    again: Callable[[], Settings],
+    keyfile: KeyFile | None = None,
 ) -> None:
     """Run a node until SIGINT or SIGTERM. `ready` is called with the addresses once it listens.
+
+    `again` reads the settings anew, when SIGHUP asks for it; it raises ConfigurationError. `keyfile` is what
+    the signing keys were read from, if they were.
 
     Whoever supervises us starts us again when we end, so a database that is away is then no reason to end.
     Raises StartError, also when it turns out later that the database is not usable.
@@ -29,7 +39,8 @@ async def serve(
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
-    node = Node(settings, database_url)
+    node = Node(settings, database_url, keyfile)
+    loop.add_signal_handler(signal.SIGHUP, _reload, node, again)
     notifier = started.notifier
     try:
         bound = await node.start(started.sockets, patient=started.supervised)
@@ -53,6 +64,16 @@ async def serve(
         await node.stop()
         pulse.stop()
         notifier.close()
+
+
+def _reload(node: Node, again: Callable[[], Settings]) -> None:
+    """What SIGHUP asks for. With settings that are not right, everything stays as it is."""
+    try:
+        node.reload(again())
+    except ConfigurationError as error:
+        log.error("the settings are not right, those in effect stay: %s", str(error).replace("\n", "; "))
+    else:
+        log.info("the settings were read again")
 
 
 def status(node: Node) -> str:

@@ -16,8 +16,8 @@ import pytest
 from tornado.ioloop import IOLoop
 
 from pairing_server.config import Settings
+from pairing_server.security.keys import generate_key
 from pairing_server.security.limits import Rate
-from pairing_server.security.tokens import generate_key
 from pairing_server.server import Node
 from pairing_server.store import schema
 from pairing_server.store.embedded import EmbeddedPostgres

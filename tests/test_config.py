@@ -14,9 +14,9 @@ import pytest
 
 from pairing_server.config import NAMES, ConfigurationError, Settings, effective, load, with_keys
 from pairing_server.security.issuers import Issuer
+from pairing_server.security.keys import SigningKey
 from pairing_server.security.limits import Rate
 from pairing_server.security.origins import Origins
-from pairing_server.security.tokens import SigningKey
 
 SECRET = "s" * 32
 ISSUER = '{"issuer": "https://id.example", "audience": "a", "algorithms": ["RS256"], "jwks": "/k.json"}'

@@ -133,6 +133,7 @@ WITH_NOTHING_TO_DO = (
     "keep settings",
     "close overdue channels",
     "close disabled accounts",
+    "look after keys",
 )
 
 

@@ -8,6 +8,7 @@ import click
 
 from pairing_server.cli.audit import audit
 from pairing_server.cli.doctor import doctor
+from pairing_server.cli.keys import keys
 from pairing_server.cli.serve import config, migrate, serve
 from pairing_server.cli.users import token, user
 from pairing_server.server import app_version
@@ -29,7 +30,7 @@ def cli() -> None:
     """
 
 
-for command in (serve, migrate, config, user, token, audit, doctor):
+for command in (serve, migrate, config, user, token, keys, audit, doctor):
     cli.add_command(command)
 
 

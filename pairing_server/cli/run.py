@@ -12,8 +12,9 @@ from typing import TypeVar
 import click
 
 from pairing_server import logs
-from pairing_server.config import ConfigurationError, Settings, load, with_keys
+from pairing_server.config import ConfigurationError, Settings, keyfile_of, load, with_keys
 from pairing_server.errors import PairingServerError, RateLimited
+from pairing_server.security.keyfile import KeyFile
 from pairing_server.server import Node, StartError, event_loop
 from pairing_server.services.deps import Caller, Deps
 from pairing_server.store import schema
@@ -23,11 +24,16 @@ from pairing_server.systemd import ActivationError
 T = TypeVar("T")
 
 
+def read_settings(overrides: Mapping[str, str | None] | None = None) -> Settings:
+    """The settings. Raises ConfigurationError with every fault."""
+    given = {name: value for name, value in (overrides or {}).items() if value is not None}
+    return load(os.environ, given, terminal=sys.stderr.isatty())
+
+
 def settings_of(overrides: Mapping[str, str | None] | None = None) -> Settings:
     """The settings. Raises ClickException with every fault."""
-    given = {name: value for name, value in (overrides or {}).items() if value is not None}
     try:
-        return load(os.environ, given, terminal=sys.stderr.isatty())
+        return read_settings(overrides)
     except ConfigurationError as error:
         raise click.ClickException(f"The settings are not right.\n{error}") from None
 
@@ -84,11 +90,13 @@ def run(work: Callable[[Deps], Awaitable[T]]) -> T:
     settings = settings_of()
     logs.configure(settings.log_format, "warning")
     with database(settings) as (ready, url):
-        return run_in_loop(_with_deps(ready, url, work))
+        return run_in_loop(_with_deps(ready, url, work, keyfile_of(settings)))
 
 
-async def _with_deps(settings: Settings, url: str, work: Callable[[Deps], Awaitable[T]]) -> T:
-    node = Node(settings, url)
+async def _with_deps(
+    settings: Settings, url: str, work: Callable[[Deps], Awaitable[T]], keyfile: KeyFile | None
+) -> T:
+    node = Node(settings, url, keyfile)
     try:
         await node.check_schema()
         return await work(node.deps)

@@ -8,8 +8,8 @@ from pathlib import Path
 import click
 
 from pairing_server import logs
-from pairing_server.cli.run import database, plainly, run_in_loop, settings_of
-from pairing_server.config import Settings, effective
+from pairing_server.cli.run import database, plainly, read_settings, run_in_loop, settings_of
+from pairing_server.config import Settings, effective, keyfile_of, with_keys
 from pairing_server.serving import serve as serve_node
 from pairing_server.store import schema
 from pairing_server.systemd import started
@@ -21,12 +21,22 @@ from pairing_server.systemd import started
 @click.option("--data-dir", help="Where the embedded database and the keys are kept (PAIRING_DATA_DIR).")
 def serve(host: str | None, port: str | None, data_dir: str | None) -> None:
     """Start the server, and stop it with Ctrl-C or SIGTERM."""
-    settings = settings_of({"PAIRING_HOST": host, "PAIRING_PORT": port, "PAIRING_DATA_DIR": data_dir})
+    options = {"PAIRING_HOST": host, "PAIRING_PORT": port, "PAIRING_DATA_DIR": data_dir}
+    settings = settings_of(options)
     logs.configure(settings.log_format, settings.log_level)
     with plainly():
         by = started(os.environ)
     with database(settings, lambda text: click.echo(text, err=True)) as (ready, url), plainly():
-        run_in_loop(serve_node(ready, url, lambda bound: _announce(ready, bound), by))
+        run_in_loop(
+            serve_node(
+                ready,
+                url,
+                lambda bound: _announce(ready, bound),
+                by,
+                again=lambda: with_keys(read_settings(options)),
+                keyfile=keyfile_of(settings),
+            )
+        )
     click.echo("Stopped.", err=True)
 
 

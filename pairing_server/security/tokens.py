@@ -8,7 +8,6 @@ here reads the clock, the database or the settings, and nothing logs.
 from __future__ import annotations
 
 import hashlib
-import re
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -26,6 +25,7 @@ from pairing_server.security.claims import (
     times,
 )
 from pairing_server.security.issuers import OWN_ISSUER, Issuers
+from pairing_server.security.keys import Keyring, SigningKey
 
 ACCESS_TYPE = "at+jwt"
 WS_TYPE = "ws+jwt"
@@ -37,46 +37,6 @@ DEVICE_TYPES = frozenset({"desktop", "mobile"})
 DAY_S = 86_400
 MAX_SUBJECT = 255
 MAX_LABEL = 128
-MIN_SECRET = 32
-
-_KID = re.compile(r"[A-Za-z0-9._-]{1,64}")
-
-
-@dataclass(frozen=True, slots=True)
-class SigningKey:
-    kid: str
-    secret: bytes = field(repr=False)
-
-
-def parse_keys(text: str) -> tuple[SigningKey, ...]:
-    """The keys of "kid:secret,kid2:secret2", in order. Raises ValueError; its text holds no secret."""
-    keys: list[SigningKey] = []
-    for number, item in enumerate(text.split(","), start=1):
-        kid, colon, secret = item.strip().partition(":")
-        # An item without a colon may be a bare secret: it is named by its place, never shown.
-        if not colon:
-            raise ValueError(f"key {number} is not kid:secret")
-        if not _KID.fullmatch(kid):
-            raise ValueError(f"the kid of key {number} must be 1 to 64 of A-Z a-z 0-9 . _ -")
-        if any(key.kid == kid for key in keys):
-            raise ValueError(f"the kid {kid!r} stands twice")
-        if len(secret.encode()) < MIN_SECRET:
-            raise ValueError(f"the secret of key {kid!r} has fewer than {MIN_SECRET} bytes")
-        keys.append(SigningKey(kid, secret.encode()))
-    return tuple(keys)
-
-
-def generate_key() -> SigningKey:
-    """A fresh random key (384 bits) with a random kid."""
-    return SigningKey(f"k{secrets.token_hex(4)}", secrets.token_urlsafe(48).encode())
-
-
-def format_keys(keys: Sequence[SigningKey]) -> str:
-    """The text that `parse_keys` reads back to the same keys; holds the secrets. Raises ValueError."""
-    text = ",".join(f"{key.kid}:{key.secret.decode()}" for key in keys)
-    if parse_keys(text) != tuple(keys):
-        raise ValueError("a secret with a comma or outer white space cannot be written as text")
-    return text
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,25 +74,22 @@ class WsClaims:
 
 
 class Tokens:
-    """Makes tokens with the first key; takes those signed with any of them, and those of `issuers`.
+    """Makes tokens with the key that signs; takes those signed with any of `keys`, and those of `issuers`.
 
     `access_ttl` and `ws_ttl` are seconds.
     """
 
     def __init__(
         self,
-        keys: Sequence[SigningKey],
+        keys: Keyring | Sequence[SigningKey],
         *,
         access_ttl: int = DAY_S,
         ws_ttl: int = 3600,
         issuers: Issuers | None = None,
     ) -> None:
-        if not keys or access_ttl < 1 or ws_ttl < 1:
-            raise ValueError("at least one key is needed, and lifetimes of at least one second")
-        self._signing = keys[0]
-        self._secrets = {key.kid: key.secret for key in keys}
-        if len(self._secrets) != len(keys):
-            raise ValueError("two keys have the same kid")
+        if access_ttl < 1 or ws_ttl < 1:
+            raise ValueError("a lifetime is at least one second")
+        self._keyring = keys if isinstance(keys, Keyring) else Keyring(keys)
         self._access_ttl = access_ttl
         # A shorter setting must not log out those whose token was made under a longer one.
         self._access_cap = max(access_ttl, DAY_S)
@@ -201,20 +158,21 @@ class Tokens:
         issued_at = int(now.timestamp())
         token_id = secrets.token_urlsafe(16)
         times = {"iat": issued_at, "exp": issued_at + lifetime}
+        key = self._keyring.signing(now)
         token = jws.sign(
             {"iss": OWN_ISSUER, **claims, **times, "jti": token_id},
-            self._signing.secret,
-            kid=self._signing.kid,
+            key.secret,
+            kid=key.kid,
             token_type=token_type,
         )
-        return Issued(token, lifetime, token_id, self._signing.kid, claims["sid"])
+        return Issued(token, lifetime, token_id, key.kid, claims["sid"])
 
     def _own_claims(self, unverified: jws.Unverified, token_type: str, audience: str) -> Mapping[str, object]:
         if unverified.algorithm not in OWN_ALGORITHMS:
             raise InvalidToken(reason="alg")
         if unverified.type != token_type:
             raise InvalidToken(reason="typ")
-        secret = None if unverified.kid is None else self._secrets.get(unverified.kid)
+        secret = self._keyring.secret(unverified.kid)
         if secret is None:
             raise InvalidToken(reason="kid")
         claims = unverified.verified(secret, OWN_ALGORITHMS)

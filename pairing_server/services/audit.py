@@ -37,6 +37,7 @@ EVENTS: Mapping[str, tuple[int, int]] = {
     "account.enabled": (5, 5),
     "account.password_changed": (5, 5),
     "account.role_changed": (4, 4),
+    "key.rotated": (5, 4),
     "access.denied": (4, 4),
     "pairing.code_created": (6, 4),
     "pairing.redeem": (6, 4),

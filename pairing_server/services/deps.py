@@ -12,6 +12,8 @@ from uuid import UUID
 
 from pairing_server.errors import InvalidChannel
 from pairing_server.relay.hub import Hub
+from pairing_server.security.keyfile import KeyFile
+from pairing_server.security.keys import Keyring
 from pairing_server.security.limits import Rate, SlidingWindow
 from pairing_server.security.passwords import Passwords
 from pairing_server.security.tokens import Tokens
@@ -32,7 +34,16 @@ class Codes:
     """
 
     def __init__(self, secrets_in_use: Sequence[bytes]) -> None:
-        self._keys = [hmac.digest(secret, b"pairing-server code 1", "sha256") for secret in secrets_in_use]
+        self.stale = False
+        self._keys: list[bytes] = []
+        self.use(secrets_in_use)
+
+    def use(self, secrets_in_use: Sequence[bytes]) -> None:
+        """From now on these, the current one first. `stale`: names of live channels are under another one."""
+        keys = [hmac.digest(secret, b"pairing-server code 1", "sha256") for secret in secrets_in_use]
+        if self._keys and keys[0] != self._keys[0]:
+            self.stale = True
+        self._keys = keys
 
     def macs(self, code: str) -> list[bytes]:
         """The MACs this code may be stored under: current key first."""
@@ -97,6 +108,7 @@ class Deps:
     hub: Hub
     tokens: Tokens
     passwords: Passwords
+    keyring: Keyring
     codes: Codes
     rules: PairingRules
     live: LiveCodes
@@ -104,6 +116,7 @@ class Deps:
     codes_by_user: SlidingWindow
     codes_by_address: SlidingWindow
     registration_open: bool = False
+    keyfile: KeyFile | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -90,7 +90,7 @@ async def admit(
         if refusal is None and pairing is not None:
             other = "mobile" if role == "desktop" else "desktop"
             present = deps.hub.present(pairing.id, other)
-            entered = await store.enter(conn, pairing.id, role, seat, now, both_present=present)
+            entered = await store.enter(conn, pairing.id, role, seat, now, both_present=present, mac=macs[0])
             if entered is None:
                 refusal = _ended(channel, pairing)
             elif pairing.seen_at is not None:

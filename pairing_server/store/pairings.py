@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
 from sqlalchemy import (
+    ARRAY,
     ColumnElement,
+    LargeBinary,
+    Uuid,
     and_,
+    bindparam,
     func,
     or_,
     select,
@@ -87,9 +91,18 @@ async def by_code(conn: AsyncConnection, macs: Sequence[bytes]) -> Pairing | Non
 
 
 async def enter(
-    conn: AsyncConnection, pairing_id: UUID, role: str, seat: Seat, now: datetime, *, both_present: bool
+    conn: AsyncConnection,
+    pairing_id: UUID,
+    role: str,
+    seat: Seat,
+    now: datetime,
+    *,
+    both_present: bool,
+    mac: bytes | None = None,
 ) -> Pairing | None:
     """Record that the seat's device joins, claiming a guest's seat; active once both are present.
+
+    `mac`: its code's under the current key, if it is to be kept under that from now on.
 
     None if the pairing has ended, expired, or the seat is not this one's any more.
     """
@@ -99,6 +112,8 @@ async def enter(
     if role == "desktop":
         may = or_(may, and_(pairings.c.state == "pending", pairings.c.expires_at > now))
     values: dict[str, object] = {user.name: seat.user, "seen_at": now}
+    if mac is not None:
+        values["code_mac"] = mac
     if both_present:
         values |= {"state": "active", "activated_at": func.coalesce(pairings.c.activated_at, now)}
     statement = (
@@ -113,6 +128,23 @@ async def enter(
         .returning(*COLUMNS)
     )
     return as_pairing((await conn.execute(statement)).one_or_none())
+
+
+async def rename(conn: AsyncConnection, macs: Mapping[UUID, bytes]) -> None:
+    """Keep the names of these pairings, as far as they are live, under other MACs."""
+    given = (
+        func.unnest(
+            bindparam("ids", list(macs), ARRAY(Uuid)),
+            bindparam("macs", list(macs.values()), ARRAY(LargeBinary)),
+        )
+        .table_valued("id", "mac")
+        .render_derived()
+    )
+    await conn.execute(
+        update(pairings)
+        .where(pairings.c.id == given.c.id, pairings.c.ended_at.is_(None))
+        .values(code_mac=given.c.mac)
+    )
 
 
 async def set_present(conn: AsyncConnection, ids: Sequence[UUID], state: str, now: datetime) -> None:

@@ -12,7 +12,8 @@ from textwrap import dedent
 import pytest
 
 from pairing_server.maintenance import SYSTEM
-from pairing_server.security.tokens import Tokens, generate_key
+from pairing_server.security.keys import generate_key
+from pairing_server.security.tokens import Tokens
 from pairing_server.web.edge import utcnow
 from tests.devices import Site
 from tests.leaks import RUN, Secrets, audit_rows

@@ -8,7 +8,7 @@ import hmac
 import json
 from collections.abc import Mapping
 
-from pairing_server.security.tokens import SigningKey
+from pairing_server.security.keys import SigningKey
 from tests.security.provider import NOW
 
 KEY = SigningKey("now", b"n" * 32)

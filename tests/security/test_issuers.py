@@ -10,7 +10,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from pairing_server.errors import InvalidToken
 from pairing_server.security.issuers import Issuer, Issuers, parse_issuers
-from pairing_server.security.tokens import AccessClaims, SigningKey, Tokens
+from pairing_server.security.keys import SigningKey
+from pairing_server.security.tokens import AccessClaims, Tokens
 from tests.security.forge import KEY, SECOND, access_token
 from tests.security.provider import (
     AUDIENCE,

@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pairing_server.errors import InvalidToken
-from pairing_server.security.tokens import SigningKey, Tokens
+from pairing_server.security.keys import SigningKey
+from pairing_server.security.tokens import Tokens
 from tests.security.forge import KEY, SECOND, access_token, base64url, hs256
 from tests.security.provider import NOW
 

@@ -8,14 +8,8 @@ import jwt
 import pytest
 
 from pairing_server.errors import InvalidToken
-from pairing_server.security.tokens import (
-    AccessClaims,
-    SigningKey,
-    Tokens,
-    format_keys,
-    generate_key,
-    parse_keys,
-)
+from pairing_server.security.keys import SigningKey, format_keys, generate_key, parse_keys
+from pairing_server.security.tokens import AccessClaims, Tokens
 from tests.security.forge import KEY, SECOND, access_token
 from tests.security.provider import NOW, elliptic_key
 

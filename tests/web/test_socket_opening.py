@@ -13,9 +13,10 @@ from tornado.httpclient import HTTPClientError
 
 from pairing_server.maintenance import SYSTEM
 from pairing_server.security.addresses import parse_networks
+from pairing_server.security.keys import generate_key
 from pairing_server.security.limits import Rate
 from pairing_server.security.origins import Origins
-from pairing_server.security.tokens import AccessClaims, Tokens, generate_key
+from pairing_server.security.tokens import AccessClaims, Tokens
 from pairing_server.services import accounts
 from pairing_server.web.bearer import select_subprotocol
 from pairing_server.web.edge import utcnow

@@ -1,0 +1,87 @@
+"""keys …: the signing keys."""
+
+from __future__ import annotations
+
+import click
+
+from pairing_server.cli.run import administrator, plainly, run, settings_of
+from pairing_server.config import Settings, keyfile_of, with_keys
+from pairing_server.security.keys import SigningKey, format_keys, generate_key
+from pairing_server.services import keys as service
+from pairing_server.services.deps import Deps
+from pairing_server.web.edge import utcnow
+
+_SET = (
+    "The keys are set by PAIRING_JWT_KEYS. Put the line above in its place on every server, and reload each"
+    " within 15 seconds (kill -HUP, or systemctl reload). It holds secrets."
+)
+
+
+@click.group()
+def keys() -> None:
+    """Signing keys of tokens: list, rotate, retire. The first signs, all verify."""
+
+
+@keys.command("list")
+def list_keys() -> None:
+    """The keys, newest first, without their secrets."""
+    settings = settings_of()
+    with plainly():
+        listed = service.listing(with_keys(settings).jwt_keys)
+    now = utcnow()
+    for key in listed:
+        if key.signs:
+            told = "signs"
+        elif key.needed_until is None:
+            told = "verifies"
+        elif key.needed_until > now:
+            told = f"verifies\tneeded until {key.needed_until:%Y-%m-%dT%H:%MZ}"
+        else:
+            told = "verifies\tmay be retired"
+        click.echo(f"{key.kid}\t{told}")
+
+
+def _own(settings: Settings) -> tuple[SigningKey, ...] | None:
+    """The operator's own keys, if they are set."""
+    return settings.jwt_keys if keyfile_of(settings) is None else None
+
+
+@keys.command()
+def rotate() -> None:
+    """Sign with a fresh key from now on. Running servers notice by themselves.
+
+    Where PAIRING_JWT_KEYS is set, nothing is changed: what to put there is printed.
+    """
+    own = _own(settings_of())
+    if own is not None:
+        with plainly():
+            click.echo(format_keys(service.with_fresh(own, generate_key(utcnow()))))
+        click.echo(_SET, err=True)
+        return
+
+    async def work(deps: Deps) -> str:
+        return (await service.rotate(deps, administrator(), utcnow())).kid
+
+    click.echo(f"{run(work)} signs from now on; the keys before go on verifying.")
+
+
+@keys.command()
+@click.argument("kid")
+@click.option("--now", "at_once", is_flag=True, help="Even if tokens signed with it are still in use.")
+def retire(kid: str, at_once: bool) -> None:
+    """Take an old key away: what it has signed is refused from then on.
+
+    Where PAIRING_JWT_KEYS is set, nothing is changed: what to put there is printed.
+    """
+    own = _own(settings_of())
+    if own is not None:
+        with plainly():
+            click.echo(format_keys(service.without(own, kid, utcnow(), at_once=at_once)))
+        click.echo(_SET, err=True)
+        return
+
+    async def work(deps: Deps) -> None:
+        await service.retire(deps, kid, administrator(), utcnow(), at_once=at_once)
+
+    run(work)
+    click.echo(f"{kid} is retired.")
