@@ -44,6 +44,9 @@ BACKLOG = 1024
 JWKS_TIMEOUT = 3
 JWKS_SIZE = 64 * 1024
 DRAIN_TIMEOUT = 10
+# Questions to the audit log: so many at a time, for so many seconds.
+READERS = 4
+READING_TIMEOUT = 10
 
 
 class StartError(Exception):
@@ -93,6 +96,7 @@ class Node:
         self.settings = settings
         self.version = app_version()
         self.database = Database(database_url)
+        self.reading = Database(database_url, pool_size=READERS, statement_timeout=READING_TIMEOUT)
         self.audit = AuditLog(socket.gethostname(), self.version)
         self.hub = Hub(settings.relay_limits, loop.time, loop.call_later, self._report)
         self.passwords = Passwords()
@@ -100,6 +104,7 @@ class Node:
         keyring = Keyring(settings.jwt_keys)
         self.deps = Deps(
             database=self.database,
+            reading=self.reading,
             audit=self.audit,
             hub=self.hub,
             tokens=Tokens(keyring, ws_ttl=settings.ws_token_ttl, issuers=self.issuers),
@@ -277,6 +282,7 @@ class Node:
         await self.issuers.close()
         self.passwords.close()
         await self.database.close()
+        await self.reading.close()
 
 
 def event_loop() -> asyncio.AbstractEventLoop:

@@ -15,7 +15,8 @@ from tornado.websocket import WebSocketClientConnection, websocket_connect
 
 from pairing_server.maintenance import SYSTEM
 from pairing_server.server import Node
-from pairing_server.store import audit, users
+from pairing_server.store import audit_search, users
+from pairing_server.store.audit_search import Filter
 from pairing_server.web.edge import utcnow
 from tests.leaks import RUN
 
@@ -231,7 +232,7 @@ class Site:
         """The audit events of that name, oldest first, once all that waits is written."""
         await self.node.audit.flush(self.node.deps, SYSTEM, utcnow())
         async with self.node.database.transaction() as conn:
-            found = await audit.page(conn, audit.Filter(event=name), 1000)
+            found = (await audit_search.page(conn, Filter(event=name), 1000)).events
         return [
             {
                 "outcome": r.event.outcome,

@@ -1,4 +1,4 @@
-"""The audit log: what is recorded, in the act's own transaction or by a bounded queue, and who may read it."""
+"""The audit log: what is recorded, in the act's own transaction or by a bounded queue. Who may read it: services/audit_reading.py."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from uuid import UUID, uuid4
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from pairing_server.errors import Forbidden, Unavailable
+from pairing_server.errors import Unavailable
 from pairing_server.store import audit as store
 from pairing_server.store import partitions, users
-from pairing_server.store.audit import Event, Filter, Recorded
+from pairing_server.store.audit import Event
 
 if TYPE_CHECKING:
     from pairing_server.services.deps import Caller, Deps
@@ -58,13 +58,13 @@ EVENTS: Mapping[str, tuple[int, int]] = {
     "limit.slow_consumer": (4, 4),
     "limit.protocol_abuse": (3, 3),
     "audit.query": (6, 4),
+    "audit.export": (6, 4),
     "audit.gap": (3, 3),
     "system.started": (5, 5),
     "system.stopping": (5, 5),
     "system.error": (3, 3),
 }
 
-_READERS = ("auditor", "admin")
 _BATCH = 500
 SINGLY = 10
 
@@ -246,50 +246,3 @@ async def role_of(conn: AsyncConnection, subject: str | None) -> str | None:
     except ValueError:
         return None
     return user.role if user and user.disabled_at is None else None
-
-
-async def list_events(
-    deps: Deps,
-    caller: Caller,
-    which: Filter,
-    limit: int,
-    before: tuple[datetime, int] | None,
-    now: datetime,
-) -> list[Recorded]:
-    """A page of the log, newest first, for auditors and admins. The question is recorded too.
-
-    Raises Forbidden for anybody else.
-    """
-    async with deps.database.transaction() as conn:
-        allowed = await role_of(conn, caller.subject) in _READERS
-        if not allowed:
-            denied = deps.audit.event(
-                "access.denied", "denied", caller, now, route="/api/audit", needed="auditor"
-            )
-            await deps.audit.record(conn, denied)
-            found = []
-        else:
-            found = await page(deps.audit, conn, caller, which, limit, before, now)
-    if not allowed:
-        raise Forbidden("Only users with the role auditor or admin read the audit log.")
-    return found
-
-
-async def page(
-    audit: AuditLog,
-    conn: AsyncConnection,
-    caller: Caller,
-    which: Filter,
-    limit: int,
-    before: tuple[datetime, int] | None,
-    now: datetime,
-) -> list[Recorded]:
-    """A page of the log, for a caller who may; recorded in the same transaction."""
-    found = await store.page(conn, which, limit, before)
-    filters: dict[str, Any] = {
-        name: str(value)
-        for name in ("since", "until", "event", "actor", "address", "pairing", "outcome")
-        if (value := getattr(which, name)) is not None
-    }
-    await audit.record(conn, audit.event("audit.query", "success", caller, now, rows=len(found), **filters))
-    return found

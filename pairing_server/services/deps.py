@@ -103,7 +103,10 @@ class PairingRules:
 
 @dataclass(frozen=True, slots=True)
 class Deps:
+    """`reading` is the same database, for questions to the audit log: few connections, and more time."""
+
     database: Database
+    reading: Database
     audit: AuditLog
     hub: Hub
     tokens: Tokens

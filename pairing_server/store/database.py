@@ -24,8 +24,8 @@ from pairing_server.errors import Unavailable
 # Related durations, in seconds: the server gives up on a statement before the client does, and a
 # request waits for a connection less long than for a statement.
 CONNECT_TIMEOUT = 3
-COMMAND_TIMEOUT = 5
-STATEMENT_TIMEOUT = "4s"
+STATEMENT_TIMEOUT = 4
+COMMAND_GRACE = 1
 LOCK_TIMEOUT = "2s"
 POOL_TIMEOUT = 4
 MAX_AGE = 1800
@@ -67,8 +67,15 @@ class Lane:
 class Database:
     """The engine and its connections. One for each process; made before the first request, closed at the end."""
 
-    def __init__(self, url: str, *, pool_size: int = POOL_SIZE, pool_timeout: float = POOL_TIMEOUT) -> None:
-        """`url`: postgresql://…; query parameters are asyncpg's."""
+    def __init__(
+        self,
+        url: str,
+        *,
+        pool_size: int = POOL_SIZE,
+        pool_timeout: float = POOL_TIMEOUT,
+        statement_timeout: int = STATEMENT_TIMEOUT,
+    ) -> None:
+        """`url`: postgresql://…; query parameters are asyncpg's. The timeouts are in seconds."""
         self._asking: asyncio.Future[None] | None = None
         self.engine: AsyncEngine = create_async_engine(
             make_url(url).set(drivername="postgresql+asyncpg"),
@@ -84,10 +91,10 @@ class Database:
             hide_parameters=True,
             connect_args={
                 "timeout": CONNECT_TIMEOUT,
-                "command_timeout": COMMAND_TIMEOUT,
+                "command_timeout": statement_timeout + COMMAND_GRACE,
                 "server_settings": {
                     "application_name": "pairing-server",
-                    "statement_timeout": STATEMENT_TIMEOUT,
+                    "statement_timeout": f"{statement_timeout}s",
                     "lock_timeout": LOCK_TIMEOUT,
                     "idle_in_transaction_session_timeout": "10s",
                     "timezone": "UTC",

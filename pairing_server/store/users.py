@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
@@ -78,6 +78,22 @@ async def by_name(conn: AsyncConnection, username: str) -> User | None:
 
 async def by_id(conn: AsyncConnection, user_id: UUID) -> User | None:
     return _user((await conn.execute(select(*_USER).where(users.c.id == user_id))).one_or_none())
+
+
+async def names(conn: AsyncConnection, subjects: Collection[str]) -> dict[str, str]:
+    """The names of those subjects that are accounts here."""
+    ids = [found for subject in subjects if (found := _id(subject)) is not None]
+    if not ids:
+        return {}
+    rows = await conn.execute(select(users.c.id, users.c.username).where(users.c.id.in_(ids)))
+    return {str(user_id): username for user_id, username in rows}
+
+
+def _id(subject: str) -> UUID | None:
+    try:
+        return UUID(subject)
+    except ValueError:
+        return None
 
 
 async def everybody(conn: AsyncConnection) -> list[User]:

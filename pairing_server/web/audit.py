@@ -5,27 +5,27 @@ from __future__ import annotations
 import base64
 import binascii
 from datetime import UTC, datetime
-from ipaddress import ip_network
 
 from pairing_server.errors import ValidationFailed
-from pairing_server.services import audit
-from pairing_server.store.audit import Filter, Recorded
-from pairing_server.web import schemas
+from pairing_server.services import audit_reading
+from pairing_server.store.audit_search import Place
+from pairing_server.web import audit_schemas as schemas
 from pairing_server.web.bearer import AuthenticatedHandler
 from pairing_server.web.edge import utcnow
 
 QUERY = schemas.AuditQuery()
 EVENTS = schemas.AuditAnswer()
+EVENT = schemas.AuditOneAnswer()
 MAX_SEQ = 2**63 - 1
 
 
-def to_cursor(last: Recorded) -> str:
-    """The place of an event, as an opaque word for the next page."""
-    micros = round(last.recorded_at.timestamp() * 1_000_000)
-    return base64.urlsafe_b64encode(f"{micros}.{last.seq}".encode()).decode().rstrip("=")
+def to_cursor(place: Place) -> str:
+    """The place, as an opaque word for the next page."""
+    micros = round(place.recorded_at.timestamp() * 1_000_000)
+    return base64.urlsafe_b64encode(f"{micros}.{place.seq}".encode()).decode().rstrip("=")
 
 
-def from_cursor(text: str) -> tuple[datetime, int]:
+def from_cursor(text: str) -> Place:
     """Raises ValidationFailed if the word is none of ours."""
     try:
         micros, _, seq = (
@@ -34,7 +34,7 @@ def from_cursor(text: str) -> tuple[datetime, int]:
         seconds, rest = divmod(int(micros), 1_000_000)
         if not 0 <= int(seq) <= MAX_SEQ:
             raise ValueError
-        return datetime.fromtimestamp(seconds, UTC).replace(microsecond=rest), int(seq)
+        return Place(datetime.fromtimestamp(seconds, UTC).replace(microsecond=rest), int(seq))
     except (ValueError, OverflowError, OSError, binascii.Error):
         raise ValidationFailed(fields={"after": ["Must be `next` of the page before."]}) from None
 
@@ -43,14 +43,18 @@ class AuditHandler(AuthenticatedHandler):
     """GET /api/audit: what has happened, newest first, filtered, in pages."""
 
     async def get(self) -> None:
-        query = self.read_query(QUERY)
-        try:
-            network = ip_network(query["address"], strict=False) if "address" in query else None
-        except ValueError:
-            raise ValidationFailed(fields={"address": ["Must be an address or a network."]}) from None
-        names = ("since", "until", "event", "actor", "pairing", "outcome")
-        which = Filter(address=network, **{name: query[name] for name in names if name in query})
+        query, now = self.read_query(QUERY), utcnow()
         before = from_cursor(query["after"]) if "after" in query else None
-        limit = query["limit"]
-        found = await audit.list_events(self.deps, self.caller, which, limit, before, now=utcnow())
-        self.answer(EVENTS, {"events": found, "next": to_cursor(found[-1]) if len(found) == limit else None})
+        listed = await audit_reading.list_events(
+            self.deps, self.caller, schemas.question_of(query, now), query["limit"], before, now
+        )
+        following = None if listed.next is None else to_cursor(listed.next)
+        self.answer(EVENTS, {"events": listed.events, "next": following, "names": listed.names})
+
+
+class AuditEventHandler(AuthenticatedHandler):
+    """GET /api/audit/events/{seq}: one event."""
+
+    async def get(self, seq: str) -> None:
+        listed = await audit_reading.one_event(self.deps, self.caller, min(int(seq), MAX_SEQ), utcnow())
+        self.answer(EVENT, {"event": listed.events[0], "names": listed.names})

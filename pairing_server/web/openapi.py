@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -12,7 +13,7 @@ from apispec.ext.marshmallow import MarshmallowPlugin
 from marshmallow import Schema
 
 from pairing_server.errors import PairingServerError
-from pairing_server.web import schemas
+from pairing_server.web import audit_schemas, schemas
 from pairing_server.web.base import STATUS
 
 
@@ -44,7 +45,7 @@ class Operation:
     @property
     def operation_id(self) -> str:
         """A name for code generators, such as postAuthLogin."""
-        words = [self.method, *self.path.replace("{id}", "one").replace("/api/", "/").split("/")]
+        words = [self.method, *re.sub(r"\{.*\}", "one", self.path).replace("/api/", "/").split("/")]
         return "".join(
             word if place == 0 else word.title().replace("-", "")
             for place, word in enumerate(filter(None, words))
@@ -52,6 +53,10 @@ class Operation:
 
 
 _BODY = (400, 413, 415, 422)
+_IN_PATH = {
+    "id": {"type": "string", "format": "uuid"},
+    "seq": {"type": "integer", "minimum": 0, "maximum": 2**63 - 1},
+}
 
 OPERATIONS = (
     Operation(
@@ -84,8 +89,11 @@ OPERATIONS = (
         errors=(404, 503),
     ),
     Operation(
-        "/api/audit", "get", "What has happened, for auditors and admins.", schemas.AuditAnswer,
-        query=schemas.AuditQuery, errors=(422, 503),
+        "/api/audit", "get", "What has happened, for auditors and admins.", audit_schemas.AuditAnswer,
+        query=audit_schemas.AuditQuery, errors=(422, 503),
+    ),
+    Operation(
+        "/api/audit/events/{seq}", "get", "One event.", audit_schemas.AuditOneAnswer, errors=(404, 503),
     ),
     Operation("/healthz", "get", "The process is alive.", schemas.HealthAnswer, secured=False),
     Operation("/readyz", "get", "It can pair now.", schemas.HealthAnswer, secured=False, errors=(503,)),
@@ -154,10 +162,11 @@ def contract(version: str) -> dict[str, Any]:
             }
         if operation.query:
             parameters.append({"in": "query", "schema": operation.query})
-        if "{id}" in operation.path:
-            parameters.append(
-                {"in": "path", "name": "id", "required": True, "schema": {"type": "string", "format": "uuid"}}
-            )
+        parameters += [
+            {"in": "path", "name": name, "required": True, "schema": schema}
+            for name, schema in _IN_PATH.items()
+            if f"{{{name}}}" in operation.path
+        ]
         described["parameters"] = parameters
         described["security"] = [{"access_token": []}] if operation.secured else []
         if operation.guests:

@@ -8,7 +8,7 @@ import re
 from tornado.web import Application, RedirectHandler, RequestHandler
 
 from pairing_server.web.accounts import LoginHandler, RegisterHandler, WsTokenHandler, WsTokenMobileHandler
-from pairing_server.web.audit import AuditHandler
+from pairing_server.web.audit import AuditEventHandler, AuditHandler
 from pairing_server.web.base import NotFoundHandler
 from pairing_server.web.edge import Edge
 from pairing_server.web.operations import (
@@ -42,6 +42,7 @@ ROUTES: tuple[tuple[str, type[RequestHandler]], ...] = (
     (r"/api/pairings", PairingsHandler),
     (rf"/api/pairings/{_UUID}", PairingHandler),
     (r"/api/audit", AuditHandler),
+    (r"/api/audit/events/([0-9]{1,19})", AuditEventHandler),
     (r"/ws", PairingSocket),
     (r"/healthz", HealthHandler),
     (r"/readyz", ReadyHandler),

@@ -20,10 +20,10 @@ def _session_id(example: str) -> fields.String:
 
 
 # What the database cannot hold, no account can have.
-_NO_NUL = validate.ContainsNoneOf("\x00", error="Must not have control characters.")
+NO_NUL = validate.ContainsNoneOf("\x00", error="Must not have control characters.")
 
 
-def _storable(instant: datetime) -> None:
+def storable(instant: datetime) -> None:
     """Within what the database can hold, whatever the offset. Raises ValidationError."""
     if not 1970 <= instant.year < 9999:
         raise ValidationError("Must be a year from 1970 to 9998.")
@@ -55,7 +55,7 @@ class RegisterBody(Schema):
 
 
 class LoginBody(Schema):
-    username = fields.String(required=True, validate=[validate.Length(1, 256), _NO_NUL])
+    username = fields.String(required=True, validate=[validate.Length(1, 256), NO_NUL])
     password = fields.String(required=True, validate=validate.Length(1, 1024))
 
 
@@ -144,45 +144,6 @@ class UnpairedAnswer(Schema):
 
 class HealthAnswer(Schema):
     status = fields.String(required=True)
-
-
-class AuditQuery(Schema):
-    since = fields.AwareDateTime(validate=_storable, metadata={"description": "included"})
-    until = fields.AwareDateTime(validate=_storable, metadata={"description": "not included"})
-    event = fields.String(validate=[validate.Length(1, 64), _NO_NUL])
-    actor = fields.String(validate=[validate.Length(1, 512), _NO_NUL])
-    address = fields.String(metadata={"description": "an address or a network such as 10.0.0.0/8"})
-    pairing = fields.UUID()
-    outcome = fields.String(validate=validate.OneOf(["success", "failure", "denied", "error"]))
-    limit = fields.Integer(load_default=100, validate=validate.Range(1, 500))
-    after = fields.String(
-        metadata={"description": "`next` of the page before"}, validate=validate.Length(1, 80)
-    )
-
-
-class AuditEventAnswer(Schema):
-    seq = fields.Integer(required=True)
-    recorded_at = Instant(required=True)
-    occurred_at = Instant(required=True, attribute="event.occurred_at")
-    event_id = fields.UUID(required=True, attribute="event.event_id")
-    event = fields.String(required=True, attribute="event.event")
-    severity = fields.Integer(required=True, attribute="event.severity")
-    outcome = fields.String(required=True, attribute="event.outcome")
-    reason = fields.String(required=True, allow_none=True, attribute="event.reason")
-    actor = fields.String(required=True, allow_none=True, attribute="event.actor_subject")
-    actor_kind = fields.String(required=True, attribute="event.actor_kind")
-    address = fields.String(required=True, allow_none=True, attribute="event.address")
-    request_id = fields.UUID(required=True, allow_none=True, attribute="event.request_id")
-    connection_id = fields.UUID(required=True, allow_none=True, attribute="event.connection_id")
-    pairing_id = fields.UUID(required=True, allow_none=True, attribute="event.pairing_id")
-    node = fields.String(required=True, attribute="event.node")
-    count = fields.Integer(required=True, attribute="event.count")
-    attrs = fields.Dict(required=True, attribute="event.attrs")
-
-
-class AuditAnswer(Schema):
-    events = fields.List(fields.Nested(AuditEventAnswer), required=True)
-    next = fields.String(required=True, allow_none=True, metadata={"description": "null: the last page"})
 
 
 class ErrorAnswer(Schema):

@@ -9,7 +9,8 @@ from sqlalchemy import event
 
 from pairing_server.maintenance import SYSTEM
 from pairing_server.services.deps import Caller
-from pairing_server.store import audit as store
+from pairing_server.store import audit_search
+from pairing_server.store.audit_search import Filter
 from pairing_server.web.edge import utcnow
 from tests.devices import Site
 
@@ -18,7 +19,7 @@ ROUTE = "auth.token_rejected"
 
 async def counts(site: Site) -> list[int]:
     async with site.node.database.transaction() as conn:
-        found = await store.page(conn, store.Filter(event=ROUTE), 1000)
+        found = (await audit_search.page(conn, Filter(event=ROUTE), 1000)).events
     return sorted(recorded.event.count for recorded in found)
 
 

@@ -19,8 +19,9 @@ from pairing_server.maintenance import SYSTEM
 from pairing_server.services import accounts, pairings
 from pairing_server.services.audit import AuditLog
 from pairing_server.services.deps import Caller
-from pairing_server.store import audit, users
-from pairing_server.store.audit import Event, Filter
+from pairing_server.store import audit, audit_search, users
+from pairing_server.store.audit import Event
+from pairing_server.store.audit_search import Filter
 from pairing_server.store.database import Database
 from tests.conftest import execute
 from tests.devices import Site
@@ -44,7 +45,10 @@ def event(
 
 async def found(conn: AsyncConnection, which: Filter | None = None, limit: int = 100) -> list[str]:
     """Whose events match, newest first."""
-    return [str(row.event.actor_subject) for row in await audit.page(conn, which or Filter(), limit)]
+    return [
+        str(row.event.actor_subject)
+        for row in (await audit_search.page(conn, which or Filter(), limit)).events
+    ]
 
 
 @pytest.mark.parametrize(
@@ -61,7 +65,7 @@ async def test_what_is_recorded_cannot_be_changed(conn: AsyncConnection, act: st
     with pytest.raises(DBAPIError, match=r"append-only: \w+ of \w+ refused"):
         async with conn.begin_nested():
             await conn.execute(text(act))
-    [row] = await audit.page(conn, Filter(), 10)
+    [row] = (await audit_search.page(conn, Filter(), 10)).events
     assert (row.event.actor_subject, row.event.outcome) == ("mallory", "failure")
 
 
@@ -86,7 +90,7 @@ async def test_an_event_comes_back_as_it_was_recorded(conn: AsyncConnection) -> 
         attrs={"text": "é\"'\\", "number": 1, "nothing": None, "yes": True},
     )
     await audit.add(conn, [full])
-    [row] = await audit.page(conn, Filter(), 10)
+    [row] = (await audit_search.page(conn, Filter(), 10)).events
     assert row.event == full
 
 
@@ -112,19 +116,21 @@ async def test_events_are_listed_newest_first_page_after_page(conn: AsyncConnect
     seen: list[str] = []
     place = None
     for _ in range(4):
-        page = await audit.page(conn, Filter(), 3, place)
+        page = (await audit_search.page(conn, Filter(), 3, place)).events
         seen += [str(row.event.actor_subject) for row in page]
-        place = (page[-1].recorded_at, page[-1].seq)
+        place = page[-1].place
     assert seen == [f"{number}" for number in range(10, -1, -1)]
-    assert await audit.page(conn, Filter(), 3, place) == []
+    assert (await audit_search.page(conn, Filter(), 3, place)).events == []
 
 
 async def test_what_is_recorded_between_two_pages_moves_nothing(conn: AsyncConnection) -> None:
     await audit.add(conn, [event(actor=f"{number}") for number in range(4)])
-    first = await audit.page(conn, Filter(), 2)
+    first = (await audit_search.page(conn, Filter(), 2)).events
     await audit.add(conn, [event(actor="late")])
-    place = (first[-1].recorded_at, first[-1].seq)
-    assert [row.event.actor_subject for row in await audit.page(conn, Filter(), 2, place)] == ["1", "0"]
+    place = first[-1].place
+    assert [
+        row.event.actor_subject for row in (await audit_search.page(conn, Filter(), 2, place)).events
+    ] == ["1", "0"]
 
 
 async def test_each_filter_leaves_what_matches(conn: AsyncConnection) -> None:
@@ -132,7 +138,10 @@ async def test_each_filter_leaves_what_matches(conn: AsyncConnection) -> None:
     await audit.add(conn, [event("auth.login", "failure", actor="a")])
     await audit.add(conn, [event("pairing.redeem", actor="b", pairing=pairing)])
     await audit.add(conn, [event("auth.login", actor="c", pairing=uuid4())])
-    rows = {row.event.actor_subject: row.recorded_at for row in await audit.page(conn, Filter(), 10)}
+    rows = {
+        row.event.actor_subject: row.recorded_at
+        for row in (await audit_search.page(conn, Filter(), 10)).events
+    }
     assert await found(conn, Filter(event="auth.login")) == ["c", "a"]
     assert await found(conn, Filter(actor="b")) == ["b"]
     assert await found(conn, Filter(pairing=pairing)) == ["b"]
@@ -208,7 +217,7 @@ async def test_queued_events_are_written_once_and_in_order_whoever_flushes(site:
         deps.audit.enqueue(event("msg.invalid", actor=f"{number % 200}", number=number))
     await asyncio.gather(*(deps.audit.flush(deps, SYSTEM, NOW) for _ in range(4)))
     async with deps.database.transaction() as conn:
-        rows = await audit.page(conn, Filter(event="msg.invalid"), 5000)
+        rows = (await audit_search.page(conn, Filter(event="msg.invalid"), 5000)).events
     assert [row.event.attrs["number"] for row in reversed(rows)] == list(range(1200))
 
 
@@ -251,7 +260,7 @@ async def test_a_flood_from_one_source_is_ten_rows_and_a_count(site: Site) -> No
     deps.audit.enqueue(event("msg.invalid", actor="alice"))
     await deps.audit.flush(deps, SYSTEM, NOW + timedelta(minutes=1))
     async with deps.database.transaction() as conn:
-        rows = await audit.page(conn, Filter(event="msg.invalid", actor="mallory"), 100)
+        rows = (await audit_search.page(conn, Filter(event="msg.invalid", actor="mallory"), 100)).events
         assert await found(conn, Filter(event="msg.invalid", actor="alice")) == ["alice"]
     assert [row.event.count for row in rows] == [240, *[1] * 10]
 

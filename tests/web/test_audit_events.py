@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from pairing_server.security.limits import Rate
-from pairing_server.store import audit
+from pairing_server.store import audit_search
+from pairing_server.store.audit_search import Filter
 from tests.conftest import StartNode
 from tests.devices import Account, Site
 
@@ -247,7 +248,7 @@ async def test_every_event_of_the_log_has_its_form(site: Site) -> None:
     await desktop.socket.closed()
     await site.events("system.started")
     async with site.node.database.transaction() as conn:
-        found = await audit.page(conn, audit.Filter(), 1000)
+        found = (await audit_search.page(conn, Filter(), 1000)).events
     assert {recorded.event.event for recorded in found} >= {
         "system.started",
         "pairing.code_created",

@@ -1,0 +1,338 @@
+"""Searching the audit log: pages of what a filter matches, newest first, in a time that does not grow with the log.
+
+A page walks back through rows that an index holds in the order of time: those of one pairing, connection, actor,
+address or kind of event, whatever the filter names first in this order, or all. What else the filter says is asked
+of each row on the way, and after REACH rows the walk ends: the page is then shorter than asked for, even empty, and
+says where to go on. So no combination of filters can make a page slow, only the pages many.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from datetime import datetime
+from ipaddress import IPv4Network, IPv6Network
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from pairing_server.store.audit import EVENT, Event
+
+# How many rows a walk passes at most; those of one index lie scattered, those of all beside each other.
+REACH = 20_000
+REACH_OF_ALL = 50_000
+# A network with at most so many rows is sorted rather than walked to.
+NARROW = 5_000
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """One event as it stands in the log; (recorded_at, seq) is its place."""
+
+    seq: int
+    recorded_at: datetime
+    event: Event
+
+    @property
+    def place(self) -> Place:
+        return Place(self.recorded_at, self.seq)
+
+
+class Place(NamedTuple):
+    """A place in the log."""
+
+    recorded_at: datetime
+    seq: int
+
+
+class Kind(NamedTuple):
+    """What an index keeps together."""
+
+    event: str
+    outcome: str
+    severity: int
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """What to list; None leaves a column alone. `since` is included, `until` is not.
+
+    `event`: names with commas between them; `auth.*` is all that begin so. `severity`: this or more severe.
+    """
+
+    since: datetime | None = None
+    until: datetime | None = None
+    event: str | None = None
+    actor: str | None = None
+    address: IPv4Network | IPv6Network | None = None
+    pairing: UUID | None = None
+    outcome: str | None = None
+    connection: UUID | None = None
+    severity: int | None = None
+
+    def told(self) -> dict[str, str]:
+        """What it says, for the log."""
+        given = ((part.name, getattr(self, part.name)) for part in fields(self))
+        return {name: str(value) for name, value in given if value is not None}
+
+    def has(self, kind: Kind) -> bool:
+        """Whether events of that kind may match."""
+        return (
+            (self.event is None or any(_named(kind.event, name) for name in self.event.split(",")))
+            and self.outcome in (None, kind.outcome)
+            and (self.severity is None or kind.severity <= self.severity)
+        )
+
+    @property
+    def of_kinds(self) -> bool:
+        return self.event is not None or self.outcome is not None or self.severity is not None
+
+    @property
+    def host(self) -> bool:
+        """Whether `address` is one address."""
+        return self.address is not None and self.address.num_addresses == 1
+
+
+def _named(event: str, name: str) -> bool:
+    return event.startswith(name[:-1]) if name.endswith(".*") else event == name
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """`next` is where to go on; None if there is no more."""
+
+    events: list[Recorded]
+    next: Place | None
+
+
+@dataclass(slots=True)
+class Conditions:
+    """SQL about the rows `a`, and its values."""
+
+    parts: list[str] = field(default_factory=list)
+    values: dict[str, Any] = field(default_factory=dict)
+
+    def add(self, part: str, **values: Any) -> None:
+        self.parts.append(part)
+        self.values.update(values)
+
+    def __str__(self) -> str:
+        return " AND ".join(self.parts) or "true"
+
+
+COLUMNS = ", ".join(
+    ["a.seq", "a.recorded_at", *(f"host(a.{c})" if c == "address" else f"a.{c}" for c in EVENT)]
+)
+_NEWEST = "ORDER BY a.recorded_at DESC, a.seq DESC"
+
+# The rows come out of an index in the order of time. Without this, statistics that are a little off make
+# PostgreSQL read and sort all of them instead.
+_IN_ORDER = text(
+    "SELECT set_config(name, value, true) FROM (VALUES ('enable_sort', 'off'), ('enable_bitmapscan', 'off'),"
+    " ('enable_seqscan', 'off'), ('max_parallel_workers_per_gather', '0'),"
+    " ('plan_cache_mode', 'force_custom_plan')) AS setting (name, value)"
+)
+
+# From each kind that there is to the next, through the index.
+_KINDS = text(
+    """
+    WITH RECURSIVE kind AS (
+        (SELECT event, outcome, severity FROM audit_events ORDER BY event, outcome, severity LIMIT 1)
+        UNION ALL
+        SELECT following.* FROM kind CROSS JOIN LATERAL (
+            SELECT a.event, a.outcome, a.severity FROM audit_events AS a
+            WHERE (a.event, a.outcome, a.severity) > (kind.event, kind.outcome, kind.severity)
+            ORDER BY a.event, a.outcome, a.severity LIMIT 1
+        ) AS following
+    )
+    SELECT event, outcome, severity FROM kind
+    """
+)
+
+
+async def in_order(conn: AsyncConnection) -> None:
+    """Make the transaction's statements take rows from indexes in their order."""
+    await conn.execute(_IN_ORDER)
+
+
+async def kinds(conn: AsyncConnection) -> list[Kind]:
+    """Every kind of event that is in the log."""
+    return [Kind(*row) for row in await conn.execute(_KINDS)]
+
+
+async def page(conn: AsyncConnection, which: Filter, limit: int, before: Place | None = None) -> Page:
+    """At most `limit` events that match, newest first, older than the place `before` (keyset paging)."""
+    await in_order(conn)
+    walk = await _walk(conn, which, before)
+    if walk is None:
+        return Page([], None)
+    rest = _rest(which, walk.asked)
+    reach = max(walk.reach // walk.arms, limit)
+    values = {**walk.conditions.values, **rest.values, "reach": reach, "limit": limit}
+    rows = await conn.execute(
+        text(
+            f"SELECT {COLUMNS} FROM {walk.arm} CROSS JOIN LATERAL ("
+            f"SELECT * FROM (SELECT * FROM audit_events AS a WHERE {walk.conditions} {_NEWEST} LIMIT :reach) AS a"
+            f" WHERE {rest} LIMIT :limit) AS a {_NEWEST} LIMIT :limit"
+        ),
+        values,
+    )
+    found = [recorded(row) for row in rows]
+    end = await _frontier(conn, walk, reach) if rest.parts else None
+    if end is not None:
+        found = [row for row in found if row.place >= end]
+    if len(found) == limit:
+        return Page(found, found[-1].place)
+    return Page(found, end)
+
+
+async def one(conn: AsyncConnection, seq: int) -> Recorded | None:
+    """The event with that number."""
+    row = (
+        await conn.execute(text(f"SELECT {COLUMNS} FROM audit_events AS a WHERE a.seq = :seq"), {"seq": seq})
+    ).one_or_none()
+    return None if row is None else recorded(row)
+
+
+def recorded(row: Sequence[Any]) -> Recorded:
+    """The event of a row of COLUMNS."""
+    seq, recorded_at, *values = row
+    return Recorded(seq, recorded_at, Event(**dict(zip(EVENT, values, strict=True))))
+
+
+@dataclass(frozen=True, slots=True)
+class _Walk:
+    """The rows to walk through: those that meet the conditions, for each row of `arm`.
+
+    `asked`: the parts of the filter that all of them meet.
+    """
+
+    conditions: Conditions
+    asked: frozenset[str]
+    reach: int = REACH
+    arm: str = "(VALUES (1)) AS arm"
+    arms: int = 1
+
+
+async def _walk(conn: AsyncConnection, which: Filter, before: Place | None) -> _Walk | None:
+    """None: nothing can match."""
+    conditions = within(which)
+    if before is not None:
+        conditions.add(
+            "a.recorded_at <= :at AND (a.recorded_at, a.seq) < (:at, :before)",
+            at=before.recorded_at,
+            before=before.seq,
+        )
+    for name in ("pairing", "connection", "actor"):
+        if getattr(which, name) is not None:
+            conditions.add(*_equal(name), **{name: getattr(which, name)})
+            return _Walk(conditions, frozenset((name,)))
+    if which.address is not None and (which.host or await _narrow(conn, which)):
+        conditions.add(_ADDRESS[which.host], address=_address(which))
+        return _Walk(conditions, frozenset(("address",)))
+    if not which.of_kinds:
+        return _Walk(conditions, frozenset(), REACH_OF_ALL)
+    matching = [kind for kind in await kinds(conn) if which.has(kind)]
+    if not matching:
+        return None
+    conditions.add(
+        "a.event = arm.event AND a.outcome = arm.outcome AND a.severity = arm.severity",
+        events=[kind.event for kind in matching],
+        outcomes=[kind.outcome for kind in matching],
+        severities=[kind.severity for kind in matching],
+    )
+    arm = (
+        "unnest(CAST(:events AS text[]), CAST(:outcomes AS text[]), CAST(:severities AS smallint[]))"
+        " AS arm (event, outcome, severity)"
+    )
+    return _Walk(conditions, frozenset(("event", "outcome", "severity")), REACH, arm, len(matching))
+
+
+async def _frontier(conn: AsyncConnection, walk: _Walk, reach: int) -> Place | None:
+    """How far back the walk has seen everything; None: to the end."""
+    row = (
+        await conn.execute(
+            text(
+                f"SELECT a.recorded_at, a.seq FROM {walk.arm} CROSS JOIN LATERAL ("
+                f"SELECT a.recorded_at, a.seq FROM audit_events AS a WHERE {walk.conditions} {_NEWEST}"
+                f" OFFSET :passed LIMIT 1) AS a {_NEWEST} LIMIT 1"
+            ),
+            {**walk.conditions.values, "passed": reach - 1},
+        )
+    ).one_or_none()
+    return None if row is None else Place(*row)
+
+
+async def _narrow(conn: AsyncConnection, which: Filter) -> bool:
+    """Whether few rows are from the network."""
+    conditions = within(which)
+    conditions.add(_ADDRESS[False], address=_address(which), enough=NARROW + 1)
+    counted = await conn.execute(
+        text(
+            f"SELECT count(*) FROM (SELECT FROM audit_events AS a WHERE {conditions} LIMIT :enough) AS counted"
+        ),
+        conditions.values,
+    )
+    return bool(counted.scalar_one() <= NARROW)
+
+
+def within(which: Filter) -> Conditions:
+    """The filter's time."""
+    conditions = Conditions()
+    if which.since is not None:
+        conditions.add("a.recorded_at >= :since", since=which.since)
+    if which.until is not None:
+        conditions.add("a.recorded_at < :until", until=which.until)
+    return conditions
+
+
+_COLUMN = {"pairing": "pairing_id", "connection": "connection_id", "actor": "actor_subject"}
+# By whether it is one address.
+_ADDRESS = {
+    True: "a.address = CAST(CAST(:address AS text) AS inet)",
+    False: "a.address <<= CAST(CAST(:address AS text) AS inet)",
+}
+
+
+def _equal(name: str) -> tuple[str]:
+    return (f"a.{_COLUMN[name]} = :{name}",)
+
+
+def _address(which: Filter) -> str:
+    return str(which.address.network_address) if which.host and which.address else str(which.address)
+
+
+def _rest(which: Filter, asked: frozenset[str]) -> Conditions:
+    """What the filter says beside its time and what has been `asked`."""
+    conditions = Conditions()
+    for name in ("pairing", "connection", "actor"):
+        if name not in asked and getattr(which, name) is not None:
+            conditions.add(*_equal(name), **{name: getattr(which, name)})
+    if "address" not in asked and which.address is not None:
+        conditions.add(_ADDRESS[which.host], address=_address(which))
+    if "event" not in asked:
+        _add_kinds(conditions, which)
+    return conditions
+
+
+def _add_kinds(conditions: Conditions, which: Filter) -> None:
+    if which.event is not None:
+        names = which.event.split(",")
+        conditions.add(
+            "(a.event = ANY(CAST(:names AS text[])) OR EXISTS ("
+            "SELECT FROM unnest(CAST(:beginnings AS text[])) AS name WHERE starts_with(a.event, name)))",
+            names=[name for name in names if not name.endswith(".*")],
+            beginnings=[name[:-1] for name in names if name.endswith(".*")],
+        )
+    if which.outcome is not None:
+        conditions.add("a.outcome = :outcome", outcome=which.outcome)
+    if which.severity is not None:
+        conditions.add("a.severity <= :severity", severity=which.severity)
+
+
+def matching(which: Filter) -> Conditions:
+    """All that the filter says."""
+    conditions, rest = within(which), _rest(which, frozenset())
+    return Conditions(conditions.parts + rest.parts, {**conditions.values, **rest.values})
