@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -43,6 +44,7 @@ class Maintenance:
         self._wall = wall
         self._monotonic = monotonic
         self._every_second = every_second
+        self._started_at = -math.inf
         self.jobs: tuple[Job, ...] = (
             Job("tick", 1, self._tick),
             Job("flush audit", 1, lambda: deps.audit.flush(deps, SYSTEM, wall())),
@@ -57,7 +59,7 @@ class Maintenance:
             Job("look after keys", 1, lambda: keys.look_after(deps, SYSTEM, wall())),
             Job("count codes", 5, lambda: lifetimes.recount_codes(deps)),
             Job("note presence", lifetimes.TOUCH, self._note_presence),
-            Job("close deserted pairings", 30, lambda: lifetimes.close_deserted(deps, SYSTEM, wall())),
+            Job("close deserted pairings", 30, self._close_deserted),
             Job("release names", 30, lambda: lifetimes.release_names(deps, wall())),
             Job("forget settings", 30, lambda: settings.forget_ended(deps, wall())),
             Job("make audit partitions", 3600, lambda: audit.make_partitions(deps)),
@@ -65,6 +67,8 @@ class Maintenance:
         )
         self._callbacks: list[PeriodicCallback] = []
         self._under_way: set[asyncio.Task[bool]] = set()
+        # The jobs that wait for the database: said once, not every second.
+        self._waiting: set[str] = set()
 
     async def _tick(self) -> None:
         now = self._monotonic()
@@ -75,12 +79,20 @@ class Maintenance:
         active, waiting = self._deps.hub.connected_channels()
         await lifetimes.note_presence(self._deps, active, waiting, self._wall())
 
+    async def _close_deserted(self) -> None:
+        """Nobody can be noted while the database or the server is away: first their members are."""
+        steady = self._monotonic() - max(self._started_at, self._deps.database.breaker.back_at)
+        if steady >= 2 * lifetimes.TOUCH:
+            await lifetimes.close_deserted(self._deps, SYSTEM, self._wall())
+
     async def run(self, job: Job) -> bool:
         """Do one job now. False if it failed; that is logged, and it is tried again next time."""
         try:
             await job.work()
         except Unavailable as error:
-            log.warning("%s: %s", job.name, error)
+            if job.name not in self._waiting:
+                self._waiting.add(job.name)
+                log.warning("%s: %s", job.name, error)
             return False
         except Exception as error:
             log.exception("%s failed", job.name)
@@ -92,6 +104,7 @@ class Maintenance:
                 )
             )
             return False
+        self._waiting.discard(job.name)
         return True
 
     def add(self, job: Job) -> None:
@@ -100,6 +113,7 @@ class Maintenance:
 
     def start(self) -> None:
         """Run every job in its time, never two of one job at once."""
+        self._started_at = self._monotonic()
         for job in self.jobs:
             callback = PeriodicCallback(self._runner(job), job.every * 1000, jitter=0.1)
             callback.start()

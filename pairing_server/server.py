@@ -95,8 +95,10 @@ class Node:
         loop = asyncio.get_running_loop()
         self.settings = settings
         self.version = app_version()
-        self.database = Database(database_url)
-        self.reading = Database(database_url, pool_size=READERS, statement_timeout=READING_TIMEOUT)
+        self.database = Database(database_url, told=self._database_told)
+        self.reading = Database(
+            database_url, pool_size=READERS, statement_timeout=READING_TIMEOUT, breaker=self.database.breaker
+        )
         self.audit = AuditLog(socket.gethostname(), self.version)
         self.hub = Hub(settings.relay_limits, loop.time, loop.call_later, self._report)
         self.passwords = Passwords()
@@ -161,6 +163,21 @@ class Node:
                 **rest,
             )
         )
+
+    def _database_told(self, what: str, reason: str, seconds: float) -> None:
+        if what == "down":
+            log.warning("the database is away (%s); what does not need it goes on", reason)
+        else:
+            log.warning("database: %s, after %.1f s", what, seconds)
+        event = self.audit.event(
+            f"db.{what}",
+            "error" if what == "down" else "success",
+            SYSTEM,
+            utcnow(),
+            reason=reason or None,
+            duration_s=round(seconds, 1),
+        )
+        self.audit.enqueue(event)
 
     def _jwks_refreshed(self, issuer: str, added: object, removed: object, error: object) -> None:
         outcome = "error" if error else "success"

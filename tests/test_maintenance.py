@@ -9,10 +9,12 @@ from datetime import timedelta
 from uuid import UUID
 
 import pytest
+from sqlalchemy import update
 
 from pairing_server.maintenance import Job, Maintenance
 from pairing_server.store import users
 from pairing_server.store.database import Database
+from pairing_server.store.tables import pairings
 from pairing_server.web.edge import utcnow
 from tests.conftest import StartNode
 from tests.devices import Site
@@ -150,7 +152,7 @@ async def test_while_the_database_is_away_jobs_say_so_in_one_line_and_work_again
             caplog.clear()
             assert not await blind.run(job), job.name
             [record] = [each for each in caplog.records if each.name == "pairing_server.maintenance"]
-            assert record.getMessage() == f"{job.name}: The database is not reachable just now."
+            assert record.getMessage().startswith(f"{job.name}: The database is ")
             assert record.exc_info is None
     await away.close()
     timer = maintenance(site)
@@ -199,3 +201,25 @@ async def test_the_connections_of_a_disabled_account_are_closed(site: Site) -> N
     assert await site.node.maintenance.run(job)
     assert await closed.closed() == 4401
     assert await kept.pending() == []
+
+
+async def test_after_a_start_and_after_an_outage_devices_have_a_minute_to_come_back(site: Site) -> None:
+    """Nobody could be noted meanwhile, so that it looks as if all were gone."""
+    await site.pair()
+    async with site.node.database.transaction() as conn:
+        await conn.execute(update(pairings).values(seen_at=utcnow() - timedelta(hours=1)))
+    ahead = -100.0
+    loop = asyncio.get_running_loop()
+    timer = Maintenance(site.node.deps, utcnow, lambda: loop.time() + ahead)
+    [job] = [job for job in timer.jobs if job.name == "close deserted pairings"]
+    timer.start()
+    timer.stop()
+    assert await timer.run(job)
+    assert await site.events("pairing.closed") == []
+    ahead = 0.0
+    site.node.database.breaker.back_at = loop.time()
+    assert await timer.run(job)
+    assert await site.events("pairing.closed") == []
+    ahead = 61.0
+    assert await timer.run(job)
+    assert len(await site.events("pairing.closed")) == 1

@@ -8,24 +8,27 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
 import asyncpg
-from sqlalchemy import Connection, event, text
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import DBAPIError, InvalidatePoolError
-from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy import Connection, event
+from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
-from pairing_server.errors import Unavailable
+from pairing_server.store import hosts
+from pairing_server.store.breaker import PROBE_TIMEOUT, Away, Breaker, Told
+from pairing_server.store.failures import away, breaks_off
 
 # Related durations, in seconds: the server gives up on a statement before the client does, and a
 # request waits for a connection less long than for a statement.
 CONNECT_TIMEOUT = 3
 STATEMENT_TIMEOUT = 4
 COMMAND_GRACE = 1
+# For all of a transaction, the wait for a connection included, beyond the longest statement.
+TRANSACTION_GRACE = 2
+CLOSE_TIMEOUT = 5
 LOCK_TIMEOUT = "2s"
 POOL_TIMEOUT = 4
 MAX_AGE = 1800
@@ -33,17 +36,12 @@ MAX_AGE = 1800
 POOL_SIZE = 12
 WARM = 4
 
-# SQLSTATE classes and codes that mean "not now": connection trouble (a refused login, a missing
-# or a closed database included), read-only after a failover, out of resources, shutting down, locks and cancelled statements.
-_PASSING = ("08", "28", "3D000", "53", "57", "25006", "40001", "40P01", "55000", "55P03")
-
-# How the server says that it is hanging up.
-_HANGING_UP = (
-    asyncpg.PostgresConnectionError,
-    asyncpg.AdminShutdownError,
-    asyncpg.CrashShutdownError,
-    asyncpg.CannotConnectNowError,
-)
+# Whether this server takes writes, and which one it is. A promoted standby writes on another timeline.
+_LOOK = """
+SELECT pg_is_in_recovery() OR current_setting('transaction_read_only')::boolean AS read_only,
+    concat_ws(' ', inet_server_addr(), inet_server_port(),
+        CASE WHEN NOT pg_is_in_recovery() THEN left(pg_walfile_name(pg_current_wal_lsn()), 8) END) AS server
+"""
 
 T = TypeVar("T")
 
@@ -74,11 +72,37 @@ class Database:
         pool_size: int = POOL_SIZE,
         pool_timeout: float = POOL_TIMEOUT,
         statement_timeout: int = STATEMENT_TIMEOUT,
+        told: Told = lambda *_: None,
+        breaker: Breaker | None = None,
     ) -> None:
-        """`url`: postgresql://…; query parameters are asyncpg's. The timeouts are in seconds."""
+        """`url`: postgresql://…, with one host or several; query parameters are asyncpg's. The timeouts are in seconds.
+
+        `told` hears of outages. `breaker`: that of another way to the same database, which knows when it is away;
+        what goes wrong on this one does not count there.
+        """
         self._asking: asyncio.Future[None] | None = None
+        self._told = told
+        self._server: str | None = None
+        self._counts = breaker is None
+        self.breaker = breaker or Breaker(self._probe, told)
+        self._transaction_timeout = statement_timeout + TRANSACTION_GRACE
+        parsed = hosts.parse(url)
+        self._hosts = hosts.Hosts(
+            parsed,
+            timeout=CONNECT_TIMEOUT,
+            command_timeout=statement_timeout + COMMAND_GRACE,
+            server_settings={
+                "application_name": "pairing-server",
+                "statement_timeout": f"{statement_timeout}s",
+                "lock_timeout": LOCK_TIMEOUT,
+                "idle_in_transaction_session_timeout": "10s",
+                "timezone": "UTC",
+                "jit": "off",
+            },
+        )
         self.engine: AsyncEngine = create_async_engine(
-            make_url(url).set(drivername="postgresql+asyncpg"),
+            parsed,
+            async_creator=self._hosts.connect,
             isolation_level="AUTOCOMMIT",
             pool_size=pool_size,
             max_overflow=0,
@@ -89,20 +113,9 @@ class Database:
             # `transaction`, `lane` and `once` leave none to be undone.
             pool_reset_on_return=None,
             hide_parameters=True,
-            connect_args={
-                "timeout": CONNECT_TIMEOUT,
-                "command_timeout": statement_timeout + COMMAND_GRACE,
-                "server_settings": {
-                    "application_name": "pairing-server",
-                    "statement_timeout": f"{statement_timeout}s",
-                    "lock_timeout": LOCK_TIMEOUT,
-                    "idle_in_transaction_session_timeout": "10s",
-                    "timezone": "UTC",
-                    "jit": "off",
-                },
-            },
         )
-        event.listen(self.engine.sync_engine, "checkout", _checked_out)
+        event.listen(self.engine.sync_engine, "connect", _opened)
+        event.listen(self.engine.sync_engine, "checkout", self._checked_out)
 
     async def warm(self) -> None:
         """Open the first connections. If the database is away, whoever asks first is told."""
@@ -123,6 +136,35 @@ class Database:
     @asynccontextmanager
     async def lane(self) -> AsyncIterator[Lane]:
         """As `transaction`, for those who also send statements to the driver directly."""
+        async with self._guarded(), self._lane() as lane:
+            yield lane
+
+    @asynccontextmanager
+    async def _guarded(self) -> AsyncIterator[None]:
+        """Ask the database if that is worth it, for no longer than a transaction may take, and note how it went."""
+        self.breaker.check()
+        try:
+            async with asyncio.timeout(self._transaction_timeout):
+                yield
+        except Exception as error:
+            known = error if isinstance(error, Away) else away(error, lost=False)
+            self._note(None if known is None else known.reason)
+            if known is None or known is error:
+                raise
+            raise known from error
+        self._note(None)
+
+    def _note(self, reason: str | None) -> None:
+        """It has done its part, or not, for a reason that lies with the database."""
+        if not self._counts:
+            return
+        if reason is None:
+            self.breaker.worked()
+        else:
+            self.breaker.failed(reason)
+
+    @asynccontextmanager
+    async def _lane(self) -> AsyncIterator[Lane]:
         # The BEGIN shows whether it works; if not, nothing has been lost yet.
         lane, _ = await self._first(lambda lane: lane.driver.execute("BEGIN"))
         try:
@@ -131,7 +173,7 @@ class Database:
                 raise RuntimeError("the transaction had failed, and was not committed")
         except BaseException as error:
             lost = await _undo(lane, error)
-            if (unavailable := _unavailable(error, lost=lost)) is not None:
+            if (unavailable := away(error, lost=lost)) is not None:
                 raise unavailable from error
             raise
         await lane.conn.close()
@@ -147,8 +189,9 @@ class Database:
             found: asyncpg.Record | None = await lane.driver.fetchrow(statement, *values)
             return found
 
-        lane, found = await self._first(fetch)
-        await lane.conn.close()
+        async with self._guarded():
+            lane, found = await self._first(fetch)
+            await lane.conn.close()
         return found
 
     async def _first(self, act: Callable[[Lane], Awaitable[T]]) -> tuple[Lane, T]:
@@ -162,7 +205,7 @@ class Database:
                 # Who has waited for one in vain need not wait for another.
                 if lost and not last and isinstance(error, Exception) and not isinstance(error, TimeoutError):
                     continue
-                if (unavailable := _unavailable(error, lost=lost)) is not None:
+                if (unavailable := away(error, lost=lost)) is not None:
                     raise unavailable from error
                 raise
         raise AssertionError("the last attempt returns or raises")
@@ -171,7 +214,7 @@ class Database:
         try:
             conn = await self.engine.connect()
         except Exception as error:
-            if (unavailable := _unavailable(error, lost=False)) is not None:
+            if (unavailable := away(error, lost=False)) is not None:
                 raise unavailable from error
             raise
         return Lane(conn, cast(Connection, conn.sync_connection).connection.driver_connection)
@@ -193,28 +236,53 @@ class Database:
             asked.exception()  # whoever still waits has it; nobody may be left
 
     async def _ask(self) -> None:
-        async with self.transaction() as connection:
-            if (await connection.execute(text("SELECT pg_is_in_recovery()"))).scalar_one():
-                raise Unavailable("The database is read-only just now.")
+        self._look_at(await self.once(_LOOK))
+
+    def _look_at(self, row: asyncpg.Record | None) -> None:
+        """Raises Away if it takes no writes."""
+        if row is None or row["read_only"]:
+            self.breaker.failed("read_only")
+            raise Away("The database is read-only just now.", "read_only")
+        before, self._server = self._server, row["server"]
+        if before not in (None, self._server):
+            self._told("failover", "", 0.0)
+
+    async def _probe(self) -> None:
+        """Ask on a connection of its own: those of the pool may all be stuck. Raises Away."""
+        try:
+            async with asyncio.timeout(PROBE_TIMEOUT):
+                driver = await self._hosts.connect()
+                try:
+                    self._look_at(await driver.fetchrow(_LOOK))
+                    await driver.close()
+                finally:
+                    driver.terminate()
+        except Away:
+            raise
+        except Exception as error:
+            raise away(error, lost=True) or Away("The database fails.", "refused") from error
+
+    def _checked_out(self, adapted: Any, record: Any, _: object) -> None:
+        """One that the database has closed meanwhile is replaced, and one from before an outage: it may be stuck, or
+        lead to a server that takes no writes any more."""
+        if adapted.driver_connection.is_closed() or record.info["opened"] < self.breaker.back_at:
+            raise DisconnectionError
 
     async def close(self) -> None:
-        await self.engine.dispose()
+        if self._counts:
+            await self.breaker.stop()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(CLOSE_TIMEOUT):
+                await self.engine.dispose()
 
 
-def _checked_out(adapted: Any, *_: object) -> None:
-    """One that the database has closed meanwhile is replaced; the others that wait most likely are closed as well."""
-    if adapted.driver_connection.is_closed():
-        raise InvalidatePoolError
+def _opened(_: object, record: Any) -> None:
+    record.info["opened"] = asyncio.get_running_loop().time()
 
 
 async def _undo(lane: Lane, error: BaseException) -> bool:
     """Give the lane back: its transaction, if it is in one, has not happened. Whether the connection was lost."""
-    # Cut off in the middle of something, nobody knows what it is still doing.
-    lost = (
-        lane.dead
-        or isinstance(error, (*_HANGING_UP, OSError, TimeoutError))
-        or not isinstance(error, Exception)
-    )
+    lost = lane.dead or breaks_off(error)
     clean = False
     try:
         if not lost and lane.driver.is_in_transaction():
@@ -223,22 +291,9 @@ async def _undo(lane: Lane, error: BaseException) -> bool:
     except Exception:
         lost = True
     finally:
+        if isinstance(error, OSError):
+            lane.driver.terminate()  # nobody is there to say goodbye to
         if not clean:
             await lane.conn.invalidate()
         await lane.conn.close()
     return lost
-
-
-def _unavailable(error: BaseException, *, lost: bool) -> Unavailable | None:
-    """What means "not now" as Unavailable; None for a fault, and for what is no error of the database."""
-    if isinstance(error, OSError | TimeoutError) or (lost and isinstance(error, asyncpg.InterfaceError)):
-        return Unavailable("The database is not reachable just now.")
-    if isinstance(error, asyncpg.PostgresError):
-        passing = (error.sqlstate or "08").startswith(_PASSING)
-    elif isinstance(error, DBAPIError):
-        state = getattr(error.orig, "sqlstate", None) or ""
-        # asyncpg's own errors (connection lost, timeout) carry no SQLSTATE.
-        passing = not state or error.connection_invalidated or state.startswith(_PASSING)
-    else:
-        passing = isinstance(error, PoolTimeout)
-    return Unavailable("The database is not available just now.") if passing else None

@@ -32,10 +32,14 @@ class ReadyHandler(JSONHandler):
 
     async def get(self) -> None:
         if self.edge.draining:
-            raise Unavailable("The server is stopping.")
+            raise Unavailable("The server is stopping.", reasons=["draining"])
         if self.edge.starting:
-            raise Unavailable("The server waits for its database.")
-        await self.deps.database.ready()
+            raise Unavailable("The server waits for its database.", reasons=["starting"])
+        try:
+            await self.deps.database.ready()
+        except Unavailable as error:
+            reason = f"database_{getattr(error, 'reason', None) or 'busy'}"
+            raise Unavailable(error.text, reasons=[reason]) from error
         self.answer(HEALTH, {"status": "ready"})
 
 

@@ -1,0 +1,119 @@
+"""The database goes away, in every way it can: live channels do not notice, others are told at once, and it ends."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
+
+import asyncpg
+import pytest
+
+from tests.devices import Account, Answer, Site
+from tests.faults.proxy import FaultProxy
+from tests.faults.sites import LOGIN, Talk, known_to_be_away, ready, sessions
+
+Fault = Callable[[FaultProxy], None]
+# What it does, and what the server then takes it for.
+FAULTS: dict[str, tuple[Fault, str]] = {
+    "reset": (FaultProxy.reset, "unreachable"),
+    "cut off without a reset": (FaultProxy.blackhole, "slow"),
+    "two seconds away": (lambda proxy: proxy.delay(2.0), "slow"),
+    "a line of a hundred bytes a second": (lambda proxy: proxy.throttle(100), "slow"),
+    "cut in the middle of a statement": (lambda proxy: proxy.cut_after(40), "unreachable"),
+}
+
+
+async def needing_the_database(site: Site, account: Account) -> list[Answer]:
+    """The answers to every call that cannot do without it."""
+    return await asyncio.gather(
+        site.post("/api/generate-pair-code", {"desktop_session_id": "desktop-1"}, account.token),
+        site.post("/api/pair-device", {"code": "123456", "mobile_session_id": "mobile-1"}, account.token),
+        site.get("/api/pairings", account.token),
+        site.get("/api/audit", account.token),
+        site.post("/api/auth/login", LOGIN),
+        site.post("/api/auth/register", LOGIN),
+        site.get("/readyz"),
+    )
+
+
+async def is_well(site: Site, database_url: str, account: Account) -> None:
+    """It pairs, holds no connection that nobody uses, and none in a transaction."""
+    await site.pair(account)
+    # The timer's jobs use connections, too, and so does what a closed socket leaves to be noted.
+    site.node.maintenance.stop()
+    await site.node.maintenance.settled()
+    await site.node.edge.settled()
+    assert site.node.database.engine.pool.checkedout() == 0  # type: ignore[attr-defined]
+    open_ones = await sessions(database_url)
+    assert len(open_ones) <= site.node.database.engine.pool.size()  # type: ignore[attr-defined]
+    assert {session["state"] for session in open_ones} <= {"idle"}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+async def test_live_channels_do_not_notice_and_others_are_told_at_once(
+    far: Site, proxy: FaultProxy, database_url: str, name: str
+) -> None:
+    account = await far.account()
+    talk = Talk(*await far.pair(account))
+    fault, reason = FAULTS[name]
+    fault(proxy)
+    assert await talk.during(known_to_be_away(far)) == reason
+    asked = proxy.accepted
+    for answer in await talk.during(needing_the_database(far, account)):
+        assert (answer.status, answer.error) == (503, "UNAVAILABLE"), answer
+        assert int(answer.headers["Retry-After"]) >= 2
+    # Nobody waited for the database: only a probe may have been there.
+    assert proxy.accepted - asked <= 1
+    assert answer.body["details"] == {"reasons": [f"database_{reason}"]}
+    assert (await far.get("/healthz")).status == 200
+    await talk.say(10)
+    proxy.heal()
+    await talk.during(ready(far))
+    await talk.say(10)
+    assert talk.heard == talk.sent
+    await is_well(far, database_url, account)
+    assert [event["reason"] for event in await far.events("db.down")] == [reason]
+    [up] = await far.events("db.up")
+    assert (up["outcome"], up["reason"]) == ("success", reason)
+
+
+async def test_a_pool_that_is_used_up_counts_as_away_and_nothing_leaks(far: Site, database_url: str) -> None:
+    """Statements that hang hold every connection."""
+    account = await far.account()
+    talk = Talk(*await far.pair(account))
+    async with locked(database_url, "users"):
+        waiting = [asyncio.ensure_future(far.get("/api/pairings", account.token)) for _ in range(60)]
+        assert await talk.during(known_to_be_away(far)) == "busy"
+        assert {answer.status for answer in await talk.during(all_of(waiting))} == {503}
+    await talk.during(ready(far))
+    await is_well(far, database_url, account)
+
+
+@asynccontextmanager
+async def locked(url: str, table: str) -> AsyncIterator[None]:
+    """Somebody has locked the table."""
+    other = await asyncpg.connect(url)
+    try:
+        async with other.transaction():
+            await other.execute(f"LOCK TABLE {table}")
+            yield
+    finally:
+        await other.close()
+
+
+async def all_of(futures: Iterable[asyncio.Future[Answer]]) -> list[Answer]:
+    return await asyncio.gather(*futures)
+
+
+async def test_one_failure_among_successes_is_no_outage(far: Site, database_url: str) -> None:
+    account = await far.account()
+    for _ in range(5):
+        killer = await asyncpg.connect(database_url)
+        await killer.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+        await killer.close()
+        assert (await far.get("/api/pairings", account.token)).status == 200
+    assert await far.events("db.down") == []
