@@ -16,16 +16,18 @@ from urllib.parse import urlsplit
 from dotenv import dotenv_values
 
 from pairing_server.relay.limits import RelayLimits
+from pairing_server.seals import SealKey
 from pairing_server.security.addresses import parse_networks
 from pairing_server.security.issuers import Issuer, parse_issuers
 from pairing_server.security.keyfile import NAME as KEY_FILE
-from pairing_server.security.keyfile import KeyFile
+from pairing_server.security.keyfile import KeyFile, check_private, make_once
 from pairing_server.security.keys import SigningKey, parse_keys
 from pairing_server.security.limits import Rate
 from pairing_server.security.origins import Origins
 from pairing_server.services.deps import PairingRules
 
 PREFIX = "PAIRING_"
+SEAL_KEY_FILE = "audit-seal-key"
 
 
 class ConfigurationError(Exception):
@@ -72,6 +74,8 @@ class Settings:
     connections_per_address: int = 200
     connections_per_user: int = 10
     frame_engine: str = "auto"
+    audit_seal_key: SealKey | None = field(default=None, repr=False)
+    audit_seal_copy: str = ""
     log_format: str = "json"
     log_level: str = "info"
 
@@ -182,6 +186,13 @@ def _host(text: str) -> str:
     return text.strip()
 
 
+def _file_or_url(text: str) -> str:
+    """An absolute path, or a URL that takes a POST."""
+    if "://" in text:
+        return str(_url("https", "http")(text))
+    return str(Path(text).expanduser().absolute())
+
+
 _READERS: Mapping[str, Reader] = {
     "host": _host,
     "port": _number(0, 65535),
@@ -213,12 +224,14 @@ _READERS: Mapping[str, Reader] = {
     "connections_per_address": _number(1, 10_000_000),
     "connections_per_user": _number(1, 10_000_000),
     "frame_engine": _one_of("auto", "compiled", "tornado"),
+    "audit_seal_key": SealKey.parse,
+    "audit_seal_copy": _file_or_url,
     "log_format": _one_of("text", "json"),
     "log_level": _one_of("debug", "info", "warning", "error"),
 }
 
 NAMES = tuple(PREFIX + name.upper() for name in _READERS)
-SECRETS = ("jwt_keys", "database_url")
+SECRETS = ("jwt_keys", "database_url", "audit_seal_key")
 
 
 def gather(environ: Mapping[str, str], dotenv: Path) -> dict[str, str]:
@@ -321,13 +334,32 @@ def with_keys(settings: Settings) -> Settings:
         ) from None
 
 
+def with_seal_key(settings: Settings) -> Settings:
+    """The settings with the key that seals the audit log: that given, else that of the data directory, made once.
+
+    Raises ConfigurationError if the file is not usable or open to others.
+    """
+    if settings.audit_seal_key is not None:
+        return settings
+    path = settings.data_dir / SEAL_KEY_FILE
+    try:
+        settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_once(path, lambda: SealKey.generate()[1])
+        check_private(path, path.stat())
+        return replace(settings, audit_seal_key=SealKey.parse(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(
+            f"PAIRING_AUDIT_SEAL_KEY is not set and {path} is not usable: {error}"
+        ) from None
+
+
 def effective(settings: Settings) -> dict[str, str]:
     """Every setting's name and value as text, secrets masked."""
     shown = {}
     for name in _READERS:
         value = getattr(settings, name)
         if name in SECRETS:
-            text = "(set, not shown)" if value else "(generated)" if name == "jwt_keys" else "(embedded)"
+            text = "(set, not shown)" if value else "(embedded)" if name == "database_url" else "(generated)"
         elif name == "issuers":
             text = ", ".join(issuer.issuer for issuer in value)
         elif isinstance(value, tuple):

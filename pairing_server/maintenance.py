@@ -15,7 +15,7 @@ from datetime import datetime
 from tornado.ioloop import PeriodicCallback
 
 from pairing_server.errors import Unavailable
-from pairing_server.services import audit, keys, lifetimes, settings
+from pairing_server.services import audit, keys, lifetimes, seals, settings
 from pairing_server.services.deps import Caller, Deps
 
 log = logging.getLogger(__name__)
@@ -62,6 +62,7 @@ class Maintenance:
             Job("close deserted pairings", 30, self._close_deserted),
             Job("release names", 30, lambda: lifetimes.release_names(deps, wall())),
             Job("forget settings", 30, lambda: settings.forget_ended(deps, wall())),
+            Job("seal audit", 60, lambda: seals.seal(deps, SYSTEM, wall())),
             Job("make audit partitions", 3600, lambda: audit.make_partitions(deps)),
             Job("prune", 3600, lambda: lifetimes.prune(deps, wall())),
         )

@@ -6,7 +6,9 @@ import asyncio
 import logging
 import socket
 from collections.abc import Mapping, Sequence
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -26,16 +28,18 @@ from pairing_server.security.keys import Keyring
 from pairing_server.security.limits import SlidingWindow
 from pairing_server.security.passwords import Passwords
 from pairing_server.security.tokens import Tokens
-from pairing_server.services import keys
+from pairing_server.services import keys, seals
 from pairing_server.services import settings as channel_settings
 from pairing_server.services.attempts import Turns
 from pairing_server.services.audit import AuditLog
 from pairing_server.services.deps import Caller, Codes, Deps, LiveCodes
+from pairing_server.services.seals import Copy, Sealer, to_file
 from pairing_server.store import partitions, schema
 from pairing_server.store.database import Database
 from pairing_server.web.edge import Edge, utcnow
 from pairing_server.web.frames import engine_of
 from pairing_server.web.listener import Listener
+from pairing_server.web.outside import post_line
 from pairing_server.web.routes import make_app
 
 log = logging.getLogger(__name__)
@@ -88,7 +92,7 @@ class Node:
     """One running server: everything it is made of, for as long as it lives."""
 
     def __init__(self, settings: Settings, database_url: str, keyfile: KeyFile | None = None) -> None:
-        """`settings` must hold signing keys (config.with_keys), `keyfile` the file they are from, if any.
+        """`settings` must hold keys (config.with_keys, with_seal_key), `keyfile` the file they are from, if any.
 
         Call in the event loop.
         """
@@ -108,6 +112,7 @@ class Node:
             database=self.database,
             reading=self.reading,
             audit=self.audit,
+            sealer=self._sealer(),
             hub=self.hub,
             tokens=Tokens(keyring, ws_ttl=settings.ws_token_ttl, issuers=self.issuers),
             passwords=self.passwords,
@@ -136,6 +141,18 @@ class Node:
         self.schema_checked: asyncio.Future[None] = loop.create_future()
         # Listening sockets that somebody holds for us.
         self.held: tuple[socket.socket, ...] = ()
+
+    def _sealer(self) -> Sealer:
+        settings = self.settings
+        if settings.audit_seal_key is None:
+            raise ValueError("the settings lack the key that seals the audit log: config.with_seal_key")
+        target = settings.audit_seal_copy
+        copy: Copy | None = None
+        if "://" in target:
+            copy = partial(post_line, target)
+        elif target:
+            copy = to_file(Path(target))
+        return Sealer(settings.audit_seal_key, socket.gethostname(), settings.data_dir, copy)
 
     def _report(self, event: str, outcome: str, session: Session | None, attrs: Mapping[str, object]) -> None:
         """The relay's events for the audit log."""
@@ -290,6 +307,7 @@ class Node:
                 stopping = self.audit.event("system.stopping", "success", SYSTEM, utcnow())
                 self.audit.enqueue(stopping)
                 await self.audit.flush(self.deps, SYSTEM, utcnow(), last=True)
+                await seals.seal(self.deps, SYSTEM, utcnow())
         except (TimeoutError, Unavailable) as error:
             log.warning("stopped without writing everything to the database: %s", error)
         await self.release()

@@ -16,6 +16,7 @@ import pytest
 from tornado.ioloop import IOLoop
 
 from pairing_server.config import Settings
+from pairing_server.seals import SealKey
 from pairing_server.security.keys import generate_key
 from pairing_server.security.limits import Rate
 from pairing_server.server import Node
@@ -93,6 +94,7 @@ SETTINGS = Settings(
     port=0,
     data_dir=Path("/nonexistent"),
     jwt_keys=(generate_key(),),
+    audit_seal_key=SealKey.generate()[0],
     registration="open",
     public_url="http://pairing.test",
     code_rate=Rate(1000, 300),

@@ -13,11 +13,13 @@ from typing import Any
 import pytest
 
 from pairing_server.config import NAMES, ConfigurationError, Settings, effective, load, with_keys
+from pairing_server.seals import SealKey
 from pairing_server.security.issuers import Issuer
 from pairing_server.security.keys import SigningKey
 from pairing_server.security.limits import Rate
 from pairing_server.security.origins import Origins
 
+SEED = "c2VlZCBvZiAzMiBieXRlcywgYXMgbG9uZyBhcyBpdCE="
 SECRET = "s" * 32
 ISSUER = '{"issuer": "https://id.example", "audience": "a", "algorithms": ["RS256"], "jwks": "/k.json"}'
 URL = f"postgresql://bob:{SECRET}@db.example:5432/name"
@@ -90,6 +92,20 @@ SETTINGS: dict[str, tuple[Any, str, Any, tuple[str, ...], str]] = {
     "connections_per_address": (200, "5", 5, ("0",), "a whole number from 1"),
     "connections_per_user": (10, "5", 5, ("0",), "a whole number from 1"),
     "frame_engine": ("auto", "Tornado", "tornado", ("fast",), "one of auto, compiled, tornado"),
+    "audit_seal_key": (
+        None,
+        f"ed25519:{SEED}",
+        SealKey.parse(SEED),
+        ("ed25519:", "short", SEED[:-4], f"rsa:{SEED}"),
+        "ed25519: and 32 bytes in base64",
+    ),
+    "audit_seal_copy": (
+        "",
+        "https://witness.example/seals",
+        "https://witness.example/seals",
+        ("ftp://witness.example", "https://"),
+        "a URL that begins with https:// or http://",
+    ),
     "log_format": ("json", "TEXT", "text", ("xml",), "one of text, json"),
     "log_level": ("info", "DEBUG", "debug", ("loud",), "one of debug, info, warning, error"),
 }

@@ -183,6 +183,8 @@ DECIDED = {
     "PAIRING_REGISTRATION": ("`open` with the embedded database on a loopback host, else `closed`", "open"),
     "PAIRING_ALLOWED_ORIGINS": ("none", config.Settings().allowed_origins),
     "PAIRING_TRUSTED_PROXIES": ("none", ()),
+    "PAIRING_AUDIT_SEAL_KEY": ("generated once into the data directory", None),
+    "PAIRING_AUDIT_SEAL_COPY": ("none", ""),
     "PAIRING_LOG_FORMAT": ("`text` on a terminal, else `json`", "json"),
 }
 

@@ -9,6 +9,7 @@ import click
 from pairing_server.cli.audit import audit
 from pairing_server.cli.doctor import doctor
 from pairing_server.cli.keys import keys
+from pairing_server.cli.seals import key, verify
 from pairing_server.cli.serve import config, migrate, serve
 from pairing_server.cli.users import token, user
 from pairing_server.server import app_version
@@ -32,6 +33,9 @@ def cli() -> None:
 
 for command in (serve, migrate, config, user, token, keys, audit, doctor):
     cli.add_command(command)
+
+for command in (key, verify):
+    audit.add_command(command)
 
 
 def main() -> None:

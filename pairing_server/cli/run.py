@@ -12,7 +12,7 @@ from typing import TypeVar
 import click
 
 from pairing_server import logs
-from pairing_server.config import ConfigurationError, Settings, keyfile_of, load, with_keys
+from pairing_server.config import ConfigurationError, Settings, keyfile_of, load, with_keys, with_seal_key
 from pairing_server.errors import PairingServerError, RateLimited
 from pairing_server.security.keyfile import KeyFile
 from pairing_server.server import Node, StartError, event_loop
@@ -71,7 +71,7 @@ def database(
 ) -> Iterator[tuple[Settings, str]]:
     """The settings with keys, and the database's URL; the embedded database runs meanwhile, migrated."""
     with plainly():
-        ready = with_keys(settings)
+        ready = with_seal_key(with_keys(settings))
         if ready.database_url is not None:
             yield ready, ready.database_url
             return

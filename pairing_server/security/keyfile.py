@@ -14,6 +14,24 @@ from pairing_server.security.keys import SigningKey, format_keys, generate_key, 
 NAME = "jwt-keys"
 
 
+def make_once(path: Path, make: Callable[[], str]) -> None:
+    """Put a secret line into the file, unless something is in it.
+
+    Of several that start at once one makes it, and the others wait for that.
+    """
+    with os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "r+", encoding="utf-8") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        if not file.read():
+            os.fchmod(file.fileno(), 0o600)
+            file.write(make() + "\n")
+
+
+def check_private(path: Path, found: os.stat_result) -> None:
+    """Raises ValueError if others can read the file."""
+    if stat.S_IMODE(found.st_mode) & 0o077:
+        raise ValueError(f"it can be read by others; run: chmod 600 {path}")
+
+
 class KeyFile:
     """`path` is the file. Everything raises OSError or ValueError, whose text holds no secret."""
 
@@ -32,8 +50,7 @@ class KeyFile:
         found = self.path.stat()
         # Before the content is read, and whatever is wrong with it: it is looked at again when it changes.
         self._seen = _state(found)
-        if stat.S_IMODE(found.st_mode) & 0o077:
-            raise ValueError(f"it can be read by others; run: chmod 600 {self.path}")
+        check_private(self.path, found)
         return parse_keys(self.path.read_text(encoding="utf-8").strip())
 
     def changed(self) -> bool:
@@ -69,12 +86,7 @@ class KeyFile:
             os.close(folder)
 
     def _make(self) -> None:
-        """Of several that start at once one makes the keys, and the others wait for it."""
-        with os.fdopen(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600), "r+", encoding="utf-8") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            if not file.read():
-                os.fchmod(file.fileno(), 0o600)
-                file.write(format_keys([generate_key()]) + "\n")
+        make_once(self.path, lambda: format_keys([generate_key()]))
 
 
 def _state(found: os.stat_result) -> tuple[int, int, int]:

@@ -59,6 +59,8 @@ EVENTS: Mapping[str, tuple[int, int]] = {
     "limit.protocol_abuse": (3, 3),
     "audit.query": (6, 4),
     "audit.export": (6, 4),
+    "audit.seal": (6, 4),
+    "audit.verify": (6, 1),
     "audit.gap": (3, 3),
     "db.down": (5, 3),
     "db.up": (5, 3),

@@ -19,6 +19,7 @@ from pairing_server.security.passwords import Passwords
 from pairing_server.security.tokens import Tokens
 from pairing_server.services.attempts import Turns
 from pairing_server.services.audit import AuditLog
+from pairing_server.services.seals import Sealer
 from pairing_server.store.codes import Draw
 from pairing_server.store.database import Database
 
@@ -108,6 +109,7 @@ class Deps:
     database: Database
     reading: Database
     audit: AuditLog
+    sealer: Sealer
     hub: Hub
     tokens: Tokens
     passwords: Passwords

@@ -1,0 +1,90 @@
+"""audit key, audit verify: the seals of the audit log."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from pairing_server.cli.run import administrator, plainly, run, settings_of
+from pairing_server.config import with_seal_key
+from pairing_server.seals import Report, SealFormatError, format_key, parse_key, verify_export
+from pairing_server.services import seals as service
+from pairing_server.services.deps import Deps
+from pairing_server.web.edge import utcnow
+
+
+class PublicKey(click.ParamType[bytes]):
+    """A public key, as `audit key` prints it."""
+
+    name = "public key"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> bytes:
+        try:
+            return value if isinstance(value, bytes) else parse_key(str(value))
+        except SealFormatError as error:
+            self.fail(str(error))
+
+
+_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+
+@click.command("key")
+def key() -> None:
+    """Print the public key of the seals. Keep it elsewhere: with it anybody can verify an export."""
+    with plainly():
+        settings = with_seal_key(settings_of())
+    if settings.audit_seal_key is not None:
+        click.echo(format_key(settings.audit_seal_key.public))
+
+
+@click.command("verify")
+@click.option("--from-export", type=_FILE, help="Verify this export instead of the database; needs --key.")
+@click.option("--key", "keys", type=PublicKey(), multiple=True, help="A public key that is trusted, too.")
+@click.option("--copies", type=_FILE, help="Compare with this file of copies (PAIRING_AUDIT_SEAL_COPY).")
+def verify(from_export: Path | None, keys: tuple[bytes, ...], copies: Path | None) -> None:
+    """Compute every seal of the audit log anew. Exits 1 if one does not fit, and names it and its rows."""
+    try:
+        report = _of_export(from_export, keys) if from_export else _of_database(keys, copies)
+    except (SealFormatError, OSError) as error:
+        raise click.ClickException(f"The audit log cannot be verified: {error}") from None
+    told = f"{report.seals} seals over {report.rows} rows are right."
+    if report.months:
+        told += f" Months: {', '.join(f'{month[:4]}-{month[4:]}' for month in report.months)}."
+    if report.last is not None:
+        told += f"\nThe last is seal {report.last.number} of {report.last.sealed_at}, digest {report.last.digest.hex()}."
+    if report.fault is not None:
+        click.echo(told)
+        raise click.ClickException(_fault(report))
+    click.echo(f"{told}\n{report.unsealed} rows are newer than the last seal.")
+
+
+def _of_export(path: Path, keys: tuple[bytes, ...]) -> Report:
+    if not keys:
+        raise click.UsageError("--from-export needs --key: what `pairing-server audit key` prints.")
+    with path.open("rb") as lines:
+        return verify_export(lines, frozenset(keys))
+
+
+def _of_database(keys: tuple[bytes, ...], copies: Path | None) -> Report:
+    target = settings_of().audit_seal_copy
+    if copies is None and target and "://" not in target and Path(target).exists():
+        copies = Path(target)
+    known = service.read_copies(copies) if copies else {}
+
+    async def work(deps: Deps) -> Report:
+        return await service.verify(deps, known, administrator(), utcnow(), frozenset(keys))
+
+    return run(work)
+
+
+def _fault(report: Report) -> str:
+    if report.fault is None:
+        return ""
+    told = [f"Seal {report.fault.seal} {report.fault.what}."]
+    if report.suspects:
+        told.append(f"Rows that are there now in its place ({report.n_suspects}):")
+        told += [f"  {each}" for each in report.suspects]
+        if report.n_suspects > len(report.suspects):
+            told.append(f"  … and {report.n_suspects - len(report.suspects)} more")
+    return "\n".join(told)
