@@ -7,8 +7,9 @@ import re
 
 from tornado.web import Application, RedirectHandler, RequestHandler
 
+from pairing_server.web import client_files
 from pairing_server.web.accounts import LoginHandler, RegisterHandler, WsTokenHandler, WsTokenMobileHandler
-from pairing_server.web.audit import AuditEventHandler, AuditHandler
+from pairing_server.web.audit import AuditHandler
 from pairing_server.web.base import NotFoundHandler
 from pairing_server.web.edge import Edge
 from pairing_server.web.operations import (
@@ -42,7 +43,6 @@ ROUTES: tuple[tuple[str, type[RequestHandler]], ...] = (
     (r"/api/pairings", PairingsHandler),
     (rf"/api/pairings/{_UUID}", PairingHandler),
     (r"/api/audit", AuditHandler),
-    (r"/api/audit/events/([0-9]{1,19})", AuditEventHandler),
     (r"/ws", PairingSocket),
     (r"/healthz", HealthHandler),
     (r"/readyz", ReadyHandler),
@@ -53,13 +53,14 @@ ROUTES: tuple[tuple[str, type[RequestHandler]], ...] = (
 
 
 def make_app(edge: Edge) -> Application:
-    """The application that serves all of ROUTES."""
+    """The application that serves all of ROUTES and the JavaScript client."""
     own = {"edge": edge}
     return Application(
         [
             *((pattern, handler, own) for pattern, handler in ROUTES),
             (r"/docs/", RedirectHandler, {"url": "/docs"}),
             (r"/docs/(.+)", PageFileHandler, {"edge": edge, "path": str(STATIC / "docs")}),
+            *client_files.routes(edge),
         ],
         default_handler_class=NotFoundHandler,
         default_handler_args=own,

@@ -1,0 +1,27 @@
+import type { AudioAbout, AudioChunk } from "./pairing.js";
+
+export interface Microphone {
+  readonly stream: MediaStream;
+  stop(): void;
+}
+
+/**
+ * Records the microphone. `onChunk` gets about ten chunks a second, to be handed to `PairingClient.sendAudio`;
+ * `onLevel` the loudness from 0 to 1, twenty times a second. Rejects with what `getUserMedia` throws, `NotAllowedError` for
+ * instance. Browsers want a page by https or from this machine.
+ */
+export declare function startMicrophone(options: {
+  onChunk(chunk: Blob, about: Required<AudioAbout>): void;
+  onLevel?(level: number): void;
+  constraints?: boolean | MediaTrackConstraints;
+}): Promise<Microphone>;
+
+/** Plays what `PairingClient` gives with its event `audio`. A page that nobody has touched yet is silent until then. */
+export declare class AudioPlayer {
+  constructor(options?: { onLevel?(level: number): void });
+  push(chunk: Pick<AudioChunk, "data" | "format">): void;
+  muted: boolean;
+  /** Seconds of sound that were decoded. */
+  readonly seconds: number;
+  stop(): void;
+}

@@ -1,0 +1,219 @@
+/** Sound between two devices: the microphone in chunks, and chunks from the other side out of the loudspeaker. */
+
+/** Milliseconds a chunk; the server takes up to 20 a second. */
+const CHUNK = 100;
+const BITS_PER_SECOND = 32_000;
+/** What recorders write, best first: the other side must be able to begin in the middle, which WebM and Ogg allow. */
+const FORMATS = ["audio/webm;codecs=opus", "audio/ogg;codecs=opus", "audio/mp4;codecs=mp4a.40.2", "audio/mp4"];
+/** Short names that other clients give. */
+const SHORT = { webm: FORMATS[0], ogg: FORMATS[1], mp4: FORMATS[2] };
+const LEVEL_EVERY = 50;
+/** Seconds that the sound may lag behind before it skips, and that are kept once heard. */
+const LAG = 1.5;
+const TARGET_LAG = 0.2;
+const KEPT = 20;
+const GESTURES = ["pointerdown", "keydown"];
+
+/** Calls `onLevel` with 0 to 1 as long as it runs: sixty decibels. */
+class Meter {
+  #samples;
+  #timer;
+
+  constructor(context, onLevel) {
+    this.node = context.createAnalyser();
+    this.node.fftSize = 1024;
+    this.#samples = new Float32Array(this.node.fftSize);
+    if (onLevel) this.#timer = setInterval(() => onLevel(this.#level()), LEVEL_EVERY);
+  }
+
+  #level() {
+    this.node.getFloatTimeDomainData(this.#samples);
+    const power = this.#samples.reduce((sum, sample) => sum + sample * sample, 0) / this.#samples.length;
+    return power && Math.max(0, Math.min(1, 1 + Math.log10(power) / 6));
+  }
+
+  stop() {
+    clearInterval(this.#timer);
+  }
+}
+
+/** See audio.d.ts. Throws what `getUserMedia` throws. */
+export async function startMicrophone({ onChunk, onLevel, constraints = true }) {
+  const stream = await navigator.mediaDevices.getUserMedia({ audio: constraints });
+  const context = new AudioContext();
+  const meter = new Meter(context, onLevel);
+  context.createMediaStreamSource(stream).connect(meter.node);
+  const mimeType = FORMATS.find((format) => MediaRecorder.isTypeSupported(format));
+  const recorder = new MediaRecorder(stream, { mimeType, audioBitsPerSecond: BITS_PER_SECOND });
+  const sampleRate = stream.getAudioTracks()[0].getSettings().sampleRate ?? context.sampleRate;
+  let number = 0;
+  recorder.addEventListener("dataavailable", ({ data }) => {
+    if (data.size) onChunk(data, { format: recorder.mimeType, sampleRate, chunkId: String(++number) });
+  });
+  recorder.start(CHUNK);
+  return {
+    stream,
+    stop() {
+      if (recorder.state !== "inactive") recorder.stop();
+      for (const track of stream.getTracks()) track.stop();
+      meter.stop();
+      context.close();
+    },
+  };
+}
+
+const base64 = (text) => Uint8Array.from(atob(text), (character) => character.charCodeAt(0));
+const startsWith = (data, ...bytes) => bytes.every((byte, at) => data[at] === byte);
+/** Whether a stream begins with that: WebM, Ogg, or an MP4 box `ftyp`. */
+const begins = (data) =>
+  startsWith(data, 0x1a, 0x45, 0xdf, 0xa3) || (startsWith(data, 0x4f, 0x67, 0x67, 0x53) && data[5] & 2) || startsWith(data.subarray(4), 0x66, 0x74, 0x79, 0x70);
+
+/** See audio.d.ts. */
+export class AudioPlayer {
+  #onLevel;
+  #context = null;
+  #meter;
+  #volume;
+  #muted = false;
+  #stream = null;
+
+  constructor({ onLevel } = {}) {
+    this.#onLevel = onLevel;
+  }
+
+  get muted() {
+    return this.#muted;
+  }
+
+  set muted(muted) {
+    this.#muted = muted;
+    if (this.#volume) this.#volume.gain.value = muted ? 0 : 1;
+    this.#resume();
+  }
+
+  get seconds() {
+    return this.#stream?.seconds ?? 0;
+  }
+
+  push({ data, format }) {
+    const sound = typeof data === "string" ? base64(data) : data;
+    const type = SHORT[format] ?? format;
+    if (begins(sound) && (!this.#stream || this.#stream.type !== type || this.#stream.failed)) this.#begin(type);
+    this.#stream?.append(sound);
+  }
+
+  stop() {
+    for (const gesture of GESTURES) removeEventListener(gesture, this.#resume);
+    this.#stream?.stop();
+    this.#meter?.stop();
+    this.#context?.close();
+    this.#stream = this.#context = null;
+  }
+
+  #begin(type) {
+    this.#stream?.stop();
+    this.#context ??= this.#prepare();
+    this.#stream = new Stream(type, this.#stream?.seconds ?? 0);
+    this.#context.createMediaElementSource(this.#stream.element).connect(this.#meter.node);
+    this.#resume();
+  }
+
+  #prepare() {
+    const context = new AudioContext();
+    this.#meter = new Meter(context, this.#onLevel);
+    this.#volume = new GainNode(context, { gain: this.#muted ? 0 : 1 });
+    this.#meter.node.connect(this.#volume).connect(context.destination);
+    // A page nobody has touched may not make a sound yet.
+    for (const gesture of GESTURES) addEventListener(gesture, this.#resume);
+    return context;
+  }
+
+  #resume = () => {
+    this.#context?.resume();
+    this.#stream?.play();
+  };
+}
+
+/** One audio element that is fed while it plays. */
+class Stream {
+  failed = false;
+  element = new Audio();
+  #before;
+  #source;
+  #buffer = null;
+  #waiting = [];
+
+  constructor(type, before) {
+    this.type = type;
+    this.#before = before;
+    const Source = globalThis.ManagedMediaSource ?? MediaSource;
+    this.#source = new Source();
+    this.element.disableRemotePlayback = true;
+    this.element.src = URL.createObjectURL(this.#source);
+    this.element.addEventListener("error", () => this.#fail());
+    this.#source.addEventListener("sourceopen", () => this.#open(), { once: true });
+  }
+
+  /** Decoded so far, with what came before it. */
+  get seconds() {
+    const { buffered } = this.element;
+    return this.#before + (buffered.length ? buffered.end(buffered.length - 1) : 0);
+  }
+
+  play() {
+    // Refused until somebody touches the page; it is tried again then.
+    this.element.play().catch(() => {});
+  }
+
+  append(data) {
+    if (this.failed) return;
+    this.#waiting.push(data);
+    this.#feed();
+  }
+
+  stop() {
+    this.failed = true;
+    this.element.pause();
+    URL.revokeObjectURL(this.element.src);
+  }
+
+  #open() {
+    try {
+      this.#buffer = this.#source.addSourceBuffer(this.type);
+    } catch {
+      this.#fail();
+      return;
+    }
+    // One chunk after the other, whatever time its recorder says: it may have begun long before we came.
+    this.#buffer.mode = "sequence";
+    this.#buffer.addEventListener("updateend", () => {
+      this.#keepUp();
+      this.#feed();
+    });
+    this.#feed();
+  }
+
+  #feed() {
+    if (!this.#buffer || this.#buffer.updating || this.failed || !this.#waiting.length) return;
+    try {
+      this.#buffer.appendBuffer(this.#waiting.shift());
+    } catch {
+      this.#fail();
+    }
+  }
+
+  /** Live means now: what has piled up is skipped, what was heard is forgotten. */
+  #keepUp() {
+    const { element } = this;
+    if (!element.buffered.length || this.#buffer.updating) return;
+    const end = element.buffered.end(element.buffered.length - 1);
+    if (end - element.currentTime > LAG) element.currentTime = end - TARGET_LAG;
+    if (element.currentTime > 2 * KEPT && element.buffered.start(0) < element.currentTime - 2 * KEPT) {
+      this.#buffer.remove(0, element.currentTime - KEPT);
+    }
+  }
+
+  #fail() {
+    this.failed = true;
+  }
+}

@@ -1,0 +1,493 @@
+/**
+ * The client of the pairing server: two devices find each other by six digits and share a channel.
+ *
+ * pairing.d.ts describes it; docs/client.md shows how to use it.
+ */
+
+import { PairingError } from "./errors.js";
+import { decodeAudio, encodeAudio } from "./frames.js";
+import { Link } from "./link.js";
+import { Outbox } from "./outbox.js";
+import { SharedSettings } from "./settings.js";
+
+export { PairingError };
+
+const OTHER = { desktop: "mobile", mobile: "desktop" };
+/** Errors on joining that a later try may not meet. */
+const FOR_NOW = ["UNAVAILABLE", "INTERNAL", "RATE_LIMITED"];
+const CHANNEL_GONE = ["INVALID_CHANNEL", "CHANNEL_FULL"];
+const CLOSE_FOLLOWS = ["INVALID_TOKEN", "SESSION_REPLACED"];
+const CHANNEL_CLOSED = 4410;
+/** Above so many bytes that wait in the socket audio is dropped: it is live or nothing. */
+const AUDIO_WAITING = 256 * 1024;
+/** Milliseconds in which a peer that comes back at the same time can send its own edits first. */
+const COMPLETE_AFTER = 300;
+const HTTP_WITHIN = 15_000;
+/** Ids of messages received, to know those that come twice over a restart of the server. */
+const IDS_KEPT = 512;
+const OUR_ID = /^~[0-9a-f]{16}\./;
+
+/** Not crypto.randomUUID: pages without TLS have none. */
+const random = () => Array.from(crypto.getRandomValues(new Uint8Array(8)), (byte) => byte.toString(16).padStart(2, "0")).join("");
+
+/** The tab's own storage, or none where there is not any. */
+function tabStorage() {
+  try {
+    return globalThis.sessionStorage ?? memory();
+  } catch {
+    return memory();
+  }
+}
+
+function memory() {
+  const kept = new Map();
+  return { getItem: (key) => kept.get(key) ?? null, setItem: (key, value) => kept.set(key, value), removeItem: (key) => kept.delete(key) };
+}
+
+function deferred() {
+  const made = {};
+  made.promise = new Promise((resolve, reject) => Object.assign(made, { resolve, reject }));
+  made.promise.catch(() => {});
+  return made;
+}
+
+export class PairingClient {
+  #deviceType;
+  #base;
+  #accessToken;
+  #tokenProvider;
+  #fetch;
+  #storage;
+  #listeners = new Map();
+  #link;
+  #outbox;
+  #settings = new SharedSettings();
+  #state = "idle";
+  #channel;
+  #session;
+  #code = null;
+  #wsToken = null;
+  #wsTokenUntil = 0;
+  #joined = false;
+  #peer = false;
+  #epoch = null;
+  #seq = null;
+  #known = new Set();
+  #heardIds = new Set();
+  #connecting = null;
+  #unpairing = null;
+  /** A new code is under way, which makes the present one void. */
+  #renewing = false;
+  /** The `rev` of the settings that follow a join once more. */
+  #snapshot = null;
+  /** What the server has last complained of on this connection: a close code may follow. */
+  #complaint = null;
+
+  constructor({ deviceType, accessToken, wsToken, url = globalThis.location?.origin, storage, fetch, webSocket, heartbeat = 20_000 }) {
+    if (!OTHER[deviceType]) throw new TypeError('deviceType is "desktop" or "mobile".');
+    if (typeof accessToken !== "function") throw new TypeError("accessToken is a function that gives a token.");
+    this.#deviceType = deviceType;
+    this.#base = new URL(`${url}/`.replace(/\/+$/, "/"));
+    this.#accessToken = accessToken;
+    this.#tokenProvider = wsToken ?? (() => this.#post(`api/auth/ws-token${deviceType === "mobile" ? "-mobile" : ""}`, {}));
+    this.#fetch = fetch ?? ((...request) => globalThis.fetch(...request));
+    this.#storage = storage ?? tabStorage();
+    this.#channel = this.#storage.getItem(`pairing.${deviceType}.channel`);
+    this.#session = this.#storage.getItem(`pairing.${deviceType}.session`) ?? this.#newSession();
+    const socketUrl = new URL("ws", this.#base);
+    socketUrl.protocol = socketUrl.protocol.replace("http", "ws");
+    this.#link = new Link({
+      url: socketUrl.href,
+      WebSocket: webSocket ?? globalThis.WebSocket,
+      heartbeat,
+      token: (refused) => this.#token(refused),
+      opened: () => this.#join(),
+      received: (message) => this.#receive(message),
+      heard: (buffer) => this.#hear(decodeAudio(buffer)),
+      lost: () => this.#lost(),
+      ended: (why) => this.#ended(why),
+      seen: (direction, data) => this.#seen(direction, data),
+    });
+    this.#outbox = new Outbox(`~${random()}`, (text) => this.#link.send(text), (channel) => this.#sendSettings(channel));
+  }
+
+  get state() {
+    return this.#state;
+  }
+
+  get channel() {
+    return this.#channel;
+  }
+
+  get code() {
+    return this.#code;
+  }
+
+  get sessionId() {
+    return this.#session;
+  }
+
+  get peerPresent() {
+    return this.#peer;
+  }
+
+  get settings() {
+    return this.#settings.values;
+  }
+
+  get latency() {
+    return this.#link.latency;
+  }
+
+  get queued() {
+    return this.#outbox.length;
+  }
+
+  on(event, listener) {
+    const heard = this.#listeners.get(event) ?? new Set();
+    this.#listeners.set(event, heard.add(listener));
+    return () => heard.delete(listener);
+  }
+
+  async generateCode() {
+    this.#renewing = true;
+    const asked = this.#post("api/generate-pair-code", () => ({ desktop_session_id: this.#session }));
+    const answer = await asked.finally(() => (this.#renewing = false));
+    const { code, channel_id: channel, pairing_uri: uri } = answer;
+    this.#code = { code, channel, uri, expiresAt: new Date(Date.now() + 1000 * answer.expires_in) };
+    this.#enter(channel);
+    return this.#code;
+  }
+
+  async pair(code) {
+    const answer = await this.#post("api/pair-device", () => ({ code: String(code), mobile_session_id: this.#session }), 3);
+    this.#enter(answer.channel_id);
+    return this.connect();
+  }
+
+  connect() {
+    if (!this.#channel) return Promise.reject(new PairingError("NOT_IN_CHANNEL", "There is no pairing to come back to."));
+    this.#connecting ??= deferred();
+    if (this.#joined) this.#connecting.resolve();
+    else {
+      if (this.#state === "idle" || this.#state === "closed") this.#become("connecting");
+      this.#link.start();
+    }
+    return this.#connecting.promise;
+  }
+
+  send(payload) {
+    if (!this.#channel) return Promise.reject(new PairingError("NOT_IN_CHANNEL", "Pair first."));
+    return this.#outbox.push(payload);
+  }
+
+  syncSettings(settings) {
+    if (this.#settings.edit(settings)) this.#outbox.schedule();
+  }
+
+  offerSettings(settings) {
+    this.#settings.offer(settings);
+    if (this.#joined) this.#completeSettings();
+  }
+
+  sendAudio(sound, about = {}) {
+    if (!this.#joined || this.#link.buffered > AUDIO_WAITING) return false;
+    if (typeof sound !== "string") return this.#link.send(encodeAudio(sound, about));
+    const { chunkId: chunk_id, format, sampleRate: sample_rate } = about;
+    return this.#link.send({ type: "audio_chunk", channel: this.#channel, chunk_id, data: sound, format, sample_rate });
+  }
+
+  async unpair() {
+    if (!this.#channel) return;
+    this.#unpairing ??= deferred();
+    if (this.#joined) this.#sendUnpair();
+    else this.connect().catch(() => {});
+    await this.#unpairing.promise;
+  }
+
+  close() {
+    this.#over(new PairingError("CLOSED", "The client was closed."));
+  }
+
+  // HTTP
+
+  /** The answer to a POST. `body` may be made anew for another session id. */
+  async #post(path, body, tries = 1) {
+    for (let refused = false, renewed = false; ; ) {
+      const content = typeof body === "function" ? body() : body;
+      const answer = await this.#ask(path, content, await this.#accessToken(refused), tries);
+      if (answer.ok) return answer.json();
+      const told = await answer.json().catch(() => ({}));
+      if (answer.status === 401 && !refused) refused = true;
+      else if (told.error === "SESSION_CONFLICT" && !renewed) {
+        renewed = true;
+        this.#newSession();
+      } else {
+        const retryAfter = Number(answer.headers.get("Retry-After")) || 0;
+        const { status } = answer;
+        throw new PairingError(told.error ?? "INTERNAL", told.message, { details: told.details, retryable: status === 429 || status >= 500, status, retryAfter });
+      }
+    }
+  }
+
+  async #ask(path, content, token, tries) {
+    try {
+      return await this.#fetch(new URL(path, this.#base).href, {
+        method: "POST",
+        headers: { "Content-Type": "application/json", ...(token && { Authorization: `Bearer ${token}` }) },
+        body: JSON.stringify(content),
+        signal: AbortSignal.timeout(HTTP_WITHIN),
+      });
+    } catch {
+      if (tries > 1) return this.#ask(path, content, token, tries - 1);
+      throw new PairingError("UNREACHABLE", "The server cannot be reached.", { retryable: true });
+    }
+  }
+
+  /** A ws token: that of the last connection while it is good. */
+  async #token(refused) {
+    if (refused || Date.now() > this.#wsTokenUntil) {
+      const { token, expires_in } = await this.#tokenProvider();
+      this.#wsToken = token;
+      this.#wsTokenUntil = Date.now() + 1000 * expires_in - 60_000;
+    }
+    return this.#wsToken;
+  }
+
+  async #refreshToken() {
+    try {
+      const message = { type: "refresh_token", token: await this.#token(true) };
+      this.#link.send(message, { ...message, token: "…" });
+    } catch (error) {
+      // The connection ends with the token that it has; the next one gets another.
+      this.#emit("error", error);
+    }
+  }
+
+  #newSession() {
+    this.#session = `${this.#deviceType}-${random()}${random()}`;
+    this.#storage.setItem(`pairing.${this.#deviceType}.session`, this.#session);
+    return this.#session;
+  }
+
+  // The channel
+
+  #enter(channel) {
+    if (channel !== this.#channel) {
+      this.#forget(new PairingError("INVALID_CHANNEL", "Another pairing has taken its place."));
+      this.#channel = channel;
+      this.#storage.setItem(`pairing.${this.#deviceType}.channel`, channel);
+      this.#become("connecting");
+      if (this.#link.open) this.#join();
+    }
+    this.connect().catch(() => {});
+  }
+
+  #forget(why) {
+    this.#outbox.clear(why);
+    this.#settings.reset();
+    this.#connecting?.reject(why);
+    this.#connecting = null;
+    this.#joined = this.#peer = false;
+    this.#channel = this.#epoch = this.#seq = null;
+    this.#storage.removeItem(`pairing.${this.#deviceType}.channel`);
+  }
+
+  #join() {
+    const known = this.#seq === null ? {} : { last_seq: this.#seq, epoch: this.#epoch };
+    this.#link.send({
+      type: "join_channel",
+      channel: this.#channel,
+      device_type: this.#deviceType,
+      session_id: this.#session,
+      binary_audio: true,
+      ...known,
+    });
+  }
+
+  #onJoined({ channel, devices, settings, rev, epoch, seq, recovered }) {
+    const missed = this.#epoch !== null && !recovered;
+    if (epoch !== this.#epoch) this.#seq = null;
+    this.#epoch = epoch;
+    this.#joined = true;
+    this.#peer = devices.includes(OTHER[this.#deviceType]);
+    this.#link.settled();
+    // What follows the join must have come before its number counts.
+    this.#link.ping(() => this.#reached(seq));
+    this.#known = new Set(Object.keys(settings));
+    this.#snapshot = rev;
+    this.#tellSettings(this.#settings.rejoin(settings, rev));
+    this.#outbox.begin(channel);
+    setTimeout(() => this.#joined && this.#completeSettings(), COMPLETE_AFTER);
+    if (this.#unpairing) this.#sendUnpair();
+    this.#connecting?.resolve();
+    if (missed) this.#emit("gap", { reason: "not_recovered" });
+    this.#arrive();
+  }
+
+  #reached(seq) {
+    this.#seq = Math.max(this.#seq ?? 0, seq);
+  }
+
+  #arrive() {
+    this.#become(this.#peer ? "paired" : "waiting");
+  }
+
+  #sendUnpair() {
+    this.#link.send({ type: "unpair", channel: this.#channel });
+  }
+
+  #sendSettings(channel) {
+    const next = this.#settings.next(channel);
+    if (!next) return false;
+    this.#link.send(next.message);
+    this.#link.ping(next.sent);
+    return true;
+  }
+
+  #completeSettings() {
+    this.#settings.complete(this.#known);
+    this.#outbox.schedule();
+  }
+
+  #tellSettings(changed) {
+    if (changed.length) this.#emit("settings", { settings: this.settings, changed });
+  }
+
+  // What the server says
+
+  #receive(message) {
+    if (message.channel && message.channel !== this.#channel) return;
+    switch (message.type) {
+      case "channel_joined":
+        return this.#onJoined(message);
+      case "channel_message":
+        return this.#onMessage(message);
+      case "ack":
+        this.#reached(message.seq);
+        return this.#outbox.acked(message.id, message.seq);
+      case "settings_sync":
+        return this.#onSettings(message);
+      case "audio_chunk":
+        return this.#hear({ data: message.data, chunkId: message.chunk_id, format: message.format, sampleRate: message.sample_rate, seq: message.audio_seq });
+      case "audio_gap":
+        return this.#emit("gap", { reason: message.reason, from: message.from, to: message.to });
+      case "client_joined":
+        return this.#onPeer(true, "peer-joined", { sessionId: message.client_id });
+      case "pairing_success":
+        this.#peer = true;
+        return this.#arrive();
+      case `${OTHER[this.#deviceType]}_disconnected`:
+        return this.#onPeer(false, "peer-left", { sessionId: message.client_id, final: message.force_disconnect, reason: message.reason });
+      case "channel_closed":
+        return this.#closed(message.reason);
+      case "token_expiring":
+        return this.#refreshToken();
+      case "error":
+        return this.#onError(message);
+      default:
+        return this.#emit(message.type, message);
+    }
+  }
+
+  #onMessage({ payload, seq, id }) {
+    this.#reached(seq);
+    if (OUR_ID.test(id)) {
+      if (this.#heardIds.has(id)) return;
+      this.#heardIds.add(id);
+      if (this.#heardIds.size > IDS_KEPT) this.#heardIds.delete(this.#heardIds.values().next().value);
+    }
+    this.#emit("message", { payload, seq, id });
+  }
+
+  #onSettings({ settings, rev, seq }) {
+    if (seq) this.#reached(seq);
+    const twice = !seq && rev === this.#snapshot;
+    this.#snapshot = null;
+    if (twice) return;
+    this.#known = new Set(Object.keys(settings));
+    this.#tellSettings(this.#settings.receive(settings, rev));
+  }
+
+  #hear(chunk) {
+    if (chunk && this.#joined) this.#emit("audio", chunk);
+  }
+
+  #onPeer(present, event, about) {
+    this.#peer = present;
+    this.#emit(event, about);
+    this.#arrive();
+  }
+
+  #onError({ code, message, details, retryable, id }) {
+    const error = new PairingError(code, message, { details, retryable });
+    this.#complaint = error;
+    if (id !== undefined && this.#outbox.refused(id, error)) return;
+    const gone = CHANNEL_GONE.includes(code);
+    if (CLOSE_FOLLOWS.includes(code) || (gone && (details.channel !== this.#channel || this.#renewing))) return;
+    if (this.#joined && !gone) {
+      if (code === "RATE_LIMITED") this.#outbox.slow(details.retry_after_ms);
+      this.#emit("error", error);
+    } else if (FOR_NOW.includes(code)) this.#link.fail(details.retry_after_ms);
+    else this.#over(error, gone);
+  }
+
+  // The end
+
+  #lost() {
+    this.#joined = this.#peer = false;
+    this.#complaint = null;
+    this.#outbox.pause();
+    this.#connecting ??= deferred();
+    this.#become(this.#epoch === null ? "connecting" : "reconnecting");
+  }
+
+  /** `why`: a close code, or what the token provider has thrown. */
+  #ended(why) {
+    if (why === CHANNEL_CLOSED) this.#closed("closed");
+    else this.#over(this.#complaint ?? (why instanceof Error ? why : new PairingError("CLOSED", `The server has closed the connection (${why}).`)));
+  }
+
+  #closed(reason) {
+    this.#over(new PairingError("INVALID_CHANNEL", "The pairing has ended.", { details: { reason } }), true);
+  }
+
+  /** `gone`: there is no coming back to this channel. */
+  #over(why, gone = false) {
+    this.#link.stop();
+    this.#joined = this.#peer = false;
+    this.#complaint = null;
+    if (gone) this.#forget(why);
+    this.#outbox.clear(why);
+    this.#connecting?.reject(why);
+    this.#connecting = null;
+    this.#become("closed", why);
+    this.#unpairing?.resolve();
+    this.#unpairing = null;
+  }
+
+  #become(state, why) {
+    if (state === this.#state) return;
+    this.#state = state;
+    this.#emit("state", state, why);
+    if (state === "paired") this.#emit("paired", { channel: this.#channel });
+  }
+
+  #seen(direction, data) {
+    if (!this.#listeners.get("frame")?.size) return;
+    this.#emit("frame", typeof data === "string" ? { direction, text: data } : { direction, bytes: data.size ?? data.byteLength });
+  }
+
+  #emit(event, ...about) {
+    for (const listener of [...(this.#listeners.get(event) ?? [])]) {
+      try {
+        listener(...about);
+      } catch (error) {
+        // The listener's own fault, told where such things are told; the client goes on.
+        setTimeout(() => {
+          throw error;
+        });
+      }
+    }
+  }
+}

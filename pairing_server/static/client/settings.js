@@ -1,0 +1,83 @@
+/** The settings that both devices share, as this one holds them, and which of its edits the server may not have yet. */
+
+export class SharedSettings {
+  values = Object.freeze({});
+  #rev = null;
+  #texts = new Map();
+  #edited = new Set();
+  /** Key → number of the message in which it went, until the server is known to have that. */
+  #unsure = new Map();
+  #number = 0;
+
+  /** Take what differs from what is held. True if that was anything. */
+  edit(settings) {
+    const keys = this.#put(settings);
+    for (const key of keys) {
+      this.#edited.add(key);
+      this.#unsure.delete(key);
+    }
+    return keys.length > 0;
+  }
+
+  /** Values for keys that nobody has set so far. */
+  offer(settings) {
+    this.#put(Object.fromEntries(Object.entries(settings).filter(([key]) => !this.#texts.has(key))));
+  }
+
+  /** What to send now, and `sent()` to be called when the server has it; null if there is nothing. */
+  next(channel) {
+    if (!this.#edited.size) return null;
+    const keys = [...this.#edited];
+    const number = ++this.#number;
+    this.#edited.clear();
+    for (const key of keys) this.#unsure.set(key, number);
+    const settings = Object.fromEntries(keys.map((key) => [key, this.values[key]]));
+    const base = this.#rev === null ? {} : { base_rev: this.#rev };
+    return {
+      message: { type: "settings_sync", channel, settings, ...base },
+      sent: () => {
+        for (const [key, last] of this.#unsure) if (last <= number) this.#unsure.delete(key);
+      },
+    };
+  }
+
+  /** The channel's document; the keys that are new to this device. */
+  receive(document, rev) {
+    this.#rev = rev;
+    return this.#put(document);
+  }
+
+  /** The same on joining: what was edited meanwhile, or may not have arrived, holds and goes again. */
+  rejoin(document, rev) {
+    for (const key of this.#unsure.keys()) this.#edited.add(key);
+    this.#unsure.clear();
+    this.#rev = rev;
+    return this.#put(Object.fromEntries(Object.entries(document).filter(([key]) => !this.#edited.has(key))));
+  }
+
+  /** Send what this device holds and the channel's document lacks. */
+  complete(known) {
+    for (const key of this.#texts.keys()) if (!known.has(key)) this.#edited.add(key);
+  }
+
+  /** Another channel: its document is the truth, and fills what is missing from here. */
+  reset() {
+    this.#rev = null;
+    this.#edited.clear();
+    this.#unsure.clear();
+  }
+
+  #put(settings) {
+    const changed = Object.keys(settings).filter((key) => {
+      const text = JSON.stringify(settings[key]);
+      if (text === undefined || text === this.#texts.get(key)) return false;
+      this.#texts.set(key, text);
+      return true;
+    });
+    if (changed.length) {
+      const values = Object.fromEntries(changed.map((key) => [key, JSON.parse(this.#texts.get(key))]));
+      this.values = Object.freeze({ ...this.values, ...values });
+    }
+    return changed;
+  }
+}

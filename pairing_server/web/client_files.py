@@ -1,0 +1,34 @@
+"""The JavaScript client under `/client/`: modules that any allowed page may import, as they are."""
+
+from __future__ import annotations
+
+from tornado.routing import URLSpec
+
+from pairing_server.web.edge import Edge
+from pairing_server.web.operations import STATIC, PageFileHandler
+
+CLIENT = STATIC / "client"
+
+
+class ClientFileHandler(PageFileHandler):
+    """GET /client/…: its modules name each other without a version, so a browser asks each time whether they are new."""
+
+    def set_extra_headers(self, path: str) -> None:
+        super().set_extra_headers(path)
+        self.set_header("Vary", "Origin")
+        # The code is no secret; which pages may use it is said by the same list as everywhere.
+        if "Origin" in self.request.headers and self.edge.origin_allowed(self.request):
+            self.set_header("Access-Control-Allow-Origin", self.request.headers["Origin"])
+
+    def get_content_type(self) -> str:
+        # The system's table may take .ts for a film.
+        if self.absolute_path and self.absolute_path.endswith(".ts"):
+            return "text/plain; charset=utf-8"
+        if self.absolute_path and self.absolute_path.endswith(".js"):
+            return "text/javascript; charset=utf-8"
+        return super().get_content_type()
+
+
+def routes(edge: Edge) -> list[URLSpec]:
+    given = {"edge": edge, "path": str(CLIENT)}
+    return [URLSpec(r"/client/([a-z]+\.(?:js|d\.ts)|package\.json|README\.md)", ClientFileHandler, given)]

@@ -1,0 +1,506 @@
+// The client against a running server: pairing, order, queue, resumption, tokens, close codes.
+import { ask, assert, breakable, device, got, pair, sent, tell, token, until, base } from "./story.mjs";
+
+const numbers = (from, to) => Array.from({ length: to - from + 1 }, (_, at) => from + at);
+const say = (client, list) => Promise.all(list.map((n) => client.send({ n })));
+const heard = (client, list) => until(`${list} heard`, client, () => client.told.messages.length >= list.length).then(() => assert.deepEqual(client.told.messages, list));
+
+await tell({
+  async they_pair_and_talk_both_ways() {
+    const { desktop, phone } = await pair();
+    const [ack] = await say(desktop, [1]);
+    assert.equal(ack.seq, 1);
+    await Promise.all([say(desktop, [2, 3]), say(phone, [10])]);
+    await heard(phone, [1, 2, 3]);
+    await heard(desktop, [10]);
+    assert.deepEqual(desktop.told.states, ["connecting", "waiting", "paired"]);
+    return [desktop, phone];
+  },
+
+  async nobody_is_paired_before_both_are_there() {
+    const desktop = device("desktop");
+    const { code } = await desktop.generateCode();
+    await desktop.connect();
+    assert.equal(desktop.state, "waiting");
+    assert.equal(desktop.told.paired, 0);
+    const phone = device("mobile");
+    const pairing = phone.pair(code);
+    assert.equal(phone.told.paired, 0);
+    await pairing;
+    await until("paired", [desktop, phone], () => desktop.told.paired && phone.told.paired);
+    assert.equal(desktop.told.paired + phone.told.paired, 2);
+    return [desktop, phone];
+  },
+
+  async what_is_said_before_the_phone_comes_is_not_lost() {
+    const desktop = device("desktop");
+    const { code } = await desktop.generateCode();
+    const waiting = say(desktop, [1, 2]);
+    const phone = device("mobile");
+    await phone.pair(code);
+    await waiting;
+    await heard(phone, [1, 2]);
+    return [desktop, phone];
+  },
+
+  async without_a_channel_sending_is_refused() {
+    const desktop = device("desktop");
+    await assert.rejects(desktop.send({ n: 1 }), { code: "NOT_IN_CHANNEL" });
+    await assert.rejects(desktop.connect(), { code: "NOT_IN_CHANNEL" });
+    assert.equal(desktop.sendAudio(new Uint8Array(3)), false);
+    assert.equal(desktop.state, "idle");
+  },
+
+  async a_wrong_code_is_told_and_the_right_one_still_works() {
+    const desktop = device("desktop");
+    const { code } = await desktop.generateCode();
+    const phone = device("mobile");
+    await assert.rejects(phone.pair(String((Number(code) + 1) % 1e6).padStart(6, "0")), { code: "INVALID_CODE", status: 404 });
+    assert.deepEqual([phone.state, phone.channel], ["idle", null]);
+    await phone.pair(code);
+    return [desktop, phone];
+  },
+
+  async what_is_no_object_or_too_large_is_refused_at_once() {
+    const { desktop, phone } = await pair();
+    for (const payload of [undefined, null, 1, "a", [], () => {}]) await assert.rejects(desktop.send(payload), TypeError);
+    await assert.rejects(desktop.send({ pad: "x".repeat(65_536) }), { code: "PAYLOAD_TOO_LARGE" });
+    await assert.rejects(desktop.send({ pad: "ü".repeat(33_000) }), { code: "PAYLOAD_TOO_LARGE" });
+    await say(desktop, [1]);
+    await heard(phone, [1]);
+    return [desktop, phone];
+  },
+
+  async what_the_server_refuses_rejects_that_promise_alone() {
+    const { desktop, phone } = await pair();
+    let deep = { n: 0 };
+    for (let level = 0; level < 20; level += 1) deep = { deep };
+    const results = await Promise.allSettled([desktop.send({ n: 1 }), desktop.send(deep), desktop.send({ n: 2 })]);
+    assert.deepEqual(results.map(({ status }) => status), ["fulfilled", "rejected", "fulfilled"]);
+    assert.equal(results[1].reason.code, "VALIDATION_ERROR");
+    await heard(phone, [1, 2]);
+    assert.deepEqual(desktop.told.errors, []);
+    return [desktop, phone];
+  },
+
+  async a_burst_beyond_the_rate_arrives_whole_and_in_order() {
+    const { desktop, phone } = await pair();
+    await say(desktop, numbers(1, 200));
+    await heard(phone, numbers(1, 200));
+    assert.deepEqual(desktop.told.errors, []);
+    return [desktop, phone];
+  },
+
+  // The server of this story takes 20 a second, which no client knows.
+  async a_stricter_server_gets_all_the_same() {
+    const { desktop, phone } = await pair();
+    await say(desktop, numbers(1, 60));
+    await until("all heard", phone, () => phone.told.messages.length >= 60);
+    assert.deepEqual(phone.told.messages.toSorted?.((a, b) => a - b) ?? [...phone.told.messages].sort((a, b) => a - b), numbers(1, 60));
+    assert(got(desktop, "error").some(({ code }) => code === "RATE_LIMITED"));
+    return [desktop, phone];
+  },
+
+  async the_queue_is_bounded() {
+    const { Breakable, last } = breakable();
+    const { desktop, phone } = await pair({ desktop: { webSocket: Breakable } });
+    last().lose();
+    assert.equal(desktop.state, "reconnecting");
+    const waiting = numbers(1, 256).map((n) => desktop.send({ n }));
+    await assert.rejects(desktop.send({ n: 257 }), { code: "QUEUE_FULL", retryable: true });
+    assert.equal(desktop.queued, 256);
+    await Promise.all(waiting);
+    await heard(phone, numbers(1, 256));
+    assert.equal(desktop.queued, 0);
+    return [desktop, phone];
+  },
+
+  async what_is_said_while_the_connection_is_away_arrives_once_and_in_order() {
+    const { Breakable, last } = breakable();
+    const { desktop, phone } = await pair({ desktop: { webSocket: Breakable }, phone: { webSocket: Breakable } });
+    for (let round = 0; round < 5; round += 1) {
+      const list = numbers(10 * round, 10 * round + 9);
+      const all = [say(desktop, list), say(phone, list)];
+      // In the middle: what was sent may have arrived or not.
+      await Promise.resolve();
+      last().lose();
+      await Promise.all(all);
+    }
+    await heard(phone, numbers(0, 49));
+    await heard(desktop, numbers(0, 49));
+    assert.deepEqual([desktop.told.gaps, phone.told.gaps], [[], []]);
+    return [desktop, phone];
+  },
+
+  async a_message_whose_ack_was_lost_is_sent_again_and_arrives_once() {
+    const { Breakable, last } = breakable();
+    const { desktop, phone } = await pair({ desktop: { webSocket: Breakable } });
+    const socket = last();
+    socket.onmessage = null; // nothing more is heard
+    const acked = say(desktop, [1, 2]);
+    await heard(phone, [1, 2]);
+    socket.lose();
+    await acked;
+    assert.deepEqual(sent(desktop, "channel_message").map(({ again }) => again), [undefined, undefined, true, true]);
+    await say(desktop, [3]);
+    await heard(phone, [1, 2, 3]);
+    return [desktop, phone];
+  },
+
+  async who_was_away_hears_what_was_said_meanwhile() {
+    const { Breakable, last } = breakable();
+    const { desktop, phone } = await pair({ phone: { webSocket: Breakable } });
+    await say(desktop, [1]);
+    await heard(phone, [1]);
+    last().lose();
+    await say(desktop, [2, 3]);
+    await heard(phone, [1, 2, 3]);
+    const [, again] = sent(phone, "join_channel");
+    assert.equal(again.epoch, got(phone, "channel_joined")[0].epoch);
+    assert.equal(again.last_seq, 1);
+    assert.deepEqual(phone.told.gaps, []);
+    return [desktop, phone];
+  },
+
+  async who_missed_too_much_is_told_of_the_gap() {
+    const { Breakable, last } = breakable();
+    const { desktop, phone } = await pair({ phone: { webSocket: Breakable } });
+    await say(desktop, [1]);
+    await heard(phone, [1]);
+    last().onmessage = null;
+    for (let round = 0; round < 3; round += 1) await say(desktop, numbers(100 * round, 100 * round + 99));
+    last().lose();
+    await until("a gap", phone, () => phone.told.gaps.length);
+    assert.deepEqual(phone.told.gaps, [{ reason: "not_recovered" }]);
+    await until("the rest", phone, () => phone.told.messages.at(-1) === 299);
+    return [desktop, phone];
+  },
+
+  async a_dead_connection_is_noticed_without_a_word_from_anybody() {
+    const { Breakable, last } = breakable();
+    const { setTimeout } = globalThis;
+    globalThis.setTimeout = (act, ms, ...rest) => setTimeout(act, ms === 8000 ? 300 : ms, ...rest); // nobody has so long
+    const { desktop, phone } = await pair({ phone: { webSocket: Breakable, heartbeat: 50 } });
+    const socket = last();
+    await until("a pong", phone, () => phone.latency !== null);
+    socket.deaf = true; // the network swallows what goes out
+    await until("noticed", phone, () => phone.told.states.includes("reconnecting"));
+    await until("paired again", phone, () => phone.state === "paired");
+    return [desktop, phone];
+  },
+
+  async a_page_that_wakes_does_not_wait() {
+    const listeners = new Map();
+    globalThis.addEventListener = (name, act) => listeners.set(name, act);
+    globalThis.removeEventListener = (name) => listeners.delete(name);
+    const { Breakable, last } = breakable();
+    let refuse = false;
+    class Refusing extends Breakable {
+      constructor(...given) {
+        if (refuse) queueMicrotask(() => this.lose());
+        super(...given);
+      }
+    }
+    const { desktop, phone } = await pair({ phone: { webSocket: Refusing } });
+    refuse = true;
+    last().lose();
+    // Until the pauses have grown longer than this story may take.
+    const random = Math.random;
+    Math.random = () => 1;
+    await until("it waits", phone, () => phone.state === "reconnecting");
+    refuse = false;
+    const before = Date.now();
+    listeners.get("online")({ type: "online" });
+    await until("paired again", phone, () => phone.state === "paired");
+    assert(Date.now() - before < 950, "it has waited for its timer");
+    Math.random = random;
+    phone.close();
+    desktop.close();
+    assert.equal(listeners.size, 0);
+  },
+
+  async the_server_restarts_and_nothing_that_was_said_meanwhile_is_lost() {
+    const { desktop, phone } = await pair();
+    await say(desktop, [1]);
+    await say(phone, [1]);
+    await heard(phone, [1]);
+    await ask("stop");
+    await until("noticed", [desktop, phone], () => desktop.state === "reconnecting" && phone.state === "reconnecting");
+    const all = [say(desktop, [2, 3]), say(phone, [2, 3])];
+    phone.syncSettings({ gain: 7 });
+    await ask("start");
+    await Promise.all(all);
+    await heard(phone, [1, 2, 3]);
+    await heard(desktop, [1, 2, 3]);
+    await until("settings", desktop, () => desktop.settings.gain === 7);
+    return [desktop, phone];
+  },
+
+  async a_message_that_was_taken_before_the_restart_does_not_come_twice_after_it() {
+    const { Breakable, last } = breakable();
+    const { desktop, phone } = await pair({ desktop: { webSocket: Breakable } });
+    last().onmessage = null; // the ack never comes
+    const acked = say(desktop, [1]);
+    await heard(phone, [1]);
+    await ask("stop");
+    await ask("start");
+    await acked;
+    await say(desktop, [2]);
+    await heard(phone, [1, 2]);
+    return [desktop, phone];
+  },
+
+  async a_token_is_refreshed_before_it_expires() {
+    const asked = [];
+    const { desktop, phone } = await pair({ phone: { accessToken: (refused) => (asked.push(refused), token) } });
+    await until("refreshed", phone, () => got(phone, "token_refreshed").length);
+    assert.equal(sent(phone, "refresh_token")[0].token, "…");
+    assert(!phone.told.states.includes("reconnecting"));
+    assert(asked.every((refused) => refused === false));
+    return [desktop, phone];
+  },
+
+  async a_refused_ws_token_is_replaced_at_once() {
+    let bad = true;
+    const phoneToken = async () => {
+      const answer = await fetch(`${base}/api/auth/ws-token-mobile`, {
+        method: "POST",
+        headers: { "Content-Type": "application/json", Authorization: `Bearer ${token}` },
+        body: "{}",
+      });
+      const given = await answer.json();
+      if (bad) given.token = `${given.token.slice(0, -4)}AAAA`;
+      bad = false;
+      return given;
+    };
+    const { desktop, phone } = await pair({ phone: { wsToken: phoneToken } });
+    assert.equal(got(phone, "error")[0].code, "INVALID_TOKEN");
+    assert.deepEqual(phone.told.errors, []);
+    return [desktop, phone];
+  },
+
+  async a_refused_access_token_is_asked_for_once_more() {
+    const asked = [];
+    const desktop = device("desktop", { accessToken: (refused) => (asked.push(refused), refused ? token : "rubbish") });
+    const { code } = await desktop.generateCode();
+    assert.match(code, /^[0-9]{6}$/);
+    assert.deepEqual(asked.slice(0, 2), [false, true]);
+    await desktop.connect();
+    return desktop;
+  },
+
+  async without_a_good_access_token_it_stops() {
+    const desktop = device("desktop", { accessToken: () => "rubbish" });
+    await assert.rejects(desktop.generateCode(), { code: "INVALID_TOKEN", status: 401 });
+    const { desktop: good, phone } = await pair();
+    good.close();
+    phone.close();
+    const back = device("desktop", { accessToken: () => "rubbish", storage: { getItem: () => good.channel, setItem() {}, removeItem() {} } });
+    await assert.rejects(back.connect(), { code: "INVALID_TOKEN" });
+    assert.equal(back.state, "closed");
+  },
+
+  async a_session_elsewhere_takes_over_and_the_old_one_stops() {
+    const kept = new Map();
+    const storage = { getItem: (key) => kept.get(key) ?? null, setItem: (key, value) => kept.set(key, value), removeItem: (key) => kept.delete(key) };
+    const { desktop, phone } = await pair({ phone: { storage } });
+    const again = device("mobile", { storage });
+    await again.connect();
+    await until("replaced", phone, () => phone.state === "closed");
+    assert.deepEqual(phone.told.states.at(-1), ["closed", "SESSION_REPLACED"]);
+    assert.equal(again.state, "paired");
+    await say(desktop, [1]);
+    await heard(again, [1]);
+    return [desktop, again];
+  },
+
+  async unpairing_ends_it_for_both_and_is_forgotten() {
+    const { desktop, phone } = await pair();
+    await phone.unpair();
+    await until("closed", desktop, () => desktop.state === "closed");
+    for (const client of [desktop, phone]) {
+      assert.deepEqual([client.state, client.channel, client.told.errors], ["closed", null, []]);
+      await assert.rejects(client.connect(), { code: "NOT_IN_CHANNEL" });
+    }
+    assert.deepEqual(desktop.told.left, [true]);
+    const { code } = await desktop.generateCode();
+    await phone.pair(code);
+    await until("paired anew", [desktop, phone], () => desktop.state === "paired" && phone.state === "paired");
+    return [desktop, phone];
+  },
+
+  async unpairing_without_a_connection_waits_for_one() {
+    const { Breakable, last } = breakable();
+    const { desktop, phone } = await pair({ phone: { webSocket: Breakable } });
+    last().lose();
+    await phone.unpair();
+    await until("closed", desktop, () => desktop.state === "closed");
+    return [desktop, phone];
+  },
+
+  async closing_rejects_what_waits_and_connecting_comes_back() {
+    const { Breakable, last } = breakable();
+    const { desktop, phone } = await pair({ phone: { webSocket: Breakable } });
+    last().lose();
+    const waiting = phone.send({ n: 1 });
+    phone.close();
+    await assert.rejects(waiting, { code: "CLOSED" });
+    assert.equal(phone.state, "closed");
+    await until("alone", desktop, () => desktop.state === "waiting" || desktop.state === "paired");
+    await say(desktop, [1]);
+    await phone.connect();
+    await heard(phone, [1]);
+    return [desktop, phone];
+  },
+
+  async a_second_code_makes_the_first_void_on_the_same_connection() {
+    const desktop = device("desktop");
+    const first = await desktop.generateCode();
+    await desktop.connect();
+    const second = await desktop.generateCode();
+    assert.notEqual(first.code, second.code);
+    await desktop.connect();
+    const phone = device("mobile");
+    await assert.rejects(phone.pair(first.code), { code: "INVALID_CODE" });
+    await phone.pair(second.code);
+    await until("paired", [desktop, phone], () => desktop.state === "paired" && phone.state === "paired");
+    assert(!desktop.told.states.some((state) => state[0] === "closed"));
+    assert.equal(got(desktop, "connected").length, 1);
+    return [desktop, phone];
+  },
+
+  // The code lives for a second.
+  async a_code_that_expires_closes_the_desktop() {
+    const desktop = device("desktop");
+    await desktop.generateCode();
+    await until("closed", desktop, () => desktop.state === "closed");
+    assert.deepEqual(desktop.told.states.at(-1), ["closed", "INVALID_CHANNEL"]);
+    assert.equal(desktop.channel, null);
+  },
+
+  async what_it_does_not_know_disturbs_nothing_and_is_an_event() {
+    const { Breakable, last } = breakable();
+    const { desktop, phone } = await pair({ phone: { webSocket: Breakable } });
+    const heardOf = [];
+    phone.on("weather_report", (message) => heardOf.push(message.sun));
+    last().onmessage({ data: '{"type":"weather_report","sun":true}' });
+    last().onmessage({ data: '{"type":"another"}' });
+    await say(desktop, [1]);
+    await heard(phone, [1]);
+    assert.deepEqual(heardOf, [true]);
+    return [desktop, phone];
+  },
+
+  async audio_goes_as_it_is_and_only_live() {
+    const { Breakable, last } = breakable();
+    const { desktop, phone } = await pair({ phone: { webSocket: Breakable } });
+    assert.equal(phone.sendAudio(new Uint8Array([1, 2, 3]), { format: "audio/webm;codecs=opus", chunkId: "c-1", sampleRate: 48_000 }), true);
+    assert.equal(phone.sendAudio(new Blob(["abc"])), true);
+    assert.equal(phone.sendAudio("AAEC", { format: "webm" }), true);
+    await until("audio", desktop, () => desktop.told.audio.length === 3);
+    const [first, second, third] = desktop.told.audio;
+    assert.deepEqual({ ...first, data: [...first.data] }, { data: [1, 2, 3], chunkId: "c-1", format: "audio/webm;codecs=opus", sampleRate: 48_000, seq: 1 });
+    assert.deepEqual([...second.data], [97, 98, 99]);
+    assert.deepEqual([...third.data], [0, 1, 2]);
+    last().lose();
+    assert.equal(phone.sendAudio(new Uint8Array(3)), false);
+    return [desktop, phone];
+  },
+
+  async settings_of_one_task_are_one_message_and_only_what_differs() {
+    const { desktop, phone } = await pair();
+    for (let gain = 0; gain < 50; gain += 1) desktop.syncSettings({ gain, voice: true });
+    await until("settings", phone, () => phone.settings.gain === 49);
+    desktop.syncSettings({ gain: 50, voice: true });
+    await until("settings", phone, () => phone.settings.gain === 50);
+    assert.deepEqual(sent(desktop, "settings_sync").map(({ settings }) => settings), [{ gain: 49, voice: true }, { gain: 50 }]);
+    assert.deepEqual(phone.told.settings.map(({ changed }) => changed), [["gain", "voice"], ["gain"]]);
+    return [desktop, phone];
+  },
+
+  async settings_that_are_sent_back_as_they_came_go_nowhere() {
+    const { desktop, phone } = await pair();
+    // What the original handlers do: apply, and sync whatever there is.
+    for (const client of [desktop, phone]) client.on("settings", ({ settings }) => client.syncSettings({ ...settings }));
+    desktop.syncSettings({ gain: 1 });
+    await until("settings", phone, () => phone.settings.gain === 1);
+    await say(phone, [1]);
+    await heard(desktop, [1]);
+    assert.equal(sent(phone, "settings_sync").length, 0);
+    assert.equal(sent(desktop, "settings_sync").length, 1);
+    return [desktop, phone];
+  },
+
+  async a_setting_goes_back_to_what_it_was_just_before() {
+    const { desktop, phone } = await pair();
+    phone.syncSettings({ gain: 50 });
+    await until("50", desktop, () => desktop.settings.gain === 50);
+    desktop.syncSettings({ gain: 55 });
+    await until("55", phone, () => phone.settings.gain === 55);
+    desktop.syncSettings({ gain: 50 });
+    await until("50 again", phone, () => phone.settings.gain === 50);
+    return [desktop, phone];
+  },
+
+  async settings_that_were_edited_while_away_hold() {
+    const { Breakable, last } = breakable();
+    const { desktop, phone } = await pair({ phone: { webSocket: Breakable } });
+    desktop.syncSettings({ gain: 1, language: "nl" });
+    await until("settings", phone, () => phone.settings.language === "nl");
+    last().lose();
+    phone.syncSettings({ gain: 2 });
+    desktop.syncSettings({ language: "de" });
+    await until("the phone's", desktop, () => desktop.settings.gain === 2);
+    await until("the desktop's", phone, () => phone.settings.language === "de");
+    assert.deepEqual(phone.settings, { gain: 2, language: "de" });
+    assert.deepEqual(desktop.settings, { gain: 2, language: "de" });
+    return [desktop, phone];
+  },
+
+  async an_edit_whose_arrival_is_unknown_is_sent_again() {
+    const { Breakable, last } = breakable();
+    const { desktop, phone } = await pair({ phone: { webSocket: Breakable } });
+    last().deaf = true;
+    phone.syncSettings({ gain: 9 });
+    await until("sent", phone, () => sent(phone, "settings_sync").length === 1);
+    last().lose();
+    await until("arrived", desktop, () => desktop.settings.gain === 9);
+    return [desktop, phone];
+  },
+
+  async offered_settings_fill_only_what_nobody_has_set() {
+    const desktop = device("desktop");
+    const phone = device("mobile");
+    desktop.offerSettings({ gain: 50, language: "nl" });
+    phone.offerSettings({ gain: 20, theme: "dark" });
+    const { code } = await desktop.generateCode();
+    await until("offered", desktop, () => sent(desktop, "settings_sync").length);
+    await phone.pair(code);
+    await until("filled", desktop, () => desktop.settings.theme === "dark");
+    assert.deepEqual(desktop.settings, { gain: 50, language: "nl", theme: "dark" });
+    assert.deepEqual(phone.settings, { gain: 50, language: "nl", theme: "dark" });
+    return [desktop, phone];
+  },
+
+  async a_listener_that_fails_does_not_stop_the_others() {
+    const { desktop, phone } = await pair();
+    const faults = [];
+    process.on("uncaughtException", (error) => {
+      if (error.message !== "the listener's own") throw error;
+      faults.push(error.message);
+    });
+    phone.on("message", () => {
+      throw new Error("the listener's own");
+    });
+    const after = [];
+    const off = phone.on("message", ({ payload }) => after.push(payload.n));
+    await say(desktop, [1]);
+    await until("heard", phone, () => after.length);
+    off();
+    await say(desktop, [2]);
+    await until("heard", phone, () => phone.told.messages.length === 2);
+    while (faults.length < 2) await new Promise(setImmediate);
+    assert.deepEqual(after, [1]);
+    return [desktop, phone];
+  },
+});

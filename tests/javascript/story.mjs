@@ -1,0 +1,106 @@
+// What the stories of this folder are told with. Node runs one story of a file, as
+//   node FILE.mjs STORY '{"base": …, "tokens": […]}'
+// and it passes if it ends without an error. Lines on standard input are answers of the test that drives it.
+import assert from "node:assert/strict";
+import { createInterface } from "node:readline";
+import { PairingClient } from "../../pairing_server/static/client/pairing.js";
+
+export { assert, PairingClient };
+
+const [, , name, given = "{}"] = process.argv;
+export const { base, token } = JSON.parse(given);
+
+const answers = createInterface({ input: process.stdin })[Symbol.asyncIterator]();
+
+/** Let the test do something to the server, and wait until it has. Its answer, if it has one. */
+export async function ask(what, about = {}) {
+  console.log(JSON.stringify({ ask: what, ...about }));
+  const { value, done } = await answers.next();
+  assert(!done, "the test has gone");
+  return JSON.parse(value);
+}
+
+/** Resolves with what `find` gives once that is true; it is asked again at each of the clients' events. */
+export function until(what, clients, find) {
+  return new Promise((resolve, reject) => {
+    const late = setTimeout(() => reject(new Error(`never: ${what}`)), 15_000);
+    const stop = [];
+    const look = () => {
+      const found = find();
+      if (!found) return;
+      clearTimeout(late);
+      stop.forEach((off) => off());
+      resolve(found);
+    };
+    for (const client of [clients].flat()) {
+      for (const event of ["state", "message", "settings", "audio", "gap", "error", "frame", "paired", "peer-joined", "peer-left"]) {
+        // After the listeners that the story has set.
+        stop.push(client.on(event, () => setTimeout(look)));
+      }
+    }
+    look();
+  });
+}
+
+/** A client and all that it was told. */
+export function device(deviceType, options = {}) {
+  const told = { messages: [], gaps: [], errors: [], states: [], frames: [], settings: [], audio: [], paired: 0, left: [] };
+  const client = new PairingClient({ deviceType, url: base, accessToken: () => token, ...options });
+  client.on("message", ({ payload }) => told.messages.push(payload.n));
+  client.on("gap", (gap) => told.gaps.push(gap));
+  client.on("error", (error) => told.errors.push(error.code));
+  client.on("state", (state, why) => told.states.push(why ? [state, why.code] : state));
+  client.on("settings", (about) => told.settings.push(about));
+  client.on("audio", (chunk) => told.audio.push(chunk));
+  client.on("paired", () => (told.paired += 1));
+  client.on("peer-left", (about) => told.left.push(about.final));
+  client.on("frame", ({ direction, text }) => text && told.frames.push([direction, JSON.parse(text)]));
+  return Object.assign(client, { told });
+}
+
+/** What a device has sent of that type. */
+export const sent = (client, type) => client.told.frames.filter(([way, frame]) => way === "out" && frame.type === type).map(([, frame]) => frame);
+export const got = (client, type) => client.told.frames.filter(([way, frame]) => way === "in" && frame.type === type).map(([, frame]) => frame);
+
+/** Two devices that have met. */
+export async function pair(options = {}) {
+  const desktop = device("desktop", options.desktop);
+  const phone = device("mobile", options.phone);
+  const { code } = await desktop.generateCode();
+  await phone.pair(code);
+  await until("paired", [desktop, phone], () => desktop.state === "paired" && phone.state === "paired");
+  return { desktop, phone, code };
+}
+
+/** A WebSocket whose connection the story can break, or whose frames it can keep back. */
+export function breakable() {
+  const sockets = [];
+  class Breakable extends WebSocket {
+    deaf = false;
+
+    constructor(...given) {
+      super(...given);
+      sockets.push(this);
+    }
+
+    send(data) {
+      if (!this.deaf) super.send(data);
+    }
+
+    /** As a network does: the client is told, the server not. */
+    lose() {
+      this.deaf = true;
+      const { onclose } = this;
+      this.onmessage = this.onclose = null;
+      onclose({ code: 1006 });
+    }
+  }
+  return { Breakable, sockets, last: () => sockets.at(-1) };
+}
+
+export async function tell(stories) {
+  const client = await stories[name]();
+  for (const one of [client ?? []].flat()) one.close();
+  console.log(JSON.stringify({ done: name }));
+  process.exit(0);
+}

@@ -1,0 +1,29 @@
+"""The client's core under Node.js, each story against a server of its own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.conftest import StartNode
+from tests.devices import Site
+from tests.javascript.conftest import Tell, stories
+
+# What the server of a story is like.
+SERVERS: dict[str, dict[str, Any]] = {
+    "a_stricter_server_gets_all_the_same": {"message_rate": 20, "message_burst": 20},
+    "a_token_is_refreshed_before_it_expires": {"ws_token_ttl": 61},
+    "a_code_that_expires_closes_the_desktop": {"code_ttl": 1},
+}
+
+
+@pytest.fixture
+def server(start_node: StartNode, story: str) -> Site:
+    return start_node(**SERVERS.get(story, {}))
+
+
+@pytest.mark.timeout(seconds=60)
+@pytest.mark.parametrize("story", stories("core.mjs"))
+async def test_the_core(server: Site, tell: Tell, story: str) -> None:
+    await tell(server, "core.mjs", story)
