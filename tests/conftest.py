@@ -13,6 +13,7 @@ from typing import Any
 
 import asyncpg
 import pytest
+from hypothesis import HealthCheck, settings
 from tornado.ioloop import IOLoop
 
 from pairing_server.config import Settings
@@ -26,6 +27,10 @@ from tests import leaks
 from tests.devices import Site
 
 _numbers = itertools.count(1)
+
+# How busy the machine is says nothing about the code.
+settings.register_profile("pairing", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("pairing")
 
 
 def pytest_configure(config: pytest.Config) -> None:
