@@ -54,6 +54,7 @@ class Settings:
     registration: str = ""
     redeem_policy: str = "same_user"
     guest_pairing: bool = False
+    demo: bool | None = None
     allowed_origins: Origins = field(default_factory=lambda: Origins.parse([]))
     trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = ()
     code_ttl: int = 300
@@ -204,6 +205,7 @@ _READERS: Mapping[str, Reader] = {
     "registration": _one_of("open", "closed"),
     "redeem_policy": _one_of("same_user", "any_user"),
     "guest_pairing": _flag,
+    "demo": _flag,
     "allowed_origins": lambda text: Origins.parse(_items(text)),
     "trusted_proxies": lambda text: parse_networks(_items(text)),
     "code_ttl": _number(1, 600),
@@ -301,6 +303,8 @@ def _completed(values: dict[str, Any], environ: Mapping[str, str], *, terminal: 
     values["data_dir"] = settings.data_dir.absolute()
     if not settings.registration:
         values["registration"] = "open" if settings.embedded and loopback(settings.host) else "closed"
+    if settings.demo is None:
+        values["demo"] = (settings.registration or values["registration"]) == "open"
     if not settings.public_url:
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
         values["public_url"] = f"http://{host}:{settings.port}"

@@ -134,6 +134,7 @@ class Node:
             now=loop.time,
             engine=engine_of(settings.frame_engine),
             version=self.version,
+            demo=bool(settings.demo),
         )
         self.http = Listener(make_app(self.edge))
         self.maintenance = Maintenance(self.deps, utcnow, loop.time, self.http.cut_slow_headers)

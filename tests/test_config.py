@@ -60,6 +60,7 @@ SETTINGS: dict[str, tuple[Any, str, Any, tuple[str, ...], str]] = {
     "registration": ("open", "Closed", "closed", ("ajar",), "one of open, closed"),
     "redeem_policy": ("same_user", "any_user", "any_user", ("nobody",), "one of same_user, any_user"),
     "guest_pairing": (False, "Yes", True, ("maybe", "2"), "true or false"),
+    "demo": (True, "no", False, ("perhaps",), "true or false"),
     "allowed_origins": (
         Origins.parse([]),
         "https://a.example, https://*.b.example,",
@@ -249,6 +250,18 @@ def test_registration_is_open_only_for_oneself(host: str, database: str, registr
     assert settings(environ).registration == registration
     for chosen in ("open", "closed"):
         assert settings({**environ, "PAIRING_REGISTRATION": chosen}).registration == chosen
+
+
+@pytest.mark.parametrize("registration", ["open", "closed"])
+def test_the_demonstration_is_there_where_anyone_may_register(registration: str) -> None:
+    environ = {"PAIRING_REGISTRATION": registration}
+    assert settings(environ).demo is (registration == "open")
+    assert settings({**environ, "PAIRING_DEMO": "true"}).demo is True
+    assert settings({**environ, "PAIRING_DEMO": "false"}).demo is False
+
+
+def test_the_demonstration_is_not_there_for_everybody_by_default() -> None:
+    assert settings({"PAIRING_HOST": "0.0.0.0"}).demo is False
 
 
 def test_the_public_url_follows_host_and_port() -> None:

@@ -181,6 +181,7 @@ DECIDED = {
     "PAIRING_JWT_KEYS": ("generated once into the data directory", ()),
     "PAIRING_ISSUERS": ("none", ()),
     "PAIRING_REGISTRATION": ("`open` with the embedded database on a loopback host, else `closed`", "open"),
+    "PAIRING_DEMO": ("`true` where registration is open, else `false`", True),
     "PAIRING_ALLOWED_ORIGINS": ("none", config.Settings().allowed_origins),
     "PAIRING_TRUSTED_PROXIES": ("none", ()),
     "PAIRING_AUDIT_SEAL_KEY": ("generated once into the data directory", None),

@@ -45,8 +45,10 @@ def _announce(settings: Settings, bound: list[tuple[str, int]]) -> None:
     shown = f"[{host}]" if ":" in host else host
     base = f"http://{shown}:{port}"
     registration = "open" if settings.registration == "open" else "closed (pairing-server user add NAME)"
+    shown_page = f"  See it work    {base}/\n" if settings.demo else ""
     click.echo(
         f"\nPairing server is listening on {base}\n"
+        f"{shown_page}"
         f"  WebSocket      {base.replace('http', 'ws', 1)}/ws\n"
         f"  API reference  {base}/docs\n"
         f"  Registration   {registration}\n"

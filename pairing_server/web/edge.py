@@ -44,6 +44,7 @@ class Edge:
     engine: Engine
     version: str
     starting: bool = False
+    demo: bool = False
     draining: bool = False
     refused: Counter[str] = field(default_factory=Counter)
     loop_lag: Histogram = field(default_factory=lambda: Histogram(LAG_BOUNDS))

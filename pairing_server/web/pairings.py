@@ -6,6 +6,7 @@ from uuid import UUID
 
 from pairing_server.errors import NotFound
 from pairing_server.services import pairings
+from pairing_server.services.deps import Deps
 from pairing_server.web import schemas
 from pairing_server.web.bearer import AuthenticatedHandler
 from pairing_server.web.edge import utcnow
@@ -18,6 +19,11 @@ PAIRINGS = schemas.PairingsAnswer()
 UNPAIRED = schemas.UnpairedAnswer()
 
 
+def pairing_uri(deps: Deps, code: str) -> str:
+    """What a QR code holds. The code stands behind the #, which browsers do not send: it is in no log."""
+    return f"{deps.rules.public_url}/phone#code={code}"
+
+
 class GeneratePairCodeHandler(AuthenticatedHandler):
     """POST /api/generate-pair-code: the desktop gets the code that it shows."""
 
@@ -26,7 +32,6 @@ class GeneratePairCodeHandler(AuthenticatedHandler):
     async def post(self) -> None:
         body = self.read(GENERATE)
         made = await pairings.generate(self.deps, body["desktop_session_id"], self.caller, now=utcnow())
-        uri = f"{self.deps.rules.public_url}/phone#code={made.code}"
         self.answer(
             CODE,
             {
@@ -35,7 +40,7 @@ class GeneratePairCodeHandler(AuthenticatedHandler):
                 "expires_in": made.expires_in,
                 "channel_id": made.channel,
                 "channelId": made.channel,
-                "pairing_uri": uri,
+                "pairing_uri": pairing_uri(self.deps, made.code),
             },
         )
 

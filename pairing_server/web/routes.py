@@ -7,9 +7,9 @@ import re
 
 from tornado.web import Application, RedirectHandler, RequestHandler
 
-from pairing_server.web import client_files
+from pairing_server.web import client_files, pages
 from pairing_server.web.accounts import LoginHandler, RegisterHandler, WsTokenHandler, WsTokenMobileHandler
-from pairing_server.web.audit import AuditHandler
+from pairing_server.web.audit import AuditEventHandler, AuditHandler
 from pairing_server.web.base import NotFoundHandler
 from pairing_server.web.edge import Edge
 from pairing_server.web.operations import (
@@ -43,6 +43,7 @@ ROUTES: tuple[tuple[str, type[RequestHandler]], ...] = (
     (r"/api/pairings", PairingsHandler),
     (rf"/api/pairings/{_UUID}", PairingHandler),
     (r"/api/audit", AuditHandler),
+    (r"/api/audit/events/([0-9]{1,19})", AuditEventHandler),
     (r"/ws", PairingSocket),
     (r"/healthz", HealthHandler),
     (r"/readyz", ReadyHandler),
@@ -53,7 +54,7 @@ ROUTES: tuple[tuple[str, type[RequestHandler]], ...] = (
 
 
 def make_app(edge: Edge) -> Application:
-    """The application that serves all of ROUTES and the JavaScript client."""
+    """The application that serves all of ROUTES, the JavaScript client, and the demonstration where it is wanted."""
     own = {"edge": edge}
     return Application(
         [
@@ -61,6 +62,7 @@ def make_app(edge: Edge) -> Application:
             (r"/docs/", RedirectHandler, {"url": "/docs"}),
             (r"/docs/(.+)", PageFileHandler, {"edge": edge, "path": str(STATIC / "docs")}),
             *client_files.routes(edge),
+            *(pages.routes(edge) if edge.demo else ()),
         ],
         default_handler_class=NotFoundHandler,
         default_handler_args=own,

@@ -1,0 +1,76 @@
+/** The phone's side of pairing: a place for six digits. */
+
+import { h, uniqueId } from "./dom.js";
+
+export class RedeemPanel {
+  #device;
+
+  /** `suggest`: the code that a desktop on the same page shows, or null. */
+  constructor(device, suggest) {
+    this.#device = device;
+    const id = uniqueId("code");
+    this.input = h("input", {
+      id,
+      name: "code",
+      class: "code",
+      inputmode: "numeric",
+      autocomplete: "one-time-code",
+      maxlength: "7",
+      placeholder: "000 000",
+      required: true,
+      pattern: "[0-9]{3}[ \\-]?[0-9]{3}",
+      title: "Six digits",
+    });
+    this.button = h("button", { type: "submit" }, "Pair");
+    const typed = suggest && h("button", { type: "button", class: "quiet", onclick: () => this.#type(suggest()) }, "Type it for me");
+    this.element = h(
+      "form",
+      { class: "pairing" },
+      h("label", { for: id }, "Code that the desktop shows"),
+      this.input,
+      h("div", { class: "acts" }, this.button, typed),
+    );
+    this.element.addEventListener("submit", (event) => {
+      event.preventDefault();
+      this.pair(this.input.value);
+    });
+  }
+
+  /** Back to the channel of this tab, if there is one. */
+  async start() {
+    try {
+      await this.#device.client.connect();
+    } catch {
+      // There is none, or it has ended: a code will be typed.
+    }
+  }
+
+  /** Put a code in; whoever holds the phone sends it. */
+  fill(code) {
+    this.input.value = `${code.slice(0, 3)} ${code.slice(3)}`;
+    this.button.focus();
+  }
+
+  #type(code) {
+    if (!code) {
+      this.#device.tell("The desktop shows no code just now.");
+      return;
+    }
+    this.fill(code);
+    this.pair(code);
+  }
+
+  async pair(typed) {
+    this.button.disabled = true;
+    this.#device.tell("");
+    try {
+      await this.#device.client.pair(typed.replace(/\D/g, ""));
+      this.input.value = "";
+    } catch (error) {
+      this.#device.tell(error.message);
+      this.input.focus();
+    } finally {
+      this.button.disabled = false;
+    }
+  }
+}

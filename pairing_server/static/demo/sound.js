@@ -1,0 +1,89 @@
+/** The microphone to the other device, and what comes from there: two meters. */
+
+import { AudioPlayer, startMicrophone } from "/client/audio.js";
+import { h, size, uniqueId } from "./dom.js";
+
+/** What `getUserMedia` throws, in words. */
+const REFUSALS = {
+  NotAllowedError: "The microphone was not allowed.",
+  NotFoundError: "There is no microphone.",
+  NotReadableError: "The microphone is in use by something else.",
+};
+const INSECURE = "A browser gives its microphone only to pages by https:// or from this machine.";
+
+/** The element. `tell(text)` shows what goes wrong. */
+export function soundPanel(client, peerName, tell) {
+  const out = direction(`To the ${peerName}`);
+  const into = direction(`From the ${peerName}`);
+  const button = h("button", { type: "button" }, "Start microphone");
+  const sounding = h("input", { type: "checkbox", class: "switch", id: uniqueId("play"), checked: true });
+  let microphone = null;
+  let bytes = 0;
+
+  const player = new AudioPlayer({ onLevel: into.level });
+  client.on("audio", (chunk) => {
+    player.push(chunk);
+    into.tell(`${player.seconds.toFixed(1)} s heard`);
+  });
+  sounding.addEventListener("change", () => {
+    player.muted = !sounding.checked;
+  });
+
+  const stop = () => {
+    microphone?.stop();
+    microphone = null;
+    out.level(0);
+    button.textContent = "Start microphone";
+  };
+  const start = async () => {
+    if (!navigator.mediaDevices) throw new Error(INSECURE);
+    microphone = await startMicrophone({
+      onLevel: out.level,
+      onChunk: (data, about) => {
+        if (client.sendAudio(data, about)) bytes += data.size ?? data.byteLength;
+        out.tell(`${size(bytes)} sent`);
+      },
+    });
+    button.textContent = "Stop microphone";
+  };
+  button.addEventListener("click", async () => {
+    if (microphone) {
+      stop();
+      return;
+    }
+    button.disabled = true;
+    try {
+      await start();
+    } catch (error) {
+      tell(REFUSALS[error.name] ?? error.message);
+    } finally {
+      button.disabled = false;
+    }
+  });
+  client.on("state", (state) => {
+    if (state === "closed") stop();
+  });
+  return h(
+    "div",
+    { class: "sound" },
+    button,
+    h("label", { class: "inline", for: sounding.id }, sounding, "Sound on"),
+    h("div", { class: "levels" }, out.element, into.element),
+  );
+}
+
+/** One direction: a meter from 0 to 1, and a word. */
+function direction(title) {
+  const id = uniqueId("level");
+  const meter = h("meter", { id, min: 0, max: 1, value: 0 });
+  const told = h("span", { class: "number" });
+  return {
+    element: h("div", { class: "way" }, h("div", { class: "told" }, h("label", { for: id }, title), told), meter),
+    level: (level) => {
+      meter.value = Math.min(1, Math.max(0, level));
+    },
+    tell: (text) => {
+      told.textContent = text;
+    },
+  };
+}

@@ -1,0 +1,119 @@
+"""A real Chromium, driven by Playwright, and what must be there for it.
+
+Without a browser these tests are skipped with a word on how to get one; under CI they fail with it.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+from playwright.async_api import Browser, async_playwright
+from tornado.ioloop import IOLoop
+
+from tests.browser.pages import Visitors
+from tests.conftest import StartNode
+from tests.devices import Site
+
+HERE = Path(__file__).parent
+NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+FLAGS = (
+    "--no-sandbox",  # it does not start as root otherwise
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--use-fake-device-for-media-stream",
+    "--use-fake-ui-for-media-stream",
+    "--autoplay-policy=no-user-gesture-required",
+)
+# Seconds for one test: a page is loaded and a password hashed several times.
+TIMEOUT = 90
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--screenshots", type=Path, metavar="FOLDER", help="put pictures of the pages into FOLDER"
+    )
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if HERE in item.path.parents:
+            item.add_marker(pytest.mark.timeout(seconds=TIMEOUT))
+
+
+def lacking(text: str) -> NoReturn:
+    """Something must be installed for these tests."""
+    if os.environ.get("CI") == "true":
+        pytest.fail(text, pytrace=False)
+    pytest.skip(text)
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """The path of a Chromium."""
+    for name in (os.environ.get("CHROMIUM", ""), *NAMES):
+        if name and (path := shutil.which(name)):
+            return path
+    lacking(
+        "no Chromium was found. On Debian and Ubuntu: apt-get install chromium;"
+        " elsewhere, put its path into CHROMIUM"
+    )
+
+
+@pytest.fixture(scope="session")
+def axe() -> str:
+    """The source of axe-core, in the version that package-lock.json pins; installed into the environment once."""
+    folder = Path(sys.prefix) / "node-browser-tests"
+    lock = (HERE / "package-lock.json").read_bytes()
+    stamp = folder / "installed.json"
+    if not stamp.exists() or stamp.read_bytes() != lock:
+        npm = shutil.which("npm") or lacking("npm was not found. On Debian and Ubuntu: apt-get install npm")
+        folder.mkdir(exist_ok=True)
+        for name in ("package.json", "package-lock.json"):
+            shutil.copy(HERE / name, folder)
+        subprocess.run(
+            [npm, "ci", "--silent", "--no-audit", "--no-fund", "--ignore-scripts"], cwd=folder, check=True
+        )
+        stamp.write_bytes(lock)
+    return (folder / "node_modules" / "axe-core" / "axe.min.js").read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def browser(io_loop: IOLoop, chromium: str) -> Iterator[Browser]:
+    """A Chromium of the test's own, in its event loop."""
+    playwright = io_loop.run_sync(async_playwright().start)
+    try:
+        browser = io_loop.run_sync(
+            lambda: playwright.chromium.launch(executable_path=chromium, args=list(FLAGS))
+        )
+        try:
+            yield browser
+        finally:
+            io_loop.run_sync(browser.close)
+    finally:
+        io_loop.run_sync(playwright.stop)
+
+
+@pytest.fixture
+def demo(start_node: StartNode) -> Site:
+    """A node with the demonstration, where anyone may register."""
+    return start_node(demo=True)
+
+
+@pytest.fixture
+def visitors(io_loop: IOLoop, browser: Browser, start_node: StartNode) -> Iterator[Visitors]:
+    """People with browsers, who leave before the servers stop; by then no page may have complained."""
+    visitors = Visitors(browser)
+    yield visitors
+    io_loop.run_sync(visitors.leave)
+    assert visitors.complaints == []

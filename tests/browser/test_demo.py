@@ -1,0 +1,212 @@
+"""The demonstration in a real browser: two devices pair, move each other's settings, talk and listen."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from playwright.async_api import Locator, expect
+
+from pairing_server.maintenance import SYSTEM
+from pairing_server.services import accounts
+from pairing_server.web.edge import utcnow
+from tests.browser.pages import PHONE_SIZE, Shown, Visitors, pair_across, pair_beside
+from tests.conftest import StartNode
+from tests.devices import Site
+
+PASSWORD = "correct horse battery staple"
+
+
+async def test_two_browsers_pair_by_the_link_of_the_qr_code(visitors: Visitors, demo: Site) -> None:
+    desktop, phone = await pair_across(visitors, demo)
+    channel = await desktop.root.locator(".facts dd").nth(2).inner_text()
+    assert re.fullmatch("pair-[0-9]{6}", channel)
+    await expect(phone.root.locator(".facts dd").nth(2)).to_have_text(channel)
+    await expect(desktop.root.locator(".facts dd").first).to_have_text("here")
+
+
+async def test_neither_code_nor_login_stays_in_the_address_of_the_phone(
+    visitors: Visitors, demo: Site
+) -> None:
+    _, phone = await pair_across(visitors, demo)
+    assert phone.page.url == f"{demo.url}/phone"
+
+
+async def test_settings_move_on_both_sides(visitors: Visitors, demo: Site) -> None:
+    desktop, phone = await pair_across(visitors, demo)
+    await desktop.slide("audioGain", 20)
+    await expect(phone.control("audioGain")).to_have_value("20")
+    await phone.control("vadEnabled").click()
+    await expect(desktop.control("vadEnabled")).to_be_checked()
+    await phone.control("language").select_option("de")
+    await expect(desktop.control("language")).to_have_value("de")
+    await expect(desktop.control("audioGain")).to_have_value("20")
+
+
+async def test_a_slider_that_is_dragged_ends_at_the_same_place_on_both_sides(
+    visitors: Visitors, demo: Site
+) -> None:
+    desktop, phone = await pair_beside(visitors, demo)
+    box = await desktop.control("audioGain").bounding_box()
+    assert box is not None
+    await desktop.page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    await desktop.page.mouse.down()
+    await desktop.page.mouse.move(box["x"] + 5, box["y"] + box["height"] / 2, steps=60)
+    await desktop.page.mouse.up()
+    ended = await desktop.control("audioGain").input_value()
+    assert int(ended) < 10
+    await expect(phone.control("audioGain")).to_have_value(ended)
+
+
+async def test_they_talk(visitors: Visitors, demo: Site) -> None:
+    desktop, phone = await pair_across(visitors, demo)
+    await desktop.say("<b>hello</b>")
+    await expect(phone.heard).to_have_text(["<b>hello</b>"])
+    await expect(desktop.relayed).to_have_count(1)
+    await phone.say("hello yourself")
+    await expect(desktop.heard).to_have_text(["hello yourself"])
+
+
+async def loud(meter: Locator) -> None:
+    """Wait until the meter shows something."""
+    await meter.evaluate(
+        """(meter) => new Promise((resolve) => {
+          const look = () => (meter.value > 0.02 ? resolve() : requestAnimationFrame(look));
+          look();
+        })"""
+    )
+
+
+async def test_the_microphone_is_heard_and_decoded_on_the_other_side(visitors: Visitors, demo: Site) -> None:
+    desktop, phone = await pair_across(visitors, demo)
+    await phone.root.get_by_role("button", name="Start microphone").click()
+    heard = desktop.root.get_by_text(re.compile(r"^([1-9][0-9]*\.[0-9]|0\.[1-9]) s heard$"))
+    await expect(heard).to_be_visible()
+    # The fake microphone beeps, which the meters of both show.
+    for meter in (phone.root.get_by_label("To the desktop"), desktop.root.get_by_label("From the phone")):
+        await loud(meter)
+    await phone.root.get_by_role("button", name="Stop microphone").click()
+
+
+async def test_both_on_one_page_pair_by_one_click(visitors: Visitors, demo: Site) -> None:
+    desktop, phone = await pair_beside(visitors, demo)
+    await phone.slide("chunkDuration", 5.5)
+    await expect(desktop.control("chunkDuration")).to_have_value("5.5")
+
+
+async def test_the_frames_of_both_are_shown_each_way(visitors: Visitors, demo: Site) -> None:
+    desktop, _ = await pair_beside(visitors, demo)
+    await desktop.say("a word")
+    frames = desktop.page.locator(".frames li")
+    sent = frames.filter(has_text="Desktop").filter(has_text="sends").filter(has_text="a word")
+    received = frames.filter(has_text="Phone").filter(has_text="receives").filter(has_text="a word")
+    await expect(sent).to_have_count(1)
+    await expect(received).to_have_count(1)
+    await received.locator("summary").click()
+    await expect(received.locator("pre")).to_contain_text('"seq"')
+
+
+async def test_a_reload_comes_back_to_the_same_channel(visitors: Visitors, demo: Site) -> None:
+    desktop, phone = await pair_across(visitors, demo)
+    await desktop.slide("audioGain", 33)
+    await expect(phone.control("audioGain")).to_have_value("33")
+    await phone.page.reload()
+    await phone.is_paired()
+    await expect(phone.control("audioGain")).to_have_value("33")
+    await desktop.page.reload()
+    await desktop.is_paired()
+    await phone.is_paired()
+
+
+async def test_unpairing_ends_it_for_both(visitors: Visitors, demo: Site) -> None:
+    desktop, phone = await pair_across(visitors, demo)
+    await phone.root.get_by_role("button", name="Unpair").click()
+    await expect(phone.control("code")).to_be_visible()
+    await expect(desktop.problem).to_contain_text("ended")
+    await desktop.root.get_by_role("button", name="New code").click()
+    await desktop.code()
+
+
+async def test_a_wrong_code_is_told(visitors: Visitors, demo: Site) -> None:
+    visitors.expected.append("status of 404")  # the browser's own word on the answer
+    page = await visitors.visit(f"{demo.url}/")
+    desktop, phone = Shown(page, "desktop"), Shown(page, "mobile")
+    wrong = f"{(int(await desktop.code()) + 1) % 10**6:06d}"
+    await phone.control("code").fill(wrong)
+    await phone.root.get_by_role("button", name="Pair", exact=True).click()
+    await expect(phone.problem).to_contain_text("code")
+    await expect(phone.control("code")).to_be_focused()
+
+
+@pytest.fixture
+def closed(start_node: StartNode) -> Site:
+    """A node with the demonstration, where only the operator makes accounts."""
+    return start_node(demo=True, registration="closed")
+
+
+async def test_where_registration_is_closed_the_pages_ask_who_it_is(visitors: Visitors, closed: Site) -> None:
+    visitors.expected.append("status of 401")
+    await accounts.add_user(closed.node.deps, "alice", PASSWORD, "user", SYSTEM, utcnow())
+    home = await visitors.visit(f"{closed.url}/#own-phone")
+    await home.get_by_label("Username").fill("alice")
+    await home.get_by_label("Password").fill("not it, not at all")
+    await home.get_by_role("button", name="Log in").click()
+    await expect(home.get_by_role("alert")).to_contain_text("wrong")
+    await home.get_by_label("Password").fill(PASSWORD)
+    await home.get_by_role("button", name="Log in").click()
+    desktop = Shown(home, "desktop")
+    code = await desktop.code()
+
+    link = await home.get_by_role("link", name="Open the phone page").get_attribute("href")
+    assert link == f"/phone#code={code}"  # a real account's password goes nowhere
+    page = await visitors.visit(closed.url + link, PHONE_SIZE)
+    await page.get_by_label("Username").fill("alice")
+    await page.get_by_label("Password").fill(PASSWORD)
+    await page.get_by_role("button", name="Log in").click()
+    phone = Shown(page, "mobile")
+    await phone.root.get_by_role("button", name="Pair", exact=True).click()
+    await phone.is_paired()
+    await desktop.is_paired()
+    kept = await home.evaluate("() => JSON.stringify({...sessionStorage, ...localStorage})")
+    assert PASSWORD not in kept
+
+
+async def test_too_many_accounts_are_told_with_the_wait(visitors: Visitors, demo: Site) -> None:
+    visitors.expected.append("status of 429")
+    for number in range(30):
+        await demo.post("/api/auth/register", {"username": f"user-{number}", "password": PASSWORD})
+    page = await visitors.visit(f"{demo.url}/")
+    await expect(page.locator(".login")).to_contain_text("Too many throw-away accounts")
+    await expect(page.locator(".login")).to_contain_text(re.compile(r"[0-9]+:[0-9]{2} minutes"))
+
+
+async def test_everything_can_be_done_with_the_keyboard(visitors: Visitors, demo: Site) -> None:
+    page = await visitors.visit(f"{demo.url}/")
+    desktop, phone = Shown(page, "desktop"), Shown(page, "mobile")
+    code = await desktop.code()
+    keys = page.keyboard
+
+    async def reach(selector: str) -> None:
+        for _ in range(60):
+            await keys.press("Tab")
+            if await page.evaluate("(wanted) => document.activeElement.matches(wanted)", selector):
+                return
+        raise AssertionError(f"the Tab key never reaches {selector}")
+
+    await page.locator("body").press("Tab")
+    assert await page.evaluate("() => document.activeElement.className") == "skip"
+    await keys.press("Enter")
+    await reach(".mobile [name=code]")
+    await keys.type(code)
+    await keys.press("Enter")
+    await phone.is_paired()
+    await reach(".mobile [name=audioGain]")
+    await keys.press("ArrowRight")
+    await expect(desktop.control("audioGain")).to_have_value("76")
+    await reach(".mobile [name=vadEnabled]")
+    await keys.press("Space")
+    await expect(desktop.control("vadEnabled")).to_be_checked()
+    await reach(".mobile [name=message]")
+    await keys.type("typed")
+    await keys.press("Enter")
+    await expect(desktop.heard).to_have_text(["typed"])
