@@ -133,7 +133,7 @@ class Site:
             User(
                 str(id_),
                 self._tokens.issue_access(str(id_), now).token,
-                AccessClaims(str(id_), "bench", "bench", until, foreign=False),
+                AccessClaims(str(id_), "bench", "bench", until - timedelta(days=1), until, foreign=False),
             )
             for id_ in ids
         ]

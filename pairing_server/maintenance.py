@@ -15,7 +15,7 @@ from datetime import datetime
 from tornado.ioloop import PeriodicCallback
 
 from pairing_server.errors import Unavailable
-from pairing_server.services import audit, keys, lifetimes, seals, settings
+from pairing_server.services import audit, keys, lifetimes, logins, seals, settings
 from pairing_server.services.deps import Caller, Deps
 
 log = logging.getLogger(__name__)
@@ -55,7 +55,8 @@ class Maintenance:
                 2,
                 lambda: lifetimes.close_overdue(deps, monotonic(), SYSTEM, wall()),
             ),
-            Job("close disabled accounts", 2, lambda: lifetimes.close_disabled(deps)),
+            Job("end revoked logins", 1, lambda: logins.learn(deps, wall())),
+            Job("close disabled accounts", 1, lambda: lifetimes.close_disabled(deps)),
             Job("look after keys", 1, lambda: keys.look_after(deps, SYSTEM, wall())),
             Job("count codes", 5, lambda: lifetimes.recount_codes(deps)),
             Job("note presence", lifetimes.TOUCH, self._note_presence),

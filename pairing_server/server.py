@@ -33,6 +33,7 @@ from pairing_server.services import settings as channel_settings
 from pairing_server.services.attempts import Turns
 from pairing_server.services.audit import AuditLog
 from pairing_server.services.deps import Caller, Codes, Deps, LiveCodes
+from pairing_server.services.revoked import Revoked
 from pairing_server.services.seals import Copy, Sealer, to_file
 from pairing_server.store import partitions, schema
 from pairing_server.store.database import Database
@@ -108,13 +109,17 @@ class Node:
         self.passwords = Passwords()
         self.issuers = Issuers(settings.issuers, fetch_jwks, on_refresh=self._jwks_refreshed)
         keyring = Keyring(settings.jwt_keys)
+        revoked = Revoked()
         self.deps = Deps(
             database=self.database,
             reading=self.reading,
             audit=self.audit,
             sealer=self._sealer(),
             hub=self.hub,
-            tokens=Tokens(keyring, ws_ttl=settings.ws_token_ttl, issuers=self.issuers),
+            tokens=Tokens(
+                keyring, ws_ttl=settings.ws_token_ttl, issuers=self.issuers, is_revoked=revoked.covers
+            ),
+            revoked=revoked,
             passwords=self.passwords,
             keyring=keyring,
             keyfile=keyfile,
@@ -232,7 +237,9 @@ class Node:
         own = [] if sockets else self._bound()
         self.held = tuple(sockets)
         self.http.add_sockets(own or sockets)
-        await self.maintenance.run(next(job for job in self.maintenance.jobs if job.name == "count codes"))
+        for job in self.maintenance.jobs:
+            if job.name in ("count codes", "end revoked logins"):
+                await self.maintenance.run(job)
         self.maintenance.start()
         started = self.audit.event("system.started", "success", SYSTEM, utcnow(), schema=schema.head())
         self.audit.enqueue(started)

@@ -234,7 +234,11 @@ def test_the_endpoints_are_those_of_the_document() -> None:
 
 
 def test_every_documented_endpoint_has_a_route_and_every_route_of_the_api_is_documented() -> None:
-    ids = {"{id}": "0f6f0c86-6f6a-4d2e-b0a5-3c1f8b8f9a52", "{seq}": "1204"}
+    ids = {
+        "{id}": "0f6f0c86-6f6a-4d2e-b0a5-3c1f8b8f9a52",
+        "{seq}": "1204",
+        "{session}": "6m0bJm2kV1lq8e2gk3XJ4A",
+    }
     paths = {re.sub(r"{\w+}", lambda found: ids[found[0]], path) for _, path in endpoints()} | {"/ws"}
     patterns = {pattern for pattern, *_ in ROUTES}
     reached = {pattern for pattern in patterns for path in paths if re.fullmatch(pattern, path)}

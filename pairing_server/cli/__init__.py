@@ -11,6 +11,7 @@ from pairing_server.cli.doctor import doctor
 from pairing_server.cli.keys import keys
 from pairing_server.cli.seals import key, verify
 from pairing_server.cli.serve import config, migrate, serve
+from pairing_server.cli.sessions import session
 from pairing_server.cli.users import token, user
 from pairing_server.server import app_version
 
@@ -31,7 +32,7 @@ def cli() -> None:
     """
 
 
-for command in (serve, migrate, config, user, token, keys, audit, doctor):
+for command in (serve, migrate, config, user, token, session, keys, audit, doctor):
     cli.add_command(command)
 
 for command in (key, verify):

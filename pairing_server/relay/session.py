@@ -7,6 +7,7 @@ Messages that need the database are returned to the edge, which asks the service
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING
 from uuid import UUID
 
@@ -46,6 +47,7 @@ class Identity:
     login_id: str
     label: str | None
     expires_at: float
+    logged_in_at: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -339,6 +341,11 @@ class Session:
             self.close_code = code
             self.outbox.close()
             self._transport.close(code, reason)
+
+    def log_out(self) -> None:
+        """The login that this connection is from has been ended."""
+        self.deliver(encode(messages.error_message(InvalidToken("This login has been ended; log in again."))))
+        self.close(CloseCode.INVALID_TOKEN, "login ended")
 
     def gone(self, reason: str, now: float) -> Channel | None:
         """The socket is closed. The channel it has left by that, if it still had its seat."""

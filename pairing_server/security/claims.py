@@ -60,6 +60,11 @@ def names_audience(claimed: object, audience: str) -> bool:
     return claimed == audience
 
 
+def moment_claim(claims: Mapping[str, object], name: str) -> datetime:
+    """A required claim in seconds since 1970. Raises InvalidToken."""
+    return datetime.fromtimestamp(_instant(claims, name), UTC)
+
+
 def _instant(claims: Mapping[str, object], name: str) -> float:
     value = claims.get(name)
     # bool is an int to Python, not to the sender; a huge number would overflow the datetime.

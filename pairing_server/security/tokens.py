@@ -9,17 +9,19 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from pairing_server.errors import InvalidToken
 from pairing_server.security import jws
 from pairing_server.security.claims import (
+    LEEWAY_S,
     MAX_ID,
     check_not_expired,
     first_id,
     is_text,
+    moment_claim,
     names_audience,
     text_claim,
     times,
@@ -57,24 +59,33 @@ class AccessClaims:
     subject: str
     token_id: str
     login_id: str
+    issued_at: datetime
     expires_at: datetime
     foreign: bool
 
 
 @dataclass(frozen=True, slots=True)
 class WsClaims:
-    """Who opens a socket, and as what; `label` is for display only."""
+    """Who opens a socket, and as what; `label` is for display only.
+
+    `logged_in_at`: when the access token was made that this one is from.
+    """
 
     subject: str
     device_type: str
     token_id: str
     login_id: str
     label: str | None
+    logged_in_at: datetime
     expires_at: datetime
 
 
+# Of a subject, a login, a token, and when the login was made.
+IsRevoked = Callable[[str, str, str, datetime], bool]
+
+
 class Tokens:
-    """Makes tokens with the key that signs; takes those signed with any of `keys`, and those of `issuers`.
+    """Makes tokens with the key that signs; takes those signed with any of `keys`, and those of `issuers`, unless revoked.
 
     `access_ttl` and `ws_ttl` are seconds.
     """
@@ -86,6 +97,7 @@ class Tokens:
         access_ttl: int = DAY_S,
         ws_ttl: int = 3600,
         issuers: Issuers | None = None,
+        is_revoked: IsRevoked = lambda *_: False,
     ) -> None:
         if access_ttl < 1 or ws_ttl < 1:
             raise ValueError("a lifetime is at least one second")
@@ -95,6 +107,12 @@ class Tokens:
         self._access_cap = max(access_ttl, DAY_S)
         self._ws_ttl = ws_ttl
         self._issuers = issuers
+        self._is_revoked = is_revoked
+
+    @property
+    def longest_life(self) -> int:
+        """Seconds after which no token made until now is taken any more."""
+        return max(self._access_cap, self._ws_ttl) + 2 * LEEWAY_S
 
     def issue_access(self, subject: str, now: datetime, *, ttl: int | None = None) -> Issued:
         """An access token for a user of ours: a new login. `ttl` in seconds, at most the cap.
@@ -113,7 +131,13 @@ class Tokens:
         """A ws token for the caller's device. The label is cleaned and cut to 128 characters."""
         if device_type not in DEVICE_TYPES:
             raise ValueError("a device type is desktop or mobile")
-        claims = {"aud": WS_AUDIENCE, "sub": caller.subject, "sid": caller.login_id, "dev": device_type}
+        claims: dict[str, str | float] = {
+            "aud": WS_AUDIENCE,
+            "sub": caller.subject,
+            "sid": caller.login_id,
+            "lat": caller.issued_at.timestamp(),
+            "dev": device_type,
+        }
         cleaned = _clean_label(label)
         if cleaned is not None:
             claims["label"] = cleaned
@@ -128,13 +152,22 @@ class Tokens:
         if unverified.issuer != OWN_ISSUER:
             return await self._verify_foreign(unverified, now)
         claims = self._own_claims(unverified, ACCESS_TYPE, ACCESS_AUDIENCE)
-        return AccessClaims(
-            subject=text_claim(claims, "sub", MAX_SUBJECT),
-            token_id=text_claim(claims, "jti", MAX_ID),
-            login_id=text_claim(claims, "sid", MAX_ID),
-            expires_at=_own_expiry(claims, now, self._access_cap),
-            foreign=False,
+        issued_at, expires_at = _own_times(claims, now, self._access_cap)
+        return self._unless_revoked(
+            AccessClaims(
+                subject=text_claim(claims, "sub", MAX_SUBJECT),
+                token_id=text_claim(claims, "jti", MAX_ID),
+                login_id=text_claim(claims, "sid", MAX_ID),
+                issued_at=issued_at,
+                expires_at=expires_at,
+                foreign=False,
+            )
         )
+
+    def _unless_revoked(self, claims: AccessClaims) -> AccessClaims:
+        if self._is_revoked(claims.subject, claims.login_id, claims.token_id, claims.issued_at):
+            raise InvalidToken(reason="revoked")
+        return claims
 
     def verify_ws(self, token: str, now: datetime) -> WsClaims:
         """Who holds this ws token, always one of ours. Raises InvalidToken."""
@@ -145,19 +178,28 @@ class Tokens:
         device_type = text_claim(claims, "dev", MAX_ID)
         if device_type not in DEVICE_TYPES:
             raise InvalidToken(reason="malformed")
-        return WsClaims(
+        issued_at, expires_at = _own_times(claims, now, self._ws_ttl)
+        found = WsClaims(
             subject=text_claim(claims, "sub", MAX_SUBJECT),
             device_type=device_type,
             token_id=text_claim(claims, "jti", MAX_ID),
             login_id=text_claim(claims, "sid", MAX_ID),
             label=text_claim(claims, "label", MAX_LABEL) if "label" in claims else None,
-            expires_at=_own_expiry(claims, now, self._ws_ttl),
+            # The release before did not say it.
+            logged_in_at=moment_claim(claims, "lat") if "lat" in claims else issued_at,
+            expires_at=expires_at,
         )
+        if self._is_revoked(found.subject, found.login_id, found.token_id, found.logged_in_at):
+            raise InvalidToken(reason="revoked")
+        return found
 
-    def _issue(self, token_type: str, claims: Mapping[str, str], lifetime: int, now: datetime) -> Issued:
-        issued_at = int(now.timestamp())
+    def _issue(
+        self, token_type: str, claims: Mapping[str, str | float], lifetime: int, now: datetime
+    ) -> Issued:
+        # In milliseconds, so that a login right after all others were ended is not taken for one of those.
+        issued_at = int(now.timestamp() * 1000) / 1000
         token_id = secrets.token_urlsafe(16)
-        times = {"iat": issued_at, "exp": issued_at + lifetime}
+        times = {"iat": issued_at, "exp": int(issued_at) + lifetime}
         key = self._keyring.signing(now)
         token = jws.sign(
             {"iss": OWN_ISSUER, **claims, **times, "jti": token_id},
@@ -165,7 +207,7 @@ class Tokens:
             kid=key.kid,
             token_type=token_type,
         )
-        return Issued(token, lifetime, token_id, key.kid, claims["sid"])
+        return Issued(token, lifetime, token_id, key.kid, str(claims["sid"]))
 
     def _own_claims(self, unverified: jws.Unverified, token_type: str, audience: str) -> Mapping[str, object]:
         if unverified.algorithm not in OWN_ALGORITHMS:
@@ -204,16 +246,22 @@ class Tokens:
         unnamed = hashlib.sha256(f"{subject}|{issued_at}".encode()).hexdigest()
         token_id = first_id(claims.get("jti"), unnamed)
         login_id = first_id(claims.get("sid"), token_id)
-        return AccessClaims(subject, token_id, login_id, datetime.fromtimestamp(expires_at, UTC), True)
+        return self._unless_revoked(
+            AccessClaims(subject, token_id, login_id, _moment(issued_at), _moment(expires_at), True)
+        )
 
 
-def _own_expiry(claims: Mapping[str, object], now: datetime, cap_s: int) -> datetime:
+def _own_times(claims: Mapping[str, object], now: datetime, cap_s: int) -> tuple[datetime, datetime]:
     issued_at, expires_at = times(claims, now)
     check_not_expired(expires_at, now)
     # We never make such a token: a longer life than ours means that somebody else has a key.
     if expires_at - issued_at > cap_s:
         raise InvalidToken(reason="malformed")
-    return datetime.fromtimestamp(expires_at, UTC)
+    return _moment(issued_at), _moment(expires_at)
+
+
+def _moment(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)
 
 
 def _is_foreign_access_type(token_type: object) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -20,7 +20,7 @@ from pairing_server.errors import (
 )
 from pairing_server.security.limits import LOGIN_ADDRESS, LOGIN_USER, REGISTER_ADDRESS
 from pairing_server.security.tokens import AccessClaims, Issued
-from pairing_server.services import attempts
+from pairing_server.services import attempts, logins
 from pairing_server.services.attempts import Counted
 from pairing_server.services.audit import clean
 from pairing_server.services.deps import Caller, Deps
@@ -134,12 +134,20 @@ async def _logged_in(
         await (await attempts.hold(conn, limits, now)).take_back(now)
         if rehashed:
             await users.set_password(conn, user.id, rehashed)
+        await _begin_login(conn, user, issued, caller, now)
         await deps.audit.record(
             conn,
             deps.audit.event("auth.login", "success", known, now, auth_method="password"),
             _token_issued(deps, known, issued, "access", now),
         )
     return issued
+
+
+async def _begin_login(
+    conn: AsyncConnection, user: User, issued: Issued, caller: Caller, now: datetime
+) -> None:
+    until = now + timedelta(seconds=issued.expires_in)
+    await logins.begin(conn, user.subject, issued.login_id, now, until, caller, now)
 
 
 def _token_issued(
@@ -167,8 +175,12 @@ async def issue_ws_token(
     issued = deps.tokens.issue_ws(claims, device_type, name or None, now)
     async with deps.database.transaction() as conn:
         await require_enabled(conn, claims.subject)
-        event = _token_issued(deps, caller, issued, "ws", now, device_type=device_type)
-        await deps.audit.record(conn, event)
+        refusal = await logins.note(deps, conn, claims, caller, now)
+        if refusal is None:
+            event = _token_issued(deps, caller, issued, "ws", now, device_type=device_type)
+            await deps.audit.record(conn, event)
+    if refusal is not None:
+        raise refusal
     return issued
 
 
@@ -181,6 +193,7 @@ async def issue_access_token(
         if user.disabled_at is not None:
             raise Forbidden(f"The user {user.username} is disabled.")
         issued = deps.tokens.issue_access(user.subject, now, ttl=ttl)
+        await _begin_login(conn, user, issued, caller, now)
         await deps.audit.record(conn, _token_issued(deps, caller, issued, "access", now, target=user.subject))
     return issued
 
@@ -237,14 +250,16 @@ async def set_disabled(deps: Deps, username: str, disabled: bool, caller: Caller
 
 
 async def set_password(deps: Deps, username: str, password: str, caller: Caller, now: datetime) -> None:
-    """Raises NotFound, ValidationFailed."""
+    """All logins of the account end. Raises NotFound, ValidationFailed."""
     check_new("any", password)
     hashed = await deps.passwords.hash(password)
     async with deps.database.transaction() as conn:
         user = await _named(conn, username)
         await users.set_password(conn, user.id, hashed)
+        revoked = await logins.revoke_all_of(deps, conn, user.subject, now)
         event = deps.audit.event("account.password_changed", "success", caller, now, target=user.subject)
         await deps.audit.record(conn, event)
+    logins.took_effect(deps, revoked)
 
 
 async def set_role(deps: Deps, username: str, role: str, caller: Caller, now: datetime) -> None:

@@ -28,7 +28,9 @@ log = logging.getLogger(__name__)
 EVENTS: Mapping[str, tuple[int, int]] = {
     "auth.login": (6, 4),
     "auth.lockout": (4, 4),
+    "auth.logout": (6, 6),
     "auth.token_issued": (6, 4),
+    "auth.token_revoked": (5, 5),
     "auth.token_refreshed": (6, 4),
     "auth.token_rejected": (4, 4),
     "auth.jwks_refresh": (6, 4),

@@ -19,6 +19,7 @@ from pairing_server.security.passwords import Passwords
 from pairing_server.security.tokens import Tokens
 from pairing_server.services.attempts import Turns
 from pairing_server.services.audit import AuditLog
+from pairing_server.services.revoked import Revoked
 from pairing_server.services.seals import Sealer
 from pairing_server.store.codes import Draw
 from pairing_server.store.database import Database
@@ -112,6 +113,7 @@ class Deps:
     sealer: Sealer
     hub: Hub
     tokens: Tokens
+    revoked: Revoked
     passwords: Passwords
     keyring: Keyring
     codes: Codes

@@ -13,7 +13,7 @@ from uuid import UUID
 from pairing_server.relay.closing import CloseCode
 from pairing_server.services.deps import Caller, Deps
 from pairing_server.services.membership import both_gone, closed_event
-from pairing_server.store import attempts, pairings, users
+from pairing_server.store import attempts, logins, pairings, users
 from pairing_server.store import lifetimes as store
 
 # Seconds between two notes of who is connected; whoever has not been noted for much longer is gone.
@@ -124,7 +124,9 @@ async def close_disabled(deps: Deps) -> int:
 
 
 async def prune(deps: Deps, now: datetime) -> int:
-    """Forget what was counted long ago, and session ids that nobody has used for a year. How many."""
+    """Forget what was counted long ago, and session ids that nobody has used for a year, and logins
+    that are over. How many."""
     async with deps.database.transaction() as conn:
         counted = await attempts.prune(conn, now - ATTEMPTS_KEPT)
-        return counted + await users.forget_sessions(conn, now - SESSIONS_KEPT)
+        over = await logins.prune(conn, now)
+        return counted + over + await users.forget_sessions(conn, now - SESSIONS_KEPT)

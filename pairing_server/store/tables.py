@@ -109,6 +109,40 @@ pairings = Table(
     Index("ix_pairings_ended_at", "ended_at", postgresql_where=text("ended_at IS NOT NULL")),
 )
 
+logins = Table(
+    "logins",
+    metadata,
+    Column("subject", Text, primary_key=True),
+    Column("login_id", Text, primary_key=True),
+    _instant("created_at"),
+    _instant("expires_at"),
+    _instant("seen_at"),
+    Column("address", Text, comment="where it was last used from"),
+    Index("ix_logins_login_id", "login_id"),
+    Index("ix_logins_expires_at", "expires_at"),
+)
+
+revocations = Table(
+    "revocations",
+    metadata,
+    Column("kind", Text, primary_key=True),
+    Column("issuer", Text, primary_key=True),
+    Column(
+        "name", Text, primary_key=True, comment="a login's id, a token's id, or a subject, as the kind says"
+    ),
+    _instant("revoked_at"),
+    Column(
+        "expires_at",
+        DateTime(timezone=True),
+        nullable=False,
+        comment="from then on no such token would be taken anyway",
+    ),
+    Column("recorded_at", DateTime(timezone=True), nullable=False, server_default=text("clock_timestamp()")),
+    CheckConstraint("kind IN ('login', 'token', 'user')", name="kind"),
+    Index("ix_revocations_recorded_at", "recorded_at"),
+    Index("ix_revocations_expires_at", "expires_at"),
+)
+
 channel_settings = Table(
     "channel_settings",
     metadata,

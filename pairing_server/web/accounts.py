@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from pairing_server.errors import Unauthorized
 from pairing_server.services import accounts
 from pairing_server.web import schemas
 from pairing_server.web.base import JSONHandler
@@ -48,10 +47,8 @@ class WsTokenHandler(AuthenticatedHandler):
 
     async def post(self) -> None:
         body = self.read(WS_TOKEN)
-        if self.claims is None:
-            raise Unauthorized()
         issued = await accounts.issue_ws_token(
-            self.deps, self.claims, self.device_type, body.get("username"), self.caller, now=utcnow()
+            self.deps, self.known_claims, self.device_type, body.get("username"), self.caller, now=utcnow()
         )
         self.answer(WS_TOKEN_ISSUED, issued)
 

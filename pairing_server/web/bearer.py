@@ -34,6 +34,13 @@ class AuthenticatedHandler(JSONHandler):
     guests = False
     claims: AccessClaims | None
 
+    @property
+    def known_claims(self) -> AccessClaims:
+        """The claims, where there are no guests."""
+        if self.claims is None:
+            raise Unauthorized()
+        return self.claims
+
     async def prepare(self) -> None:
         await super().prepare()
         if self.request.method != "OPTIONS":

@@ -37,7 +37,12 @@ class Operation:
     @property
     def tag(self) -> str:
         """Under which heading the contract shows it."""
-        for prefix, tag in (("/api/auth/", "accounts"), ("/api/audit", "audit"), ("/api/", "pairings")):
+        for prefix, tag in (
+            ("/api/auth/", "accounts"),
+            ("/api/sessions", "accounts"),
+            ("/api/audit", "audit"),
+            ("/api/", "pairings"),
+        ):
             if self.path.startswith(prefix):
                 return tag
         return "operations"
@@ -56,6 +61,7 @@ _BODY = (400, 413, 415, 422)
 _IN_PATH = {
     "id": {"type": "string", "format": "uuid"},
     "seq": {"type": "integer", "minimum": 0, "maximum": 2**63 - 1},
+    "session": {"type": "string", "minLength": 1, "maxLength": 128},
 }
 
 OPERATIONS = (
@@ -66,6 +72,15 @@ OPERATIONS = (
     Operation(
         "/api/auth/login", "post", "A name and a password for an access token.", schemas.LoginAnswer,
         body=schemas.LoginBody, secured=False, errors=(*_BODY, 401, 429, 503),
+    ),
+    Operation(
+        "/api/auth/logout", "post", "End this login, or all of the user's: tokens and connections.",
+        schemas.LoggedOutAnswer, body=schemas.LogoutBody, body_required=False, errors=(*_BODY, 503),
+    ),
+    Operation("/api/sessions", "get", "The caller's own logins.", schemas.SessionsAnswer, errors=(503,)),
+    Operation(
+        "/api/sessions/{session}", "delete", "End one of the caller's logins.", schemas.LoggedOutAnswer,
+        errors=(404, 503),
     ),
     Operation(
         "/api/auth/ws-token", "post", "A token for opening the WebSocket as the desktop.", schemas.WsTokenAnswer,

@@ -12,6 +12,7 @@ from pairing_server.web.accounts import LoginHandler, RegisterHandler, WsTokenHa
 from pairing_server.web.audit import AuditEventHandler, AuditHandler
 from pairing_server.web.base import NotFoundHandler
 from pairing_server.web.edge import Edge
+from pairing_server.web.logins import LogoutHandler, SessionHandler, SessionsHandler
 from pairing_server.web.operations import (
     STATIC,
     DocsHandler,
@@ -36,6 +37,9 @@ _UUID = r"([0-9a-fA-F-]{36})"
 ROUTES: tuple[tuple[str, type[RequestHandler]], ...] = (
     (r"/api/auth/register", RegisterHandler),
     (r"/api/auth/login", LoginHandler),
+    (r"/api/auth/logout", LogoutHandler),
+    (r"/api/sessions", SessionsHandler),
+    (r"/api/sessions/([^/]+)", SessionHandler),
     (r"/api/auth/ws-token", WsTokenHandler),
     (r"/api/auth/ws-token-mobile", WsTokenMobileHandler),
     (r"/api/generate-pair-code", GeneratePairCodeHandler),

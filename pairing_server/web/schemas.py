@@ -49,6 +49,15 @@ class Instant(fields.DateTime):
         return text.replace("+00:00", "Z") if isinstance(text, str) else None
 
 
+class Flag(fields.Boolean):
+    """true or false, and nothing that could be taken for them: to Python, 1 is true."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> bool:
+        if not isinstance(value, bool):
+            raise self.make_error("invalid")
+        return value
+
+
 class RegisterBody(Schema):
     username = fields.String(required=True, validate=validate.Length(3, 64))
     password = fields.String(required=True, validate=validate.Length(12, 128))
@@ -57,6 +66,10 @@ class RegisterBody(Schema):
 class LoginBody(Schema):
     username = fields.String(required=True, validate=[validate.Length(1, 256), NO_NUL])
     password = fields.String(required=True, validate=validate.Length(1, 1024))
+
+
+class LogoutBody(Schema):
+    everywhere = Flag(load_default=False, metadata={"description": "all logins of the user"})
 
 
 class WsTokenBody(Schema):
@@ -98,6 +111,25 @@ class LoginAnswer(Schema):
 class WsTokenAnswer(Schema):
     token = fields.String(required=True)
     expires_in = fields.Integer(required=True, metadata={"description": "seconds"})
+
+
+class LoggedOutAnswer(Schema):
+    success = _always(True)
+    connections_closed = fields.Integer(required=True, metadata={"description": "on this server"})
+
+
+class SessionAnswer(Schema):
+    id = fields.String(required=True, attribute="login.login_id")
+    created_at = Instant(required=True, attribute="login.created_at")
+    expires_at = Instant(required=True, attribute="login.expires_at")
+    seen_at = Instant(required=True, attribute="login.seen_at")
+    address = fields.String(required=True, allow_none=True, attribute="login.address")
+    current = fields.Boolean(required=True, metadata={"description": "the login that asks"})
+    connections = fields.Integer(required=True, metadata={"description": "open on this server"})
+
+
+class SessionsAnswer(Schema):
+    sessions = fields.List(fields.Nested(SessionAnswer), required=True)
 
 
 class CodeAnswer(Schema):

@@ -168,6 +168,7 @@ class PairingSocket(EdgeHandler, WebSocketHandler):
             login_id=claims.login_id,
             label=claims.label,
             expires_at=self.edge.now() + left,
+            logged_in_at=claims.logged_in_at,
         )
 
     def _turn_away(self, error: PairingServerError, code: CloseCode, reason: str) -> None:

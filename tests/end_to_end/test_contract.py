@@ -56,7 +56,11 @@ def test_the_server_keeps_its_contract_with(site: Site, io_loop: IOLoop, tmp_pat
         options = ["--phases", "fuzzing"]
         if known:
             account = await site.account(role="admin")
-            options = ["--header", f"Authorization: Bearer {account.token}"]
+            # After a logout there would be nothing left to find.
+            options = [
+                *("--header", f"Authorization: Bearer {account.token}"),
+                *("--exclude-path", "/api/auth/logout"),
+            ]
         status, said = await explore(site, tmp_path, *options)
         assert status == 0, said
         counted = re.search(r"(\d+) generated, (\d+) passed", said)

@@ -10,7 +10,7 @@ import pytest
 from pairing_server.relay import messages
 from pairing_server.relay.closing import CloseCode
 from pairing_server.relay.session import Device, Identity
-from tests.relay.wire import Client, Relay
+from tests.relay.wire import LOGGED_IN, Client, Relay
 
 PING = {"type": "ping", "sequence": 1}
 CHANNEL = "pair-123456"
@@ -392,7 +392,7 @@ def test_a_refreshed_token_carries_the_connection_on_and_is_announced_in_its_tur
     relay.pass_time(50)
     relay.hub.tick(relay.now)
     client.received()
-    fresh = Identity("alice", "desktop", "new", "login", None, relay.now + 3600)
+    fresh = Identity("alice", "desktop", "new", "login", None, relay.now + 3600, LOGGED_IN)
     client.session.refreshed(fresh, relay.now)
     assert client.received() == [{"type": "token_refreshed", "expires_in": 3600}]
     relay.pass_time(3000)

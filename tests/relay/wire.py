@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
 
@@ -15,6 +16,8 @@ from pairing_server.relay.hub import Hub
 from pairing_server.relay.limits import RelayLimits
 from pairing_server.relay.outbox import Entry, Outbox
 from pairing_server.relay.session import Deferred, Device, Identity, Session
+
+LOGGED_IN = datetime(2026, 5, 4, 12, 0, tzinfo=UTC)
 
 
 class Wire:
@@ -140,7 +143,7 @@ class Relay:
         address: str = "192.0.2.1",
     ) -> Client:
         wire = Wire()
-        identity = Identity(subject, device_type, "token", "login", None, self.now + expires_in)
+        identity = Identity(subject, device_type, "token", "login", None, self.now + expires_in, LOGGED_IN)
         session = Session(uuid4(), identity, address, address, wire, self.hub, self.now)
         self.hub.opened(session)
         return Client(self, session, wire)

@@ -46,7 +46,7 @@ async def test_a_foreign_token_is_taken_and_its_subject_names_the_issuer(
 ) -> None:
     provider = Provider(k1=key)
     claims = await trusting(provider).verify_access(provider.token(jti="t1", sid="l1"), NOW)
-    assert claims == AccessClaims(f"{ISSUER}|ada", "t1", "l1", NOW + timedelta(minutes=10), True)
+    assert claims == AccessClaims(f"{ISSUER}|ada", "t1", "l1", NOW, NOW + timedelta(minutes=10), True)
 
 
 async def test_a_foreign_token_without_ids_gets_steady_ones_of_its_own(io_loop: object) -> None:

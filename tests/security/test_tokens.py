@@ -18,7 +18,14 @@ TOKENS = Tokens([KEY, PREVIOUS])
 
 
 def caller(**changes: Any) -> AccessClaims:
-    given_claims = {"subject": "u1", "token_id": "t1", "login_id": "l1", "expires_at": NOW, "foreign": False}
+    given_claims = {
+        "subject": "u1",
+        "token_id": "t1",
+        "login_id": "l1",
+        "issued_at": NOW,
+        "expires_at": NOW,
+        "foreign": False,
+    }
     return AccessClaims(**{**given_claims, **changes})
 
 
@@ -32,7 +39,7 @@ async def refusal(token: str, now: datetime = NOW, tokens: Tokens = TOKENS) -> s
 async def test_an_access_token_names_its_user_and_login(io_loop: object) -> None:
     issued = TOKENS.issue_access("u1", NOW)
     claims = await TOKENS.verify_access(issued.token, NOW)
-    assert claims == AccessClaims("u1", issued.token_id, issued.login_id, NOW + timedelta(days=1), False)
+    assert claims == AccessClaims("u1", issued.token_id, issued.login_id, NOW, NOW + timedelta(days=1), False)
     assert (issued.expires_in, issued.kid) == (86_400, "now")
 
 

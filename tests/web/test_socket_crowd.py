@@ -122,7 +122,7 @@ async def members(site: Site) -> list[tuple[Member, Member]]:
             await conn.execute(ADD_USER, {"id": user, "name": f"user-{subject}"})
             mac = deps.codes.macs(digits)[0]
             await conn.execute(ADD_PAIRING, {"mac": mac, "user": subject, **sessions})
-            claims = AccessClaims(subject, "login", "login", now + timedelta(hours=1), foreign=False)
+            claims = AccessClaims(subject, "login", "login", now, now + timedelta(hours=1), foreign=False)
             tokens = {role: deps.tokens.issue_ws(claims, role, None, now).token for role in sessions}
             for token in tokens.values():
                 RUN.secrets.add("token", token)

@@ -117,7 +117,7 @@ async def test_a_ws_token_may_be_used_again_until_it_expires(site: Site) -> None
 
 def aged(site: Site, account: Account, age_s: float) -> str:
     """A ws token that was made so long ago."""
-    claims = AccessClaims(account.subject, "token", "login", utcnow() + timedelta(hours=1), False)
+    claims = AccessClaims(account.subject, "token", "login", utcnow(), utcnow() + timedelta(hours=1), False)
     made = utcnow() - timedelta(seconds=age_s)
     return site.node.deps.tokens.issue_ws(claims, "desktop", None, made).token
 
@@ -125,7 +125,7 @@ def aged(site: Site, account: Account, age_s: float) -> str:
 async def test_without_a_valid_token_the_upgrade_completes_with_invalid_token_and_4401(site: Site) -> None:
     account = await site.account()
     valid = await site.ws_token(account, "desktop")
-    stranger = AccessClaims(account.subject, "token", "login", utcnow(), False)
+    stranger = AccessClaims(account.subject, "token", "login", utcnow(), utcnow(), False)
     forged = Tokens([generate_key()]).issue_ws(stranger, "desktop", None, utcnow()).token
     bad = {
         "expired": aged(site, account, 3600 + 31),

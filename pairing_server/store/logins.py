@@ -1,0 +1,125 @@
+"""Logins and what is revoked of them, at rest."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import and_, delete, func, or_, select
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from pairing_server.store.tables import logins, revocations
+
+LOGIN, TOKEN, USER = "login", "token", "user"
+
+
+@dataclass(frozen=True, slots=True)
+class Login:
+    """One login of a user, until its access token is over. `address`: where it came from last."""
+
+    subject: str
+    login_id: str
+    created_at: datetime
+    expires_at: datetime
+    seen_at: datetime
+    address: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Revocation:
+    """`name`: a login's id, a token's id (`jti`), or a subject; of a user, the logins until `revoked_at`.
+
+    After `expires_at` no token that it concerns would be taken anyway.
+    """
+
+    kind: str
+    issuer: str
+    name: str
+    revoked_at: datetime
+    expires_at: datetime
+
+
+_LOGIN = tuple(logins.c[name] for name in Login.__slots__)
+
+
+async def note(conn: AsyncConnection, login: Login) -> None:
+    """Keep the login, or note when and from where it was last used."""
+    statement = insert(logins).values({name: getattr(login, name) for name in Login.__slots__})
+    newer = {name: statement.excluded[name] for name in ("expires_at", "seen_at", "address")}
+    await conn.execute(
+        statement.on_conflict_do_update(index_elements=[logins.c.subject, logins.c.login_id], set_=newer)
+    )
+
+
+async def of(conn: AsyncConnection, subject: str | None, now: datetime, limit: int = 1000) -> list[Login]:
+    """The user's logins, or everybody's, newest first."""
+    statement = select(*_LOGIN).where(logins.c.expires_at > now)
+    if subject is not None:
+        statement = statement.where(logins.c.subject == subject)
+    statement = statement.order_by(logins.c.created_at.desc()).limit(limit)
+    return [Login(*row) for row in await conn.execute(statement)]
+
+
+async def with_id(conn: AsyncConnection, login_id: str) -> list[Login]:
+    """The logins of that id: one, unless two issuers happen to have chosen the same."""
+    return [Login(*row) for row in await conn.execute(select(*_LOGIN).where(logins.c.login_id == login_id))]
+
+
+async def revoke(conn: AsyncConnection, revoked: Revocation) -> None:
+    """Revoke from now on. The logins that it ends are not listed any more."""
+    statement = insert(revocations).values({name: getattr(revoked, name) for name in Revocation.__slots__})
+    await conn.execute(
+        statement.on_conflict_do_update(
+            index_elements=[revocations.c.kind, revocations.c.issuer, revocations.c.name],
+            set_={
+                "revoked_at": func.greatest(revocations.c.revoked_at, statement.excluded.revoked_at),
+                "expires_at": func.greatest(revocations.c.expires_at, statement.excluded.expires_at),
+                "recorded_at": func.clock_timestamp(),
+            },
+        )
+    )
+
+
+async def forget(conn: AsyncConnection, subject: str, login_id: str | None, until: datetime) -> int:
+    """Take the user's login, or all that began until then, from the list. How many."""
+    statement = delete(logins).where(logins.c.subject == subject, logins.c.created_at <= until)
+    if login_id is not None:
+        statement = statement.where(logins.c.login_id == login_id)
+    return (await conn.execute(statement)).rowcount
+
+
+async def is_revoked(
+    conn: AsyncConnection, issuer: str, subject: str, login_id: str, token_id: str, logged_in_at: datetime
+) -> bool:
+    """As Revoked.covers, by what the database knows now."""
+    t = revocations.c
+    concerned = or_(
+        and_(t.kind == LOGIN, t.name == login_id),
+        and_(t.kind == TOKEN, t.name == token_id),
+        and_(t.kind == USER, t.name == subject, t.revoked_at >= logged_in_at),
+    )
+    return (
+        await conn.execute(select(t.kind).where(t.issuer == issuer, concerned).limit(1))
+    ).first() is not None
+
+
+async def revoked_since(
+    conn: AsyncConnection, recorded_after: datetime | None, now: datetime
+) -> tuple[Sequence[Revocation], datetime | None]:
+    """What was revoked after that moment of the database's clock and still matters; and the last such moment."""
+    statement = select(
+        *(revocations.c[name] for name in Revocation.__slots__), revocations.c.recorded_at
+    ).where(revocations.c.expires_at > now)
+    if recorded_after is not None:
+        statement = statement.where(revocations.c.recorded_at > recorded_after)
+    rows = (await conn.execute(statement)).all()
+    return [Revocation(*row[:-1]) for row in rows], max((row[-1] for row in rows), default=None)
+
+
+async def prune(conn: AsyncConnection, now: datetime) -> int:
+    """Forget logins that are over and revocations that do not matter any more. How many."""
+    over = await conn.execute(delete(logins).where(logins.c.expires_at <= now))
+    moot = await conn.execute(delete(revocations).where(revocations.c.expires_at <= now))
+    return over.rowcount + moot.rowcount

@@ -1,0 +1,38 @@
+"""Logins over HTTP: log out, list one's logins, end one of them."""
+
+from __future__ import annotations
+
+from pairing_server.services import logins
+from pairing_server.web import schemas
+from pairing_server.web.bearer import AuthenticatedHandler
+from pairing_server.web.edge import utcnow
+
+LOGOUT = schemas.LogoutBody()
+LOGGED_OUT = schemas.LoggedOutAnswer()
+SESSIONS = schemas.SessionsAnswer()
+
+
+class LogoutHandler(AuthenticatedHandler):
+    """POST /api/auth/logout: end this login, or all of the user's."""
+
+    async def post(self) -> None:
+        body = self.read(LOGOUT)
+        closed = await logins.logout(
+            self.deps, self.known_claims, self.caller, now=utcnow(), everywhere=body["everywhere"]
+        )
+        self.answer(LOGGED_OUT, {"connections_closed": closed})
+
+
+class SessionsHandler(AuthenticatedHandler):
+    """GET /api/sessions: the caller's own logins."""
+
+    async def get(self) -> None:
+        self.answer(SESSIONS, {"sessions": await logins.list_own(self.deps, self.caller, now=utcnow())})
+
+
+class SessionHandler(AuthenticatedHandler):
+    """DELETE /api/sessions/{session}: end one of the caller's logins."""
+
+    async def delete(self, login_id: str) -> None:
+        closed = await logins.revoke_own(self.deps, login_id, self.caller, now=utcnow())
+        self.answer(LOGGED_OUT, {"connections_closed": closed})
