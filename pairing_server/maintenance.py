@@ -56,7 +56,7 @@ class Maintenance:
                 lambda: lifetimes.close_overdue(deps, monotonic(), SYSTEM, wall()),
             ),
             Job("end revoked logins", 1, lambda: logins.learn(deps, wall())),
-            Job("close disabled accounts", 1, lambda: lifetimes.close_disabled(deps)),
+            Job("close disabled accounts", 1, lambda: lifetimes.close_disabled(deps, wall())),
             Job("look after keys", 1, lambda: keys.look_after(deps, SYSTEM, wall())),
             Job("count codes", 5, lambda: lifetimes.recount_codes(deps)),
             Job("note presence", lifetimes.TOUCH, self._note_presence),

@@ -32,7 +32,7 @@ from pairing_server.services import keys, seals
 from pairing_server.services import settings as channel_settings
 from pairing_server.services.attempts import Turns
 from pairing_server.services.audit import AuditLog
-from pairing_server.services.deps import Caller, Codes, Deps, LiveCodes
+from pairing_server.services.deps import Caller, Codes, Deps, LiveCodes, SeenEnabled
 from pairing_server.services.revoked import Revoked
 from pairing_server.services.seals import Copy, Sealer, to_file
 from pairing_server.store import partitions, schema
@@ -127,6 +127,7 @@ class Node:
             rules=settings.pairing_rules,
             live=LiveCodes(),
             turns=Turns(),
+            enabled=SeenEnabled(),
             codes_by_user=SlidingWindow(settings.code_rate),
             codes_by_address=SlidingWindow(settings.code_rate_address),
             registration_open=settings.registration == "open",

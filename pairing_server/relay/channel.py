@@ -41,6 +41,9 @@ class Member(Protocol):
     @property
     def session_id(self) -> str: ...
 
+    @property
+    def subject(self) -> str: ...
+
     def deliver(
         self, message: bytes, lane: Lane = Lane.MESSAGE, number: int = 0, *, binary: bool = False
     ) -> None:
@@ -70,6 +73,13 @@ class Counts:
             "audio_chunk": self.audio_chunks,
             "settings_sync": self.settings_syncs,
         }
+
+
+class Holder(NamedTuple):
+    """Whose seat it is: a user's device."""
+
+    subject: str
+    session_id: str
 
 
 class Joined(NamedTuple):
@@ -104,6 +114,8 @@ class Channel:
         self.members: dict[str, Member] = {}
         self.absent_since: dict[str, float] = {"desktop": now, "mobile": now}
         self.ever_active = ever_active
+        # By role, who has been seen in the seat in this life of the channel.
+        self.holders: dict[str, Holder] = {}
         self.closed = False
         self._intrusions = TokenBucket(1, 5, now)
         self._audio_seq = {"desktop": 0, "mobile": 0}
@@ -141,10 +153,24 @@ class Channel:
             return False
         return now - max(self.absent_since.values()) > grace
 
+    def knows(self, role: str, holder: Holder, now: float) -> bool:
+        """Whether that device is in its seat, or has left it no longer ago than the grace."""
+        if self.closed or self.holders.get(role) != holder:
+            return False
+        return now - self.absent_since.get(role, now) <= self._limits.reconnect_grace
+
     def join(
-        self, member: Member, now: float, last_seq: int | None = None, epoch: str | None = None
+        self,
+        member: Member,
+        now: float,
+        last_seq: int | None = None,
+        epoch: str | None = None,
+        *,
+        degraded: bool = False,
     ) -> Joined:
         """Seat the member; the same session's older connection gives way to it.
+
+        `degraded`: it was admitted from memory, since the database is away.
 
         The member gets `channel_joined`, what it has missed and the settings so far, the other
         `client_joined`, and both `pairing_success` when this has brought them together.
@@ -153,13 +179,18 @@ class Channel:
         before = self.members.get(role)
         was_active = self.active
         self.members[role] = member
+        self.holders[role] = Holder(member.subject, member.session_id)
         self.absent_since.pop(role, None)
         fresh = before is not member
         if before is not None and fresh:
             before.evict(SessionReplaced(), CloseCode.REPLACED)
             self._note_sent(before)
         known = last_seq if epoch == self.epoch and last_seq is not None and last_seq <= self.seq else None
-        self._welcome(member, recovered=known is not None and self.history.complete_after(known, role))
+        self._welcome(
+            member,
+            degraded=degraded,
+            recovered=known is not None and self.history.complete_after(known, role),
+        )
         if fresh:
             for seq, message in self.history.after(self._sent[role] if known is None else known, role):
                 member.outbox.send(message, Lane.MESSAGE, seq)
@@ -173,7 +204,7 @@ class Channel:
             self._celebrate()
         return Joined(fresh, activated)
 
-    def _welcome(self, member: Member, *, recovered: bool) -> None:
+    def _welcome(self, member: Member, *, recovered: bool, degraded: bool) -> None:
         member.deliver(
             encode(
                 messages.ChannelJoined(
@@ -185,6 +216,7 @@ class Channel:
                     epoch=self.epoch,
                     seq=self.seq,
                     recovered=recovered,
+                    degraded=degraded,
                 )
             )
         )

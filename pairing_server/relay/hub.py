@@ -8,7 +8,7 @@ from uuid import UUID
 
 from pairing_server.errors import InvalidChannel
 from pairing_server.relay import messages
-from pairing_server.relay.channel import Channel, Counts, Later
+from pairing_server.relay.channel import Channel, Counts, Holder, Later
 from pairing_server.relay.closing import CloseCode
 from pairing_server.relay.limits import RelayLimits
 from pairing_server.relay.session import Session
@@ -30,6 +30,8 @@ class Hub:
         self._later = later
         # Pairings that have ended a moment ago: a join that was admitted just before must not revive them.
         self._ended: OrderedDict[UUID, None] = OrderedDict()
+        # The channel in which each device was last seen.
+        self._places: dict[Holder, Channel] = {}
         self._by_device: dict[tuple[str, str], Session] = {}
         self._when_empty: Callable[[], None] | None = None
         self._of_user: Counter[str] = Counter()
@@ -112,6 +114,24 @@ class Hub:
             self.channels[pairing_id] = channel
         return channel
 
+    def seated(self, subject: str, session_id: str, channel: Channel) -> None:
+        """The device has taken its seat in the channel."""
+        self._places[Holder(subject, session_id)] = channel
+
+    def remembered(self, subject: str, session_id: str, role: str, now: float) -> Channel | None:
+        """The live channel in which that device was seen last, if that is no longer ago than the grace."""
+        holder = Holder(subject, session_id)
+        channel = self._places.get(holder)
+        return channel if channel is not None and channel.knows(role, holder, now) else None
+
+    def forget(self, pairing_id: UUID) -> Channel | None:
+        """The channel is no longer one of this process's."""
+        channel = self.channels.pop(pairing_id, None)
+        for holder in channel.holders.values() if channel is not None else ():
+            if self._places.get(holder) is channel:
+                del self._places[holder]
+        return channel
+
     def present(self, pairing_id: UUID, role: str) -> bool:
         """Whether the device in that seat is connected here."""
         channel = self.channels.get(pairing_id)
@@ -139,7 +159,7 @@ class Hub:
         self._ended[pairing_id] = None
         if len(self._ended) > 10_000:
             self._ended.popitem(last=False)
-        return self.channels.pop(pairing_id, None)
+        return self.forget(pairing_id)
 
     def connected_channels(self) -> tuple[list[UUID], list[UUID]]:
         """The channels with a member here: those with both, and those with one that have had both."""

@@ -20,6 +20,7 @@ from pairing_server.errors import (
     PairingServerError,
     PayloadTooLarge,
     RateLimited,
+    Unavailable,
     UnknownType,
     ValidationFailed,
 )
@@ -177,6 +178,7 @@ class ChannelJoined(ToChannel, tag="channel_joined", frozen=True):
     epoch: str
     seq: int
     recovered: bool
+    degraded: bool = False
 
 
 class ChannelLeft(ToChannel, tag="channel_left", frozen=True):
@@ -421,7 +423,7 @@ def _check_settings(settings: Mapping[str, Raw], limits: RelayLimits) -> None:
 def error_message(error: PairingServerError) -> Error:
     """The `error` message that tells a client of it, and which of its messages it answers."""
     details = dict(error.details)
-    if isinstance(error, RateLimited):
+    if isinstance(error, RateLimited | Unavailable):
         details["retry_after_ms"] = max(1, round(error.retry_after_s * 1000))
     return Error(
         code=error.code,

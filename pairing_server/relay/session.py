@@ -20,6 +20,7 @@ from pairing_server.errors import (
     PairingServerError,
     RateLimited,
     SlowConsumer,
+    Unavailable,
     UnknownType,
     ValidationFailed,
 )
@@ -72,6 +73,7 @@ class Session:
         "_audio_bytes",
         "_bad_in_a_row",
         "_hub",
+        "_identify_by",
         "_joins",
         "_limited_at",
         "_limited_since",
@@ -130,6 +132,7 @@ class Session:
         self._reported_bad = 0
         self._limited_since: float | None = None
         self._limited_at = now
+        self._identify_by = now + limits.identify_within
         self._warned = False
 
     @property
@@ -254,14 +257,18 @@ class Session:
             self.device = device
         self._hub.identified(self)
 
-    def entered(self, channel: Channel, request: messages.JoinChannel, now: float) -> Joined:
+    def entered(
+        self, channel: Channel, request: messages.JoinChannel, now: float, *, degraded: bool = False
+    ) -> Joined:
         """The services have admitted this session to the channel: take the seat. Leaves another channel."""
         self._now = now
         if self.channel is not None and self.channel is not channel:
             self.leave(now)
         self.channel = channel
         self.binary_audio = request.binary_audio
-        return channel.join(self, now, request.last_seq, request.epoch)
+        joined = channel.join(self, now, request.last_seq, request.epoch, degraded=degraded)
+        self._hub.seated(self.subject, self.session_id, channel)
+        return joined
 
     def refreshed(self, identity: Identity, now: float) -> None:
         """A fresh token of the same subject and device type carries the connection on."""
@@ -298,6 +305,9 @@ class Session:
         """Tell the client what was wrong; close if it does not stop."""
         self._now = now
         self._hub.counts.refused[error.code] += 1
+        if isinstance(error, Unavailable):
+            # It has tried; that the server cannot answer is not held against it.
+            self._identify_by = now + self._limits.identify_within
         if isinstance(error, RateLimited):
             self._limited(error, now)
         elif isinstance(error, BAD) and self._reported_bad < self._limits.bad_in_a_row:
@@ -378,7 +388,7 @@ class Session:
         self.outbox.check(now)
         if self.closing:
             return
-        if self.device is None and now - self.opened_at > self._limits.identify_within:
+        if self.device is None and now > self._identify_by:
             self.close(CloseCode.NOT_IDENTIFIED, "neither identified nor joined in time")
             return
         left = self.identity.expires_at - now

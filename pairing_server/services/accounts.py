@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -15,6 +16,7 @@ from pairing_server.errors import (
     InvalidToken,
     NotFound,
     RateLimited,
+    Unavailable,
     UsernameTaken,
     ValidationFailed,
 )
@@ -170,17 +172,33 @@ def _token_issued(
 async def issue_ws_token(
     deps: Deps, claims: AccessClaims, device_type: str, label: str | None, caller: Caller, now: datetime
 ) -> Issued:
-    """A ws token for a device of that type. Raises InvalidToken if the account is gone or disabled."""
+    """A ws token for a device of that type. Raises InvalidToken if the account is gone or disabled.
+
+    While the database is away, whoever was seen enabled here in the last minutes gets one all the same, or nobody
+    could come back whose connection breaks meanwhile; a foreign subject is its issuer's affair in any case. It opens
+    a socket; where that may sit is still decided by the database, or by what this process has seen.
+    """
     name = clean(label, 128) if label else None
     issued = deps.tokens.issue_ws(claims, device_type, name or None, now)
-    async with deps.database.transaction() as conn:
-        await require_enabled(conn, claims.subject)
-        refusal = await logins.note(deps, conn, claims, caller, now)
-        if refusal is None:
-            event = _token_issued(deps, caller, issued, "ws", now, device_type=device_type)
-            await deps.audit.record(conn, event)
-    if refusal is not None:
-        raise refusal
+    event = partial(_token_issued, deps, caller, issued, "ws", now, device_type=device_type)
+    refusal = None
+    try:
+        async with deps.database.transaction() as conn:
+            await require_enabled(conn, claims.subject)
+            refusal = await logins.note(deps, conn, claims, caller, now)
+            if refusal is None:
+                await deps.audit.record(conn, event())
+    except Unavailable:
+        if account_of(claims.subject) is not None and not deps.enabled.lately(claims.subject, now):
+            raise
+        deps.audit.enqueue(event(degraded=True))
+    except InvalidToken:
+        deps.enabled.forget(claims.subject)
+        raise
+    else:
+        if refusal is not None:
+            raise refusal
+        deps.enabled.note(claims.subject, now)
     return issued
 
 

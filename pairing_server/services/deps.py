@@ -6,8 +6,10 @@ import hashlib
 import hmac
 import re
 import secrets
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from uuid import UUID
 
 from pairing_server.errors import InvalidChannel
@@ -87,6 +89,31 @@ class LiveCodes:
     count: int = 0
 
 
+class SeenEnabled:
+    """When each account was last seen not to be disabled, for the time that the database is away.
+
+    Bounded: of more accounts than it holds, those seen longest ago are forgotten.
+    """
+
+    def __init__(self, *, kept: timedelta = timedelta(minutes=10), size: int = 20_000) -> None:
+        self._kept = kept
+        self._size = size
+        self._seen: OrderedDict[str, datetime] = OrderedDict()
+
+    def note(self, subject: str, now: datetime) -> None:
+        self._seen[subject] = now
+        self._seen.move_to_end(subject)
+        if len(self._seen) > self._size:
+            self._seen.popitem(last=False)
+
+    def forget(self, subject: str) -> None:
+        self._seen.pop(subject, None)
+
+    def lately(self, subject: str, now: datetime) -> bool:
+        seen = self._seen.get(subject)
+        return seen is not None and now - seen <= self._kept
+
+
 @dataclass(frozen=True, slots=True)
 class PairingRules:
     """Durations in seconds."""
@@ -120,6 +147,7 @@ class Deps:
     rules: PairingRules
     live: LiveCodes
     turns: Turns
+    enabled: SeenEnabled
     codes_by_user: SlidingWindow
     codes_by_address: SlidingWindow
     registration_open: bool = False

@@ -7,9 +7,11 @@ that are still due, and leaves those that another server is just changing.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta
 from uuid import UUID
 
+from pairing_server.errors import Unavailable
 from pairing_server.relay.closing import CloseCode
 from pairing_server.services.deps import Caller, Deps
 from pairing_server.services.membership import both_gone, closed_event
@@ -86,17 +88,21 @@ async def close_overdue(deps: Deps, monotonic: float, caller: Caller, now: datet
         if not channel.overdue(monotonic, deps.rules.reconnect_grace):
             continue  # it came back while another was being ended
         if channel.ever_active:
-            async with deps.database.transaction() as conn:
-                ended = await pairings.end(conn, channel.pairing_id, "disconnect", now)
-                if ended is not None:
-                    await deps.audit.record(conn, closed_event(deps, ended, "disconnect", caller, now))
-            gone = both_gone(ended) if ended else {}
+            # The grace is not extended while the database is away: the row ends when it is back, as deserted.
+            ended = None
+            with suppress(Unavailable):
+                async with deps.database.transaction() as conn:
+                    ended = await pairings.end(conn, channel.pairing_id, "disconnect", now)
+                    if ended is not None:
+                        await deps.audit.record(conn, closed_event(deps, ended, "disconnect", caller, now))
+            seen = {role: holder.session_id for role, holder in channel.holders.items()}
+            gone = both_gone(ended) if ended else seen
             # Only those who are missing are gone for good.
             missing = {role: gone[role] for role in channel.absent_since if role in gone}
             deps.hub.end(channel.pairing_id, "Did not come back", missing)
         else:
             # Nobody has met there yet, so nothing is lost: the next join makes it anew.
-            deps.hub.channels.pop(channel.pairing_id, None)
+            deps.hub.forget(channel.pairing_id)
         closed += 1
     return closed
 
@@ -109,7 +115,7 @@ async def release_names(deps: Deps, now: datetime) -> int:
     return released
 
 
-async def close_disabled(deps: Deps) -> int:
+async def close_disabled(deps: Deps, now: datetime) -> int:
     """Close the connections of accounts that were disabled meanwhile, on whichever server. How many."""
     subjects = {session.subject for session in deps.hub.sessions.values()}
     ids = [UUID(subject) for subject in subjects if "|" not in subject]
@@ -117,6 +123,11 @@ async def close_disabled(deps: Deps) -> int:
         return 0
     async with deps.database.transaction() as conn:
         disabled = {str(user) for user in await users.disabled_among(conn, ids)}
+    for subject in map(str, ids):
+        if subject in disabled:
+            deps.enabled.forget(subject)
+        else:
+            deps.enabled.note(subject, now)
     closing = [session for session in deps.hub.sessions.values() if session.subject in disabled]
     for session in closing:
         session.close(CloseCode.INVALID_TOKEN, "account disabled")

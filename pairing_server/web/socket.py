@@ -241,7 +241,14 @@ class PairingSocket(EdgeHandler, WebSocketHandler):
                 self._refresh(session, request)
 
     async def _identify(self, session: Session, request: messages.Identify) -> None:
-        await pairings.identify(self.deps, request.session_id, request.device_type, self.caller, now=utcnow())
+        try:
+            await pairings.identify(
+                self.deps, request.session_id, request.device_type, self.caller, now=utcnow()
+            )
+        except Unavailable:
+            # The database is away: a device that was seated here a moment ago is known all the same.
+            if self._remembered(session, request.session_id) is None:
+                raise
         if not session.closing:
             agent = clean(request.user_agent) if request.user_agent else None
             session.identified(Device(request.session_id, agent))
@@ -250,9 +257,16 @@ class PairingSocket(EdgeHandler, WebSocketHandler):
     async def _join(self, session: Session, request: messages.JoinChannel) -> None:
         named = request.channel_named or ""
         session_id = request.session_id or session.session_id
-        admitted = await pairings.admit(
-            self.deps, named, session.device_type, session_id, self.caller, now=utcnow()
-        )
+        try:
+            admitted = await pairings.admit(
+                self.deps, named, session.device_type, session_id, self.caller, now=utcnow()
+            )
+        except Unavailable:
+            known = self._remembered(session, session_id)
+            if known is None or known.name != named:
+                raise
+            self._rejoin(session, request, Device(session_id), known)
+            return
         if session.closing:
             return
         now = self.edge.now()
@@ -268,6 +282,26 @@ class PairingSocket(EdgeHandler, WebSocketHandler):
             self._record("channel.joined", "success", pairing=channel.pairing_id, slot=session.device_type)
         if joined.activated and pairing.state != "active":
             self._note_presence(channel.pairing_id, active=True)
+
+    def _remembered(self, session: Session, session_id: str) -> Channel | None:
+        """The channel that this device was seen in a moment ago."""
+        return self.deps.hub.remembered(session.subject, session_id, session.device_type, self.edge.now())
+
+    def _rejoin(
+        self, session: Session, request: messages.JoinChannel, device: Device, channel: Channel
+    ) -> None:
+        """While the database is away, a device comes back to its own seat from memory."""
+        if session.closing:
+            return
+        session.identified(session.device or device)
+        if session.entered(channel, request, self.edge.now(), degraded=True).fresh:
+            self._record(
+                "channel.joined",
+                "success",
+                pairing=channel.pairing_id,
+                slot=session.device_type,
+                degraded=True,
+            )
 
     def _left(self, channel: Channel | None) -> None:
         if channel is not None and channel.ever_active:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from pairing_server.errors import Unavailable
 from pairing_server.relay import messages
 from pairing_server.relay.closing import CloseCode
 from pairing_server.relay.session import Device, Identity
@@ -480,3 +481,16 @@ def test_the_desktop_is_told_that_its_code_was_claimed_and_nobody_else_is() -> N
     relay.hub.claimed("alice", "desktop-1", CHANNEL)
     assert desktop.received() == [{"type": "pairing_claimed", "channel": CHANNEL, "channelId": CHANNEL}]
     assert stranger.received() == []
+
+
+def test_who_tried_while_the_server_could_not_answer_has_its_ten_seconds_again() -> None:
+    relay = Relay()
+    client = relay.client("desktop")
+    relay.pass_time(9)
+    client.session.refuse(Unavailable(), relay.now)
+    relay.pass_time(9)
+    relay.hub.tick(relay.now)
+    assert client.close_code is None
+    relay.pass_time(2)
+    relay.hub.tick(relay.now)
+    assert client.close_code == 4408
