@@ -2,7 +2,7 @@
 
 Imports nothing of the package, so that it goes on working for old revisions. The URL is the one the
 caller put into the configuration, else the settings' PAIRING_DATABASE_URL: environment, credential
-file, or `.env`.
+file, or the file of settings.
 """
 
 import asyncio
@@ -24,9 +24,14 @@ def database_url() -> str:
     if url := os.environ.get(NAME):
         return url
     credential = Path(os.environ.get("CREDENTIALS_DIRECTORY", "")) / "database-url"
-    if "CREDENTIALS_DIRECTORY" in os.environ and credential.is_file():
-        return credential.read_text().strip()
-    if url := dotenv_values(Path.cwd() / ".env").get(NAME):
+    if (
+        "CREDENTIALS_DIRECTORY" in os.environ
+        and credential.is_file()
+        and (url := credential.read_text().strip())
+    ):
+        return url
+    file = os.environ.get("PAIRING_SETTINGS_FILE") or Path.cwd() / ".env"
+    if url := dotenv_values(file).get(NAME):
         return url
     raise SystemExit(
         f"{NAME} is not set, so there is nothing to migrate. Set it to postgresql://…;"

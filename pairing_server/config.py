@@ -1,4 +1,4 @@
-"""The settings: read once, from PAIRING_* of the environment, credential files and `.env`, into a frozen value.
+"""The settings: read from PAIRING_* of the environment, credential files and a file of settings, into a frozen value.
 
 A wrong or unknown name or value stops the start, by name, with what was expected.
 """
@@ -28,6 +28,8 @@ from pairing_server.services.deps import PairingRules
 
 PREFIX = "PAIRING_"
 SEAL_KEY_FILE = "audit-seal-key"
+# Names the file of settings to read instead of `.env`; itself it is no setting.
+FILE = "PAIRING_SETTINGS_FILE"
 
 
 class ConfigurationError(Exception):
@@ -237,26 +239,56 @@ SECRETS = ("jwt_keys", "database_url", "audit_seal_key")
 
 
 def gather(environ: Mapping[str, str], dotenv: Path) -> dict[str, str]:
-    """What is set, by name: the environment before credential files before `.env`.
+    """What is set, by name: the environment before credential files before the file of settings.
 
     Raises ConfigurationError if one of the files is there but cannot be read.
     """
-    with _readable(dotenv):
+    path = settings_file(environ, dotenv)
+    with _readable(path):
         found = {
             name: value
-            for name, value in dotenv_values(dotenv).items()
+            for name, value in dotenv_values(path).items()
             if name.startswith(PREFIX) and value is not None
         }
-    if folder := environ.get("CREDENTIALS_DIRECTORY"):
-        with _readable(Path(folder)):
-            paths = list(Path(folder).iterdir())
-        for path in paths:
-            name = PREFIX + path.name.upper().replace("-", "_")
-            if name in NAMES:
-                with _readable(path):
-                    found[name] = path.read_text(encoding="utf-8").strip()
-    found.update({name: value for name, value in environ.items() if name.startswith(PREFIX)})
+    for folder in credential_folders(environ):
+        found.update(_credentials(folder))
+    found.update({name: value for name, value in environ.items() if name.startswith(PREFIX) and name != FILE})
     return {name: value for name, value in found.items() if value != ""}
+
+
+def settings_file(environ: Mapping[str, str], dotenv: Path = Path(".env")) -> Path:
+    """The file that PAIRING_SETTINGS_FILE names, which must be there, or else `dotenv`. Raises ConfigurationError."""
+    if not (named := environ.get(FILE)):
+        return dotenv
+    if not Path(named).is_file():
+        raise ConfigurationError(f"{FILE}: there is no file {named}")
+    return Path(named)
+
+
+def credential_folders(environ: Mapping[str, str]) -> list[Path]:
+    """Where secrets are in files: what systemd copied at the start, then what a reload has brought since."""
+    folders = []
+    if given := environ.get("CREDENTIALS_DIRECTORY"):
+        folders.append(Path(given))
+    if given := environ.get("RUNTIME_DIRECTORY"):
+        renewed = Path(given.partition(":")[0]) / "credentials"
+        if renewed.is_dir():
+            folders.append(renewed)
+    return folders
+
+
+def _credentials(folder: Path) -> dict[str, str]:
+    found = {}
+    with _readable(folder):
+        paths = list(folder.iterdir())
+    for path in paths:
+        name = PREFIX + path.name.upper().replace("-", "_")
+        if name in NAMES:
+            with _readable(path):
+                text = path.read_text(encoding="utf-8").strip()
+            if text:
+                found[name] = text
+    return found
 
 
 @contextmanager

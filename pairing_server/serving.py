@@ -51,6 +51,7 @@ async def serve(
     node.schema_checked.add_done_callback(lambda checked: stop.set() if checked.exception() else None)
     pulse = Pulse(loop.time, loop.call_later, notifier, lambda: status(node), node.edge.loop_lag)
     try:
+        log.info("listening on %s", ", ".join(f"{host}:{port}" for host, port in bound))
         ready(bound)
         notifier.ready(status(node))
         pulse.start()

@@ -205,6 +205,34 @@ def test_options_of_a_command_win_over_all(dotenv: Path) -> None:
     assert settings({"PAIRING_PORT": "2"}, dotenv, PAIRING_PORT="3").port == 3
 
 
+def test_another_file_of_settings_can_be_named_and_must_be_there(dotenv: Path, tmp_path: Path) -> None:
+    named = tmp_path / "settings"
+    named.write_text("# a comment\nPAIRING_PORT=4\n")
+    environ = {"PAIRING_SETTINGS_FILE": str(named)}
+    assert load(environ, {}, terminal=False, dotenv=dotenv).port == 4
+    environ["PAIRING_SETTINGS_FILE"] = f"{named}-missing"
+    with pytest.raises(ConfigurationError, match=r"PAIRING_SETTINGS_FILE: there is no file .*-missing"):
+        load(environ, {}, terminal=False, dotenv=dotenv)
+
+
+def test_credentials_that_a_reload_has_renewed_win_over_those_of_the_start(
+    tmp_path: Path, credentials: Path
+) -> None:
+    environ = {"CREDENTIALS_DIRECTORY": str(credentials), "RUNTIME_DIRECTORY": f"{tmp_path}/run:/run/other"}
+    (credentials / "jwt-keys").write_text(f"old:{SECRET}")
+    assert load(environ, {}, terminal=False).jwt_keys[0].kid == "old"
+    (tmp_path / "run" / "credentials").mkdir(parents=True)
+    (tmp_path / "run" / "credentials" / "jwt-keys").write_text(f"new:{SECRET}\n")
+    assert load(environ, {}, terminal=False).jwt_keys[0].kid == "new"
+
+
+def test_an_empty_credential_is_as_good_as_none(dotenv: Path, credentials: Path) -> None:
+    dotenv.write_text(f"PAIRING_JWT_KEYS=k1:{SECRET}\n")
+    (credentials / "jwt-keys").write_text("\n")
+    environ = {"CREDENTIALS_DIRECTORY": str(credentials)}
+    assert load(environ, {}, terminal=False, dotenv=dotenv).jwt_keys[0].kid == "k1"
+
+
 def test_a_credentials_directory_that_is_missing_is_told() -> None:
     assert faults({"CREDENTIALS_DIRECTORY": "/none"}) == ["/none cannot be read: No such file or directory"]
 

@@ -7,6 +7,8 @@ import sys
 import click
 
 from pairing_server.cli.audit import audit
+from pairing_server.cli.backup import backup, restore
+from pairing_server.cli.completion import completion
 from pairing_server.cli.doctor import doctor
 from pairing_server.cli.keys import keys
 from pairing_server.cli.seals import key, verify
@@ -32,7 +34,20 @@ def cli() -> None:
     """
 
 
-for command in (serve, migrate, config, user, token, session, keys, audit, doctor):
+for command in (
+    serve,
+    migrate,
+    config,
+    user,
+    token,
+    session,
+    keys,
+    audit,
+    doctor,
+    backup,
+    restore,
+    completion,
+):
     cli.add_command(command)
 
 for command in (key, verify):

@@ -31,13 +31,14 @@ def serve(host: str | None, port: str | None, data_dir: str | None) -> None:
             serve_node(
                 ready,
                 url,
-                lambda bound: _announce(ready, bound),
+                lambda bound: None if by.supervised else _announce(ready, bound),
                 by,
                 again=lambda: with_keys(read_settings(options)),
                 keyfile=keyfile_of(settings),
             )
         )
-    click.echo("Stopped.", err=True)
+    if not by.supervised:
+        click.echo("Stopped.", err=True)
 
 
 def _announce(settings: Settings, bound: list[tuple[str, int]]) -> None:
@@ -60,12 +61,30 @@ def _announce(settings: Settings, bound: list[tuple[str, int]]) -> None:
 
 @click.command()
 @click.option("--revision", default="head", show_default=True, help="Migrate up to this revision.")
-def migrate(revision: str) -> None:
-    """Bring the database of the settings to the schema of this release."""
+@click.option(
+    "--before-start",
+    is_flag=True,
+    help="Only what must be done before `serve`: nothing for an embedded database, which it migrates itself, "
+    "and nothing while the database is away, which it waits for.",
+)
+def migrate(revision: str, before_start: bool) -> None:
+    """Bring the database of the settings to the schema of this release.
+
+    Does nothing if it is there already. A running server of the previous release may go on meanwhile.
+    """
     settings = settings_of()
     logs.configure(settings.log_format, settings.log_level)
+    if before_start and settings.embedded:
+        click.echo("The embedded database is migrated by `serve`.")
+        return
     with database(settings) as (_, url):
-        schema.migrate(url, revision)
+        try:
+            schema.migrate(url, revision)
+        except schema.NotReachable as error:
+            if not before_start:
+                raise
+            click.echo(f"{error} `serve` waits for it.", err=True)
+            return
     click.echo(f"The database is at revision {schema.head() if revision == 'head' else revision}.")
 
 

@@ -36,6 +36,10 @@ class MigrationError(Exception):
     """The database could not be migrated; the text is for the operator."""
 
 
+class NotReachable(MigrationError):
+    """It cannot be asked just now."""
+
+
 def migrate(url: str, revision: str = "head") -> None:
     """Upgrade the database at `url` to `revision`. Not for use in a running event loop.
 
@@ -61,10 +65,13 @@ def _told_to_the_operator() -> Iterator[None]:
     except CommandError as error:
         raise MigrationError(f"The database cannot be migrated: {error}") from None
     except DBAPIError as error:
-        raise MigrationError(f"The database cannot be migrated: {error.orig}") from None
+        state = getattr(error.orig, "sqlstate", None) or ""
+        # Connection lost, too many of them, starting up or shutting down.
+        kind = NotReachable if state.startswith(("08", "53", "57P")) else MigrationError
+        raise kind(f"The database cannot be migrated: {error.orig}.") from None
     except (OSError, TimeoutError) as error:
         told = str(error) or type(error).__name__
-        raise MigrationError(f"The database is not reachable: {told}. Check PAIRING_DATABASE_URL.") from None
+        raise NotReachable(f"The database is not reachable: {told}. Check PAIRING_DATABASE_URL.") from None
 
 
 def head() -> str:

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from tests.cli.commands import program
@@ -20,11 +20,13 @@ PATIENCE = 20
 class Serving:
     """A started `serve`, as the terminal shows it."""
 
-    def __init__(self, environ: Mapping[str, str], folder: Path, *options: str) -> None:
+    def __init__(
+        self, environ: Mapping[str, str], folder: Path, *options: str, command: Sequence[str] = program()
+    ) -> None:
         self.log = folder / "serve.log"
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
-                program("serve", *options),
+                [*command, "serve", *options],
                 env=dict(environ),
                 cwd=folder,
                 stdout=subprocess.PIPE,

@@ -43,3 +43,21 @@ def test_a_database_that_cannot_be_reached_is_told_without_its_password(tmp_path
 def test_a_database_that_does_not_exist_is_named(database_url: str, tmp_path: Path) -> None:
     missing = database_url.replace("/test_", "/missing_test_")
     assert 'database "missing_test_' in Operator(missing, tmp_path).refuses("migrate")
+
+
+def test_before_a_start_a_database_that_is_away_is_left_to_the_server(tmp_path: Path) -> None:
+    done = Operator(NO_DATABASE, tmp_path).run("migrate", "--before-start")
+    assert (done.status, done.out) == (0, "")
+    assert done.err.endswith("`serve` waits for it.\n")
+
+
+def test_before_a_start_a_database_that_is_there_is_migrated(empty_database: str, tmp_path: Path) -> None:
+    operator = Operator(empty_database, tmp_path)
+    assert operator.says("migrate", "--before-start") == f"The database is at revision {schema.head()}.\n"
+    assert operator.run("user", "list").status == 0
+
+
+def test_before_a_start_the_embedded_database_is_left_to_the_server(tmp_path: Path) -> None:
+    operator = Operator("", tmp_path, DATA_DIR=str(tmp_path / "data"))
+    assert operator.says("migrate", "--before-start") == "The embedded database is migrated by `serve`.\n"
+    assert not (tmp_path / "data").exists()

@@ -1,0 +1,25 @@
+"""completion: what a shell needs to complete our commands and options."""
+
+from __future__ import annotations
+
+import click
+from click.shell_completion import get_completion_class
+
+
+@click.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+@click.pass_context
+def completion(ctx: click.Context, shell: str) -> None:
+    """Print a script with which the SHELL completes commands and options.
+
+    \b
+    Keep it where the shell looks for it:
+      pairing-server completion bash > ~/.local/share/bash-completion/completions/pairing-server
+      pairing-server completion zsh  > "${fpath[1]}/_pairing-server"
+      pairing-server completion fish > ~/.config/fish/completions/pairing-server.fish
+    """
+    kind = get_completion_class(shell)
+    if kind is None:
+        raise click.ClickException(f"There is no completion for {shell}.")
+    root = ctx.find_root().command
+    click.echo(kind(root, {}, "pairing-server", "_PAIRING_SERVER_COMPLETE").source())

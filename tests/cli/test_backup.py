@@ -1,0 +1,141 @@
+"""backup and restore: what was saved is there again, and nothing is lost by accident."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import tarfile
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pairing_server.store import schema
+from tests.cli.commands import NO_DATABASE, Operator, command, environment, program
+from tests.cli.serving import serving
+from tests.conftest import execute, fresh_database
+
+PASSWORD = "a long enough password"
+
+
+@pytest.fixture
+def saved(database_url: str, tmp_path: Path) -> Path:
+    """A backup of a database with the account alice, who has been disabled: two audit events."""
+    operator = Operator(database_url, tmp_path)
+    operator.says("user", "add", "alice", stdin=PASSWORD)
+    operator.says("user", "disable", "alice")
+    told = operator.says("backup", "saved.tar")
+    assert told.startswith(f"Saved the database at revision {schema.head()} in saved.tar (")
+    return tmp_path / "saved.tar"
+
+
+@pytest.fixture
+def other_database(postgres: str) -> Iterator[str]:
+    yield from fresh_database(postgres, "template0")
+
+
+def test_what_was_saved_is_there_again_in_an_empty_database(
+    saved: Path, other_database: str, tmp_path: Path
+) -> None:
+    operator = Operator(other_database, tmp_path)
+    told = operator.says("restore", "saved.tar")
+    assert told.endswith(f"the database is at revision {schema.head()}.\n")
+    assert operator.says("user", "list").split("\t")[:3] == ["alice", "user", "disabled"]
+    events = operator.says("audit", "list", "--json")
+    assert "account.created" in events and "account.disabled" in events
+    # What protects the audit log has come along.
+    with pytest.raises(Exception, match="append"):
+        execute(other_database, "UPDATE audit_events SET outcome = 'failure'")
+
+
+def test_a_backup_is_readable_for_its_owner_alone_and_never_overwritten(
+    saved: Path, database_url: str
+) -> None:
+    assert saved.stat().st_mode & 0o777 == 0o600
+    before = saved.read_bytes()
+    told = Operator(database_url, saved.parent).refuses("backup", "saved.tar")
+    assert "saved.tar exists already" in told
+    assert saved.read_bytes() == before
+    assert [path.name for path in saved.parent.iterdir()] == ["saved.tar"]
+
+
+def test_data_are_lost_only_on_request(saved: Path, database_url: str, tmp_path: Path) -> None:
+    operator = Operator(database_url, tmp_path)
+    operator.says("user", "add", "bob", stdin=PASSWORD)
+    assert "--replace" in operator.refuses("restore", "saved.tar")
+    assert "bob" in operator.says("user", "list")
+    operator.says("restore", "--replace", "saved.tar")
+    assert "bob" not in operator.says("user", "list")
+    assert "alice" in operator.says("user", "list")
+
+
+def test_a_load_that_fails_changes_nothing(saved: Path, database_url: str, tmp_path: Path) -> None:
+    with tarfile.open(saved) as archive:
+        archive.extractall(tmp_path / "parts", filter="data")
+    dump = tmp_path / "parts" / "database"
+    dump.write_bytes(dump.read_bytes()[:-4000])
+    with tarfile.open(tmp_path / "cut.tar", "w") as archive:
+        for path in (tmp_path / "parts").iterdir():
+            archive.add(path, path.name)
+    operator = Operator(database_url, tmp_path)
+    assert "has failed" in operator.refuses("restore", "--replace", "cut.tar")
+    assert "alice" in operator.says("user", "list")
+
+
+def test_a_server_that_is_connected_is_not_pulled_from_under(
+    saved: Path, database_url: str, tmp_path: Path
+) -> None:
+    operator = Operator(database_url, tmp_path, PORT="0")
+    with serving(operator.environ, tmp_path) as server:
+        assert "Stop it first" in operator.refuses("restore", "--replace", "saved.tar")
+        assert server.status("/readyz") == 200
+        server.stop()
+
+
+def test_a_backup_of_a_newer_release_is_refused(saved: Path, other_database: str, tmp_path: Path) -> None:
+    with tarfile.open(saved) as archive:
+        archive.extractall(tmp_path / "parts", filter="data")
+    about = tmp_path / "parts" / "about.json"
+    about.write_text(about.read_text().replace(f'"{schema.head()}"', '"9999"'))
+    with tarfile.open(tmp_path / "newer.tar", "w") as archive:
+        for path in (tmp_path / "parts").iterdir():
+            archive.add(path, path.name)
+    told = Operator(other_database, tmp_path).refuses("restore", "newer.tar")
+    assert f"(9999) is newer than this release knows ({schema.head()})" in told
+
+
+def test_what_is_no_backup_is_told(other_database: str, tmp_path: Path) -> None:
+    (tmp_path / "letter.txt").write_text("Dear all")
+    told = Operator(other_database, tmp_path).refuses("restore", "letter.txt")
+    assert "letter.txt is no backup of this server, or not whole." in told
+
+
+def test_an_empty_database_has_nothing_to_save(other_database: str, tmp_path: Path) -> None:
+    told = Operator(other_database, tmp_path).refuses("backup", "nothing.tar")
+    assert "never been migrated" in told
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_database_that_is_away_is_told_without_its_password(tmp_path: Path) -> None:
+    told = Operator(NO_DATABASE, tmp_path).refuses("backup", "away.tar")
+    assert "psql has failed" in told
+    assert "secret" not in told
+
+
+def test_the_embedded_database_moves_to_another_machine_with_its_keys() -> None:
+    """By way of standard output and input, as it goes through ssh. As root PostgreSQL runs as another user."""
+    place = Path(tempfile.mkdtemp(prefix="pairing-backup-", dir="/tmp"))
+    try:
+        old, new = (environment(DATA_DIR=str(place / name)) for name in ("old", "new"))
+        assert command("user", "add", "alice", environ=old, folder=place, stdin=PASSWORD).status == 0
+        with (place / "saved.tar").open("wb") as out:
+            subprocess.run(program("backup", "-"), env=old, cwd=place, stdout=out, check=True)
+        with (place / "saved.tar").open("rb") as given:
+            subprocess.run(program("restore", "-"), env=new, cwd=place, stdin=given, check=True)
+        assert command("user", "list", environ=new, folder=place).out.startswith("alice\t")
+        keys = [(place / name / "jwt-keys") for name in ("old", "new")]
+        assert keys[0].read_text() == keys[1].read_text()
+        assert keys[1].stat().st_mode & 0o777 == 0o600
+    finally:
+        shutil.rmtree(place)
