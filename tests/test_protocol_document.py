@@ -237,6 +237,8 @@ def test_every_documented_endpoint_has_a_route_and_every_route_of_the_api_is_doc
     ids = {
         "{id}": "0f6f0c86-6f6a-4d2e-b0a5-3c1f8b8f9a52",
         "{seq}": "1204",
+        "{kind}": "redeem_user",
+        "{key}": "ada",
         "{session}": "6m0bJm2kV1lq8e2gk3XJ4A",
     }
     paths = {re.sub(r"{\w+}", lambda found: ids[found[0]], path) for _, path in endpoints()} | {"/ws"}

@@ -11,6 +11,7 @@ from pairing_server.cli.backup import backup, restore
 from pairing_server.cli.completion import completion
 from pairing_server.cli.doctor import doctor
 from pairing_server.cli.keys import keys
+from pairing_server.cli.lockouts import lockouts
 from pairing_server.cli.seals import key, verify
 from pairing_server.cli.serve import config, migrate, serve
 from pairing_server.cli.sessions import session
@@ -41,6 +42,7 @@ for command in (
     user,
     token,
     session,
+    lockouts,
     keys,
     audit,
     doctor,

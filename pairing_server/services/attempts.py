@@ -18,12 +18,20 @@ from pairing_server.store.attempts import Bucket
 
 @dataclass(frozen=True, slots=True)
 class Counted:
-    """One limit: `kind` names it, `key` is whom it counts. `binding` False: counted, but not held against him."""
+    """One limit: `kind` names it, `key` is whom it counts. `binding` False: counted, but not held against him.
+
+    `but_own`: held against him for everything but the codes of his own account.
+    """
 
     kind: str
     key: str
     policy: Policy
     binding: bool = True
+    but_own: bool = False
+
+    @property
+    def how(self) -> str:
+        return "but_own" if self.but_own else "binding" if self.binding else "counted"
 
 
 @dataclass(frozen=True, slots=True)

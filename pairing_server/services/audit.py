@@ -41,6 +41,7 @@ EVENTS: Mapping[str, tuple[int, int]] = {
     "account.role_changed": (4, 4),
     "key.rotated": (5, 4),
     "access.denied": (4, 4),
+    "admin.action": (5, 4),
     "pairing.code_created": (6, 4),
     "pairing.redeem": (6, 4),
     "pairing.code_expired": (6, 6),

@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from pairing_server.errors import InvalidToken, NotFound
 from pairing_server.relay.session import Session
+from pairing_server.security.claims import MAX_ID, is_text
 from pairing_server.security.issuers import OWN_ISSUER
 from pairing_server.security.tokens import AccessClaims
 from pairing_server.services.deps import Caller, Deps
@@ -90,6 +91,8 @@ async def logout(deps: Deps, claims: AccessClaims, caller: Caller, now: datetime
 async def revoke_own(deps: Deps, login_id: str, caller: Caller, now: datetime) -> int:
     """End one of the caller's logins. How many connections of this server that closes. Raises NotFound."""
     subject = caller.subject or ""
+    if not is_text(login_id, MAX_ID):
+        raise NotFound("You have no login with this id.")
     async with deps.database.transaction() as conn:
         known = [login for login in await store.with_id(conn, login_id) if login.subject == subject]
     if not known:

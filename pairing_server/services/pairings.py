@@ -211,7 +211,7 @@ def _typed(
         account=account_of(mobile.user),
         now=now,
         same_user=deps.rules.same_user,
-        limits=[(limit.kind, limit.key, limit.binding) for limit in limits],
+        limits=[(limit.kind, limit.key, limit.how) for limit in limits],
         bound=bound_event(deps, mobile.session_id, "mobile", caller, now),
         won=won,
     )
@@ -240,13 +240,18 @@ async def _refuse(
 
 
 def _redeem_limits(deps: Deps, caller: Caller) -> list[Counted]:
-    """With `same_user` a stranger's guesses are worthless, so only the user's own failures lock him out;
-    the address's are counted all the same, for whoever comes without an account."""
-    by_user = caller.subject is not None and deps.rules.same_user
-    limits = [Counted("redeem_address", caller.address_key, REDEEM_ADDRESS, binding=not by_user)]
-    if caller.subject is not None:
-        limits.append(Counted("redeem_user", caller.subject, REDEEM_USER))
-    return limits
+    """Nobody but himself locks a user out of the codes of his own account, whoever else is behind his address.
+
+    With `same_user` there are no others for him; the address's failures are counted all the same, for whoever
+    comes without an account.
+    """
+    if caller.subject is None:
+        return [Counted("redeem_address", caller.address_key, REDEEM_ADDRESS)]
+    others = not deps.rules.same_user
+    return [
+        Counted("redeem_address", caller.address_key, REDEEM_ADDRESS, binding=others, but_own=others),
+        Counted("redeem_user", caller.subject, REDEEM_USER),
+    ]
 
 
 async def _redeem_failed(

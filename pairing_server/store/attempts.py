@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import ARRAY, DateTime, delete, literal, select, update
+from sqlalchemy import ARRAY, DateTime, delete, func, literal, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -75,6 +75,36 @@ async def read(conn: AsyncConnection, kind: str, key: str) -> Bucket | None:
         )
     ).one_or_none()
     return None if row is None else Bucket(kind, key, tuple(row.times), row.level, row.locked_until)
+
+
+async def full(conn: AsyncConnection, kinds: Iterable[str], now: datetime, limit: int = 1000) -> list[Bucket]:
+    """Buckets that may lock somebody out: those with a lock that lasts, and the fullest of the others."""
+    statement = (
+        select(attempts.c.kind, attempts.c.key, attempts.c.times, attempts.c.level, attempts.c.locked_until)
+        .where(
+            attempts.c.kind.in_(list(kinds)),
+            or_(attempts.c.locked_until > now, func.cardinality(attempts.c.times) >= 1),
+        )
+        .order_by(
+            (func.coalesce(attempts.c.locked_until, now) > now).desc(),
+            func.cardinality(attempts.c.times).desc(),
+        )
+        .limit(limit)
+    )
+    return [
+        Bucket(kind, key, tuple(times), level, until)
+        for kind, key, times, level, until in await conn.execute(statement)
+    ]
+
+
+async def forget(conn: AsyncConnection, kind: str, key: str) -> bool:
+    """Forget what is counted for this key. False if nothing is."""
+    statement = delete(attempts).where(
+        attempts.c.kind == kind,
+        attempts.c.key == key,
+        or_(attempts.c.locked_until.is_not(None), func.cardinality(attempts.c.times) > 0),
+    )
+    return (await conn.execute(statement)).rowcount > 0
 
 
 async def prune(conn: AsyncConnection, untouched_since: datetime) -> int:

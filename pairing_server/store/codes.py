@@ -135,9 +135,9 @@ async def make(fetch: Fetch, wanted: Making, draws: Sequence[Draw]) -> Made:
 
 @dataclass(frozen=True, slots=True)
 class Redeeming:
-    """A code that is typed in. `macs`: what it may be stored under. `limits`: (kind, key, binding) of what counts.
+    """A code that is typed in. `macs`: what it may be stored under. `limits`: (kind, key, how) of what counts.
 
-    A limit that is binding refuses while it is locked. `bound` tells that the session id is now the user's, `won` that the code was
+    While a limit is locked it refuses if it is "binding", and all but the codes of the same user if "but_own". `bound` tells that the session id is now the user's, `won` that the code was
     redeemed; which pairing it was and how old are put into it.
     """
 
@@ -146,7 +146,7 @@ class Redeeming:
     account: UUID | None
     now: datetime
     same_user: bool
-    limits: Sequence[tuple[str, str, bool]]
+    limits: Sequence[tuple[str, str, str]]
     bound: Event
     won: Event
 
@@ -175,7 +175,8 @@ WITH asked AS (
     ON CONFLICT (kind, key) DO UPDATE SET touched_at = excluded.touched_at
     RETURNING kind, locked_until
 ), decided AS (
-    SELECT enabled, EXISTS (SELECT FROM held WHERE locked_until > $2 AND kind = ANY ($5::text[])) AS locked_out
+    SELECT enabled, EXISTS (SELECT FROM held WHERE locked_until > $2 AND kind = ANY ($5::text[])) AS locked_out,
+        EXISTS (SELECT FROM held WHERE locked_until > $2 AND kind = ANY ($12::text[])) AS own_only
     FROM asked, (SELECT count(*) FROM held) AS all_of_them
 ), bound AS (
     INSERT INTO sessions (session_id, subject, device_type, bound_at, seen_at)
@@ -189,6 +190,7 @@ WITH asked AS (
     WHERE code_mac = ANY ($8::bytea[])
       AND (state = 'pending' AND expires_at > $2
             AND (NOT $9::boolean OR desktop_user IS NULL OR desktop_user = $7)
+            AND (NOT (SELECT own_only FROM decided) OR desktop_user = $7)
         OR state IN ('redeemed', 'active', 'waiting')
             AND mobile_session = $6 AND mobile_user IS NOT DISTINCT FROM $7)
       AND (SELECT enabled AND NOT locked_out FROM decided)
@@ -232,13 +234,14 @@ async def redeem(fetch: Fetch, typed: Redeeming) -> Redeemed:
         typed.now,
         [kind for kind, _, _ in typed.limits],
         [key for _, key, _ in typed.limits],
-        [kind for kind, _, binding in typed.limits if binding],
+        [kind for kind, _, how in typed.limits if how == "binding"],
         typed.mobile.session_id,
         typed.mobile.user,
         typed.macs,
         typed.same_user,
         audit.as_json([typed.won])[1:-1],
         audit.as_json([typed.bound]),
+        [kind for kind, _, how in typed.limits if how == "but_own"],
     )
     enabled, locked_out, owner, new, superseded, *pairing = _of(row)
     found = as_pairing(pairing) if pairing[0] is not None else None

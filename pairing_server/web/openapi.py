@@ -13,6 +13,7 @@ from apispec.ext.marshmallow import MarshmallowPlugin
 from marshmallow import Schema
 
 from pairing_server.errors import PairingServerError
+from pairing_server.services.lockouts import POLICIES
 from pairing_server.web import audit_schemas, schemas
 from pairing_server.web.base import STATUS
 
@@ -41,6 +42,7 @@ class Operation:
             ("/api/auth/", "accounts"),
             ("/api/sessions", "accounts"),
             ("/api/audit", "audit"),
+            ("/api/lockouts", "administration"),
             ("/api/", "pairings"),
         ):
             if self.path.startswith(prefix):
@@ -50,7 +52,7 @@ class Operation:
     @property
     def operation_id(self) -> str:
         """A name for code generators, such as postAuthLogin."""
-        words = [self.method, *re.sub(r"\{.*\}", "one", self.path).replace("/api/", "/").split("/")]
+        words = [self.method, *re.sub(r"\{[^}]*\}", "one", self.path).replace("/api/", "/").split("/")]
         return "".join(
             word if place == 0 else word.title().replace("-", "")
             for place, word in enumerate(filter(None, words))
@@ -61,6 +63,8 @@ _BODY = (400, 413, 415, 422)
 _IN_PATH = {
     "id": {"type": "string", "format": "uuid"},
     "seq": {"type": "integer", "minimum": 0, "maximum": 2**63 - 1},
+    "kind": {"type": "string", "enum": sorted(POLICIES)},
+    "key": {"type": "string", "minLength": 1, "maxLength": 512},
     "session": {"type": "string", "minLength": 1, "maxLength": 128},
 }
 
@@ -109,6 +113,11 @@ OPERATIONS = (
     ),
     Operation(
         "/api/audit/events/{seq}", "get", "One event.", audit_schemas.AuditOneAnswer, errors=(404, 503),
+    ),
+    Operation("/api/lockouts", "get", "Who is locked out now, for admins.", schemas.LockoutsAnswer, errors=(503,)),
+    Operation(
+        "/api/lockouts/{kind}/{key}", "delete", "Let somebody try again at once.", schemas.DoneAnswer,
+        errors=(404, 503),
     ),
     Operation("/healthz", "get", "The process is alive.", schemas.HealthAnswer, secured=False),
     Operation("/readyz", "get", "It can pair now.", schemas.HealthAnswer, secured=False, errors=(503,)),

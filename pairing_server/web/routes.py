@@ -12,6 +12,7 @@ from pairing_server.web.accounts import LoginHandler, RegisterHandler, WsTokenHa
 from pairing_server.web.audit import AuditEventHandler, AuditHandler
 from pairing_server.web.base import NotFoundHandler
 from pairing_server.web.edge import Edge
+from pairing_server.web.lockouts import LockoutHandler, LockoutsHandler
 from pairing_server.web.logins import LogoutHandler, SessionHandler, SessionsHandler
 from pairing_server.web.operations import (
     STATIC,
@@ -48,6 +49,8 @@ ROUTES: tuple[tuple[str, type[RequestHandler]], ...] = (
     (rf"/api/pairings/{_UUID}", PairingHandler),
     (r"/api/audit", AuditHandler),
     (r"/api/audit/events/([0-9]{1,19})", AuditEventHandler),
+    (r"/api/lockouts", LockoutsHandler),
+    (r"/api/lockouts/([^/]+)/([^/]+)", LockoutHandler),
     (r"/ws", PairingSocket),
     (r"/healthz", HealthHandler),
     (r"/readyz", ReadyHandler),

@@ -8,6 +8,8 @@ from typing import Any
 from marshmallow import EXCLUDE, ValidationError, fields, missing, validate
 from marshmallow import Schema as AnySchema
 
+from pairing_server.services.lockouts import POLICIES
+
 _SESSION_ID = validate.Regexp(
     r"\A[A-Za-z0-9._:-]{8,128}\Z", error="Must be 8 to 128 characters of A-Z a-z 0-9 . _ : -"
 )
@@ -130,6 +132,21 @@ class SessionAnswer(Schema):
 
 class SessionsAnswer(Schema):
     sessions = fields.List(fields.Nested(SessionAnswer), required=True)
+
+
+class LockoutAnswer(Schema):
+    kind = fields.String(required=True, validate=validate.OneOf(sorted(POLICIES)))
+    key = fields.String(required=True, metadata={"description": "a subject, a username or an address"})
+    until = Instant(required=True)
+    level = fields.Integer(required=True, metadata={"description": "how many locks in a row"})
+
+
+class LockoutsAnswer(Schema):
+    lockouts = fields.List(fields.Nested(LockoutAnswer), required=True)
+
+
+class DoneAnswer(Schema):
+    success = _always(True)
 
 
 class CodeAnswer(Schema):

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from itertools import count
+from urllib.parse import quote
 
 import pytest
 
-from pairing_server.errors import InvalidCode, RateLimited, ValidationFailed
+from pairing_server.errors import BadCredentials, InvalidCode, RateLimited, ValidationFailed
+from pairing_server.maintenance import SYSTEM
 from pairing_server.security.limits import REGISTER_ADDRESS
-from pairing_server.services import accounts, attempts, lifetimes, pairings
+from pairing_server.services import accounts, attempts, lifetimes, lockouts, pairings
 from pairing_server.services.attempts import Counted
 from pairing_server.services.deps import Caller
+from pairing_server.web.edge import utcnow
 from tests.conftest import StartNode
-from tests.devices import Site
+from tests.devices import Account, Site
 
 NOW = datetime(2026, 5, 4, 12, 0, tzinfo=UTC)
 ADDRESS = "203.0.113.7"
@@ -152,3 +155,128 @@ async def test_an_account_that_cannot_be_made_does_not_count(site: Site) -> None
         with pytest.raises(ValidationFailed):
             await accounts.register(deps, "ada", "too short", here, NOW)
     assert (await accounts.register(deps, "ada", PASSWORD, here, NOW)).username == "ada"
+
+
+# Whom a stranger cannot lock out
+
+
+async def test_a_stranger_behind_the_same_address_locks_nobody_out_of_his_own_accounts_codes(
+    any_user: Site,
+) -> None:
+    ada, grace = user("ada"), user("grace", "203.0.113.8")
+    own = await pairings.generate(any_user.node.deps, "desktop-of-ada", ada, NOW)
+    anothers = await pairings.generate(any_user.node.deps, "desktop-of-grace", grace, NOW)
+    for _ in range(5):
+        await fail(any_user, stranger(), NOW)
+    deps = any_user.node.deps
+    with pytest.raises(RateLimited):
+        await pairings.redeem(deps, anothers.code, "mobile-of-ada", ada, NOW)
+    with pytest.raises(RateLimited):
+        await attempt(any_user, ada, NOW)
+    assert (await pairings.redeem(deps, own.code, "mobile-of-ada", ada, NOW)).pairing_id == own.pairing_id
+
+
+async def test_ones_own_failures_do_lock_out(any_user: Site) -> None:
+    ada = user("ada")
+    own = await pairings.generate(any_user.node.deps, "desktop-of-ada", ada, NOW)
+    for number in range(10):
+        await fail(any_user, user("ada", f"198.51.100.{number}"), NOW)
+    with pytest.raises(RateLimited):
+        await pairings.redeem(any_user.node.deps, own.code, "mobile-of-ada", ada, NOW)
+
+
+async def test_whoever_locks_a_users_login_stops_neither_his_tokens_nor_him_for_long(site: Site) -> None:
+    """Live tokens go on, and the lock is over within a quarter of an hour."""
+    deps = site.node.deps
+    victim = await site.account("victim")
+    await accounts.set_password(deps, "victim", PASSWORD, SYSTEM, NOW)
+    fresh = Account(victim.subject, "victim", deps.tokens.issue_access(victim.subject, utcnow()).token)
+    desktop, mobile = await site.pair(fresh)
+    attacker = Caller(None, None, ADDRESS, ADDRESS)
+    for number in range(10):
+        with pytest.raises(BadCredentials):
+            await accounts.login(
+                deps, "victim", "wrong wrong wrong", attacker, NOW + number * timedelta(seconds=1)
+            )
+    at_home = Caller(None, None, "198.51.100.1", "198.51.100.1")
+    with pytest.raises(RateLimited) as refused:
+        await accounts.login(deps, "victim", PASSWORD, at_home, NOW + timedelta(seconds=10))
+    assert refused.value.retry_after_s <= 900
+    mobile.socket.send({"type": "channel_message", "payload": {"still": "here"}})
+    assert (await desktop.socket.expect("channel_message"))["payload"] == {"still": "here"}
+    code = await site.code(fresh, "desktop-session")
+    assert (await site.redeem(fresh, code, "mobile-session")).status == 200
+    await accounts.login(deps, "victim", PASSWORD, at_home, NOW + timedelta(seconds=900))
+
+
+# Seeing and lifting
+
+
+async def test_an_admin_sees_who_is_locked_out_and_lifts_it(any_user: Site) -> None:
+    deps = any_user.node.deps
+    now = utcnow()
+    ada = user("ada")
+    for _ in range(10):
+        await fail(any_user, user("ada", f"198.51.100.{_}"), now)
+    for _ in range(5):
+        await fail(any_user, stranger("2001:db8::/64"), now)
+    admin = await any_user.account(role="admin")
+    listed = (await any_user.get("/api/lockouts", admin.token)).body["lockouts"]
+    assert [(one["kind"], one["key"], one["level"]) for one in listed] == [
+        ("redeem_user", ada.subject, 1),
+        ("redeem_address", "2001:db8::/64", 1),
+    ]
+    path = f"/api/lockouts/redeem_user/{quote(str(ada.subject), safe='')}"
+    assert (await any_user.call("DELETE", path, None, admin.token)).status == 200
+    await fail(any_user, ada, now)
+    assert (
+        await any_user.call("DELETE", path, None, admin.token)
+    ).status == 200  # one failure stands against her
+    gone = await any_user.call("DELETE", path, None, admin.token)
+    assert (gone.status, gone.error) == (404, "NOT_FOUND")
+    address = f"/api/lockouts/redeem_address/{quote('2001:db8::/64', safe='')}"
+    assert (await any_user.call("DELETE", address, None, admin.token)).status == 200
+    assert (await any_user.get("/api/lockouts", admin.token)).body["lockouts"] == []
+    lifted = [event for event in await any_user.events("auth.lockout") if event["reason"] == "lifted"]
+    assert next((event["scope"], event["target"], event["outcome"]) for event in lifted) == (
+        "redeem_user",
+        ada.subject,
+        "success",
+    )
+    assert {(event["command"], event["via"]) for event in await any_user.events("admin.action")} == {
+        ("lockouts lift", "http")
+    }
+    assert deps.rules.same_user is False
+
+
+async def test_failed_logins_are_listed_as_long_as_they_lock(site: Site) -> None:
+    here = Caller(None, None, ADDRESS, ADDRESS)
+    admin = Caller(kind="admin")
+    for number in range(10):
+        with pytest.raises(BadCredentials):
+            await accounts.login(
+                site.node.deps, "Ada", "wrong wrong wrong", here, NOW + timedelta(seconds=number)
+            )
+    [one] = await lockouts.list_lockouts(site.node.deps, admin, NOW + timedelta(seconds=60))
+    assert (one.kind, one.key, one.until) == ("login_user", "ada", NOW + timedelta(seconds=900))
+    assert await lockouts.list_lockouts(site.node.deps, admin, NOW + timedelta(seconds=901)) == []
+    await lockouts.lift(site.node.deps, "login_user", "ada", admin, NOW)
+    with pytest.raises(BadCredentials):
+        await accounts.login(site.node.deps, "ada", "wrong wrong wrong", here, NOW + timedelta(seconds=20))
+
+
+@pytest.mark.parametrize("role", ["user", "auditor"])
+async def test_nobody_but_an_admin_sees_or_lifts_a_lock_out(site: Site, role: str) -> None:
+    account = await site.account(role=role)
+    for method, path in (("GET", "/api/lockouts"), ("DELETE", "/api/lockouts/redeem_user/ada")):
+        answer = await site.call(method, path, None, account.token)
+        assert (answer.status, answer.error) == (403, "FORBIDDEN")
+    denied = await site.events("access.denied")
+    assert [(event["needed"], event["actor"]) for event in denied] == [("admin", account.subject)] * 2
+
+
+@pytest.mark.parametrize("path", ["nonsense/ada", "redeem_user/%00", "redeem_user/nobody"])
+async def test_what_is_not_counted_cannot_be_lifted(site: Site, path: str) -> None:
+    admin = await site.account(role="admin")
+    answer = await site.call("DELETE", f"/api/lockouts/{path}", None, admin.token)
+    assert (answer.status, answer.error) == (404, "NOT_FOUND")

@@ -81,7 +81,7 @@ async def type_in(
     *,
     same_user: bool = True,
     account: UUID | None = None,
-    limits: tuple[tuple[str, str, bool], ...] = (),
+    limits: tuple[tuple[str, str, str], ...] = (),
 ) -> Redeemed:
     bound, won = event("session.bound"), event("pairing.redeem")
     typed = Redeeming(codes.macs(code), mobile, account, now, same_user, limits, bound, won)

@@ -1,0 +1,43 @@
+"""lockouts …: who has to wait after too many failures."""
+
+from __future__ import annotations
+
+import click
+
+from pairing_server.cli.run import administrator, run
+from pairing_server.services import lockouts as service
+from pairing_server.services.deps import Deps
+from pairing_server.services.lockouts import Lockout
+from pairing_server.web.edge import utcnow
+
+
+@click.group()
+def lockouts() -> None:
+    """Who has to wait after too many failures: list, lift."""
+
+
+@lockouts.command("list")
+def list_lockouts() -> None:
+    """Kind, whom it locks out, until when, how often in a row."""
+
+    async def work(deps: Deps) -> list[Lockout]:
+        return await service.list_lockouts(deps, administrator(), utcnow())
+
+    found = run(work)
+    if not found:
+        click.echo("Nobody is locked out.", err=True)
+    for lockout in found:
+        click.echo(f"{lockout.kind}\t{lockout.key}\t{lockout.until:%Y-%m-%dT%H:%M:%SZ}\t{lockout.level}")
+
+
+@lockouts.command()
+@click.argument("kind", type=click.Choice(sorted(service.POLICIES)))
+@click.argument("key")
+def lift(kind: str, key: str) -> None:
+    """Let somebody try again at once; KIND and KEY are those of the list."""
+
+    async def work(deps: Deps) -> None:
+        await service.lift(deps, kind, key, administrator(), utcnow())
+
+    run(work)
+    click.echo(f"{key} may try again.")

@@ -1,0 +1,93 @@
+"""Lock-outs, as an administrator sees and lifts them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from pairing_server.errors import Forbidden, NotFound
+from pairing_server.security.limits import (
+    LOGIN_ADDRESS,
+    LOGIN_USER,
+    REDEEM_ADDRESS,
+    REDEEM_USER,
+    REGISTER_ADDRESS,
+    Count,
+    Policy,
+    wait,
+)
+from pairing_server.services.audit import role_of
+from pairing_server.services.deps import Caller, Deps
+from pairing_server.store import attempts as store
+
+POLICIES: Mapping[str, Policy] = {
+    "redeem_user": REDEEM_USER,
+    "redeem_address": REDEEM_ADDRESS,
+    "login_user": LOGIN_USER,
+    "login_address": LOGIN_ADDRESS,
+    "register_address": REGISTER_ADDRESS,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Lockout:
+    """`key` is a subject, a username as compared, or an address, as the kind says. `level`: locks in a row."""
+
+    kind: str
+    key: str
+    until: datetime
+    level: int
+
+
+async def list_lockouts(deps: Deps, caller: Caller, now: datetime) -> list[Lockout]:
+    """Who is locked out now, the longest first. Raises Forbidden for all but admins."""
+    async with deps.database.transaction() as conn:
+        allowed = await _is_admin(deps, conn, caller, now)
+        buckets = await store.full(conn, POLICIES, now) if allowed else []
+    if not allowed:
+        raise _not_admin()
+    found = []
+    for bucket in buckets:
+        count = Count(bucket.times, bucket.level, bucket.locked_until)
+        if seconds := wait(count, POLICIES[bucket.kind], now):
+            found.append(Lockout(bucket.kind, bucket.key, now + timedelta(seconds=seconds), bucket.level))
+    return sorted(found, key=lambda lockout: lockout.until, reverse=True)
+
+
+async def lift(deps: Deps, kind: str, key: str, caller: Caller, now: datetime) -> None:
+    """Let somebody try again at once, as if nothing had been counted. Raises Forbidden, NotFound."""
+    async with deps.database.transaction() as conn:
+        allowed = await _is_admin(deps, conn, caller, now)
+        known = allowed and kind in POLICIES and "\x00" not in key
+        lifted = known and await store.forget(conn, kind, key)
+        if lifted:
+            via = "http" if caller.subject else "cli"
+            await deps.audit.record(
+                conn,
+                deps.audit.event(
+                    "admin.action", "success", caller, now, command="lockouts lift", target=key, via=via
+                ),
+                deps.audit.event(
+                    "auth.lockout", "success", caller, now, reason="lifted", scope=kind, target=key
+                ),
+            )
+    if not allowed:
+        raise _not_admin()
+    if not lifted:
+        raise NotFound(f"Nothing is counted as {kind} against {key[:100]!r}.")
+
+
+async def _is_admin(deps: Deps, conn: AsyncConnection, caller: Caller, now: datetime) -> bool:
+    """Whoever runs commands on the machine is one, too. A refusal is recorded."""
+    if caller.kind == "admin" or await role_of(conn, caller.subject) == "admin":
+        return True
+    denied = deps.audit.event("access.denied", "denied", caller, now, route="/api/lockouts", needed="admin")
+    await deps.audit.record(conn, denied)
+    return False
+
+
+def _not_admin() -> Forbidden:
+    return Forbidden("Only users with the role admin see and lift lock-outs.")

@@ -1,0 +1,45 @@
+"""lockouts …: from the command line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pairing_server.errors import InvalidCode, RateLimited
+from pairing_server.services import pairings
+from pairing_server.services.deps import Caller
+from pairing_server.web.edge import utcnow
+from tests.cli.commands import Operator
+from tests.devices import Site
+
+
+@pytest.fixture
+def operator(database_url: str, tmp_path: Path) -> Operator:
+    return Operator(database_url, tmp_path)
+
+
+async def test_who_is_locked_out_is_listed_and_let_in_again(site: Site, operator: Operator) -> None:
+    caller = Caller("https://id.example|ada", None, "203.0.113.7", "203.0.113.7", kind="user")
+    for _ in range(10):
+        with pytest.raises(InvalidCode):
+            await pairings.redeem(site.node.deps, "000000", "mobile-session", caller, utcnow())
+    with pytest.raises(RateLimited):
+        await pairings.redeem(site.node.deps, "000000", "mobile-session", caller, utcnow())
+    [listed] = [
+        line.split("\t")
+        for line in operator.says("lockouts", "list").splitlines()
+        if line.startswith("redeem_user")
+    ]
+    assert (listed[1], listed[3]) == (caller.subject, "1")
+    told = operator.says("lockouts", "lift", "redeem_user", listed[1])
+    assert told == f"{caller.subject} may try again.\n"
+    with pytest.raises(InvalidCode):
+        await pairings.redeem(site.node.deps, "000000", "mobile-session", caller, utcnow())
+    assert "via=cli" in operator.says("audit", "list", "--event", "admin.action")
+
+
+def test_what_is_not_there_is_said(operator: Operator) -> None:
+    assert operator.run("lockouts", "list").err == "Nobody is locked out.\n"
+    assert "Nothing is counted as redeem_user" in operator.refuses("lockouts", "lift", "redeem_user", "ada")
+    operator.refuses("lockouts", "lift", "nonsense", "ada", status=2)
