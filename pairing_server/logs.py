@@ -52,6 +52,11 @@ class _JSON(JsonFormatter):
         }
 
 
+def set_level(level: str) -> None:
+    """Log from that level on; also while running."""
+    logging.getLogger().setLevel(level.upper())
+
+
 def configure(form: str, level: str, stream: TextIO | None = None) -> None:
     """Log everything from `level` on to the stream (standard error), as "text" or "json"."""
     handler = logging.StreamHandler(stream or sys.stderr)
@@ -67,7 +72,7 @@ def configure(form: str, level: str, stream: TextIO | None = None) -> None:
         handler.setFormatter(_Text("%(asctime)s %(levelname)-7s %(message)s", "%H:%M:%S"))
     root = logging.getLogger()
     root.handlers[:] = [handler]
-    root.setLevel(level.upper())
+    set_level(level)
     # Tornado writes a line for each message there is no handler for; the access log is our own.
     logging.getLogger("tornado.access").setLevel(logging.WARNING)
     logging.getLogger("alembic").setLevel(logging.WARNING)

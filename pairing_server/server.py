@@ -22,13 +22,14 @@ from pairing_server.maintenance import SYSTEM, Job, Maintenance
 from pairing_server.relay.closing import CloseCode
 from pairing_server.relay.hub import Hub
 from pairing_server.relay.session import Session
+from pairing_server.reload import take_over
 from pairing_server.security.issuers import Issuers
 from pairing_server.security.keyfile import KeyFile
 from pairing_server.security.keys import Keyring
 from pairing_server.security.limits import SlidingWindow
 from pairing_server.security.passwords import Passwords
 from pairing_server.security.tokens import Tokens
-from pairing_server.services import keys, seals
+from pairing_server.services import seals
 from pairing_server.services import settings as channel_settings
 from pairing_server.services.attempts import Turns
 from pairing_server.services.audit import AuditLog
@@ -297,7 +298,8 @@ class Node:
 
     def reload(self, settings: Settings) -> None:
         """Take over from the settings what may change while the server runs; the rest waits for the next start."""
-        keys.take_over(self.deps, settings.jwt_keys, SYSTEM, utcnow())
+        take_over(self.edge, self.settings, settings)
+        self.settings = settings
 
     async def stop(self) -> None:
         """Take nothing new, close every socket so that it comes back, write the audit log, let go."""

@@ -11,7 +11,7 @@ from pairing_server.config import ConfigurationError, Settings
 from pairing_server.pulse import Pulse
 from pairing_server.security.keyfile import KeyFile
 from pairing_server.server import Node
-from pairing_server.systemd import Started
+from pairing_server.systemd import Notifier, Started
 
 log = logging.getLogger(__name__)
 
@@ -40,8 +40,8 @@ async def serve(
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
     node = Node(settings, database_url, keyfile)
-    loop.add_signal_handler(signal.SIGHUP, _reload, node, again)
     notifier = started.notifier
+    loop.add_signal_handler(signal.SIGHUP, _reload, node, again, notifier)
     try:
         bound = await node.start(started.sockets, patient=started.supervised)
     except BaseException:
@@ -67,14 +67,15 @@ async def serve(
         notifier.close()
 
 
-def _reload(node: Node, again: Callable[[], Settings]) -> None:
+def _reload(node: Node, again: Callable[[], Settings], notifier: Notifier) -> None:
     """What SIGHUP asks for. With settings that are not right, everything stays as it is."""
+    notifier.reloading()
     try:
         node.reload(again())
     except ConfigurationError as error:
         log.error("the settings are not right, those in effect stay: %s", str(error).replace("\n", "; "))
-    else:
-        log.info("the settings were read again")
+    finally:
+        notifier.ready(status(node))
 
 
 def status(node: Node) -> str:

@@ -39,9 +39,9 @@ def supervise(tmp_path: Path) -> Iterator[Supervise]:
         manager.close()
 
 
-def ask(url: str) -> int:
+def ask(url: str, **headers: str) -> int:
     try:
-        with urllib.request.urlopen(url, timeout=PATIENCE) as answer:
+        with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=PATIENCE) as answer:
             return int(answer.status)
     except urllib.error.HTTPError as error:
         with error:
@@ -121,6 +121,34 @@ def test_credentials_are_read_from_the_managers_folder(
     manager.start()
     manager.hears_of("READY=1")
     assert ask(manager.url + "/readyz") == 200
+
+
+def test_a_reload_is_told_and_takes_over_what_the_file_of_settings_says_now(
+    supervise: Supervise, database_url: str, tmp_path: Path
+) -> None:
+    settings = tmp_path / "settings"
+    settings.write_text("PAIRING_LOG_LEVEL=info\nPAIRING_ALLOWED_ORIGINS=https://old.example\n")
+    manager = supervise(database_url, SETTINGS_FILE=str(settings))
+    process = manager.start()
+    manager.hears_of("READY=1")
+    assert ask(manager.url + "/healthz", Origin="https://new.example") == 403
+    settings.write_text("PAIRING_ALLOWED_ORIGINS=https://new.example\n")
+    process.send_signal(signal.SIGHUP)
+    assert [told.partition("\n")[0] for told in manager.hears_of("READY=1")][-2:] == [
+        "RELOADING=1",
+        "READY=1",
+    ]
+    assert ask(manager.url + "/healthz", Origin="https://new.example") == 200
+    settings.write_text("PAIRING_ALLOWED_ORIGINS=*\n")
+    process.send_signal(signal.SIGHUP)
+    assert [told.partition("\n")[0] for told in manager.hears_of("READY=1")][-2:] == [
+        "RELOADING=1",
+        "READY=1",
+    ]
+    assert ask(manager.url + "/healthz", Origin="https://new.example") == 200
+    assert (
+        "the settings are not right, those in effect stay: PAIRING_ALLOWED_ORIGINS" in manager.log.read_text()
+    )
 
 
 @needs("systemd-socket-activate")

@@ -114,6 +114,14 @@ class SlidingWindow:
         self._max_keys = max_keys
         self._times: OrderedDict[str, deque[float]] = OrderedDict()
 
+    def change(self, rate: Rate) -> None:
+        """Another rate from now on; what has been counted counts."""
+        if rate != self.rate:
+            self.rate = rate
+            self._times = OrderedDict(
+                (key, deque(times, maxlen=rate.count)) for key, times in self._times.items()
+            )
+
     def wait(self, key: str, now: float) -> float:
         """Seconds until another is allowed; 0 if now."""
         times = self._times.get(key)

@@ -68,6 +68,7 @@ EVENTS: Mapping[str, tuple[int, int]] = {
     "db.down": (5, 3),
     "db.up": (5, 3),
     "db.failover": (5, 3),
+    "config.changed": (5, 5),
     "system.started": (5, 5),
     "system.stopping": (5, 5),
     "system.error": (3, 3),

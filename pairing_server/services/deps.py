@@ -130,9 +130,12 @@ class PairingRules:
     public_url: str = "http://127.0.0.1:8089"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Deps:
-    """`reading` is the same database, for questions to the audit log: few connections, and more time."""
+    """`reading` is the same database, for questions to the audit log: few connections, and more time.
+
+    `rules` and `registration_open` change when the settings are read again, and nothing else does.
+    """
 
     database: Database
     reading: Database
