@@ -12,7 +12,7 @@ from pathlib import Path
 from alembic import context
 from dotenv import dotenv_values
 from sqlalchemy import Connection, pool, text
-from sqlalchemy.engine import make_url
+from sqlalchemy.engine import URL, make_url
 from sqlalchemy.ext.asyncio import create_async_engine
 
 NAME = "PAIRING_DATABASE_URL"
@@ -52,8 +52,20 @@ def migrate(connection: Connection) -> None:
     connection.commit()
 
 
+def parsed(url: str) -> URL:
+    """With several hosts (postgresql://a:1,b:2/name) the one that takes writes is migrated."""
+    scheme, _, rest = url.partition("://")
+    authority, slash, path = rest.partition("/")
+    login, at, hosts = authority.rpartition("@")
+    if "," not in hosts:
+        return make_url(url).set(drivername="postgresql+asyncpg")
+    several = [host if ":" in host else f"{host}:5432" for host in hosts.split(",")]
+    one = make_url(f"{scheme}://{login}{at}{slash}{path}").set(drivername="postgresql+asyncpg")
+    return one.update_query_dict({"host": several, "target_session_attrs": "read-write"})
+
+
 async def run() -> None:
-    url = make_url(database_url()).set(drivername="postgresql+asyncpg")
+    url = parsed(database_url())
     engine = create_async_engine(
         url, poolclass=pool.NullPool, connect_args={"timeout": 10, "command_timeout": 600}
     )

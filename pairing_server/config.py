@@ -170,13 +170,20 @@ def _url(*schemes: str, local: bool = False) -> Reader:
     )
 
     def parse(text: str) -> str:
+        scheme, separator, rest = text.partition("://")
+        login, _, places = rest.partition("/")[0].rpartition("@")
         try:
-            url = urlsplit(text)
-            rightly = url.port is None or url.port > 0
+            # Of databases there may be several: host:port,host:port
+            hosts = (
+                [urlsplit(f"{scheme}://{login}@{place}") for place in places.split(",")]
+                if local
+                else [urlsplit(text)]
+            )
+            rightly = all(host.port is None or host.port > 0 for host in hosts)
         except ValueError:
             raise expected from None
-        scheme, separator, _ = text.partition("://")
-        if not rightly or not separator or scheme not in schemes or not (url.hostname or local):
+        named = all(host.hostname for host in hosts) or (local and len(hosts) == 1)
+        if not rightly or not separator or scheme not in schemes or not named:
             raise expected
         return text if local else text.rstrip("/")
 

@@ -39,7 +39,14 @@ SETTINGS: dict[str, tuple[Any, str, Any, tuple[str, ...], str]] = {
         None,
         URL,
         URL,
-        ("mysql://x/y", "postgresql:name", "db.example", f"postgresql://bob:{SECRET}@db:port/name"),
+        (
+            "mysql://x/y",
+            "postgresql:name",
+            "db.example",
+            f"postgresql://bob:{SECRET}@db:port/name",
+            f"postgresql://bob:{SECRET}@db:5432,db2:port/name",
+            f"postgresql://bob:{SECRET}@db:5432,/name",
+        ),
         "a URL that begins with postgresql:// or postgres://",
     ),
     "data_dir": (Path.cwd() / "data", "/var/lib/x", Path("/var/lib/x"), (), ""),
@@ -388,3 +395,9 @@ def test_of_many_that_start_at_once_all_get_the_same_keys(tmp_path: Path) -> Non
     with multiprocessing.get_context("fork").Pool(4) as pool:
         made = pool.map(kept, [tmp_path / f"data-{n // 4}" for n in range(40)], chunksize=1)
     assert all(len({keys[0].secret for keys in made[n : n + 4]}) == 1 for n in range(0, 40, 4))
+
+
+def test_a_database_may_have_several_hosts() -> None:
+    for hosts in ("db1,db2", "db1:5432,db2:5433", "[::1]:5432,db2"):
+        url = f"postgresql://bob:{SECRET}@{hosts}/name?target_session_attrs=read-write"
+        assert settings({"PAIRING_DATABASE_URL": url}).database_url == url

@@ -118,7 +118,10 @@ class Database:
         event.listen(self.engine.sync_engine, "checkout", self._checked_out)
 
     async def warm(self) -> None:
-        """Open the first connections. If the database is away, whoever asks first is told."""
+        """Open the first connections, and note which server they lead to. If the database is away, whoever asks
+        first is told."""
+        with suppress(Away):
+            await self.ready()
         wanted = (self.engine.connect().start() for _ in range(WARM))
         for opened in await asyncio.gather(*wanted, return_exceptions=True):
             if isinstance(opened, AsyncConnection):

@@ -38,7 +38,7 @@ class Hosts:
     async def connect(self) -> asyncpg.Connection:
         """A connection to the first host that will do; the one that did last time is asked first.
 
-        Raises what asyncpg does, of the last host that was asked.
+        Raises what asyncpg does; of several failures, one that a server has told.
         """
         failure: Exception | None = None
         for place in list(self._places):
@@ -46,7 +46,8 @@ class Hosts:
             try:
                 made = await asyncpg.connect(host=host, port=port, timeout=self._timeout, **self._options)
             except (TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InternalClientError) as error:
-                failure = error
+                if failure is None or isinstance(failure, OSError):
+                    failure = error
                 continue
             self._places.remove(place)
             self._places.insert(0, place)

@@ -161,9 +161,9 @@ class FaultProxy:
             line.silent = True  # the answer is lost
             writer.write(data)
             await writer.drain()
-            # The server has heard it and hangs up properly.
+            # The server has heard it, and hangs up properly.
             writer.write_eof()
-            await line.down[0].read()
+            await asyncio.wait([line.tasks[1]])
         line.reset()
         return True
 

@@ -1,0 +1,125 @@
+"""A primary and a standby, two real servers of the embedded PostgreSQL's programs, to be stopped and promoted."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from pairing_server.store.embedded import find_programs
+from pairing_server.store.embedded_access import account_for
+
+SETTINGS = {
+    "listen_addresses": "127.0.0.1",
+    "unix_socket_directories": "",
+    "fsync": "off",
+    "max_connections": "40",
+    "wal_keep_size": "64MB",
+    "hot_standby": "on",
+}
+TIMEOUT = 60
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        return int(taken.getsockname()[1])
+
+
+class Postgres:
+    """One server in `folder`, on a port of its own. Its calls block; they take about a second."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.port = free_port()
+        self._account = account_for(folder)
+        self._programs = find_programs()
+
+    def run(self, program: str, *arguments: str) -> None:
+        """Run a program of PostgreSQL as the user that PostgreSQL runs as."""
+        other = {"user": self._account.uid, "group": self._account.gid} if self._account.is_other else {}
+        done = subprocess.run(
+            [str(self._programs / program), *arguments],
+            check=False,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=TIMEOUT,
+            cwd="/",
+            env={"PATH": os.defpath, "LC_ALL": "C", "PGCONNECT_TIMEOUT": "10"},
+            **other,  # type: ignore[arg-type]
+        )
+        assert done.returncode == 0, done.stdout.decode()
+
+    def make(self) -> None:
+        self.run(
+            "initdb",
+            "-D",
+            str(self.folder),
+            "--username=postgres",
+            "--auth=trust",
+            "--encoding=UTF8",
+            "--no-sync",
+        )
+        with (self.folder / "postgresql.conf").open("a") as conf:
+            conf.writelines(f"{name} = '{value}'\n" for name, value in SETTINGS.items())
+
+    def follow(self, primary: Postgres) -> None:
+        """Become a standby of the primary."""
+        source = [
+            "-h",
+            "127.0.0.1",
+            "-p",
+            str(primary.port),
+            "-U",
+            "postgres",
+            "--checkpoint=fast",
+            "--no-sync",
+        ]
+        self.run("pg_basebackup", "-D", str(self.folder), "-R", *source)
+
+    def start(self) -> None:
+        log = str(self.folder / "log")
+        self.run("pg_ctl", "-D", str(self.folder), "-l", log, "-o", f"-p {self.port}", "-w", "start")
+
+    def stop(self, mode: str = "fast") -> None:
+        self.run("pg_ctl", "-D", str(self.folder), "-m", mode, "-w", "stop")
+
+    def promote(self) -> None:
+        self.run("pg_ctl", "-D", str(self.folder), "-w", "promote")
+
+    @property
+    def running(self) -> bool:
+        return (self.folder / "postmaster.pid").exists()
+
+    def url(self, user: str = "postgres", database: str = "postgres") -> str:
+        return f"postgresql://{user}@127.0.0.1:{self.port}/{database}"
+
+
+@contextmanager
+def primary_and_standby(folder: Path) -> Iterator[tuple[Postgres, Postgres]]:
+    """Both, the standby following the primary; stopped and removed in the end."""
+    folder.chmod(0o755)
+    account = account_for(folder / "primary")
+    pair = []
+    for name in ("primary", "standby"):
+        place = folder / name
+        place.mkdir(mode=0o700)
+        if account.is_other:
+            os.chown(place, account.uid, account.gid)
+        pair.append(Postgres(place))
+    primary, standby = pair
+    try:
+        primary.make()
+        primary.start()
+        standby.follow(primary)
+        standby.start()
+        yield primary, standby
+    finally:
+        for server in pair:
+            if server.running:
+                server.stop("immediate")
+        shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,117 @@
+"""Requests that are cut off in the middle, and COMMITs whose answer is lost: nothing leaks, nobody wins twice."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from uuid import uuid4
+
+from sqlalchemy import select
+
+from pairing_server.errors import Unavailable
+from pairing_server.services import pairings
+from pairing_server.services.deps import Caller
+from pairing_server.store.pairings import COLUMNS
+from pairing_server.web.edge import utcnow
+from tests.devices import Account, Answer, Site
+from tests.faults.proxy import FaultProxy
+from tests.faults.sites import ready, sessions
+
+
+async def quiet(site: Site, database_url: str) -> None:
+    """Nothing is under way, no connection is out, and none is left in a transaction."""
+    site.node.maintenance.stop()
+    await site.node.maintenance.settled()
+    await site.node.edge.settled()
+    pool = site.node.database.engine.pool
+    assert pool.checkedout() == 0  # type: ignore[attr-defined]
+    open_ones = await sessions(database_url)
+    assert len(open_ones) <= pool.size() + 2  # type: ignore[attr-defined]
+    assert "idle in transaction" not in {session["state"] for session in open_ones}
+
+
+async def test_five_hundred_requests_cut_off_in_the_middle_leave_nothing_behind(
+    far: Site, proxy: FaultProxy, database_url: str
+) -> None:
+    deps = far.node.deps
+    accounts = [await far.account() for _ in range(20)]
+    proxy.delay(0.002)
+    drawn = random.Random(50)
+
+    async def ask(number: int) -> None:
+        account = accounts[number % len(accounts)]
+        caller = Caller(account.subject, "login", "192.0.2.1", "192.0.2.1", uuid4(), kind="user")
+        if number % 3:
+            await pairings.generate(deps, f"desktop-{number:08d}", caller, utcnow())
+        else:
+            await pairings.list_own(deps, caller)
+
+    async def cut(number: int) -> str:
+        task = asyncio.ensure_future(ask(number))
+        await asyncio.wait([task], timeout=drawn.uniform(0, 0.05))
+        task.cancel()
+        try:
+            await task
+        except asyncio.CancelledError:
+            return "cut"
+        except Unavailable:
+            return "told"
+        return "done"
+
+    ends = [
+        end
+        for start in range(0, 500, 25)
+        for end in await asyncio.gather(*map(cut, range(start, start + 25)))
+    ]
+    assert ends.count("cut") > 250, ends
+    proxy.heal()
+    await ready(far)
+    assert (
+        await far.post("/api/generate-pair-code", {"desktop_session_id": "desktop-1"}, accounts[0].token)
+    ).status == 200
+    await quiet(far, database_url)
+
+
+async def try_until_told(site: Site, account: Account, code: str, session_id: str) -> Answer:
+    """As a phone does: again and again while the server says that it cannot answer now."""
+    while (answer := await site.redeem(account, code, session_id)).status == 503:
+        pass
+    return answer
+
+
+async def test_of_redemptions_cut_in_their_commit_one_wins_and_its_retry_gets_the_same_answer(
+    far: Site, proxy: FaultProxy, database_url: str
+) -> None:
+    drawn = random.Random(2)
+    cuts: list[str] = []
+
+    def cut(data: bytes) -> str | None:
+        if b"COMMIT" not in data:
+            return None
+        how = drawn.choice(["before", "after", None, None])
+        if how is not None:
+            cuts.append(how)
+        return how
+
+    for number in range(8):
+        account = await far.account()  # or the losers' tries would lock it out in the end
+        code = await far.code(account, f"desktop-{number:08d}")
+        proxy.cut_when(cut)
+        phones = [f"mobile-{number:04d}-{phone}" for phone in range(3)]
+        answers = dict(
+            zip(
+                phones,
+                await asyncio.gather(*(try_until_told(far, account, code, phone) for phone in phones)),
+                strict=True,
+            )
+        )
+        proxy.heal()
+        await ready(far)
+        assert sorted(answer.status for answer in answers.values()) == [200, 404, 404]
+        [winner] = [phone for phone, answer in answers.items() if answer.status == 200]
+        assert (await far.redeem(account, code, winner)).body == answers[winner].body
+        async with far.node.database.transaction() as conn:
+            row = (await conn.execute(select(*COLUMNS).order_by(COLUMNS[6].desc()).limit(1))).one()
+        assert (row.state, row.mobile_session) == ("redeemed", winner)
+    assert {"before", "after"} <= set(cuts)
+    await quiet(far, database_url)
