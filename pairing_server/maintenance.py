@@ -15,7 +15,7 @@ from datetime import datetime
 from tornado.ioloop import PeriodicCallback
 
 from pairing_server.errors import Unavailable
-from pairing_server.services import audit, keys, lifetimes, logins, seals, settings
+from pairing_server.services import audit, audit_following, keys, lifetimes, logins, seals, settings
 from pairing_server.services.deps import Caller, Deps
 
 log = logging.getLogger(__name__)
@@ -47,6 +47,7 @@ class Maintenance:
         self._started_at = -math.inf
         self.jobs: tuple[Job, ...] = (
             Job("tick", 1, self._tick),
+            Job("tell followers", 1, lambda: audit_following.tell(deps, wall())),
             Job("flush audit", 1, lambda: deps.audit.flush(deps, SYSTEM, wall())),
             Job("keep settings", 1, lambda: settings.keep(deps)),
             Job("expire codes", 2, lambda: lifetimes.expire_codes(deps, SYSTEM, wall())),

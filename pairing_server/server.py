@@ -305,6 +305,7 @@ class Node:
         """Take nothing new, close every socket so that it comes back, write the audit log, let go."""
         self.edge.draining = True
         self.http.stop()
+        self.deps.followers.stop()
         gone = asyncio.Event()
         self.hub.close_all(CloseCode.RESTART, "server restarts", gone.set)
         self.maintenance.stop()

@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import shutil
+import signal
+from contextlib import suppress
+from datetime import timedelta
 from typing import Any
 
 import click
 
+from pairing_server.cli.audit_export import export
 from pairing_server.cli.audit_filters import filters, question
-from pairing_server.cli.audit_table import details, table
+from pairing_server.cli.audit_summary import lines
+from pairing_server.cli.audit_table import details, followed, heads, table
 from pairing_server.cli.run import administrator, run
-from pairing_server.services import audit_reading
-from pairing_server.services.audit_reading import Listed
+from pairing_server.services import audit_following, audit_reading, audit_summary
+from pairing_server.services.audit_following import News
+from pairing_server.services.audit_reading import Found, Listed
+from pairing_server.services.audit_summary import Summary
 from pairing_server.services.deps import Deps
-from pairing_server.web.audit_schemas import AuditEventAnswer
+from pairing_server.web.audit_schemas import AuditEventAnswer, AuditSummaryAnswer
 from pairing_server.web.edge import utcnow
 
 _EVENT = AuditEventAnswer()
+_SUMMARY = AuditSummaryAnswer()
 _AS_JSON = click.option("--json", "as_json", is_flag=True, help="For programs: one JSON object a line.")
 
 
@@ -63,11 +73,70 @@ def list_events(limit: int, as_json: bool, **given: Any) -> None:
 def show(number: int, as_json: bool) -> None:
     """All that is known of one event; its number is the first column of the list."""
 
-    async def work(deps: Deps) -> Listed:
+    async def work(deps: Deps) -> Found:
         return await audit_reading.one_event(deps, administrator(), number, utcnow())
 
     found = run(work)
     if as_json:
-        click.echo(json.dumps(_EVENT.dump(found.events[0]), ensure_ascii=False))
+        click.echo(json.dumps(_EVENT.dump(found.event), ensure_ascii=False))
     else:
-        click.echo("\n".join(details(found.events[0], found.names)))
+        click.echo("\n".join(details(found)))
+
+
+@audit.command()
+@click.option("--since", metavar="SINCE", help="From then on: a time, or 30m, 24h, 7d ago; 24h unless given.")
+@click.option("--until", metavar="UNTIL", help="Before then: a time, or how long ago.")
+@_AS_JSON
+def summary(as_json: bool, since: str | None, until: str | None) -> None:
+    """What a reviewer asks first: who failed, who was locked out, who intruded, who is somewhere new."""
+    now = utcnow()
+    asked = question({"since": since, "until": until, "event": ()}, now)
+
+    async def work(deps: Deps) -> Summary:
+        return await audit_summary.summary(deps, administrator(), asked, now)
+
+    found = run(work)
+    if as_json:
+        click.echo(json.dumps(_SUMMARY.dump(found), ensure_ascii=False))
+        return
+    width = min(shutil.get_terminal_size((100, 24)).columns, 140)
+    click.echo("\n".join(lines(found, width)))
+
+
+@audit.command()
+@filters
+@_AS_JSON
+def follow(as_json: bool, **given: Any) -> None:
+    """Print the events that match as they come, until Ctrl-C."""
+    asked = question(given, utcnow())
+    if asked.which.since is not None or asked.which.until is not None:
+        raise click.UsageError(
+            "What is followed comes from now on; --since and --until are for `audit list`."
+        )
+
+    def show(news: News) -> None:
+        for recorded in news.events:
+            if as_json:
+                click.echo(json.dumps(_EVENT.dump(recorded), ensure_ascii=False))
+            else:
+                click.echo(followed(recorded, news.names))
+
+    async def work(deps: Deps) -> None:
+        stopped = asyncio.Event()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+        after = None
+        while not stopped.is_set():
+            news = await audit_following.follow(deps, administrator(), asked, after, timedelta(), utcnow())
+            if after is None and not as_json:
+                click.echo(heads())
+            show(news)
+            after = (news.word, news.position)
+            if len(news.events) < audit_following.PAGE:
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(stopped.wait(), 1)
+
+    run(work)
+
+
+audit.add_command(export)

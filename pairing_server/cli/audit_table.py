@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import click
 
+from pairing_server.services.audit_reading import Found
 from pairing_server.store.audit_search import Recorded
 from pairing_server.web.audit_schemas import SEVERITIES
 
@@ -26,6 +27,20 @@ def table(events: Sequence[Recorded], names: Mapping[str, str]) -> list[str]:
     for recorded, row in zip(events, rows, strict=True):
         lines.append(_line(row, widths, _colour(recorded)))
     return lines
+
+
+# What fits most events that come one by one.
+_FOLLOWED = (8, 19, 24, 7, 16, 15)
+
+
+def followed(recorded: Recorded, names: Mapping[str, str]) -> str:
+    """One event's line, when it is not known what comes next."""
+    return _line(_cells(recorded, names), _FOLLOWED, _colour(recorded))
+
+
+def heads() -> str:
+    """The line above those of `followed`."""
+    return click.style(_line(_HEADS, _FOLLOWED), bold=True)
 
 
 def _colour(recorded: Recorded) -> Mapping[int, str]:
@@ -74,8 +89,9 @@ def plain(text: str) -> str:
     return "".join(c if c.isprintable() else "�" for c in text)
 
 
-def details(recorded: Recorded, names: Mapping[str, str]) -> list[str]:
+def details(found: Found) -> list[str]:
     """One event, a line for each thing that is known of it."""
+    recorded, names, seal = found.event, found.names, found.seal
     event = recorded.event
     actor = event.actor_subject
     known = {
@@ -95,6 +111,7 @@ def details(recorded: Recorded, names: Mapping[str, str]) -> list[str]:
         "request": event.request_id,
         "event id": event.event_id,
         "node": f"{event.node}, version {event.app_version}",
+        "sealed": f"in seal {seal.number} of {seal.sealed_at}" if seal else "not yet",
         **{f"{_MIDDLE} {key}": value for key, value in event.attrs.items()},
     }
     width = max(map(len, known))

@@ -9,16 +9,19 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from pairing_server.errors import Forbidden, NotFound, Unavailable, ValidationFailed
+from pairing_server.seals import Seal
 from pairing_server.services.audit import role_of
-from pairing_server.services.deps import Caller, Deps
+from pairing_server.store import audit_sealed, users
 from pairing_server.store import audit_search as store
-from pairing_server.store import users
 from pairing_server.store.audit_search import Filter, Place, Recorded
+
+if TYPE_CHECKING:
+    from pairing_server.services.deps import Caller, Deps
 
 T = TypeVar("T")
 
@@ -45,6 +48,15 @@ class Listed:
 
     events: list[Recorded]
     next: Place | None
+    names: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """One event, the seal that it is in, and the names of accounts."""
+
+    event: Recorded
+    seal: Seal | None
     names: dict[str, str]
 
 
@@ -135,21 +147,23 @@ async def gather(deps: Deps, caller: Caller, question: Question, limit: int, now
     return await ask(deps, caller, now, "audit list", answer)
 
 
-async def one_event(deps: Deps, caller: Caller, seq: int, now: datetime) -> Listed:
-    """The event of that number, alone. Raises Forbidden, NotFound."""
+async def one_event(deps: Deps, caller: Caller, seq: int, now: datetime) -> Found:
+    """The event of that number. Raises Forbidden, NotFound."""
 
-    async def answer(conn: AsyncConnection) -> Listed:
-        found = await store.one(conn, seq)
-        events = [] if found is None else [found]
-        await deps.audit.record(
-            conn, deps.audit.event("audit.query", "success", caller, now, rows=len(events), number=seq)
+    async def answer(conn: AsyncConnection) -> Found | None:
+        event = await store.one(conn, seq)
+        asked = deps.audit.event(
+            "audit.query", "success", caller, now, rows=0 if event is None else 1, number=seq
         )
-        return Listed(events, None, await names_in(conn, events))
+        await deps.audit.record(conn, asked)
+        if event is None:
+            return None
+        return Found(event, await audit_sealed.of_event(conn, seq), await names_in(conn, [event]))
 
-    listed = await ask(deps, caller, now, "/api/audit/events", answer)
-    if not listed.events:
+    found = await ask(deps, caller, now, "/api/audit/events", answer)
+    if found is None:
         raise NotFound("The log has no event of this number.")
-    return listed
+    return found
 
 
 async def names_in(conn: AsyncConnection, events: Sequence[Recorded]) -> dict[str, str]:

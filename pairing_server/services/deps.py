@@ -8,7 +8,7 @@ import re
 import secrets
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from uuid import UUID
 
@@ -21,6 +21,7 @@ from pairing_server.security.passwords import Passwords
 from pairing_server.security.tokens import Tokens
 from pairing_server.services.attempts import Turns
 from pairing_server.services.audit import AuditLog
+from pairing_server.services.audit_following import Followers
 from pairing_server.services.revoked import Revoked
 from pairing_server.services.seals import Sealer
 from pairing_server.store.codes import Draw
@@ -155,6 +156,7 @@ class Deps:
     codes_by_address: SlidingWindow
     registration_open: bool = False
     keyfile: KeyFile | None = None
+    followers: Followers = field(default_factory=Followers)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 A page walks back through rows that an index holds in the order of time: those of one pairing, connection, actor,
 address or kind of event, whatever the filter names first in this order, or all. What else the filter says is asked
-of each row on the way, and after REACH rows the walk ends: the page is then shorter than asked for, even empty, and
+of each row on the way, and after so many rows (Reach) the walk ends: the page is then shorter than asked for, even empty, and
 says where to go on. So no combination of filters can make a page slow, only the pages many.
 """
 
@@ -20,11 +20,20 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from pairing_server.store.audit import EVENT, Event
 
-# How many rows a walk passes at most; those of one index lie scattered, those of all beside each other.
-REACH = 20_000
-REACH_OF_ALL = 50_000
-# A network with at most so many rows is sorted rather than walked to.
-NARROW = 5_000
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """How many rows a walk passes at most: those of one index lie scattered, those of all beside each other.
+
+    A network with at most `narrow` rows is sorted rather than walked to.
+    """
+
+    of_index: int = 20_000
+    of_all: int = 50_000
+    narrow: int = 5_000
+
+
+REACH = Reach()
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +135,12 @@ COLUMNS = ", ".join(
     ["a.seq", "a.recorded_at", *(f"host(a.{c})" if c == "address" else f"a.{c}" for c in EVENT)]
 )
 _NEWEST = "ORDER BY a.recorded_at DESC, a.seq DESC"
+_OLDEST = "ORDER BY a.recorded_at, a.seq"
+# What comes after a place.
+_AFTER = {
+    _NEWEST: "a.recorded_at <= :at AND (a.recorded_at, a.seq) < (:at, :number)",
+    _OLDEST: "a.recorded_at >= :at AND (a.recorded_at, a.seq) > (:at, :number)",
+}
 
 # The rows come out of an index in the order of time. Without this, statistics that are a little off make
 # PostgreSQL read and sort all of them instead.
@@ -162,27 +177,35 @@ async def kinds(conn: AsyncConnection) -> list[Kind]:
     return [Kind(*row) for row in await conn.execute(_KINDS)]
 
 
-async def page(conn: AsyncConnection, which: Filter, limit: int, before: Place | None = None) -> Page:
-    """At most `limit` events that match, newest first, older than the place `before` (keyset paging)."""
+async def page(
+    conn: AsyncConnection,
+    which: Filter,
+    limit: int,
+    after: Place | None = None,
+    *,
+    oldest_first: bool = False,
+    reach: Reach = REACH,
+) -> Page:
+    """At most `limit` events that match, newest first, that come after the place (keyset paging)."""
     await in_order(conn)
-    walk = await _walk(conn, which, before)
+    walk = await _walk(conn, which, after, _OLDEST if oldest_first else _NEWEST, reach)
     if walk is None:
         return Page([], None)
     rest = _rest(which, walk.asked)
-    reach = max(walk.reach // walk.arms, limit)
-    values = {**walk.conditions.values, **rest.values, "reach": reach, "limit": limit}
+    each = max(walk.reach // walk.arms, limit)
+    values = {**walk.conditions.values, **rest.values, "reach": each, "limit": limit}
     rows = await conn.execute(
         text(
             f"SELECT {COLUMNS} FROM {walk.arm} CROSS JOIN LATERAL ("
-            f"SELECT * FROM (SELECT * FROM audit_events AS a WHERE {walk.conditions} {_NEWEST} LIMIT :reach) AS a"
-            f" WHERE {rest} LIMIT :limit) AS a {_NEWEST} LIMIT :limit"
+            f"SELECT * FROM (SELECT * FROM audit_events AS a WHERE {walk.conditions} {walk.order} LIMIT :reach) AS a"
+            f" WHERE {rest} LIMIT :limit) AS a {walk.order} LIMIT :limit"
         ),
         values,
     )
     found = [recorded(row) for row in rows]
-    end = await _frontier(conn, walk, reach) if rest.parts else None
+    end = await _frontier(conn, walk, each) if rest.parts else None
     if end is not None:
-        found = [row for row in found if row.place >= end]
+        found = [row for row in found if (row.place <= end if oldest_first else row.place >= end)]
     if len(found) == limit:
         return Page(found, found[-1].place)
     return Page(found, end)
@@ -210,30 +233,29 @@ class _Walk:
     """
 
     conditions: Conditions
+    order: str
     asked: frozenset[str]
-    reach: int = REACH
+    reach: int
     arm: str = "(VALUES (1)) AS arm"
     arms: int = 1
 
 
-async def _walk(conn: AsyncConnection, which: Filter, before: Place | None) -> _Walk | None:
+async def _walk(
+    conn: AsyncConnection, which: Filter, after: Place | None, order: str, reach: Reach
+) -> _Walk | None:
     """None: nothing can match."""
     conditions = within(which)
-    if before is not None:
-        conditions.add(
-            "a.recorded_at <= :at AND (a.recorded_at, a.seq) < (:at, :before)",
-            at=before.recorded_at,
-            before=before.seq,
-        )
+    if after is not None:
+        conditions.add(_AFTER[order], at=after.recorded_at, number=after.seq)
     for name in ("pairing", "connection", "actor"):
         if getattr(which, name) is not None:
             conditions.add(*_equal(name), **{name: getattr(which, name)})
-            return _Walk(conditions, frozenset((name,)))
-    if which.address is not None and (which.host or await _narrow(conn, which)):
+            return _Walk(conditions, order, frozenset((name,)), reach.of_index)
+    if which.address is not None and (which.host or await _narrow(conn, which, reach.narrow)):
         conditions.add(_ADDRESS[which.host], address=_address(which))
-        return _Walk(conditions, frozenset(("address",)))
+        return _Walk(conditions, order, frozenset(("address",)), reach.of_index)
     if not which.of_kinds:
-        return _Walk(conditions, frozenset(), REACH_OF_ALL)
+        return _Walk(conditions, order, frozenset(), reach.of_all)
     matching = [kind for kind in await kinds(conn) if which.has(kind)]
     if not matching:
         return None
@@ -247,17 +269,20 @@ async def _walk(conn: AsyncConnection, which: Filter, before: Place | None) -> _
         "unnest(CAST(:events AS text[]), CAST(:outcomes AS text[]), CAST(:severities AS smallint[]))"
         " AS arm (event, outcome, severity)"
     )
-    return _Walk(conditions, frozenset(("event", "outcome", "severity")), REACH, arm, len(matching))
+    return _Walk(
+        conditions, order, frozenset(("event", "outcome", "severity")), reach.of_index, arm, len(matching)
+    )
 
 
 async def _frontier(conn: AsyncConnection, walk: _Walk, reach: int) -> Place | None:
-    """How far back the walk has seen everything; None: to the end."""
+    """How far the walk has seen everything; None: to the end."""
+    # Of several arms, the one that has come least far says it.
     row = (
         await conn.execute(
             text(
                 f"SELECT a.recorded_at, a.seq FROM {walk.arm} CROSS JOIN LATERAL ("
-                f"SELECT a.recorded_at, a.seq FROM audit_events AS a WHERE {walk.conditions} {_NEWEST}"
-                f" OFFSET :passed LIMIT 1) AS a {_NEWEST} LIMIT 1"
+                f"SELECT a.recorded_at, a.seq FROM audit_events AS a WHERE {walk.conditions} {walk.order}"
+                f" OFFSET :passed LIMIT 1) AS a {walk.order} LIMIT 1"
             ),
             {**walk.conditions.values, "passed": reach - 1},
         )
@@ -265,17 +290,17 @@ async def _frontier(conn: AsyncConnection, walk: _Walk, reach: int) -> Place | N
     return None if row is None else Place(*row)
 
 
-async def _narrow(conn: AsyncConnection, which: Filter) -> bool:
+async def _narrow(conn: AsyncConnection, which: Filter, most: int) -> bool:
     """Whether few rows are from the network."""
     conditions = within(which)
-    conditions.add(_ADDRESS[False], address=_address(which), enough=NARROW + 1)
+    conditions.add(_ADDRESS[False], address=_address(which), enough=most + 1)
     counted = await conn.execute(
         text(
             f"SELECT count(*) FROM (SELECT FROM audit_events AS a WHERE {conditions} LIMIT :enough) AS counted"
         ),
         conditions.values,
     )
-    return bool(counted.scalar_one() <= NARROW)
+    return bool(counted.scalar_one() <= most)
 
 
 def within(which: Filter) -> Conditions:

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from functools import partial
+
+from tornado.iostream import StreamClosedError
 
 from pairing_server.errors import ValidationFailed
-from pairing_server.services import audit_reading
+from pairing_server.services import (
+    audit_exporting,
+    audit_following,
+    audit_reading,
+    audit_sealed,
+    audit_summary,
+)
 from pairing_server.store.audit_search import Place
+from pairing_server.web import audit_formats
 from pairing_server.web import audit_schemas as schemas
 from pairing_server.web.bearer import AuthenticatedHandler
 from pairing_server.web.edge import utcnow
@@ -16,6 +27,14 @@ from pairing_server.web.edge import utcnow
 QUERY = schemas.AuditQuery()
 EVENTS = schemas.AuditAnswer()
 EVENT = schemas.AuditOneAnswer()
+FILTER = schemas.AuditFilter()
+TIMES = schemas.AuditTimes()
+TIMELINE = schemas.AuditTimelineAnswer()
+SUMMARY = schemas.AuditSummaryAnswer()
+SEALS = schemas.AuditSealsAnswer()
+FOLLOW = schemas.AuditFollowQuery()
+NEWS = schemas.AuditNewsAnswer()
+EXPORT = schemas.AuditExportQuery()
 MAX_SEQ = 2**63 - 1
 
 
@@ -56,5 +75,91 @@ class AuditEventHandler(AuthenticatedHandler):
     """GET /api/audit/events/{seq}: one event."""
 
     async def get(self, seq: str) -> None:
-        listed = await audit_reading.one_event(self.deps, self.caller, min(int(seq), MAX_SEQ), utcnow())
-        self.answer(EVENT, {"event": listed.events[0], "names": listed.names})
+        found = await audit_reading.one_event(self.deps, self.caller, min(int(seq), MAX_SEQ), utcnow())
+        self.answer(EVENT, found)
+
+
+class AuditTimelineHandler(AuthenticatedHandler):
+    """GET /api/audit/timeline: how much happened when, by outcome."""
+
+    async def get(self) -> None:
+        query, now = self.read_query(FILTER), utcnow()
+        found = await audit_summary.timeline(self.deps, self.caller, schemas.question_of(query, now), now)
+        self.answer(TIMELINE, found)
+
+
+class AuditSummaryHandler(AuthenticatedHandler):
+    """GET /api/audit/summary: what a reviewer asks first."""
+
+    async def get(self) -> None:
+        query, now = self.read_query(TIMES), utcnow()
+        found = await audit_summary.summary(self.deps, self.caller, schemas.question_of(query, now), now)
+        self.answer(SUMMARY, found)
+
+
+class AuditSealsHandler(AuthenticatedHandler):
+    """GET /api/audit/seals: how far the log is sealed."""
+
+    async def get(self) -> None:
+        self.answer(SEALS, await audit_sealed.state(self.deps, self.caller, utcnow()))
+
+
+class AuditFollowHandler(AuthenticatedHandler):
+    """GET /api/audit/follow: what has come since, as soon as there is something."""
+
+    async def get(self) -> None:
+        query, now = self.read_query(FOLLOW), utcnow()
+        after = schemas.from_follow_word(query["after"]) if "after" in query else None
+        waits = asyncio.ensure_future(
+            audit_following.follow(
+                self.deps,
+                self.caller,
+                schemas.question_of(query, now),
+                after,
+                timedelta(seconds=query["wait"]),
+                now,
+            )
+        )
+        self._waits = waits
+        try:
+            news = await waits
+        except asyncio.CancelledError:
+            return  # nobody is there any more
+        word = schemas.to_follow_word(news.word, news.position)
+        self.answer(NEWS, {"events": news.events, "next": word, "names": news.names})
+
+    _waits: asyncio.Future[audit_following.News] | None = None
+
+    def on_connection_close(self) -> None:
+        if self._waits is not None:
+            self._waits.cancel()
+
+
+class AuditExportHandler(AuthenticatedHandler):
+    """GET /api/audit/export: the events as a file, oldest first."""
+
+    async def get(self) -> None:
+        query, now = self.read_query(EXPORT), utcnow()
+        form = query["format"]
+        export = audit_exporting.Export(
+            *(self.deps, self.caller, schemas.question_of(query, now), form, now),
+            head=audit_formats.head(form),
+            line=partial(audit_formats.line, form),
+        )
+        await export.begin()
+        self.set_header("Content-Type", audit_formats.MEDIA[form])
+        self.set_header("Content-Disposition", f'attachment; filename="audit-{now:%Y%m%dT%H%M%SZ}.{form}"')
+        complete = False
+        try:
+            async for chunk in export.chunks():
+                self.write(chunk)
+                await self.flush()
+            complete = True
+        except StreamClosedError:
+            return
+        except Exception:
+            # The answer has begun: it can only be cut off, so that nobody takes it for whole.
+            self.detach().close()
+            raise
+        finally:
+            await export.end(utcnow(), complete=complete)

@@ -114,6 +114,25 @@ OPERATIONS = (
     Operation(
         "/api/audit/events/{seq}", "get", "One event.", audit_schemas.AuditOneAnswer, errors=(404, 503),
     ),
+    Operation(
+        "/api/audit/timeline", "get", "How much happened when.", audit_schemas.AuditTimelineAnswer,
+        query=audit_schemas.AuditFilter, errors=(422, 503),
+    ),
+    Operation(
+        "/api/audit/summary", "get", "What a reviewer asks first.", audit_schemas.AuditSummaryAnswer,
+        query=audit_schemas.AuditTimes, errors=(422, 503),
+    ),
+    Operation(
+        "/api/audit/seals", "get", "How far the log is sealed.", audit_schemas.AuditSealsAnswer, errors=(503,),
+    ),
+    Operation(
+        "/api/audit/follow", "get", "What has come since, as soon as there is something.",
+        audit_schemas.AuditNewsAnswer, query=audit_schemas.AuditFollowQuery, errors=(422, 429, 503),
+    ),
+    Operation(
+        "/api/audit/export", "get", "The events as a file, oldest first.", None,
+        query=audit_schemas.AuditExportQuery, errors=(403, 422, 503), media="*/*",
+    ),
     Operation("/api/lockouts", "get", "Who is locked out now, for admins.", schemas.LockoutsAnswer, errors=(503,)),
     Operation(
         "/api/lockouts/{kind}/{key}", "delete", "Let somebody try again at once.", schemas.DoneAnswer,

@@ -7,9 +7,8 @@ import re
 
 from tornado.web import Application, RedirectHandler, RequestHandler
 
-from pairing_server.web import client_files, pages
+from pairing_server.web import audit, client_files, pages
 from pairing_server.web.accounts import LoginHandler, RegisterHandler, WsTokenHandler, WsTokenMobileHandler
-from pairing_server.web.audit import AuditEventHandler, AuditHandler
 from pairing_server.web.base import NotFoundHandler
 from pairing_server.web.edge import Edge
 from pairing_server.web.lockouts import LockoutHandler, LockoutsHandler
@@ -47,8 +46,13 @@ ROUTES: tuple[tuple[str, type[RequestHandler]], ...] = (
     (r"/api/pair-device", PairDeviceHandler),
     (r"/api/pairings", PairingsHandler),
     (rf"/api/pairings/{_UUID}", PairingHandler),
-    (r"/api/audit", AuditHandler),
-    (r"/api/audit/events/([0-9]{1,19})", AuditEventHandler),
+    (r"/api/audit", audit.AuditHandler),
+    (r"/api/audit/events/([0-9]{1,19})", audit.AuditEventHandler),
+    (r"/api/audit/timeline", audit.AuditTimelineHandler),
+    (r"/api/audit/summary", audit.AuditSummaryHandler),
+    (r"/api/audit/seals", audit.AuditSealsHandler),
+    (r"/api/audit/follow", audit.AuditFollowHandler),
+    (r"/api/audit/export", audit.AuditExportHandler),
     (r"/api/lockouts", LockoutsHandler),
     (r"/api/lockouts/([^/]+)/([^/]+)", LockoutHandler),
     (r"/ws", PairingSocket),

@@ -29,8 +29,12 @@ include-path = "/api/auth/register"
 checks.positive_data_acceptance.expected-statuses = ["2xx", "403", "409", "422", "429"]
 
 [[operations]]
-include-path = "/api/audit"
-checks.positive_data_acceptance.expected-statuses = ["2xx", "401", "403", "422"]
+include-path-regex = "^/api/audit"
+checks.positive_data_acceptance.expected-statuses = ["2xx", "401", "403", "404", "422"]
+
+[[operations]]
+include-path = "/api/audit/follow"
+parameters = { wait = 0 }
 """
 
 
