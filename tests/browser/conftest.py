@@ -7,16 +7,14 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NoReturn
 
 import pytest
 from playwright.async_api import Browser, async_playwright
 from tornado.ioloop import IOLoop
 
+from tests.browser.packages import Workshop, installed, lacking
 from tests.browser.pages import Visitors
 from tests.conftest import StartNode
 from tests.devices import Site
@@ -51,20 +49,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.timeout(seconds=TIMEOUT))
 
 
-def lacking(text: str) -> NoReturn:
-    """Something must be installed for these tests."""
-    if os.environ.get("CI") == "true":
-        pytest.fail(text, pytrace=False)
-    pytest.skip(text)
-
-
 @pytest.fixture(scope="session")
 def chromium() -> str:
     """The path of a Chromium."""
     for name in (os.environ.get("CHROMIUM", ""), *NAMES):
         if name and (path := shutil.which(name)):
             return path
-    lacking(
+    return lacking(
         "no Chromium was found. On Debian and Ubuntu: apt-get install chromium;"
         " elsewhere, put its path into CHROMIUM"
     )
@@ -72,20 +63,14 @@ def chromium() -> str:
 
 @pytest.fixture(scope="session")
 def axe() -> str:
-    """The source of axe-core, in the version that package-lock.json pins; installed into the environment once."""
-    folder = Path(sys.prefix) / "node-browser-tests"
-    lock = (HERE / "package-lock.json").read_bytes()
-    stamp = folder / "installed.json"
-    if not stamp.exists() or stamp.read_bytes() != lock:
-        npm = shutil.which("npm") or lacking("npm was not found. On Debian and Ubuntu: apt-get install npm")
-        folder.mkdir(exist_ok=True)
-        for name in ("package.json", "package-lock.json"):
-            shutil.copy(HERE / name, folder)
-        subprocess.run(
-            [npm, "ci", "--silent", "--no-audit", "--no-fund", "--ignore-scripts"], cwd=folder, check=True
-        )
-        stamp.write_bytes(lock)
-    return (folder / "node_modules" / "axe-core" / "axe.min.js").read_text(encoding="utf-8")
+    """The source of axe-core."""
+    return (installed() / "axe-core" / "axe.min.js").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="session")
+def workshop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
+    """Where apps are built with the client from npm."""
+    return Workshop(tmp_path_factory.mktemp("app"))
 
 
 @pytest.fixture

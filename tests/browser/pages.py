@@ -14,6 +14,8 @@ from tests.leaks import RUN
 
 DESKTOP_SIZE = {"width": 1440, "height": 900}
 PHONE_SIZE = {"width": 390, "height": 844}
+# A page that a test puts in the place of a server's counts as one of another network.
+PERMISSIONS = ["microphone", "local-network-access"]
 # Milliseconds to wait for something to appear on a page.
 PATIENCE = 20_000
 expect.set_options(timeout=PATIENCE)
@@ -40,11 +42,20 @@ class Visitors:
         """Errors and warnings of the pages, violations of their policy, and requests to elsewhere."""
         return [said for said in self._said if not any(re.search(one, said) for one in self.expected)]
 
-    async def visit(self, url: str, size: dict[str, int] = DESKTOP_SIZE, **options: Any) -> Page:
-        """A page in a new context, at that URL."""
-        context = await self._browser.new_context(viewport=size, permissions=["microphone"], **options)  # type: ignore[arg-type]
+    async def visit(
+        self,
+        url: str,
+        size: dict[str, int] = DESKTOP_SIZE,
+        page_of_an_app: str | None = None,
+        **options: Any,
+    ) -> Page:
+        """A page in a new context, at that URL. `page_of_an_app`: the HTML that stands there, of no server of ours."""
+        context = await self._browser.new_context(viewport=size, permissions=PERMISSIONS, **options)  # type: ignore[arg-type]
         context.set_default_timeout(PATIENCE)
         self._contexts.append(context)
+        if page_of_an_app is not None:
+            html = page_of_an_app
+            await context.route(url, lambda route: route.fulfill(body=html, content_type="text/html"))
         page = await context.new_page()
         await self.watch(page, urlsplit(url).netloc)
         await page.goto(url)

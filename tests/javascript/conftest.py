@@ -54,9 +54,9 @@ def tell(database_url: str) -> Tell:
         pytest.skip("Node.js 20.10 or newer was not found; on Debian and Ubuntu: apt-get install nodejs")
     options = OPTIONS
 
-    async def run(site: Site, file: str, story: str) -> None:
+    async def run(site: Site, file: str, story: str, **more: str) -> None:
         account = await site.account()
-        given = json.dumps({"base": site.url, "token": account.token})
+        given = json.dumps({"base": site.url, "token": account.token, **more})
         process = await asyncio.create_subprocess_exec(
             str(NODE),
             *options,

@@ -7,8 +7,9 @@ import { PairingClient } from "../../pairing_server/static/client/pairing.js";
 
 export { assert, PairingClient };
 
-const [, , name, given = "{}"] = process.argv;
-export const { base, token } = JSON.parse(given);
+const [, , name, handed = "{}"] = process.argv;
+export const given = JSON.parse(handed);
+export const { base, token } = given;
 
 const answers = createInterface({ input: process.stdin })[Symbol.asyncIterator]();
 
