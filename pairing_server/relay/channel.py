@@ -363,7 +363,7 @@ class Channel:
         """
         role = sender.device_type
         values = {key: bytes(value) for key, value in request.settings.items()}
-        merge = self._settings.sync(role, values, now, request.base_rev)
+        merge = self._settings.sync(role, values, now, request.base_rev, fill=request.fill)
         peer = self.members.get(OTHER[role])
         congested = False
         if merge is None:

@@ -84,6 +84,7 @@ class ChannelMessage(_AboutChannel, tag="channel_message", frozen=True, kw_only=
 class SettingsSync(_AboutChannel, tag="settings_sync", frozen=True, kw_only=True):
     settings: dict[SettingName, Raw]
     base_rev: Count | None = None
+    fill: bool = False
 
 
 # Of a JSON string in base64.

@@ -77,9 +77,17 @@ class SettingsDocument:
         return {key: value.raw for key, value in self._document.items()}
 
     def sync(
-        self, role: Role, settings: Mapping[str, bytes], now: float, base_rev: int | None = None
+        self,
+        role: Role,
+        settings: Mapping[str, bytes],
+        now: float,
+        base_rev: int | None = None,
+        *,
+        fill: bool = False,
     ) -> Merge | None:
         """Merge what the session has edited; then the whole document is to go to its peer.
+
+        `fill`: these are no edits, and only what the document lacks is merged.
 
         None: an echo, or nothing new. An unknown `base_rev` counts as none given. Raises ValidationFailed
         or PayloadTooLarge if the merged document would be over its bounds; then nothing has changed.
@@ -92,7 +100,8 @@ class SettingsDocument:
         seat.age(now)
         reading = seat.read(values, now, base_rev, base)
         other = differing(values, self._document, {})
-        edits = {key: values[key] for key in reading.edited if key in other}
+        lacking = [key for key in values if key not in self._document]
+        edits = {key: values[key] for key in (lacking if fill else reading.edited) if key in other}
         merged = bool(edits) and seat.admit(edits)
         if merged:
             self._merge(edits)

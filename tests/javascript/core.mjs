@@ -482,6 +482,15 @@ await tell({
     return [desktop, phone];
   },
 
+  async an_offer_never_undoes_an_edit_that_it_crosses() {
+    const { desktop, phone } = await pair();
+    phone.syncSettings({ gain: 7 });
+    desktop.offerSettings({ gain: 50, language: "nl" });
+    const agree = () => [desktop, phone].every(({ settings }) => settings.gain === 7 && settings.language === "nl");
+    await until("both have the edit", [desktop, phone], agree);
+    return [desktop, phone];
+  },
+
   async a_listener_that_fails_does_not_stop_the_others() {
     const { desktop, phone } = await pair();
     const faults = [];

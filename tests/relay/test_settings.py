@@ -203,6 +203,38 @@ def test_base_rev_is_exact() -> None:
     assert document.raw() == START | {"gain": b"75", "vad": b"true"}
 
 
+def test_what_fills_is_merged_only_where_there_is_nothing() -> None:
+    document = SettingsDocument()
+    document.sync("mobile", {"gain": b"75"}, 0.0)
+
+    assert document.sync("desktop", START, 0.1, fill=True) == Merge(("vad", "language", "chunk"), 2)
+    assert document.raw() == START | {"gain": b"75"}
+
+
+def test_who_fills_with_something_else_than_there_is_gets_the_document() -> None:
+    document = SettingsDocument()
+    document.sync("mobile", {"gain": b"75"}, 0.0)
+
+    assert document.sync("desktop", {"gain": b"50"}, 0.1, fill=True) is None
+    assert document.settle(0.1 + SETTLE_AFTER) == ("desktop",)
+
+
+def test_what_fills_is_merged_though_the_session_has_said_it_before() -> None:
+    document = SettingsDocument()
+    with pytest.raises(PayloadTooLarge):
+        document.sync("mobile", {"gain": b"50", "pad": b'"' + b"x" * 20_000 + b'"'}, 0.0)
+
+    assert document.sync("mobile", {"gain": b"50"}, 0.1, fill=True) == Merge(("gain",), 1)
+    assert document.sync("mobile", {"gain": b"50"}, 0.2, fill=True) is None
+
+
+def test_an_edit_after_filling_counts() -> None:
+    document = SettingsDocument()
+    document.sync("mobile", START, 0.0, fill=True)
+
+    assert document.sync("mobile", {"gain": b"51"}, 0.1, base_rev=0) == Merge(("gain",), 2)
+
+
 @pytest.mark.parametrize("base_rev", [10**9, -1, 2])
 def test_an_unknown_base_rev_counts_as_none(base_rev: int) -> None:
     document = shared()

@@ -20,8 +20,6 @@ const CLOSE_FOLLOWS = ["INVALID_TOKEN", "SESSION_REPLACED"];
 const CHANNEL_CLOSED = 4410;
 /** Above so many bytes that wait in the socket audio is dropped: it is live or nothing. */
 const AUDIO_WAITING = 256 * 1024;
-/** Milliseconds in which a peer that comes back at the same time can send its own edits first. */
-const COMPLETE_AFTER = 300;
 const HTTP_WITHIN = 15_000;
 /** Ids of messages received, to know those that come twice over a restart of the server. */
 const IDS_KEPT = 512;
@@ -72,7 +70,6 @@ export class PairingClient {
   #peer = false;
   #epoch = null;
   #seq = null;
-  #known = new Set();
   #heardIds = new Set();
   #connecting = null;
   #unpairing = null;
@@ -187,7 +184,7 @@ export class PairingClient {
 
   offerSettings(settings) {
     this.#settings.offer(settings);
-    if (this.#joined) this.#completeSettings();
+    this.#outbox.schedule();
   }
 
   sendAudio(sound, about = {}) {
@@ -314,11 +311,9 @@ export class PairingClient {
     this.#link.settled();
     // What follows the join must have come before its number counts.
     this.#link.ping(() => this.#reached(seq));
-    this.#known = new Set(Object.keys(settings));
     this.#snapshot = rev;
     this.#tellSettings(this.#settings.rejoin(settings, rev));
     this.#outbox.begin(channel);
-    setTimeout(() => this.#joined && this.#completeSettings(), COMPLETE_AFTER);
     if (this.#unpairing) this.#sendUnpair();
     this.#connecting?.resolve();
     if (missed) this.#emit("gap", { reason: "not_recovered" });
@@ -341,13 +336,8 @@ export class PairingClient {
     const next = this.#settings.next(channel);
     if (!next) return false;
     this.#link.send(next.message);
-    this.#link.ping(next.sent);
+    if (next.sent) this.#link.ping(next.sent);
     return true;
-  }
-
-  #completeSettings() {
-    this.#settings.complete(this.#known);
-    this.#outbox.schedule();
   }
 
   #tellSettings(changed) {
@@ -405,7 +395,6 @@ export class PairingClient {
     const twice = !seq && rev === this.#snapshot;
     this.#snapshot = null;
     if (twice) return;
-    this.#known = new Set(Object.keys(settings));
     this.#tellSettings(this.#settings.receive(settings, rev));
   }
 

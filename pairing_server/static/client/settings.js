@@ -8,6 +8,9 @@ export class SharedSettings {
   /** Key → number of the message in which it went, until the server is known to have that. */
   #unsure = new Map();
   #number = 0;
+  /** Keys of the channel's document. */
+  #known = new Set();
+  #fills = new Set();
 
   /** Take what differs from what is held. True if that was anything. */
   edit(settings) {
@@ -21,29 +24,40 @@ export class SharedSettings {
 
   /** Values for keys that nobody has set so far. */
   offer(settings) {
-    this.#put(Object.fromEntries(Object.entries(settings).filter(([key]) => !this.#texts.has(key))));
+    const keys = this.#put(Object.fromEntries(Object.entries(settings).filter(([key]) => !this.#texts.has(key))));
+    for (const key of keys) this.#fills.add(key);
   }
 
   /** What to send now, and `sent()` to be called when the server has it; null if there is nothing. */
   next(channel) {
-    if (!this.#edited.size) return null;
-    const keys = [...this.#edited];
+    if (!this.#edited.size) return this.#fill(channel);
     const number = ++this.#number;
-    this.#edited.clear();
-    for (const key of keys) this.#unsure.set(key, number);
-    const settings = Object.fromEntries(keys.map((key) => [key, this.values[key]]));
-    const base = this.#rev === null ? {} : { base_rev: this.#rev };
+    const settings = this.#taken(this.#edited);
+    for (const key of Object.keys(settings)) this.#unsure.set(key, number);
     return {
-      message: { type: "settings_sync", channel, settings, ...base },
+      message: { type: "settings_sync", channel, settings, base_rev: this.#rev },
       sent: () => {
         for (const [key, last] of this.#unsure) if (last <= number) this.#unsure.delete(key);
       },
     };
   }
 
+  /** The same of what this device holds and the document lacks. */
+  #fill(channel) {
+    for (const key of this.#fills) if (this.#known.has(key) || this.#unsure.has(key)) this.#fills.delete(key);
+    return this.#fills.size ? { message: { type: "settings_sync", channel, settings: this.#taken(this.#fills), fill: true } } : null;
+  }
+
+  #taken(keys) {
+    const settings = Object.fromEntries([...keys].map((key) => [key, this.values[key]]));
+    keys.clear();
+    return settings;
+  }
+
   /** The channel's document; the keys that are new to this device. */
   receive(document, rev) {
     this.#rev = rev;
+    this.#known = new Set(Object.keys(document));
     return this.#put(document);
   }
 
@@ -51,18 +65,16 @@ export class SharedSettings {
   rejoin(document, rev) {
     for (const key of this.#unsure.keys()) this.#edited.add(key);
     this.#unsure.clear();
-    this.#rev = rev;
-    return this.#put(Object.fromEntries(Object.entries(document).filter(([key]) => !this.#edited.has(key))));
-  }
-
-  /** Send what this device holds and the channel's document lacks. */
-  complete(known) {
-    for (const key of this.#texts.keys()) if (!known.has(key)) this.#edited.add(key);
+    const changed = this.receive(Object.fromEntries(Object.entries(document).filter(([key]) => !this.#edited.has(key))), rev);
+    this.#known = new Set(Object.keys(document));
+    for (const key of this.#texts.keys()) if (!this.#edited.has(key)) this.#fills.add(key);
+    return changed;
   }
 
   /** Another channel: its document is the truth, and fills what is missing from here. */
   reset() {
     this.#rev = null;
+    this.#known.clear();
     this.#edited.clear();
     this.#unsure.clear();
   }
