@@ -186,13 +186,13 @@ class Channel:
             before.evict(SessionReplaced(), CloseCode.REPLACED)
             self._note_sent(before)
         known = last_seq if epoch == self.epoch and last_seq is not None and last_seq <= self.seq else None
-        self._welcome(
-            member,
-            degraded=degraded,
-            recovered=known is not None and self.history.complete_after(known, role),
-        )
+        # What was sent on this very connection is on its way, and not sent once more.
+        served = (self._sent[role] if known is None else known) if fresh else self.seq
+        since = self.history.kept_after(served, role)
+        recovered = known is not None and known == self.history.kept_after(known, role)
+        self._welcome(member, since, degraded=degraded, recovered=recovered)
         if fresh:
-            for seq, message in self.history.after(self._sent[role] if known is None else known, role):
+            for seq, message in self.history.after(since, role):
                 member.outbox.send(message, Lane.MESSAGE, seq)
             self._audio_newcomers.add(role)
             self._settings.forget(role)
@@ -204,7 +204,7 @@ class Channel:
             self._celebrate()
         return Joined(fresh, activated)
 
-    def _welcome(self, member: Member, *, recovered: bool, degraded: bool) -> None:
+    def _welcome(self, member: Member, since: int, *, recovered: bool, degraded: bool) -> None:
         member.deliver(
             encode(
                 messages.ChannelJoined(
@@ -215,6 +215,7 @@ class Channel:
                     rev=self._settings.rev,
                     epoch=self.epoch,
                     seq=self.seq,
+                    last_seq=since,
                     recovered=recovered,
                     degraded=degraded,
                 )

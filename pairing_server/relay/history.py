@@ -62,6 +62,6 @@ class History:
                 return number
         return None
 
-    def complete_after(self, seq: int, to: str) -> bool:
-        """Whether nothing for that role after `seq` is gone."""
-        return self._forgotten[to] <= seq
+    def kept_after(self, seq: int, to: str) -> int:
+        """The number after which nothing for that role is gone; `seq` itself if nothing was."""
+        return max(seq, self._forgotten[to])

@@ -178,6 +178,7 @@ class ChannelJoined(ToChannel, tag="channel_joined", frozen=True):
     rev: int
     epoch: str
     seq: int
+    last_seq: int
     recovered: bool
     degraded: bool = False
 

@@ -37,6 +37,7 @@ def test_the_joiner_is_told_of_the_channel_as_it_is() -> None:
         "rev": 0,
         "epoch": channel.epoch,
         "seq": 0,
+        "last_seq": 0,
         "recovered": False,
     }
 

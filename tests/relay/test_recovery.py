@@ -84,6 +84,32 @@ def test_a_client_that_says_nothing_gets_what_its_session_had_not_been_sent() ->
     assert numbers(received) == []
 
 
+def test_the_joiner_is_told_from_where_on_it_gets_everything() -> None:
+    relay = Relay()
+    desktop, mobile = relay.pair()
+    channel = mobile.session.channel
+    assert channel is not None
+    for number in (1, 2):
+        say(desktop, number)
+    drop(mobile)
+    say(desktop, 3)
+    mobile, received = back(mobile)  # it does not say what it has
+    assert (received[0]["last_seq"], numbers(received)) == (2, [3])
+    drop(mobile)  # before it has read that
+    _, received = back(mobile, last_seq=2, epoch=channel.epoch)
+    assert (received[0]["recovered"], numbers(received)) == (True, [3])
+
+
+def test_from_where_on_it_gets_everything_is_behind_what_is_forgotten() -> None:
+    relay = Relay(**FAST, history_count=2)
+    desktop, mobile = relay.pair()
+    drop(mobile)
+    for number in range(1, 6):
+        say(desktop, number)
+    mobile, received = back(mobile)
+    assert (received[0]["last_seq"], numbers(received)) == (3, [4, 5])
+
+
 def test_what_was_said_before_the_peer_ever_came_is_not_lost() -> None:
     relay = Relay()
     channel = relay.channel()
@@ -242,8 +268,7 @@ class Device:
             if message["type"] == "channel_joined":
                 if not message["recovered"]:
                     self.missing, self.heard = True, []
-                if message["epoch"] != self.epoch:
-                    self.epoch, self.last_seq = message["epoch"], 0
+                self.epoch, self.last_seq = message["epoch"], message["last_seq"]
             elif message["type"] == "channel_message":
                 assert message["seq"] > self.last_seq, "twice, or out of order"
                 self.last_seq = message["seq"]

@@ -302,15 +302,13 @@ export class PairingClient {
     });
   }
 
-  #onJoined({ channel, devices, settings, rev, epoch, seq, recovered }) {
+  #onJoined({ channel, devices, settings, rev, epoch, last_seq, recovered }) {
     const missed = this.#epoch !== null && !recovered;
-    if (epoch !== this.#epoch) this.#seq = null;
     this.#epoch = epoch;
+    this.#seq = last_seq;
     this.#joined = true;
     this.#peer = devices.includes(OTHER[this.#deviceType]);
     this.#link.settled();
-    // What follows the join must have come before its number counts.
-    this.#link.ping(() => this.#reached(seq));
     this.#snapshot = rev;
     this.#tellSettings(this.#settings.rejoin(settings, rev));
     this.#outbox.begin(channel);
@@ -321,7 +319,7 @@ export class PairingClient {
   }
 
   #reached(seq) {
-    this.#seq = Math.max(this.#seq ?? 0, seq);
+    this.#seq = Math.max(this.#seq, seq);
   }
 
   #arrive() {
