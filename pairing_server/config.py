@@ -66,6 +66,7 @@ class Settings:
     max_live_codes: int = 50_000
     code_rate: Rate = Rate(5, 300)
     code_rate_address: Rate = Rate(100, 300)
+    redeem_alarm: Rate = Rate(50, 60)
     message_rate: int = 60
     message_burst: int = 120
     audio_rate: int = 20
@@ -97,6 +98,7 @@ class Settings:
             max_live_codes=self.max_live_codes,
             code_rate=self.code_rate,
             code_rate_address=self.code_rate_address,
+            alarm=self.redeem_alarm,
             reconnect_grace=self.reconnect_grace,
             public_url=self.public_url,
         )
@@ -224,6 +226,7 @@ _READERS: Mapping[str, Reader] = {
     "max_live_codes": _number(1, 1_000_000),
     "code_rate": Rate.parse,
     "code_rate_address": Rate.parse,
+    "redeem_alarm": Rate.parse,
     "message_rate": _number(1, 10_000_000),
     "message_burst": _number(1, 10_000_000),
     "audio_rate": _number(1, 10_000_000),

@@ -142,6 +142,18 @@ class Unavailable(PairingServerError):
         self.retry_after_s = retry_after_s
 
 
+class ConfirmationNeeded(PairingServerError):
+    """`retry_after_s`: seconds after which the phone asks again; `details`: `expires_in`, seconds."""
+
+    code = "CONFIRMATION_NEEDED"
+    message = "The desktop is asked whether it wants this device. Confirm it there; then send the same request again."
+    retryable = True
+
+    def __init__(self, retry_after_s: float, message: str | None = None, **details: object) -> None:
+        super().__init__(message, **details)
+        self.retry_after_s = retry_after_s
+
+
 class InvalidMessage(PairingServerError):
     code = "INVALID_MESSAGE"
     message = "A message must be a text frame with one JSON object that has a `type`."

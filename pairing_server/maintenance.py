@@ -15,7 +15,17 @@ from datetime import datetime
 from tornado.ioloop import PeriodicCallback
 
 from pairing_server.errors import Unavailable
-from pairing_server.services import audit, audit_following, keys, lifetimes, logins, seals, settings
+from pairing_server.services import (
+    alarm,
+    audit,
+    audit_following,
+    confirmations,
+    keys,
+    lifetimes,
+    logins,
+    seals,
+    settings,
+)
 from pairing_server.services.deps import Caller, Deps
 
 log = logging.getLogger(__name__)
@@ -57,6 +67,7 @@ class Maintenance:
                 lambda: lifetimes.close_overdue(deps, monotonic(), SYSTEM, wall()),
             ),
             Job("end revoked logins", 1, lambda: logins.learn(deps, wall())),
+            Job("settle the alarm", 1, self._settle_alarm),
             Job("close disabled accounts", 1, lambda: lifetimes.close_disabled(deps, wall())),
             Job("look after keys", 1, lambda: keys.look_after(deps, SYSTEM, wall())),
             Job("count codes", 5, lambda: lifetimes.recount_codes(deps)),
@@ -77,6 +88,11 @@ class Maintenance:
         now = self._monotonic()
         self._deps.hub.tick(now)
         self._every_second(now)
+
+    async def _settle_alarm(self) -> None:
+        await alarm.settle(self._deps, SYSTEM, self._wall())
+        if self._deps.alarm.on(self._wall()):
+            await confirmations.deliver(self._deps, {}, self._wall())
 
     async def _note_presence(self) -> None:
         active, waiting = self._deps.hub.connected_channels()

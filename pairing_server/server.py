@@ -31,6 +31,7 @@ from pairing_server.security.passwords import Passwords
 from pairing_server.security.tokens import Tokens
 from pairing_server.services import seals
 from pairing_server.services import settings as channel_settings
+from pairing_server.services.alarm import Alarm
 from pairing_server.services.attempts import Turns
 from pairing_server.services.audit import AuditLog
 from pairing_server.services.deps import Caller, Codes, Deps, LiveCodes, SeenEnabled
@@ -127,6 +128,7 @@ class Node:
             codes=Codes([key.secret for key in settings.jwt_keys]),
             rules=settings.pairing_rules,
             live=LiveCodes(),
+            alarm=Alarm(settings.redeem_alarm),
             turns=Turns(),
             enabled=SeenEnabled(),
             codes_by_user=SlidingWindow(settings.code_rate),
@@ -240,7 +242,7 @@ class Node:
         self.held = tuple(sockets)
         self.http.add_sockets(own or sockets)
         for job in self.maintenance.jobs:
-            if job.name in ("count codes", "end revoked logins"):
+            if job.name in ("count codes", "end revoked logins", "settle the alarm"):
                 await self.maintenance.run(job)
         self.maintenance.start()
         started = self.audit.event("system.started", "success", SYSTEM, utcnow(), schema=schema.head())

@@ -89,6 +89,7 @@ SETTINGS: dict[str, tuple[Any, str, Any, tuple[str, ...], str]] = {
     "max_live_codes": (50_000, "900000", 900_000, ("0", "1000001"), "a whole number from 1 to 1000000"),
     "code_rate": (Rate(5, 300), "7/60", Rate(7, 60), ("7", "0/60", "7/0", "7/86401", "٧/60"), "N/seconds"),
     "code_rate_address": (Rate(100, 300), "7/60", Rate(7, 60), ("-7/60", "7/60/1"), "N/seconds"),
+    "redeem_alarm": (Rate(50, 60), "7/60", Rate(7, 60), ("7", "0/60"), "N/seconds"),
     "message_rate": (60, "5", 5, ("0",), "a whole number from 1"),
     "message_burst": (120, "5", 5, ("0",), "a whole number from 1"),
     "audio_rate": (20, "5", 5, ("0",), "a whole number from 1"),

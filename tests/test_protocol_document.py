@@ -21,6 +21,7 @@ from pairing_server.relay.closing import CloseCode
 from pairing_server.relay.limits import RelayLimits
 from pairing_server.security import limits
 from pairing_server.security.limits import Policy, Rate
+from pairing_server.services import alarm
 from pairing_server.services.deps import PairingRules
 from pairing_server.web import base, listener, openapi
 from pairing_server.web.routes import ROUTES
@@ -285,6 +286,8 @@ def documented_limits() -> dict[str, str]:
         f" then locked for {locks(limits.REDEEM_ADDRESS)}",
         "codes that did not work, for a user": f"{minutes(user.rates[0])}, {user.rates[1].count} a day;"
         f" then locked for {user.locks[0] / 3600:g} h",
+        "codes that did not work, altogether": f"{minutes(settings.redeem_alarm)}; then for {alarm.LASTS / 60:g} min"
+        " the codes of other accounts need `pairing_confirm`",
         "failed logins, for a username": minutes(limits.LOGIN_USER.rates[0]),
         "failed logins, for an address": minutes(limits.LOGIN_ADDRESS.rates[0]),
         "accounts made, for an address": minutes(limits.REGISTER_ADDRESS.rates[0]),

@@ -102,6 +102,14 @@ class Connection:
         """End the pairing for good: `channel_closed` and close code 4410 follow."""
         await self._to_channel("unpair")
 
+    async def confirm(self, channel: str) -> None:
+        """The desktop wants the phone that a `pairing_request` has told it of."""
+        await self.send_message({"type": "pairing_confirm", "channel": channel})
+
+    async def reject(self, channel: str) -> None:
+        """It does not: its code ends, and `error` INVALID_CHANNEL with reason `rejected` follows if it has joined."""
+        await self.send_message({"type": "pairing_reject", "channel": channel})
+
     async def refresh(self, token: str) -> Message:
         """Prolong the connection with a fresh ws token."""
         await self.send_message({"type": "refresh_token", "token": token})

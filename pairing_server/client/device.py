@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import secrets
 from collections.abc import Awaitable, Mapping
@@ -111,10 +112,22 @@ class PairingClient:
         code, channel = text(answer, "code"), text(answer, "channel_id")
         return Code(code, channel, text(answer, "pairing_uri"), expires_at, expires_in)
 
-    async def redeem(self, code: str) -> str:
-        """Take the phone's seat; the channel's name."""
+    async def redeem(self, code: str, *, confirmed_within: float = 0.0) -> str:
+        """Take the phone's seat; the channel's name.
+
+        While a server is under attack it may want the desktop to confirm the phone (CONFIRMATION_NEEDED): the
+        phone then asks again, for so many seconds.
+        """
         body = {"code": code, "mobile_session_id": self.session_id}
-        return text(await self.call("POST", "/api/pair-device", body), "channel_id")
+        while True:
+            try:
+                return text(await self.call("POST", "/api/pair-device", body), "channel_id")
+            except ServerError as error:
+                wait = error.retry_after or 1.0
+                if error.code != "CONFIRMATION_NEEDED" or wait > confirmed_within:
+                    raise
+            confirmed_within -= wait
+            await asyncio.sleep(wait)
 
     async def pairings(self) -> list[Pairing]:
         """The account's live pairings, newest first."""

@@ -137,9 +137,13 @@ class Hub:
         channel = self.channels.get(pairing_id)
         return channel is not None and role in channel.members
 
+    def device(self, subject: str | None, session_id: str) -> Session | None:
+        """The connection of that device, if it is here and has said which it is."""
+        return self._by_device.get((subject, session_id)) if subject else None
+
     def claimed(self, subject: str | None, session_id: str, name: str) -> None:
         """The code was redeemed: tell the desktop that shows it, if it is connected here."""
-        session = self._by_device.get((subject, session_id)) if subject else None
+        session = self.device(subject, session_id)
         if session is not None:
             session.deliver(messages.encode(messages.PairingClaimed(channel=name, channelId=name)))
 

@@ -134,6 +134,14 @@ class Unpair(_AboutChannel, tag="unpair", frozen=True):
     pass
 
 
+class PairingConfirm(_AboutChannel, tag="pairing_confirm", frozen=True):
+    """The desktop wants the phone that `pairing_request` has told it of."""
+
+
+class PairingReject(_AboutChannel, tag="pairing_reject", frozen=True):
+    """It does not."""
+
+
 class RefreshToken(ClientMessage, tag="refresh_token", frozen=True):
     token: Token
 
@@ -148,6 +156,8 @@ Request = (
     | Pong
     | LeaveChannel
     | Unpair
+    | PairingConfirm
+    | PairingReject
     | RefreshToken
 )
 
@@ -194,6 +204,12 @@ class ClientJoined(ToChannel, tag="client_joined", frozen=True):
 
 class PairingClaimed(ToChannel, tag="pairing_claimed", frozen=True):
     pass
+
+
+class PairingRequest(ToChannel, tag="pairing_request", frozen=True):
+    device: str
+    address: str
+    expires_in: int
 
 
 class PairingSuccess(ToChannel, tag="pairing_success", frozen=True):

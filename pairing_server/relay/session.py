@@ -13,6 +13,7 @@ from uuid import UUID
 
 from pairing_server.errors import (
     DeviceTypeMismatch,
+    Forbidden,
     InvalidChannel,
     InvalidMessage,
     InvalidToken,
@@ -60,7 +61,13 @@ class Device:
 
 
 Deferred = (
-    messages.Identify | messages.JoinChannel | messages.LeaveChannel | messages.Unpair | messages.RefreshToken
+    messages.Identify
+    | messages.JoinChannel
+    | messages.LeaveChannel
+    | messages.Unpair
+    | messages.PairingConfirm
+    | messages.PairingReject
+    | messages.RefreshToken
 )
 
 
@@ -221,6 +228,9 @@ class Session:
                 return request
             case messages.RefreshToken():
                 return request
+            case messages.PairingConfirm() | messages.PairingReject():
+                self._check_answer(request)
+                return request
         return None
 
     def _joined(self, request: messages._AboutChannel | BinaryAudio) -> Channel:
@@ -232,6 +242,15 @@ class Session:
             self._hub.report("channel.denied", "denied", self, {"reason": "foreign"})
             raise InvalidChannel(channel=named)
         return channel
+
+    def _check_answer(self, request: messages.PairingConfirm | messages.PairingReject) -> None:
+        """Raises Forbidden, NotInChannel, ValidationFailed."""
+        if self.device_type != "desktop":
+            raise Forbidden("The desktop that shows the code answers this.")
+        if self.device is None:
+            raise NotInChannel("Identify or join first.")
+        if request.channel_named is None and self.channel is None:
+            raise ValidationFailed("channel is missing.", field="channel")
 
     def _check_device(self, device_type: str, session_id: str) -> None:
         if device_type != self.identity.device_type:
@@ -292,6 +311,13 @@ class Session:
         self, message: bytes, lane: Lane = Lane.MESSAGE, number: int = 0, *, binary: bool = False
     ) -> None:
         self.outbox.send(message, lane, number, binary)
+
+    def asked_to_confirm(self, channel: str, device: str, address: str, expires_in: int) -> None:
+        """A phone that has sent the code of that channel waits for this desktop's word."""
+        asked = messages.PairingRequest(
+            channel=channel, channelId=channel, device=device, address=address, expires_in=expires_in
+        )
+        self.deliver(encode(asked))
 
     def greet(self) -> None:
         self.deliver(encode(messages.Connected(client_id=self.connection_id)))

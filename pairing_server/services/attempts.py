@@ -77,6 +77,11 @@ class Counting:
         self._conn = conn
         self._held = list(zip(limits, buckets, strict=True))
 
+    @property
+    def locked_until(self) -> datetime | None:
+        """The end of the last lock of any of them."""
+        return max((b.locked_until for _, b in self._held if b.locked_until), default=None)
+
     def wait(self, now: datetime) -> tuple[float, str]:
         """Seconds until the act is allowed (0: now), and the kind of the limit that decides it."""
         waits = [(wait(_count(b), c.policy, now), c.kind) for c, b in self._held if c.binding]
@@ -103,6 +108,12 @@ class Counting:
 
 def _count(bucket: Bucket) -> Count:
     return Count(bucket.times, bucket.level, bucket.locked_until)
+
+
+async def locked_until(conn: AsyncConnection, limit: Counted) -> datetime | None:
+    """Until when the limit locks, or has locked last; without holding it."""
+    bucket = await store.read(conn, limit.kind, limit.key)
+    return bucket.locked_until if bucket else None
 
 
 async def hold(conn: AsyncConnection, limits: Sequence[Counted], now: datetime) -> Counting:

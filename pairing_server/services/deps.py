@@ -19,6 +19,7 @@ from pairing_server.security.keys import Keyring
 from pairing_server.security.limits import Rate, SlidingWindow
 from pairing_server.security.passwords import Passwords
 from pairing_server.security.tokens import Tokens
+from pairing_server.services.alarm import Alarm
 from pairing_server.services.attempts import Turns
 from pairing_server.services.audit import AuditLog
 from pairing_server.services.audit_following import Followers
@@ -126,6 +127,7 @@ class PairingRules:
     max_live_codes: int = 50_000
     code_rate: Rate = Rate(5, 300)
     code_rate_address: Rate = Rate(100, 300)
+    alarm: Rate = Rate(50, 60)
     reconnect_grace: int = 300
     name_kept: int = 600
     public_url: str = "http://127.0.0.1:8089"
@@ -150,6 +152,7 @@ class Deps:
     codes: Codes
     rules: PairingRules
     live: LiveCodes
+    alarm: Alarm
     turns: Turns
     enabled: SeenEnabled
     codes_by_user: SlidingWindow

@@ -19,8 +19,9 @@ from pairing_server.security.limits import (
     Policy,
     wait,
 )
+from pairing_server.services import alarm
 from pairing_server.services.audit import role_of
-from pairing_server.services.deps import Caller, Deps
+from pairing_server.services.deps import Caller, Deps, PairingRules
 from pairing_server.store import attempts as store
 
 POLICIES: Mapping[str, Policy] = {
@@ -29,6 +30,7 @@ POLICIES: Mapping[str, Policy] = {
     "login_user": LOGIN_USER,
     "login_address": LOGIN_ADDRESS,
     "register_address": REGISTER_ADDRESS,
+    alarm.KIND: alarm.policy(PairingRules().alarm),
 }
 
 

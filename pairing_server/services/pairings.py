@@ -10,6 +10,7 @@ from uuid import UUID, uuid4
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from pairing_server.errors import (
+    ConfirmationNeeded,
     InvalidCode,
     NotFound,
     PairingServerError,
@@ -18,7 +19,7 @@ from pairing_server.errors import (
     ValidationFailed,
 )
 from pairing_server.security.limits import REDEEM_ADDRESS, REDEEM_USER, SlidingWindow
-from pairing_server.services import attempts
+from pairing_server.services import alarm, attempts, confirmations
 from pairing_server.services.accounts import account_of, not_enabled, require_enabled
 from pairing_server.services.attempts import Counted, Lockout
 from pairing_server.services.deps import Caller, Codes, Deps
@@ -160,17 +161,24 @@ async def _check(deps: Deps, made: Made, wanted: Making, caller: Caller) -> None
         raise refusal
 
 
-async def redeem(deps: Deps, typed: str, mobile_session: str, caller: Caller, now: datetime) -> Code:
+async def redeem(
+    deps: Deps, typed: str, mobile_session: str, caller: Caller, now: datetime, device: str = ""
+) -> Code:
     """Pair the mobile session with the desktop that shows this code; exactly one of many wins.
 
-    Raises ValidationFailed (not six digits), InvalidCode, RateLimited, SessionConflict.
+    `device`: what the phone calls itself. Raises ValidationFailed (not six digits), InvalidCode, RateLimited,
+    SessionConflict, ConfirmationNeeded.
     """
     code = Codes.parse(typed)
     if code is None:
         raise ValidationFailed(fields={"code": ["Must be the six digits that the desktop shows."]})
     mobile = Seat(mobile_session, caller.subject)
     async with deps.turns.of(f"redeem {caller.subject or caller.address_key}"):
-        pairing, refusal, replaced = await _redeem(deps, code, mobile, caller, now)
+        pairing, refusal, replaced = await _redeem(deps, code, mobile, device, caller, now)
+    if isinstance(refusal, ConfirmationNeeded):
+        await confirmations.deliver_one(deps, code, now)
+    if isinstance(refusal, InvalidCode) and deps.alarm.failed(now):
+        await alarm.settle(deps, Caller(kind="system"), now)
     if refusal is not None or pairing is None:
         raise refusal or InvalidCode()
     if pairing.redeemed_at == now:
@@ -181,7 +189,7 @@ async def redeem(deps: Deps, typed: str, mobile_session: str, caller: Caller, no
 
 
 async def _redeem(
-    deps: Deps, code: str, mobile: Seat, caller: Caller, now: datetime
+    deps: Deps, code: str, mobile: Seat, device: str, caller: Caller, now: datetime
 ) -> tuple[Pairing | None, PairingServerError | None, list[UUID]]:
     """The pairing, or why not; and the pairings it has taken the place of."""
     limits = _redeem_limits(deps, caller)
@@ -193,7 +201,7 @@ async def _redeem(
         if found.newly_bound:
             deps.audit.count(typed.bound)
         if found.pairing is None:
-            refusal = await _refuse(deps, lane, found, mobile, limits, caller, now)
+            refusal = await _refuse(deps, lane, found, typed, device, limits, caller, now)
             return None, refusal, []
         deps.audit.count(typed.won)
         if found.superseded:
@@ -214,6 +222,7 @@ def _typed(
         limits=[(limit.kind, limit.key, limit.how) for limit in limits],
         bound=bound_event(deps, mobile.session_id, "mobile", caller, now),
         won=won,
+        confirm=deps.alarm.on(now),
     )
 
 
@@ -221,12 +230,14 @@ async def _refuse(
     deps: Deps,
     lane: Lane,
     found: Redeemed,
-    mobile: Seat,
+    typed: Redeeming,
+    device: str,
     limits: Sequence[Counted],
     caller: Caller,
     now: datetime,
 ) -> PairingServerError:
     """Count and record what came to nothing, under the locks it was decided under. The error to be raised."""
+    mobile = typed.mobile
     if found.owner is not None and found.owner != mobile.user:
         return await conflict(deps, lane.conn, mobile.session_id, found.owner, caller, now)
     counting = await attempts.hold(lane.conn, limits, now)
@@ -234,6 +245,14 @@ async def _refuse(
     if seconds:
         await _redeem_failed(deps, lane.conn, mobile, [], "locked", caller, now)
         return RateLimited(seconds, "Too many wrong codes; wait, then try again.", limit=kind)
+    if typed.confirm:
+        needed, new = await confirmations.ask(deps, lane.conn, typed.macs, mobile, device, caller, now)
+        if needed is not None:
+            # Whoever guesses has hit, and is none the better for it; he may not go on for nothing.
+            if new:
+                lockouts = await counting.charge(now)
+                await _redeem_failed(deps, lane.conn, mobile, lockouts, "unconfirmed", caller, now)
+            return needed
     lockouts = await counting.charge(now)
     await _redeem_failed(deps, lane.conn, mobile, lockouts, "no_such_code", caller, now)
     return InvalidCode()

@@ -138,7 +138,8 @@ class Redeeming:
     """A code that is typed in. `macs`: what it may be stored under. `limits`: (kind, key, how) of what counts.
 
     While a limit is locked it refuses if it is "binding", and all but the codes of the same user if "but_own". `bound` tells that the session id is now the user's, `won` that the code was
-    redeemed; which pairing it was and how old are put into it.
+    redeemed; which pairing it was and how old are put into it. With `confirm`, the code of another account needs its
+    desktop's confirmation.
     """
 
     macs: Sequence[bytes]
@@ -149,6 +150,7 @@ class Redeeming:
     limits: Sequence[tuple[str, str, str]]
     bound: Event
     won: Event
+    confirm: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +193,10 @@ WITH asked AS (
       AND (state = 'pending' AND expires_at > $2
             AND (NOT $9::boolean OR desktop_user IS NULL OR desktop_user = $7)
             AND (NOT (SELECT own_only FROM decided) OR desktop_user = $7)
+            AND (NOT $13::boolean OR desktop_user = $7 OR EXISTS (
+                SELECT FROM confirmations AS asked
+                WHERE asked.pairing_id = pairings.id AND asked.confirmed_at IS NOT NULL
+                  AND asked.mobile_session = $6 AND asked.mobile_user IS NOT DISTINCT FROM $7))
         OR state IN ('redeemed', 'active', 'waiting')
             AND mobile_session = $6 AND mobile_user IS NOT DISTINCT FROM $7)
       AND (SELECT enabled AND NOT locked_out FROM decided)
@@ -242,6 +248,7 @@ async def redeem(fetch: Fetch, typed: Redeeming) -> Redeemed:
         audit.as_json([typed.won])[1:-1],
         audit.as_json([typed.bound]),
         [kind for kind, _, how in typed.limits if how == "but_own"],
+        typed.confirm,
     )
     enabled, locked_out, owner, new, superseded, *pairing = _of(row)
     found = as_pairing(pairing) if pairing[0] is not None else None

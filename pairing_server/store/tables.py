@@ -152,6 +152,18 @@ channel_settings = Table(
     Column("document", LargeBinary, nullable=False, comment="a JSON object, its values as they came"),
 )
 
+confirmations = Table(
+    "confirmations",
+    metadata,
+    Column("pairing_id", Uuid, ForeignKey(pairings.c.id, ondelete="CASCADE"), primary_key=True),
+    Column("mobile_session", Text, nullable=False),
+    Column("mobile_user", Text),
+    Column("device", Text, nullable=False, comment="what the phone calls itself, for people"),
+    Column("address", Text),
+    _instant("asked_at"),
+    _instant("confirmed_at", nullable=True),
+)
+
 attempts = Table(
     "attempts",
     metadata,

@@ -15,6 +15,7 @@ from marshmallow import EXCLUDE, Schema
 from tornado.web import HTTPError, RequestHandler, stream_request_body
 
 from pairing_server.errors import (
+    ConfirmationNeeded,
     Forbidden,
     Internal,
     InvalidRequest,
@@ -50,6 +51,7 @@ STATUS: dict[str, int] = {
     "METHOD_NOT_ALLOWED": 405,
     "SESSION_CONFLICT": 409,
     "USERNAME_TAKEN": 409,
+    "CONFIRMATION_NEEDED": 409,
     "PAYLOAD_TOO_LARGE": 413,
     "UNSUPPORTED_MEDIA_TYPE": 415,
     "VALIDATION_ERROR": 422,
@@ -122,7 +124,7 @@ class EdgeHandler(RequestHandler):
         error = value if isinstance(value, PairingServerError) else self._translated(status_code)
         self.edge.refused[error.code] += 1
         self.set_status(STATUS[error.code])
-        if isinstance(error, RateLimited | Unavailable):
+        if isinstance(error, RateLimited | Unavailable | ConfirmationNeeded):
             self.set_header("Retry-After", str(max(1, round(error.retry_after_s + 0.5))))
         if STATUS[error.code] == HTTPStatus.UNAUTHORIZED:
             scheme = 'Bearer error="invalid_token"' if error.code == "INVALID_TOKEN" else "Bearer"

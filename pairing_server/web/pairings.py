@@ -6,6 +6,7 @@ from uuid import UUID
 
 from pairing_server.errors import NotFound
 from pairing_server.services import pairings
+from pairing_server.services.audit import clean
 from pairing_server.services.deps import Deps
 from pairing_server.web import schemas
 from pairing_server.web.bearer import AuthenticatedHandler
@@ -53,7 +54,12 @@ class PairDeviceHandler(AuthenticatedHandler):
     async def post(self) -> None:
         body = self.read(PAIR_DEVICE)
         pairing = await pairings.redeem(
-            self.deps, body["code"], body["mobile_session_id"], self.caller, now=utcnow()
+            self.deps,
+            body["code"],
+            body["mobile_session_id"],
+            self.caller,
+            now=utcnow(),
+            device=clean(self.request.headers.get("User-Agent", ""), 100),
         )
         self.answer(PAIRED, {"channel_id": pairing.channel, "channelId": pairing.channel})
 

@@ -30,6 +30,7 @@ from pairing_server.relay.closing import CloseCode
 from pairing_server.relay.outbox import Outbox, Transport
 from pairing_server.relay.session import Deferred, Device, Identity, Session
 from pairing_server.security.tokens import WsClaims
+from pairing_server.services import confirmations
 from pairing_server.services import membership as pairings
 from pairing_server.services.audit import clean
 from pairing_server.services.lifetimes import note_presence
@@ -239,6 +240,8 @@ class PairingSocket(EdgeHandler, WebSocketHandler):
                 await self._unpair(session)
             case messages.RefreshToken():
                 self._refresh(session, request)
+            case messages.PairingConfirm() | messages.PairingReject():
+                await self._answer_request(session, request)
 
     async def _identify(self, session: Session, request: messages.Identify) -> None:
         try:
@@ -313,6 +316,19 @@ class PairingSocket(EdgeHandler, WebSocketHandler):
             await unpair_from_channel(
                 self.deps, channel.pairing_id, session.device_type, self.caller, now=utcnow()
             )
+
+    async def _answer_request(
+        self, session: Session, request: messages.PairingConfirm | messages.PairingReject
+    ) -> None:
+        joined = session.channel.name if session.channel else ""
+        await confirmations.answer(
+            self.deps,
+            request.channel_named or joined,
+            session.session_id,
+            self.caller,
+            now=utcnow(),
+            confirmed=isinstance(request, messages.PairingConfirm),
+        )
 
     def _refresh(self, session: Session, request: messages.RefreshToken) -> None:
         """Raises InvalidToken; a token of somebody else's closes."""

@@ -1,0 +1,116 @@
+"""Phones that wait for their desktop to confirm them, at rest."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, select, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from pairing_server.store.pairings import Seat
+from pairing_server.store.tables import confirmations, pairings
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A phone wants the seat of a pairing whose code it has sent. `device` and `address` are for people."""
+
+    pairing_id: UUID
+    device: str
+    address: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Open:
+    """A request that the desktop has not answered."""
+
+    request: Request
+    desktop: Seat
+    expires_at: datetime
+
+
+async def ask(conn: AsyncConnection, request: Request, mobile: Seat, now: datetime) -> tuple[Seat, bool]:
+    """Whose request is waiting for this pairing from now on, and whether it is new: the first to ask keeps its place."""
+    statement = insert(confirmations).values(
+        pairing_id=request.pairing_id,
+        mobile_session=mobile.session_id,
+        mobile_user=mobile.user,
+        device=request.device,
+        address=request.address,
+        asked_at=now,
+    )
+    row = (
+        await conn.execute(
+            statement.on_conflict_do_update(
+                index_elements=[confirmations.c.pairing_id], set_={"pairing_id": confirmations.c.pairing_id}
+            ).returning(
+                confirmations.c.mobile_session, confirmations.c.mobile_user, confirmations.c.asked_at == now
+            )
+        )
+    ).one()
+    return Seat(row[0], row[1]), row[2]
+
+
+async def confirm(
+    conn: AsyncConnection, macs: Sequence[bytes], desktop: Seat, now: datetime
+) -> Request | None:
+    """Record that the desktop of the pending pairing wants that phone. None if there is nothing to confirm."""
+    statement = (
+        update(confirmations)
+        .where(confirmations.c.pairing_id == pairings.c.id, *_desktops(macs, desktop, now))
+        .values(confirmed_at=now)
+        .returning(confirmations.c.pairing_id, confirmations.c.device, confirmations.c.address)
+    )
+    row = (await conn.execute(statement)).one_or_none()
+    return None if row is None else Request(*row)
+
+
+async def reject(
+    conn: AsyncConnection, macs: Sequence[bytes], desktop: Seat, now: datetime
+) -> Request | None:
+    """End the pending pairing: its code is known to somebody else. None if nobody has asked for it."""
+    statement = (
+        update(pairings)
+        .where(confirmations.c.pairing_id == pairings.c.id, *_desktops(macs, desktop, now))
+        .values(state="closed", ended_at=now, end_reason="rejected")
+        .returning(confirmations.c.pairing_id, confirmations.c.device, confirmations.c.address)
+    )
+    row = (await conn.execute(statement)).one_or_none()
+    return None if row is None else Request(*row)
+
+
+def _desktops(macs: Sequence[bytes], desktop: Seat, now: datetime) -> Sequence[ColumnElement[bool]]:
+    """What makes a pending pairing this desktop's."""
+    return (
+        pairings.c.code_mac.in_(macs),
+        pairings.c.state == "pending",
+        pairings.c.expires_at > now,
+        pairings.c.desktop_session == desktop.session_id,
+        pairings.c.desktop_user == desktop.user,
+    )
+
+
+async def unanswered(conn: AsyncConnection, now: datetime) -> list[Open]:
+    """The requests that wait for an answer."""
+    statement = (
+        select(
+            confirmations.c.pairing_id,
+            confirmations.c.device,
+            confirmations.c.address,
+            pairings.c.desktop_session,
+            pairings.c.desktop_user,
+            pairings.c.expires_at,
+        )
+        .join(pairings, pairings.c.id == confirmations.c.pairing_id)
+        .where(
+            confirmations.c.confirmed_at.is_(None), pairings.c.state == "pending", pairings.c.expires_at > now
+        )
+    )
+    return [
+        Open(Request(id_, device, address), Seat(session, user), until)
+        for id_, device, address, session, user, until in await conn.execute(statement)
+    ]

@@ -1,0 +1,271 @@
+"""An attack shows: too many wrong codes everywhere together, and codes need the desktop's word."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from pairing_server.client import PairingClient, ServerError
+from pairing_server.errors import InvalidCode
+from pairing_server.maintenance import SYSTEM
+from pairing_server.security.limits import Rate
+from pairing_server.services import alarm, confirmations, lockouts, pairings
+from pairing_server.services.deps import Caller
+from pairing_server.web.edge import utcnow
+from tests.conftest import StartNode
+from tests.devices import Account, Answer, Site, Socket
+
+FEW = Rate(4, 60)
+
+
+@pytest.fixture
+def site(start_node: StartNode) -> Site:
+    return start_node(redeem_policy="any_user", redeem_alarm=FEW)
+
+
+@pytest.fixture
+def two(start_node: StartNode) -> tuple[Site, Site]:
+    """Two servers; what they do once a second the test does."""
+    both = tuple(start_node(redeem_policy="any_user", redeem_alarm=FEW) for _ in range(2))
+    for each in both:
+        each.node.maintenance.stop()
+    return both[0], both[1]
+
+
+async def guess(site: Site, number: int) -> None:
+    """A wrong code, each from another user and address: no limit of theirs is reached."""
+    caller = Caller(
+        f"https://id.example|{number}", None, f"203.0.113.{number}", f"203.0.113.{number}", kind="user"
+    )
+    with pytest.raises(InvalidCode):
+        await pairings.redeem(site.node.deps, "999999", f"mobile-of-{number}", caller, utcnow())
+
+
+async def attack(site: Site, count: int = FEW.count) -> None:
+    for number in range(count):
+        await guess(site, number)
+
+
+class Shown:
+    """A desktop with a code on its screen, connected and joined."""
+
+    def __init__(self, site: Site, owner: Account, code: str, socket: Socket) -> None:
+        self.site, self.owner, self.code, self.socket = site, owner, code, socket
+        self.channel = f"pair-{code}"
+
+    def answer(self, type_: str) -> None:
+        self.socket.send({"type": type_, "channel": self.channel})
+
+
+async def show(site: Site, *, joined: bool = True) -> Shown:
+    owner = await site.account()
+    code = await site.code(owner, "desktop-session")
+    while code == "999999":
+        code = await site.code(owner, "desktop-session")
+    if joined:
+        desktop = await site.join(owner, "desktop", f"pair-{code}", "desktop-session")
+        return Shown(site, owner, code, desktop.socket)
+    socket = await site.connect(owner, "desktop")
+    socket.send({"type": "identify", "device_type": "desktop", "session_id": "desktop-session"})
+    await socket.expect("identified")
+    return Shown(site, owner, code, socket)
+
+
+async def redeem(site: Site, account: Account, code: str, session: str = "mobile-session") -> Answer:
+    body = {"code": code, "mobile_session_id": session}
+    return await site.post("/api/pair-device", body, account.token, **{"User-Agent": "Ada's phone"})
+
+
+def pending(answer: Answer) -> bool:
+    return (answer.status, answer.error, int(answer.headers["Retry-After"]) <= 3) == (
+        409,
+        "CONFIRMATION_NEEDED",
+        True,
+    )
+
+
+@pytest.mark.parametrize("joined", [True, False], ids=["joined", "identified"])
+async def test_while_the_alarm_is_on_a_stranger_waits_for_the_desktops_word(site: Site, joined: bool) -> None:
+    shown, phone = await show(site, joined=joined), await site.account()
+    await attack(site)
+    answer = await redeem(site, phone, shown.code)
+    assert pending(answer)
+    assert 0 < answer.body["details"]["expires_in"] <= 300
+    asked = await shown.socket.expect("pairing_request")
+    assert asked["channel"] == asked["channelId"] == shown.channel
+    assert (asked["device"], asked["address"]) == ("Ada's phone", "127.0.0.1")
+    assert pending(await redeem(site, phone, shown.code))
+    assert await shown.socket.pending() == []  # told once
+    shown.answer("pairing_confirm")
+    assert await shown.socket.pending() == []
+    assert (await redeem(site, phone, shown.code)).status == 200
+    await shown.socket.expect("pairing_claimed")
+    [confirmed] = await site.events("pairing.confirmed")
+    assert (confirmed["actor"], confirmed["by_session"]) == (shown.owner.subject, "desktop-session")
+
+
+async def test_a_rejected_code_is_over_and_the_desktop_may_ask_for_another(site: Site) -> None:
+    shown, phone = await show(site), await site.account()
+    await attack(site)
+    assert pending(await redeem(site, phone, shown.code))
+    await shown.socket.expect("pairing_request")
+    shown.answer("pairing_reject")
+    error = await shown.socket.error()
+    assert (error["code"], error["details"]["reason"]) == ("INVALID_CHANNEL", "rejected")
+    assert (await redeem(site, phone, shown.code)).error == "INVALID_CODE"
+    assert await site.code(shown.owner, "desktop-session") != shown.code
+    assert len(await site.events("pairing.rejected")) == 1
+
+
+async def test_ones_own_desktop_needs_no_word(site: Site) -> None:
+    shown = await show(site)
+    await attack(site)
+    assert (await redeem(site, shown.owner, shown.code)).status == 200
+
+
+async def test_only_the_phone_that_asked_first_is_confirmed(site: Site) -> None:
+    shown, first, second = await show(site), await site.account(), await site.account()
+    await attack(site)
+    assert pending(await redeem(site, first, shown.code))
+    assert (await redeem(site, second, shown.code, "mobile-of-another")).error == "INVALID_CODE"
+    shown.answer("pairing_confirm")
+    await shown.socket.pending()
+    assert (await redeem(site, second, shown.code, "mobile-of-another")).error == "INVALID_CODE"
+    assert (await redeem(site, first, shown.code)).status == 200
+
+
+async def test_nobody_but_the_desktop_of_the_code_answers(site: Site) -> None:
+    shown, phone = await show(site), await site.account()
+    await attack(site)
+    assert pending(await redeem(site, phone, shown.code))
+    other = await site.connect(phone, "desktop")
+    for message in ("pairing_confirm", "pairing_reject"):
+        other.send({"type": message, "channel": shown.channel})
+        assert (await other.error())["code"] == "NOT_IN_CHANNEL"
+    other.send({"type": "identify", "device_type": "desktop", "session_id": "desktop-of-another"})
+    await other.expect("identified")
+    for message in ("pairing_confirm", "pairing_reject"):
+        other.send({"type": message, "channel": shown.channel})
+        assert (await other.error())["code"] == "INVALID_CHANNEL"
+    other.send({"type": "pairing_confirm"})
+    assert (await other.error())["code"] == "VALIDATION_ERROR"
+    mobile = await site.connect(phone, "mobile")
+    mobile.send({"type": "pairing_confirm", "channel": shown.channel})
+    assert (await mobile.error())["code"] == "FORBIDDEN"
+    assert pending(await redeem(site, phone, shown.code))
+
+
+async def test_a_hit_that_is_not_confirmed_counts_as_a_guess_once(site: Site) -> None:
+    shown, phone = await show(site), await site.account()
+    await attack(site)
+    for _ in range(15):
+        assert pending(await redeem(site, phone, shown.code))
+    reasons = [e["reason"] for e in await site.events("pairing.redeem") if e["actor"] == phone.subject]
+    assert reasons == ["unconfirmed"]
+
+
+async def test_without_an_alarm_nobody_is_asked(site: Site) -> None:
+    shown, phone = await show(site), await site.account()
+    await attack(site, FEW.count - 1)
+    assert (await redeem(site, phone, shown.code)).status == 200
+    assert (await shown.socket.expect("pairing_claimed"))["channel"] == shown.channel
+
+
+async def test_the_alarm_is_one_event_of_severity_2_and_ends_ten_minutes_after_the_last_attack(
+    site: Site,
+) -> None:
+    site.node.maintenance.stop()
+    deps, now = site.node.deps, utcnow()
+    await attack(site, FEW.count * 3)
+    await alarm.settle(deps, SYSTEM, now)
+    assert deps.alarm.on(now + timedelta(seconds=599))
+    assert not deps.alarm.on(utcnow() + timedelta(seconds=601))
+    [event] = await site.events("pairing.bruteforce")
+    assert (event["scope"], event["failures"], event["window_s"], event["measure"]) == (
+        "global",
+        4,
+        60,
+        "confirmation",
+    )
+    async with site.node.database.transaction() as conn:
+        severity = await conn.exec_driver_sql(
+            "SELECT severity FROM audit_events WHERE event = 'pairing.bruteforce'"
+        )
+        assert severity.scalars().all() == [2]
+
+
+async def test_failures_on_several_servers_count_together_and_the_alarm_holds_on_all(
+    two: tuple[Site, Site],
+) -> None:
+    here, there = two
+    shown, phone = await show(there), await here.account()
+    await guess(here, 1)
+    await guess(here, 2)
+    await guess(there, 3)
+    await guess(there, 4)
+    for site in (here, there):
+        assert not site.node.deps.alarm.on(utcnow())
+    for site in (here, there, here):
+        await alarm.settle(site.node.deps, SYSTEM, utcnow())
+    for site in (here, there):
+        assert site.node.deps.alarm.on(utcnow())
+    assert len(await here.events("pairing.bruteforce")) == 1
+    # The desktop is on the other server: it is told with that one's next look.
+    assert pending(await redeem(here, phone, shown.code))
+    assert await confirmations.deliver(there.node.deps, {}, utcnow()) == 1
+    await shown.socket.expect("pairing_request")
+    shown.answer("pairing_confirm")
+    await shown.socket.pending()
+    assert (await redeem(here, phone, shown.code)).status == 200
+
+
+async def test_slow_guessing_sets_nothing_off(site: Site) -> None:
+    site.node.maintenance.stop()
+    deps, now = site.node.deps, utcnow()
+    for number in range(12):
+        deps.alarm.failed(now + number * timedelta(seconds=21))
+        await alarm.settle(deps, SYSTEM, now + number * timedelta(seconds=21))
+    assert not deps.alarm.on(now + timedelta(seconds=12 * 21))
+
+
+async def test_an_admin_sees_the_alarm_and_lifts_it(site: Site) -> None:
+    site.node.maintenance.stop()
+    deps, admin = site.node.deps, Caller(kind="admin")
+    await attack(site)
+    [one] = [x for x in await lockouts.list_lockouts(deps, admin, utcnow()) if x.kind == "redeem_alarm"]
+    assert one.key == "all"
+    await lockouts.lift(deps, "redeem_alarm", "all", admin, utcnow())
+    await alarm.settle(deps, SYSTEM, utcnow())
+    assert not deps.alarm.on(utcnow())
+
+
+async def test_a_desktop_that_connects_again_is_told_again(site: Site) -> None:
+    shown, phone = await show(site), await site.account()
+    await attack(site)
+    assert pending(await redeem(site, phone, shown.code))
+    await shown.socket.expect("pairing_request")
+    again = await site.join(shown.owner, "desktop", shown.channel, "desktop-session")
+    await confirmations.deliver(site.node.deps, {}, utcnow())
+    messages: list[dict[str, Any]] = await again.socket.pending()
+    assert [message["type"] for message in messages] == ["pairing_request"]
+
+
+async def test_the_python_client_waits_for_the_desktops_word(site: Site) -> None:
+    owner, stranger = await site.account(), await site.account()
+    await attack(site)
+    with (
+        PairingClient(site.url, "desktop", access_token=owner.token) as desktop,
+        PairingClient(site.url, "mobile", access_token=stranger.token) as phone,
+    ):
+        code = await desktop.generate_code()
+        connection = await desktop.connect()
+        await connection.join(code.channel)
+        with pytest.raises(ServerError, match="CONFIRMATION_NEEDED") as refused:
+            await phone.redeem(code.code)
+        assert refused.value.retry_after is not None
+        asked = await connection.expect("pairing_request")
+        await connection.confirm(asked["channel"])
+        assert await phone.redeem(code.code, confirmed_within=10) == code.channel
+        await connection.close()
