@@ -136,6 +136,7 @@ WITH_NOTHING_TO_DO = (
     "close overdue channels",
     "close disabled accounts",
     "look after keys",
+    "tell followers",
 )
 
 
