@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import secrets
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 from uuid import UUID
@@ -63,7 +63,22 @@ class Counts:
     refused: Counter[str] = field(default_factory=Counter)
     echoes: int = 0
     audio_dropped: int = 0
+    settings_replaced: int = 0
+    messages_given_up: int = 0
     connections_opened: int = 0
+
+    def gone(self, outbox: Outbox) -> None:
+        """A connection is closed: what its outbox has counted is kept here."""
+        self.settings_replaced += outbox.replaced
+        self.messages_given_up += outbox.given_up
+
+    def dropped(self, outboxes: Sequence[Outbox]) -> dict[str, int]:
+        """What was not sent to slow receivers, by lane; `outboxes` are those of the open connections."""
+        return {
+            "audio": self.audio_dropped,
+            "settings": self.settings_replaced + sum(outbox.replaced for outbox in outboxes),
+            "message": self.messages_given_up + sum(outbox.given_up for outbox in outboxes),
+        }
 
     @property
     def relayed(self) -> dict[str, int]:

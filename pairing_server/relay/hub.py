@@ -61,6 +61,7 @@ class Hub:
                 del counter[key]
         self._forget_device(session)
         channel = session.gone(reason, now)
+        self.counts.gone(session.outbox)
         if not self.sessions and self._when_empty is not None:
             self._when_empty()
         return channel

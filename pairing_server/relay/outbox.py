@@ -65,6 +65,8 @@ class Outbox:
         "_relieved",
         "_through",
         "_transport",
+        "given_up",
+        "replaced",
         "unsent",
     )
 
@@ -92,6 +94,9 @@ class Outbox:
         self._relieved: list[Callable[[], None]] = []
         # Of the messages that were given up, the first number.
         self.unsent: int | None = None
+        # How many settings newer ones have replaced, and how many messages were given up: metrics read it.
+        self.replaced = 0
+        self.given_up = 0
 
     @property
     def size(self) -> int:
@@ -123,7 +128,7 @@ class Outbox:
             return False
         now = self._now()
         if lane is Lane.SETTINGS:
-            self._drop_where(lambda entry: entry.lane is Lane.SETTINGS)
+            self.replaced += self._drop_where(lambda entry: entry.lane is Lane.SETTINGS)
         self._entries.append(Entry(lane, message, now, number, binary))
         self._queued += len(message)
         if self.size >= self._limits.queue_pause:
@@ -195,18 +200,21 @@ class Outbox:
     def close(self) -> None:
         """Give up what waits, and take nothing more."""
         self._over, self._through = True, False
-        for entry in self._entries:
-            if entry.lane is Lane.MESSAGE and entry.number:
-                self.unsent = entry.number
-                break
+        held = [entry.number for entry in self._entries if entry.lane is Lane.MESSAGE and entry.number]
+        if held:
+            self.unsent = held[0]
+            self.given_up += len(held)
         self._entries.clear()
         self._queued = 0
         self.release()
 
-    def _drop_where(self, drop: Callable[[Entry], bool]) -> None:
+    def _drop_where(self, drop: Callable[[Entry], bool]) -> int:
+        """How many were dropped."""
         kept = [entry for entry in self._entries if not drop(entry)]
+        dropped = len(self._entries) - len(kept)
         self._queued -= sum(len(entry.message) for entry in self._entries if drop(entry))
         self._entries = kept
+        return dropped
 
     def _drop_audio(self) -> None:
         """Drop the oldest audio until the queue is below the bound, and say which."""

@@ -108,6 +108,11 @@ class AuditLog:
         # What has happened since the start, by (event, outcome); metrics read it.
         self.counts: Counter[tuple[str, str]] = Counter()
 
+    @property
+    def waiting(self) -> int:
+        """Events that are not yet written."""
+        return len(self._queue)
+
     def event(
         self,
         name: str,

@@ -16,6 +16,7 @@ import asyncpg
 from sqlalchemy import Connection, event
 from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.pool import QueuePool
 
 from pairing_server.store import hosts
 from pairing_server.store.breaker import PROBE_TIMEOUT, Away, Breaker, Told
@@ -270,6 +271,12 @@ class Database:
         lead to a server that takes no writes any more."""
         if adapted.driver_connection.is_closed() or record.info["opened"] < self.breaker.back_at:
             raise DisconnectionError
+
+    def usage(self) -> tuple[int, int, int]:
+        """How many connections are open, how many of them in use, and how many there may be."""
+        pool = cast(QueuePool, self.engine.pool)
+        used = pool.checkedout()
+        return used + pool.checkedin(), used, pool.size()
 
     async def close(self) -> None:
         if self._counts:

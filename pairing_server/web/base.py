@@ -108,13 +108,14 @@ class EdgeHandler(RequestHandler):
     ) -> None:
         """Ours and Tornado's refusals are answers, not faults; anything else is logged with its traceback."""
         if isinstance(value, Unavailable):
-            log.warning("%s %s: %s", self.request.method, self.request.path, value)
+            ids = {"request_id": str(self.request_id)}
+            log.warning("%s %s: %s", self.request.method, self.request.path, value, extra=ids)
         elif not isinstance(value, PairingServerError | HTTPError):
             log.error(
-                "%s %s failed (request %s)",
+                "%s %s failed",
                 self.request.method,
                 self.request.path,
-                self.request_id,
+                extra={"request_id": str(self.request_id)},
                 exc_info=(typ, value, tb) if typ and value else None,
             )
 

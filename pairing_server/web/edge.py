@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 
 # Seconds.
 LAG_BOUNDS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5)
+RELAY_BOUNDS = (0.00001, 0.000025, 0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.005, 0.025, 0.1)
+PAIR_BOUNDS = (5, 10, 15, 20, 30, 45, 60, 120, 300, 600)
 
 
 def utcnow() -> datetime:
@@ -47,7 +49,12 @@ class Edge:
     demo: bool = False
     draining: bool = False
     refused: Counter[str] = field(default_factory=Counter)
+    # By status class, as in "2xx".
+    answered: Counter[str] = field(default_factory=Counter)
     loop_lag: Histogram = field(default_factory=lambda: Histogram(LAG_BOUNDS))
+    relay_time: Histogram = field(default_factory=lambda: Histogram(RELAY_BOUNDS))
+    http_time: Histogram = field(default_factory=lambda: Histogram(LAG_BOUNDS))
+    time_to_pair: Histogram = field(default_factory=lambda: Histogram(PAIR_BOUNDS))
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
 
     def address(self, request: HTTPServerRequest) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+from http import HTTPStatus
 
 from tornado.web import Application, RedirectHandler, RequestHandler
 
@@ -85,6 +86,10 @@ def log_request(handler: RequestHandler) -> None:
     """One line a request, without the query: it may hold a token."""
     status = handler.get_status()
     level = logging.INFO if status < 500 else logging.WARNING
+    edge = getattr(handler, "edge", None)
+    if isinstance(edge, Edge) and status != HTTPStatus.SWITCHING_PROTOCOLS:
+        edge.answered[f"{status // 100}xx"] += 1
+        edge.http_time.observe(handler.request.request_time())
     path = re.sub(r"[^\x21-\x7e]", "?", handler.request.path)[:200]
     log.log(
         level,

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Awaitable
 from dataclasses import replace
 from datetime import datetime
+from time import perf_counter
 from typing import Any, cast
 from uuid import UUID, uuid4
 
@@ -42,6 +43,8 @@ from pairing_server.web.edge import utcnow
 log = logging.getLogger(__name__)
 
 _NO_HEADERS = HTTPHeaders()
+# One in 64 messages is timed: a mask of how many the connection has received.
+SAMPLED = 63
 
 
 class PairingSocket(EdgeHandler, WebSocketHandler):
@@ -104,7 +107,7 @@ class PairingSocket(EdgeHandler, WebSocketHandler):
         try:
             self._admit()
         except Exception:
-            log.exception("a connection could not be opened (request %s)", self.request_id)
+            log.exception("a connection could not be opened", extra=self._ids())
             self.close(CloseCode.INTERNAL, "internal error")
         self._forget_handshake()
 
@@ -145,6 +148,7 @@ class PairingSocket(EdgeHandler, WebSocketHandler):
         )
         self.deps.hub.opened(self.session)
         self.session.greet()
+        log.info("connection opened by a %s", claims.device_type, extra=self._ids())
         self._record(
             "ws.connected",
             "success",
@@ -184,6 +188,7 @@ class PairingSocket(EdgeHandler, WebSocketHandler):
         session = self.session
         if session is None or session.closing:
             return None
+        began = 0.0 if session.received & SAMPLED else perf_counter()
         try:
             rest = session.receive(message, self.edge.now())
         except PairingServerError as error:
@@ -194,10 +199,12 @@ class PairingSocket(EdgeHandler, WebSocketHandler):
                 )
             return None
         except Exception:
-            log.exception("a message failed (connection %s)", session.connection_id)
+            log.exception("a message failed", extra=self._ids())
             session.refuse(Internal(), self.edge.now())
             return None
         if rest is None:
+            if began:
+                self.edge.relay_time.observe(perf_counter() - began)
             return None
         return self._relieved(rest) if isinstance(rest, Outbox) else self._serve(session, rest)
 
@@ -225,7 +232,7 @@ class PairingSocket(EdgeHandler, WebSocketHandler):
         except PairingServerError as error:
             session.refuse(error, self.edge.now())
         except Exception:
-            log.exception("%s failed (connection %s)", type(request).__name__, session.connection_id)
+            log.exception("%s failed", type(request).__name__, extra=self._ids())
             session.refuse(Internal(), self.edge.now())
 
     async def _do(self, session: Session, request: Deferred) -> None:
@@ -278,11 +285,14 @@ class PairingSocket(EdgeHandler, WebSocketHandler):
         pairing = admitted.pairing
         met = pairing.activated_at is not None
         channel = self.deps.hub.channel(pairing.id, named, now, ever_active=met, kept=admitted.kept)
+        first = not channel.ever_active
         joined = session.entered(channel, request, now)
         if left is not None and left is not channel:
             self._note_presence(left.pairing_id, active=False)
         if joined.fresh:
             self._record("channel.joined", "success", pairing=channel.pairing_id, slot=session.device_type)
+        if joined.activated and first:
+            self.edge.time_to_pair.observe((utcnow() - pairing.created_at).total_seconds())
         if joined.activated and pairing.state != "active":
             self._note_presence(channel.pairing_id, active=True)
 
@@ -356,6 +366,7 @@ class PairingSocket(EdgeHandler, WebSocketHandler):
         session = self.session
         if session is None:
             return
+        ids = self._ids()
         self.session = None
         by_server = session.close_code is not None
         channel = self.deps.hub.closed(session, "Connection closed", self.edge.now())
@@ -367,9 +378,21 @@ class PairingSocket(EdgeHandler, WebSocketHandler):
             duration_s=round(self.edge.now() - session.opened_at),
             messages_in=session.received,
         )
+        code = session.close_code or self.close_code
+        log.info("connection closed, code %s, after %d messages", code, session.received, extra=ids)
         if channel is not None:
             self._record("channel.left", "success", pairing=channel.pairing_id, slot=session.device_type)
             self._left(channel)
+
+    def _ids(self) -> dict[str, str]:
+        """What a line of the log is about."""
+        session = self.session
+        ids = {"request_id": str(self.request_id)}
+        if session is not None:
+            ids["connection_id"] = session.connection_id
+            if session.channel is not None:
+                ids["pairing_id"] = str(session.channel.pairing_id)
+        return ids
 
     def _note_presence(self, pairing_id: UUID, *, active: bool) -> None:
         """The timer would note it too, within half a minute."""

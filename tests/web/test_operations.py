@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from dataclasses import replace
 
 import asyncpg
+import pytest
 
 from pairing_server.store.database import Database
 from tests.devices import Answer, Site
@@ -121,7 +123,7 @@ async def test_metrics_count_what_is_relayed_by_type(site: Site) -> None:
     assert found['pairing_messages_relayed_total{type="settings_sync"}'] == 1
     assert found['pairing_messages_relayed_total{type="audio_chunk"}'] == 1
     assert found["pairing_settings_echoes_total"] == 1
-    assert found["pairing_audio_dropped_total"] == 0
+    assert found['pairing_dropped_total{lane="audio"}'] == 0
 
 
 async def test_metrics_count_pairings_by_outcome_and_refusals_by_reason(site: Site) -> None:
@@ -147,6 +149,68 @@ async def test_metrics_name_the_release_and_nobody(site: Site) -> None:
     desktop, _ = await site.pair(account)
     answer = await site.get("/metrics")
     text = answer.body.decode()
-    assert f'pairing_build_info{{version="{site.node.version}"}} 1.0' in text
+    assert re.search(rf'pairing_build_info{{[^}}]*version="{site.node.version}"}} 1.0', text)
     for secret in (desktop.channel, desktop.session_id, account.subject, account.username):
         assert secret not in text
+
+
+async def test_metrics_show_the_way_from_a_code_to_a_pair_and_how_long_it_took(site: Site) -> None:
+    account = await site.account()
+    code = await site.code(account, "desktop-session")
+    await site.redeem(account, code, "mobile-session")
+    desktop = await site.join(account, "desktop", f"pair-{code}", "desktop-session")
+    assert (await metrics(site))['pairing_pairings_total{outcome="active"}'] == 0
+    mobile = await site.join(account, "mobile", f"pair-{code}", "mobile-session")
+    found = await metrics(site)
+    for outcome in ("created", "redeemed", "active"):
+        assert found[f'pairing_pairings_total{{outcome="{outcome}"}}'] == 1, outcome
+    assert found["pairing_time_to_pair_seconds_count"] == 1
+    assert found['pairing_time_to_pair_seconds_bucket{le="60"}'] == 1
+    mobile.socket.close()
+    await mobile.socket.closed()
+    await desktop.socket.pending()
+    await site.join(account, "mobile", f"pair-{code}", "mobile-session")
+    assert (await metrics(site))["pairing_time_to_pair_seconds_count"] == 1, "coming back is no new pair"
+
+
+async def test_metrics_time_one_message_in_64(site: Site) -> None:
+    fast = {"message_rate": 10_000, "message_burst": 10_000, "frame_rate": 10_000}
+    site.node.reload(replace(site.node.settings, **fast))
+    desktop, mobile = await site.pair()
+    before = (await metrics(site))["pairing_relay_seconds_count"]
+    for n in range(130):
+        mobile.socket.send({"type": "channel_message", "channelId": mobile.channel, "payload": {"n": n}})
+    await mobile.socket.pending()
+    await desktop.socket.pending()
+    found = await metrics(site)
+    assert 1 <= found["pairing_relay_seconds_count"] - before <= 3
+    assert found["pairing_relay_seconds_sum"] > 0
+
+
+async def test_metrics_show_http_database_and_process(site: Site) -> None:
+    await site.get("/healthz")
+    await site.get("/nothing-here")
+    found = await metrics(site)
+    assert found['pairing_http_requests_total{status="2xx"}'] >= 1
+    assert found['pairing_http_requests_total{status="4xx"}'] == 1
+    assert found["pairing_http_seconds_count"] >= 2
+    assert found["pairing_database_up"] == 1
+    states = [found[f'pairing_database_connections{{state="{state}"}}'] for state in ("used", "idle", "free")]
+    assert sum(states) == 12 and all(count >= 0 for count in states)
+    assert found["process_resident_memory_bytes"] > 10_000_000
+    assert found["pairing_draining"] == 0
+
+
+async def test_log_lines_about_a_connection_have_its_ids(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "pairing_server.web.socket")
+    desktop, mobile = await site.pair()
+    [channel] = site.node.hub.channels.values()
+    mobile.socket.close()
+    await desktop.socket.expect("mobile_disconnected")
+    opened, closed = ([r for r in caplog.records if word in r.getMessage()] for word in ("opened", "closed"))
+    ids = {record.__dict__["connection_id"] for record in opened}
+    assert len(ids) == 2 and all(record.__dict__["request_id"] for record in opened)
+    assert closed[0].__dict__["connection_id"] in ids
+    assert closed[0].__dict__["pairing_id"] == str(channel.pairing_id)

@@ -1,0 +1,175 @@
+"""What is counted and measured, in Prometheus' form: read when somebody asks, so that it costs the relay path nothing.
+
+No name of a user, session or channel is in a label: their number is unbounded, and they are nobody's business.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterable, Iterator, Mapping
+
+from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    InfoMetricFamily,
+    Metric,
+)
+
+from pairing_server.measures import Histogram
+from pairing_server.web.edge import Edge
+
+# By the audit log's counts, since these are the events of record.
+_OUTCOMES = (
+    ("created", "pairing.code_created", "success"),
+    ("redeemed", "pairing.redeem", "success"),
+    ("refused", "pairing.redeem", "failure"),
+    ("expired", "pairing.code_expired", "success"),
+    ("closed", "pairing.closed", "success"),
+)
+
+
+def exposition(edge: Edge) -> bytes:
+    """All metrics of the process in the text form."""
+    registry = CollectorRegistry()
+    registry.register(EdgeCollector(edge))
+    ProcessCollector(registry=registry)
+    return generate_latest(registry)
+
+
+class EdgeCollector:
+    """The process's own counts."""
+
+    def __init__(self, edge: Edge) -> None:
+        self._edge = edge
+
+    def collect(self) -> Iterator[Metric]:
+        edge = self._edge
+        build = {
+            "version": edge.version,
+            "python": platform.python_version(),
+            "frames": getattr(edge.engine, "__name__", "unknown"),
+        }
+        yield InfoMetricFamily("pairing_build", "This release, and what runs it.", value=build)
+        yield GaugeMetricFamily("pairing_draining", "1 while the server stops.", value=float(edge.draining))
+        yield from self._relay()
+        yield from self._queues()
+        yield from self._pairings()
+        yield from self._http()
+        yield from self._database()
+        yield _histogram(
+            "pairing_loop_lag_seconds", "How late the event loop was, twice a second.", edge.loop_lag
+        )
+
+    def _relay(self) -> Iterator[Metric]:
+        hub = self._edge.deps.hub
+        yield GaugeMetricFamily("pairing_connections", "Open WebSockets.", value=len(hub.sessions))
+        yield CounterMetricFamily(
+            "pairing_connections_opened", "WebSockets opened.", value=hub.counts.connections_opened
+        )
+        counts = [len(channel.members) for channel in hub.channels.values()]
+        members = {str(number): counts.count(number) for number in (0, 1, 2)}
+        yield _gauges("pairing_channels", "Channels by members connected.", "members", members)
+        yield _counters("pairing_messages_relayed", "Messages relayed.", "type", hub.counts.relayed)
+        yield CounterMetricFamily(
+            "pairing_settings_echoes",
+            "Settings that changed nothing and went no further.",
+            value=hub.counts.echoes,
+        )
+        yield _histogram(
+            "pairing_relay_seconds",
+            "From a message's arrival in the process until its peer has it or it is queued, one in 64.",
+            self._edge.relay_time,
+        )
+
+    def _queues(self) -> Iterator[Metric]:
+        hub = self._edge.deps.hub
+        outboxes = [session.outbox for session in hub.sessions.values()]
+        sizes = [outbox.size for outbox in outboxes]
+        yield GaugeMetricFamily(
+            "pairing_queue_bytes", "Bytes that wait to be sent, altogether.", value=sum(sizes)
+        )
+        yield GaugeMetricFamily(
+            "pairing_queue_bytes_max",
+            "Bytes that wait to be sent to the slowest connection.",
+            value=max(sizes, default=0),
+        )
+        yield GaugeMetricFamily(
+            "pairing_connections_congested",
+            "Connections whose peers are not read for now.",
+            value=sum(outbox.congested for outbox in outboxes),
+        )
+        yield _counters(
+            "pairing_dropped",
+            "What was not sent to slow receivers: audio, settings that newer ones replaced, messages that wait for"
+            " the connection's return.",
+            "lane",
+            hub.counts.dropped(outboxes),
+        )
+
+    def _pairings(self) -> Iterator[Metric]:
+        deps = self._edge.deps
+        outcomes = {outcome: deps.audit.counts[(name, result)] for outcome, name, result in _OUTCOMES}
+        outcomes["active"] = self._edge.time_to_pair.cumulated()[-1]
+        yield _counters("pairing_pairings", "What became of codes and pairings.", "outcome", outcomes)
+        yield _histogram(
+            "pairing_time_to_pair_seconds",
+            "From a code's making until both devices have met for the first time.",
+            self._edge.time_to_pair,
+        )
+        yield GaugeMetricFamily(
+            "pairing_codes_live", "Codes that can be redeemed or name a channel.", value=deps.live.count
+        )
+
+    def _http(self) -> Iterator[Metric]:
+        edge = self._edge
+        yield _counters("pairing_http_requests", "HTTP requests by status class.", "status", edge.answered)
+        yield _histogram(
+            "pairing_http_seconds", "HTTP requests, WebSockets and their upgrade left out.", edge.http_time
+        )
+        refused = CounterMetricFamily(
+            "pairing_refusals", "Refusals by edge and reason.", labels=["edge", "reason"]
+        )
+        for name, reasons in (("http", edge.refused), ("ws", edge.deps.hub.counts.refused)):
+            for reason, count in sorted(reasons.items()):
+                refused.add_metric([name, reason], count)
+        yield refused
+
+    def _database(self) -> Iterator[Metric]:
+        deps = self._edge.deps
+        yield GaugeMetricFamily(
+            "pairing_database_up",
+            "0 while the database is taken for away.",
+            value=float(deps.database.breaker.outage is None),
+        )
+        open_, used, size = deps.database.usage()
+        usage = {"used": used, "idle": open_ - used, "free": size - open_}
+        yield _gauges("pairing_database_connections", "Connections to the database, by use.", "state", usage)
+        yield GaugeMetricFamily(
+            "pairing_audit_waiting", "Audit events not yet written.", value=deps.audit.waiting
+        )
+        yield CounterMetricFamily(
+            "pairing_audit_lost", "Audit events lost, waiting to be noted.", value=deps.audit.lost
+        )
+
+
+def _counters(name: str, text: str, label: str, counts: Mapping[str, int]) -> Metric:
+    return _labelled(CounterMetricFamily(name, text, labels=[label]), counts)
+
+
+def _gauges(name: str, text: str, label: str, values: Mapping[str, int]) -> Metric:
+    return _labelled(GaugeMetricFamily(name, text, labels=[label]), values)
+
+
+def _labelled(family: CounterMetricFamily | GaugeMetricFamily, values: Mapping[str, int]) -> Metric:
+    for key, value in sorted(values.items()):
+        family.add_metric([key], value)
+    return family
+
+
+def _histogram(name: str, text: str, measured: Histogram) -> Metric:
+    family = HistogramMetricFamily(name, text)
+    bounds: Iterable[str] = [*(f"{bound:g}" for bound in measured.bounds), "+Inf"]
+    family.add_metric([], list(zip(bounds, measured.cumulated(), strict=True)), measured.total)
+    return family
