@@ -132,3 +132,30 @@ async def test_what_devices_use_is_searched_for(site: Site) -> None:
     assert RUN.secrets.found_in(site.node.settings.jwt_keys[0].secret.decode())
     # What the server has logged by now, at DEBUG, is being searched.
     assert any("POST /api/pair-device 200" in line for line in RUN.written)
+
+
+async def test_no_secret_is_in_metrics_nor_in_what_is_answered_to_a_wrong_request(site: Site) -> None:
+    account, admin = await site.account(), await site.account(role="admin")
+    desktop, _ = await site.pair(account)
+    code = desktop.channel.removeprefix("pair-")
+    ws_token = await site.ws_token(account, "desktop")
+    said = [
+        await site.get("/metrics"),
+        await site.get("/openapi.json"),
+        await site.get(f"/nothing?token={ws_token}&code={code}", account.token),
+        await site.get("/ws?token=" + ws_token),
+        await site.get("/api/pairings", account.token[:-4] + "AAAA"),
+        await site.get("/api/pairings", ws_token),
+        await site.post(
+            "/api/pair-device", {"code": code, "mobile_session_id": "another-mobile"}, account.token
+        ),
+        await site.post("/api/pair-device", {"code": [code], "mobile_session_id": code}, account.token),
+        await site.post("/api/auth/login", {"username": ws_token, "password": PASSWORD}),
+        await site.post("/api/auth/login", b'{"password": "' + PASSWORD.encode()),
+        await site.get("/api/audit?limit=500", admin.token),
+        await site.get("/api/sessions", account.token),
+    ]
+    assert RUN.secrets.found_in(f"token {ws_token}") and RUN.secrets.found_in(f"code {code}")
+    for answer in said:
+        text = str(answer.body) + str(dict(answer.headers))
+        assert RUN.secrets.found_in(text) == [], answer

@@ -404,6 +404,21 @@ def test_a_refreshed_token_carries_the_connection_on_and_is_announced_in_its_tur
     assert client.types() == ["token_expiring"]
 
 
+def test_a_token_that_is_refreshed_in_the_grace_after_its_expiry_still_carries_on() -> None:
+    relay = Relay()
+    client = relay.client("desktop", expires_in=100)
+    client.session.identified(Device("desktop-1"))
+    relay.pass_time(129)
+    relay.hub.tick(relay.now)
+    client.received()
+    fresh = Identity("alice", "desktop", "new", "login", None, relay.now + 3600, LOGGED_IN)
+    client.session.refreshed(fresh, relay.now)
+    relay.pass_time(2)
+    relay.hub.tick(relay.now)
+    assert client.types() == ["token_refreshed"]
+    assert client.close_code is None
+
+
 # A peer that does not read
 
 

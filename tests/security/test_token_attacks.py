@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -8,6 +11,7 @@ from pairing_server.errors import InvalidToken
 from pairing_server.security.keys import SigningKey
 from pairing_server.security.tokens import Tokens
 from tests.security.forge import KEY, SECOND, access_token, base64url, hs256
+from tests.security.forge import access_token as forged
 from tests.security.provider import NOW
 
 TOKENS = Tokens([KEY, SigningKey("before", b"b" * 32)])
@@ -30,81 +34,90 @@ def changed_claims(token: str) -> str:
     return f"{header}.{access_token({'sub': 'admin'}).split('.')[1]}.{signature}"
 
 
-ATTACKS = {
-    "alg none": (
-        hs256(b"", {"alg": "none", "kid": "now", "typ": "at+jwt"}, b"{}").rpartition(".")[0] + ".",
-        "iss",
-    ),
-    "alg none with our claims": (access_token(headers={"alg": "none"}).rpartition(".")[0] + ".", "alg"),
-    "alg HS384": (access_token(headers={"alg": "HS384"}), "alg"),
-    "alg RS256": (access_token(headers={"alg": "RS256"}), "alg"),
-    "alg left out": (access_token(headers={"alg": None}), "alg"),
-    "alg a list": (access_token(headers={"alg": ["HS256"]}), "alg"),
-    "typ JWT": (access_token(headers={"typ": "JWT"}), "typ"),
-    "typ left out": (access_token(headers={"typ": None}), "typ"),
-    "typ in capitals": (access_token(headers={"typ": "AT+JWT"}), "typ"),
-    "kid unknown": (access_token(key=SigningKey("other", KEY.secret)), "kid"),
-    "kid left out": (access_token(headers={"kid": None}), "kid"),
-    "kid a path": (access_token(headers={"kid": "../../../dev/null"}), "kid"),
-    "kid an SQL text": (access_token(headers={"kid": "x' UNION SELECT 'key"}), "kid"),
-    "kid a number": (access_token(headers={"kid": 1}), "malformed"),
-    "kid of the other key": (access_token(headers={"kid": "before"}), "signature"),
-    "signed with another secret": (access_token(key=SigningKey("now", b"x" * 32)), "signature"),
-    "signature changed": (changed_signature(access_token()), "signature"),
-    "signature cut": (access_token()[:-4], "signature"),
-    "claims changed": (changed_claims(access_token()), "signature"),
-    "jku": (access_token(headers={"jku": "https://evil.io/keys"}), "malformed"),
-    "x5u": (access_token(headers={"x5u": "https://evil.io/cert"}), "malformed"),
-    "jwk": (access_token(headers={"jwk": {"kty": "oct", "k": "eA"}}), "malformed"),
-    "crit": (access_token(headers={"crit": ["exp"]}), "malformed"),
-    "b64 false": (access_token(headers={"b64": False, "crit": ["b64"]}), "malformed"),
-    "aud a list": (access_token({"aud": ["pairing-server/api"]}), "aud"),
-    "aud of ws": (access_token({"aud": "pairing-server/ws"}), "aud"),
-    "aud left out": (access_token({"aud": None}), "aud"),
-    "aud longer": (access_token({"aud": "pairing-server/api2"}), "aud"),
-    "iss of somebody": (access_token({"iss": "https://evil.io"}), "iss"),
-    "iss nearly ours": (access_token({"iss": "pairing-server/"}), "iss"),
-    "iss left out": (access_token({"iss": None}), "iss"),
-    "iss a list": (access_token({"iss": ["pairing-server"]}), "iss"),
-    "no exp": (access_token({"exp": None}), "malformed"),
-    "no iat": (access_token({"iat": None}), "malformed"),
-    "no sub": (access_token({"sub": None}), "malformed"),
-    "no jti": (access_token({"jti": None}), "malformed"),
-    "no sid": (access_token({"sid": None}), "malformed"),
-    "exp 31 s ago": (access_token({"iat": SECOND - 60, "exp": SECOND - 31}), "expired"),
-    "exp a text": (access_token({"exp": str(SECOND + 60)}), "malformed"),
-    "exp true": (access_token({"exp": True}), "malformed"),
-    "exp endless": (access_token({"exp": 1e300}), "malformed"),
-    "exp before iat": (access_token({"iat": SECOND, "exp": SECOND - 1}), "malformed"),
-    "life longer than a day": (access_token({"exp": SECOND + 86_401}), "malformed"),
-    "iat negative": (access_token({"iat": -1}), "malformed"),
-    "iat 31 s ahead": (access_token({"iat": SECOND + 31}), "not_yet_valid"),
-    "nbf 31 s ahead": (access_token({"nbf": SECOND + 31}), "not_yet_valid"),
-    "nbf true": (access_token({"nbf": True}), "malformed"),
-    "nbf a text": (access_token({"nbf": "later"}), "malformed"),
-    "sub empty": (access_token({"sub": ""}), "malformed"),
-    "sub too long": (access_token({"sub": "u" * 256}), "malformed"),
-    "sub with a control character": (access_token({"sub": "u1\n"}), "malformed"),
-    "sub a number": (access_token({"sub": 1}), "malformed"),
-    "sub a lone surrogate": (access_token({"sub": "\ud800"}), "malformed"),
-    "a megabyte": (access_token({"more": "x" * 1_000_000}), "malformed"),
-    "well signed but over 4 KiB": (access_token({"more": "x" * 2900}), "malformed"),
-    "header over 512 bytes": (access_token(headers={"more": "x" * 512}), "malformed"),
-    "claims nested deep": (access_token(payload=b"[" * 2900), "malformed"),
-    "claims nested deep in an object": (access_token(payload=b'{"a":' * 580), "malformed"),
-    "claims a list": (access_token(payload=b"[]"), "malformed"),
-    "claims not UTF-8": (access_token(payload=b'{"sub":"\xff"}'), "malformed"),
-    "claims with NaN": (access_token({"exp": float("nan")}), "malformed"),
-    "a number of 2900 digits": (access_token(payload=b'{"exp":' + b"9" * 2900 + b"}"), "iss"),
-    "a claim twice": (access_token(payload=b'{"iss":"pairing-server","sub":"a","sub":"b"}'), "malformed"),
-    "two parts": (access_token().rpartition(".")[0], "malformed"),
-    "four parts": (access_token() + ".x", "malformed"),
-    "padded": (access_token() + "=", "malformed"),
-    "with a line feed": (access_token() + "\n", "malformed"),
-    "in Unicode digits": (access_token() + "１", "malformed"),
-    "empty": ("", "malformed"),
-    "dots": ("..", "malformed"),
-}
+def attacks(second: int) -> dict[str, tuple[str, str]]:
+    """Access tokens that must be refused at that time, each with why."""
+
+    def access_token(claims: Mapping[str, object] | None = None, **more: Any) -> str:
+        return forged({"iat": second, "exp": second + 3600, **(claims or {})}, **more)
+
+    return {
+        "alg none": (
+            hs256(b"", {"alg": "none", "kid": "now", "typ": "at+jwt"}, b"{}").rpartition(".")[0] + ".",
+            "iss",
+        ),
+        "alg none with our claims": (access_token(headers={"alg": "none"}).rpartition(".")[0] + ".", "alg"),
+        "alg HS384": (access_token(headers={"alg": "HS384"}), "alg"),
+        "alg RS256": (access_token(headers={"alg": "RS256"}), "alg"),
+        "alg left out": (access_token(headers={"alg": None}), "alg"),
+        "alg a list": (access_token(headers={"alg": ["HS256"]}), "alg"),
+        "typ JWT": (access_token(headers={"typ": "JWT"}), "typ"),
+        "typ left out": (access_token(headers={"typ": None}), "typ"),
+        "typ in capitals": (access_token(headers={"typ": "AT+JWT"}), "typ"),
+        "kid unknown": (access_token(key=SigningKey("other", KEY.secret)), "kid"),
+        "kid left out": (access_token(headers={"kid": None}), "kid"),
+        "kid a path": (access_token(headers={"kid": "../../../dev/null"}), "kid"),
+        "kid an SQL text": (access_token(headers={"kid": "x' UNION SELECT 'key"}), "kid"),
+        "kid a number": (access_token(headers={"kid": 1}), "malformed"),
+        "kid of the other key": (access_token(headers={"kid": "before"}), "signature"),
+        "signed with another secret": (access_token(key=SigningKey("now", b"x" * 32)), "signature"),
+        "signature changed": (changed_signature(access_token()), "signature"),
+        "signature cut": (access_token()[:-3], "signature"),
+        "claims changed": (changed_claims(access_token()), "signature"),
+        "jku": (access_token(headers={"jku": "https://evil.io/keys"}), "malformed"),
+        "x5u": (access_token(headers={"x5u": "https://evil.io/cert"}), "malformed"),
+        "jwk": (access_token(headers={"jwk": {"kty": "oct", "k": "eA"}}), "malformed"),
+        "crit": (access_token(headers={"crit": ["exp"]}), "malformed"),
+        "b64 false": (access_token(headers={"b64": False, "crit": ["b64"]}), "malformed"),
+        "aud a list": (access_token({"aud": ["pairing-server/api"]}), "aud"),
+        "aud of ws": (access_token({"aud": "pairing-server/ws"}), "aud"),
+        "aud left out": (access_token({"aud": None}), "aud"),
+        "aud longer": (access_token({"aud": "pairing-server/api2"}), "aud"),
+        "iss of somebody": (access_token({"iss": "https://evil.io"}), "iss"),
+        "iss nearly ours": (access_token({"iss": "pairing-server/"}), "iss"),
+        "iss left out": (access_token({"iss": None}), "iss"),
+        "iss a list": (access_token({"iss": ["pairing-server"]}), "iss"),
+        "no exp": (access_token({"exp": None}), "malformed"),
+        "no iat": (access_token({"iat": None}), "malformed"),
+        "no sub": (access_token({"sub": None}), "malformed"),
+        "no jti": (access_token({"jti": None}), "malformed"),
+        "no sid": (access_token({"sid": None}), "malformed"),
+        "exp 31 s ago": (access_token({"iat": second - 60, "exp": second - 31}), "expired"),
+        "exp a text": (access_token({"exp": str(second + 60)}), "malformed"),
+        "exp true": (access_token({"exp": True}), "malformed"),
+        "exp endless": (access_token({"exp": 1e300}), "malformed"),
+        "exp before iat": (access_token({"iat": second, "exp": second - 1}), "malformed"),
+        "life longer than a day": (access_token({"exp": second + 86_401}), "malformed"),
+        "iat negative": (access_token({"iat": -1}), "malformed"),
+        "iat 31 s ahead": (access_token({"iat": second + 31}), "not_yet_valid"),
+        "nbf 31 s ahead": (access_token({"nbf": second + 31}), "not_yet_valid"),
+        "nbf true": (access_token({"nbf": True}), "malformed"),
+        "nbf a text": (access_token({"nbf": "later"}), "malformed"),
+        "sub empty": (access_token({"sub": ""}), "malformed"),
+        "sub too long": (access_token({"sub": "u" * 256}), "malformed"),
+        "sub with a control character": (access_token({"sub": "u1\n"}), "malformed"),
+        "sub a number": (access_token({"sub": 1}), "malformed"),
+        "sub a lone surrogate": (access_token({"sub": "\ud800"}), "malformed"),
+        "a megabyte": (access_token({"more": "x" * 1_000_000}), "malformed"),
+        "well signed but over 4 KiB": (access_token({"more": "x" * 2900}), "malformed"),
+        "header over 512 bytes": (access_token(headers={"more": "x" * 512}), "malformed"),
+        "claims nested deep": (access_token(payload=b"[" * 2900), "malformed"),
+        "claims nested deep in an object": (access_token(payload=b'{"a":' * 580), "malformed"),
+        "claims a list": (access_token(payload=b"[]"), "malformed"),
+        "claims not UTF-8": (access_token(payload=b'{"sub":"\xff"}'), "malformed"),
+        "claims with NaN": (access_token({"exp": float("nan")}), "malformed"),
+        "a number of 2900 digits": (access_token(payload=b'{"exp":' + b"9" * 2900 + b"}"), "iss"),
+        "a claim twice": (access_token(payload=b'{"iss":"pairing-server","sub":"a","sub":"b"}'), "malformed"),
+        "two parts": (access_token().rpartition(".")[0], "malformed"),
+        "four parts": (access_token() + ".x", "malformed"),
+        "padded": (access_token() + "=", "malformed"),
+        "with a line feed": (access_token() + "\n", "malformed"),
+        "in Unicode digits": (access_token() + "１", "malformed"),
+        "empty": ("", "malformed"),
+        "dots": ("..", "malformed"),
+    }
+
+
+ATTACKS = attacks(SECOND)
 
 
 @pytest.mark.parametrize("name", ATTACKS)

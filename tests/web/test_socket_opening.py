@@ -189,6 +189,19 @@ async def test_another_origin_is_a_plain_403_and_no_origin_is_a_native_app(with_
     assert {(event["reason"], event["outcome"]) for event in rejected} == {("origin", "denied")}
 
 
+async def test_what_a_browser_says_about_the_site_makes_no_foreign_origin_one_of_ours(
+    with_origins: Site,
+) -> None:
+    """Tornado by itself would ask nothing further about those that say they are of the same origin."""
+    token = await with_origins.ws_token(await with_origins.account(), "desktop")
+    for said in ("same-origin", "same-site", "none", "cross-site"):
+        told = {"Sec-Fetch-Site": said}
+        wrong = await refused(with_origins, token, Origin="https://evil.test", **told)
+        assert wrong.code == 403, said
+        headers = {"Origin": "https://app.example.com", **told}
+        await (await with_origins.open(token, headers=headers)).expect("connected")
+
+
 async def test_an_address_has_so_many_tries_without_a_valid_token_and_a_valid_one_always_gets_in(
     three_tries: Site,
 ) -> None:

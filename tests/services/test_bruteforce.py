@@ -1,0 +1,88 @@
+"""What guessing codes comes to: from one account, from one address, and from a thousand of each."""
+
+from __future__ import annotations
+
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from pairing_server.errors import ConfirmationNeeded, InvalidCode, RateLimited
+from pairing_server.services import pairings
+from pairing_server.services.deps import Caller
+from tests.conftest import StartNode
+from tests.devices import Site
+
+NOW = datetime(2026, 5, 4, 12, 0, tzinfo=UTC)
+
+
+@pytest.fixture
+def any_user(start_node: StartNode) -> Site:
+    site = start_node(redeem_policy="any_user")
+    site.node.maintenance.stop()
+    return site
+
+
+def user(name: object, address: str) -> Caller:
+    return Caller(f"https://id.example.com|{name}", None, address, address, kind="user")
+
+
+async def guess(site: Site, code: str, caller: Caller, now: datetime) -> str:
+    """What comes of a guess, in a word."""
+    session_id = "mobile-" + str(caller.subject).rpartition("|")[2]
+    try:
+        await pairings.redeem(site.node.deps, code, session_id, caller, now)
+    except InvalidCode:
+        return "tried"
+    except RateLimited:
+        return "locked"
+    except ConfirmationNeeded:
+        return "asked"
+    return "paired"
+
+
+async def test_one_account_has_thirty_guesses_and_then_one_an_hour_however_many_addresses_it_comes_from(
+    any_user: Site,
+) -> None:
+    """53 on the first day: with a thousand live codes a chance of 5 %. Each is an event."""
+    found: Counter[str] = Counter()
+    for minute in range(0, 24 * 60, 5):
+        for n in range(3):
+            caller = user("guesser", f"198.51.{minute // 5 % 256}.{n}")
+            found[await guess(any_user, "000000", caller, NOW + timedelta(minutes=minute, seconds=n))] += 1
+    assert found == Counter(tried=53, locked=24 * 12 * 3 - 53)
+    assert len(await any_user.events("pairing.redeem")) == 24 * 12 * 3
+
+
+async def test_one_address_has_five_guesses_however_many_accounts_it_comes_with(any_user: Site) -> None:
+    outcomes = [await guess(any_user, "000000", user(n, "203.0.113.9"), NOW) for n in range(20)]
+    assert outcomes == ["tried"] * 5 + ["locked"] * 15
+
+
+async def test_a_thousand_accounts_from_as_many_addresses_set_the_alarm_off_and_a_hit_is_worth_nothing(
+    any_user: Site,
+) -> None:
+    """A guess each, a second apart in threes: none of their own limits sees them. All live codes are hit in the end."""
+    codes = {
+        (
+            await pairings.generate(any_user.node.deps, f"desktop-{n}", user(f"owner-{n}", "192.0.2.1"), NOW)
+        ).code
+        for n in range(20)
+    }
+    wrong = [code for code in (f"{n:06d}" for n in range(1000)) if code not in codes][:980]
+    found: Counter[str] = Counter()
+    for n, code in enumerate([*wrong, *codes]):
+        caller = user(n, f"203.0.{n // 250}.{n % 250}")
+        found[await guess(any_user, code, caller, NOW + timedelta(milliseconds=200 * n))] += 1
+    assert found == Counter(tried=980, asked=20)
+    assert len(await any_user.events("pairing.bruteforce")) == 1
+    async with any_user.node.database.transaction() as conn:
+        states = await conn.exec_driver_sql("SELECT state, mobile_session FROM pairings")
+        assert {tuple(row) for row in states} == {("pending", None)}
+
+
+async def test_with_same_user_no_guess_at_anothers_code_ever_hits(site: Site) -> None:
+    owner = user("owner", "192.0.2.1")
+    code = (await pairings.generate(site.node.deps, "desktop-session", owner, NOW)).code
+    outcomes = {await guess(site, code, user(n, f"203.0.113.{n}"), NOW) for n in range(40)}
+    assert outcomes == {"tried"}

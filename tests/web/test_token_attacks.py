@@ -1,0 +1,61 @@
+"""Every forged token of tests/security/test_token_attacks.py, sent to a running server: refused, and on record."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+
+import pytest
+
+from pairing_server.maintenance import SYSTEM
+from pairing_server.security.keys import SigningKey
+from pairing_server.web.edge import utcnow
+from tests.conftest import StartNode
+from tests.devices import Site
+from tests.security.forge import KEY
+from tests.security.test_token_attacks import attacks
+
+# What no header can carry does not come that far.
+_SENDABLE = re.compile(r"[\x21-\x7e]{1,6000}")
+
+
+@pytest.fixture
+def site(start_node: StartNode) -> Site:
+    return start_node(jwt_keys=(KEY, SigningKey("before", b"b" * 32)))
+
+
+def sendable() -> dict[str, tuple[str, str]]:
+    second = int(utcnow().timestamp())
+    return {name: found for name, found in attacks(second).items() if _SENDABLE.fullmatch(found[0])}
+
+
+async def on_record(site: Site, kind: str) -> Counter[str]:
+    """How many refused tokens of that kind the audit log tells of, by reason."""
+    await site.node.audit.flush(site.node.deps, SYSTEM, utcnow(), last=True)
+    async with site.node.database.transaction() as conn:
+        rows = await conn.exec_driver_sql(
+            "SELECT reason, sum(count) FROM audit_events"
+            f" WHERE event = 'auth.token_rejected' AND attrs ->> 'kind' = '{kind}' GROUP BY reason"
+        )
+        return Counter({reason: int(count) for reason, count in rows})
+
+
+async def test_every_forged_token_is_401_over_http_and_each_is_on_record_with_its_reason(site: Site) -> None:
+    forged = sendable()
+    assert len(forged) >= 60
+    for name, (token, _) in forged.items():
+        answer = await site.get("/api/pairings", token)
+        assert (answer.status, answer.error) == (401, "INVALID_TOKEN"), name
+        assert answer.body["details"] == {}, name
+        assert answer.headers["WWW-Authenticate"] == 'Bearer error="invalid_token"', name
+    assert await on_record(site, "access") == Counter(reason for _, reason in forged.values())
+
+
+async def test_every_forged_token_is_4401_on_the_websocket_and_each_is_on_record(site: Site) -> None:
+    forged = sendable()
+    for name, (token, _) in forged.items():
+        socket = await site.open(token, via="header")
+        error = await socket.error()
+        assert (error["code"], error["details"]) == ("INVALID_TOKEN", {}), name
+        assert await socket.closed() == 4401, name
+    assert (await on_record(site, "ws")).total() == len(forged)
