@@ -15,8 +15,7 @@ from uuid import UUID
 from msgspec import Raw
 
 from pairing_server.errors import PairingServerError, SessionReplaced
-from pairing_server.relay import binary, messages
-from pairing_server.relay.audio import StreamStart, begins
+from pairing_server.relay import messages
 from pairing_server.relay.binary import BinaryAudio
 from pairing_server.relay.closing import CloseCode
 from pairing_server.relay.history import History
@@ -24,6 +23,7 @@ from pairing_server.relay.limits import RelayLimits, TokenBucket
 from pairing_server.relay.messages import encode
 from pairing_server.relay.outbox import Lane, Outbox
 from pairing_server.relay.settings import Kept, SettingsDocument
+from pairing_server.relay.streaming import Streaming
 
 OTHER = {"desktop": "mobile", "mobile": "desktop"}
 
@@ -133,10 +133,8 @@ class Channel:
         self.holders: dict[str, Holder] = {}
         self.closed = False
         self._intrusions = TokenBucket(1, 5, now)
-        self._audio_seq = {"desktop": 0, "mobile": 0}
-        self._audio_start = {"desktop": StreamStart(), "mobile": StreamStart()}
-        # The roles that have come in since the other's last chunk.
-        self._audio_newcomers: set[str] = set()
+        # By role, what it sends; made with its first chunk.
+        self._streams: dict[str, Streaming] = {}
         self._settings = SettingsDocument(kept, max_keys=limits.settings_keys, max_bytes=limits.control_size)
         # The revision that is safe outside; whoever keeps the settings sets it.
         self.kept_rev = self._settings.rev
@@ -209,7 +207,8 @@ class Channel:
         if fresh:
             for seq, message in self.history.after(since, role):
                 member.outbox.send(message, Lane.MESSAGE, seq)
-            self._audio_newcomers.add(role)
+            if heard := self._streams.get(OTHER[role]):
+                heard.newcomer = True
             self._settings.forget(role)
             self._send_settings(member, now)
             self._tell_other(member)
@@ -292,7 +291,7 @@ class Channel:
         )
 
     def relay(
-        self, sender: Member, payload: bytes, id_: str | int | None, *, again: bool = False
+        self, sender: Member, payload: bytes, id_: str | int | None, again: bool = False
     ) -> Outbox | None:
         """Number the message, keep it, and pass it to the other member if that is there.
 
@@ -307,62 +306,23 @@ class Channel:
         message = messages.to_peer(self._head, payload, seq, id_)
         self.history.add(seq, to, message, id_)
         self._counts.channel_messages += 1
-        peer = self.members.get(to)
-        congested = peer is not None and peer.outbox.send(message, Lane.MESSAGE, seq)
+        outbox = self.members[to].outbox if to in self.members else None
+        congested = outbox is not None and outbox.send(message, Lane.MESSAGE, seq)
         if id_ is not None:
             sender.deliver(encode(messages.Ack(id=id_, seq=seq)))
-        return peer.outbox if peer is not None and congested else None
+        return outbox if congested else None
 
     def audio(self, sender: Member, request: messages.AudioChunk | BinaryAudio) -> Outbox | None:
-        """Number the chunk apart and pass it to the other member, if it is there: audio is live.
-
-        The receiver gets it in the form it has asked for on joining, whichever it came in. One that comes in
-        the middle of a stream gets the stream's beginning first.
-        """
+        """Pass the chunk to the other member, if it is there: audio is live."""
         role = sender.device_type
         peer = self.members.get(OTHER[role])
-        start = self._before(role, request)
+        if role not in self._streams:
+            self._streams[role] = Streaming(self.name)
+        congested = self._streams[role].chunk(request, peer)
         if peer is None:
-            self._audio_seq[role] += 1
             return None
-        if start is not None:
-            self._send_audio(peer, role, BinaryAudio(None, request.format, request.sample_rate, start))
         self._counts.audio_chunks += 1
-        return peer.outbox if self._send_audio(peer, role, request) else None
-
-    def _before(self, role: str, request: messages.AudioChunk | BinaryAudio) -> bytes | None:
-        """What the receiver needs before this chunk, if it has missed the beginning of the stream."""
-        stream = self._audio_start[role]
-        if not stream.watching and not request.may_begin:
-            return None
-        sound = request.as_bytes()
-        if sound is None:
-            return None
-        start = None if begins(sound) else stream.before_next()
-        stream.feed(sound)
-        receiver = OTHER[role]
-        if receiver not in self._audio_newcomers or receiver not in self.members:
-            return None
-        self._audio_newcomers.discard(receiver)
-        return start
-
-    def _send_audio(self, peer: Member, role: str, request: messages.AudioChunk | BinaryAudio) -> bool:
-        """Send one chunk under the next number; whether the peer's outbox is congested then."""
-        number = self._audio_seq[role] = self._audio_seq[role] + 1
-        sound = request.as_bytes() if peer.binary_audio else None
-        if sound is not None:
-            frame = binary.encode(sound, number, request.chunk_id, request.format, request.sample_rate)
-            return peer.outbox.send(frame, Lane.AUDIO, number, binary=True)
-        chunk = messages.AudioToPeer(
-            channel=self.name,
-            channelId=self.name,
-            chunk_id=request.chunk_id,
-            data=request.as_json(),
-            format=request.format,
-            sample_rate=request.sample_rate,
-            audio_seq=number,
-        )
-        return peer.outbox.send(encode(chunk), Lane.AUDIO, number)
+        return peer.outbox if congested else None
 
     def audio_gap(self, receiver: Member, first: int, last: int) -> None:
         """Chunks from `first` to `last` did not fit into what waits for the receiver: tell it."""

@@ -9,7 +9,6 @@ about the document: that is settings.py. docs/decisions/0004 has the rules and t
 from __future__ import annotations
 
 import math
-from collections import deque
 from dataclasses import dataclass, field
 
 from pairing_server.relay.values import Value, Values, differing
@@ -59,9 +58,10 @@ class Seat:
     _sent: set[str] = field(default_factory=set)  # all keys it has ever sent
     _base_rev: int | None = None  # of its last message
     _heard: float = -math.inf  # when that came
-    _unapplied: deque[Delivery] = field(default_factory=deque)  # delivered, maybe not applied at that time
-    _unechoed: deque[Delivery] = field(default_factory=deque)
-    _recent: deque[Delivery] = field(default_factory=deque)
+    # Not deques: most stay empty, and an empty deque has 760 bytes.
+    _unapplied: list[Delivery] = field(default_factory=list)  # delivered, maybe not applied at that time
+    _unechoed: list[Delivery] = field(default_factory=list)
+    _recent: list[Delivery] = field(default_factory=list)
     _allowance: int = ALLOWANCE
     _last_rev: int = -1
     _score: int = 0  # grows with echoes in order, falls with deliveries that were not echoed
@@ -93,7 +93,7 @@ class Seat:
         for kept in (self._unapplied, self._unechoed, self._recent):
             kept.append(delivery)
             while len(kept) > room:
-                kept.popleft()
+                kept.pop(0)
 
     def resume(self) -> None:
         """The session is on a new socket: what was under way is lost, or applied without an echo to come."""
@@ -104,7 +104,7 @@ class Seat:
     def age(self, now: float) -> None:
         """Presume applied what was delivered long ago; forget what was delivered very long ago."""
         while self._unapplied and self._unapplied[0].at < now - self._patience(self._unapplied[0]):
-            delivery = self._unapplied.popleft()
+            delivery = self._unapplied.pop(0)
             self._presumed = delivery.at
             if delivery.at < self._heard:  # the last message may stand on it; if not, it is settled anyway
                 self._held = {**delivery.document, **self._held}
@@ -112,7 +112,7 @@ class Seat:
                 self._held = {**self._held, **delivery.document}
         for kept in (self._unechoed, self._recent):
             while kept and kept[0].at < now - ECHO_KEPT:
-                kept.popleft()
+                kept.pop(0)
         if not self._recent:
             self._allowance = ALLOWANCE
 
@@ -226,7 +226,7 @@ class Seat:
         if reading.repeats is not None:
             if reading.repeats is self._unechoed[0]:
                 self._learn_echo(now - reading.repeats.at)
-            while self._unechoed.popleft() is not reading.repeats:
+            while self._unechoed.pop(0) is not reading.repeats:
                 pass
         elif base_rev is None:
             self._learn_quiet(reading, now)
@@ -260,6 +260,6 @@ class Seat:
             self._presumed = -math.inf if proven else delivery.at
         if delivery not in self._unapplied:
             return
-        while self._unapplied.popleft() is not delivery:
+        while self._unapplied.pop(0) is not delivery:
             pass
         self._held = {**self._held, **delivery.document}

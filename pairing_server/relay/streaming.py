@@ -1,0 +1,77 @@
+"""One member's sound on its way to the other: live, numbered apart, in the form the receiver has asked for. No I/O."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from pairing_server.relay import binary, messages
+from pairing_server.relay.audio import StreamStart, begins
+from pairing_server.relay.binary import BinaryAudio
+from pairing_server.relay.messages import encode
+from pairing_server.relay.outbox import Lane, Outbox
+
+
+class Receiver(Protocol):
+    """Who hears it."""
+
+    outbox: Outbox
+    binary_audio: bool
+
+
+class Streaming:
+    """What one member sends. `newcomer`: the receiver has come in since the last chunk."""
+
+    __slots__ = ("_channel", "_number", "_start", "newcomer")
+
+    def __init__(self, channel: str) -> None:
+        """`channel`: its name."""
+        self._channel = channel
+        self._number = 0
+        self._start = StreamStart()
+        self.newcomer = True
+
+    def chunk(self, request: messages.AudioChunk | BinaryAudio, receiver: Receiver | None) -> bool:
+        """The next chunk; whether the receiver's outbox is congested then.
+
+        A receiver that comes in the middle of a stream gets the stream's beginning first.
+        """
+        start = self._before(request, receiver)
+        if receiver is None:
+            self._number += 1
+            return False
+        if start is not None:
+            self._send(receiver, BinaryAudio(None, request.format, request.sample_rate, start))
+        return self._send(receiver, request)
+
+    def _before(self, request: messages.AudioChunk | BinaryAudio, receiver: Receiver | None) -> bytes | None:
+        """What the receiver needs before this chunk, if it has missed the beginning of the stream."""
+        stream = self._start
+        if not stream.watching and not request.may_begin:
+            return None
+        sound = request.as_bytes()
+        if sound is None:
+            return None
+        start = None if begins(sound) else stream.before_next()
+        stream.feed(sound)
+        if receiver is None or not self.newcomer:
+            return None
+        self.newcomer = False
+        return start
+
+    def _send(self, receiver: Receiver, request: messages.AudioChunk | BinaryAudio) -> bool:
+        """Send one chunk under the next number; whether the receiver's outbox is congested then."""
+        number = self._number = self._number + 1
+        sound = request.as_bytes() if receiver.binary_audio else None
+        if sound is not None:
+            frame = binary.encode(sound, number, request.chunk_id, request.format, request.sample_rate)
+            return receiver.outbox.send(frame, Lane.AUDIO, number, binary=True)
+        chunk = messages.AudioToPeer(
+            channel=self._channel,
+            channelId=self._channel,
+            chunk_id=request.chunk_id,
+            data=request.as_json(),
+            format=request.format,
+            sample_rate=request.sample_rate,
+            audio_seq=number,
+        )
+        return receiver.outbox.send(encode(chunk), Lane.AUDIO, number)
