@@ -32,15 +32,21 @@ class History:
 
     def add(self, seq: int, to: str, message: bytes, id_: str | int | None = None) -> None:
         """Keep the message; `seq` is larger than any before."""
-        self._messages.append((seq, to, message, id_))
-        self._size += len(message)
-        if self._size > self._limits.history_size or len(self._messages) > self._limits.history_count:
+        kept = self._messages
+        size = self._size + len(message)
+        if len(kept) == self._limits.history_count:
+            # Nearly always the only one that has to go.
+            gone, role, old, _ = kept.popleft()
+            self._forgotten[role] = gone
+            size -= len(old)
+        kept.append((seq, to, message, id_))
+        self._size = size
+        if size > self._limits.history_size:
             self._forget()
 
     def _forget(self) -> None:
-        messages, limits = self._messages, self._limits
-        while self._size > limits.history_size or len(messages) > limits.history_count:
-            seq, to, message, _ = messages.popleft()
+        while self._size > self._limits.history_size:
+            seq, to, message, _ = self._messages.popleft()
             self._forgotten[to] = seq
             self._size -= len(message)
 

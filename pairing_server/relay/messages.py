@@ -396,27 +396,26 @@ def size_of(text: str) -> int:
     return len(text) if text.isascii() else len(text.encode())
 
 
-def checked_payload(request: ChannelMessage, size: int, limits: RelayLimits) -> bytes:
-    """The payload of a message of that many bytes. Raises as `check` does."""
-    if size > limits.message_size:
-        raise PayloadTooLarge(limit=limits.message_size, size=size)
+def checked_payload(request: ChannelMessage, text: str, limits: RelayLimits) -> bytes:
+    """The payload of the message in that text frame. Raises as `check` does."""
+    # A character has four bytes at most.
+    if len(text) * 4 > limits.message_size:
+        check_size(size_of(text), limits.message_size)
     payload = bytes(request.payload)
     if payload[0] != _BRACE:
         raise ValidationFailed("payload must be an object.", field="payload")
     # Nearly every payload is flat, which is quickly seen.
-    if (payload.find(b"{", 1) > 0 or payload.find(b"[") > 0) and too_deep(payload, limits.nesting):
+    if ("[" in text or payload.find(b"{", 1) > 0) and too_deep(payload, limits.nesting):
         raise ValidationFailed(f"payload is nested more than {limits.nesting} deep.", field="payload")
     return payload
 
 
 def check(request: Request, size: int, limits: RelayLimits) -> None:
-    """What the types cannot say: sizes by kind, and what a raw value is.
+    """What the types cannot say of all but a ChannelMessage: sizes by kind, and what a raw value is.
 
     Raises PayloadTooLarge with `limit` and `size`, or ValidationFailed with the `field`.
     """
-    if isinstance(request, ChannelMessage):
-        checked_payload(request, size, limits)
-    elif isinstance(request, AudioChunk):
+    if isinstance(request, AudioChunk):
         check_size(size, limits.audio_size)
         request.as_json()
     else:

@@ -86,7 +86,6 @@ class Session:
         "_limited_since",
         "_limits",
         "_messages",
-        "_now",
         "_refusals",
         "_reported_bad",
         "_transport",
@@ -125,7 +124,6 @@ class Session:
         self.close_code: CloseCode | None = None
         self.received = 0
         self.opened_at = now
-        self._now = now
         self._hub = hub
         self._limits: RelayLimits = limits
         self._transport = transport
@@ -157,7 +155,6 @@ class Session:
         that this client should be read no more for now. Raises PairingServerError: the edge calls `refuse`
         with it.
         """
-        self._now = now
         self.received += 1
         request: messages.Request | None = None
         try:
@@ -165,14 +162,18 @@ class Session:
             if isinstance(frame, bytes):
                 rest = self._audio_frame(frame, now)
             else:
-                request, size = messages.decode(frame), messages.size_of(frame)
+                request = messages.decode(frame)
                 if type(request) is messages.ChannelMessage:
                     # Nearly every message.
                     if wait := self._messages.take(now):
                         raise RateLimited(wait, limit="messages")
-                    payload = messages.checked_payload(request, size, self._limits)
-                    rest = self._joined(request).relay(self, payload, request.id, again=request.again)
+                    payload = messages.checked_payload(request, frame, self._limits)
+                    channel = self.channel
+                    if channel is None or request.channel_named != channel.name:
+                        channel = self._joined(request)
+                    rest = channel.relay(self, payload, request.id, request.again)
                 else:
+                    size = messages.size_of(frame)
                     self._take(request, size, now)
                     messages.check(request, size, self._limits)
                     rest = self._do(request, now)
@@ -280,7 +281,6 @@ class Session:
         self, channel: Channel, request: messages.JoinChannel, now: float, *, degraded: bool = False
     ) -> Joined:
         """The services have admitted this session to the channel: take the seat. Leaves another channel."""
-        self._now = now
         if self.channel is not None and self.channel is not channel:
             self.leave(now)
         self.channel = channel
@@ -291,7 +291,6 @@ class Session:
 
     def refreshed(self, identity: Identity, now: float) -> None:
         """A fresh token of the same subject and device type carries the connection on."""
-        self._now = now
         self.identity = identity
         self._warned = False
         self.deliver(encode(messages.TokenRefreshed(expires_in=round(identity.expires_at - now))))
@@ -329,7 +328,6 @@ class Session:
 
     def refuse(self, error: PairingServerError, now: float) -> None:
         """Tell the client what was wrong; close if it does not stop."""
-        self._now = now
         self._hub.counts.refused[error.code] += 1
         if isinstance(error, Unavailable):
             # It has tried; that the server cannot answer is not held against it.
@@ -410,7 +408,6 @@ class Session:
 
     def tick(self, now: float) -> None:
         """Once a second: idle before identify, expiry of the token, a queue that has become too old."""
-        self._now = now
         self.outbox.check(now)
         if self.closing:
             return

@@ -23,7 +23,7 @@ from pairing_server.web.frames import CLOSE_TIMEOUT, valid_close_code
 from pairing_server.web.takeover import Listener, hand_over
 
 _TEXT, _BINARY, _CLOSE, _PING, _PONG = 0x81, 0x82, 0x88, 0x89, 0x8A
-_TEXT_FRAME, _CLOSE_FRAME = WSMsgType.TEXT, WSMsgType.CLOSE
+_TEXT_FRAME = WSMsgType.TEXT
 # A control frame's 125 bytes, less the code.
 REASON_SIZE = 123
 # So many messages of one connection are served at a stretch; then the others have their turn.
@@ -38,10 +38,10 @@ _large_head = struct.Struct("!BBQ").pack
 def frame_of(first: int, payload: bytes) -> bytes:
     """One final, unmasked frame (RFC 6455, section 5.2); `first` holds FIN and the opcode."""
     size = len(payload)
+    if 126 <= size < 65536:
+        return _medium_head(first, 126, size) + payload
     if size < 126:
         return bytes((first, size)) + payload
-    if size < 65536:
-        return _medium_head(first, 126, size) + payload
     return _large_head(first, 127, size) + payload
 
 
@@ -68,6 +68,36 @@ _gathering = Gathering()
 class CompiledProtocol(Listener, WebSocketProtocol):
     """One connection's protocol. `on_abuse` is called once with "frames", "pings" or "fragments" too many."""
 
+    # Most are found faster than what an ordinary instance has, and there are many of them.
+    __slots__ = (
+        "_closing_timer",
+        "_fragments",
+        "_fragments_size",
+        "_fragments_type",
+        "_frames",
+        "_gathered",
+        "_gathered_size",
+        "_limits",
+        "_loop",
+        "_now",
+        "_on_abuse",
+        "_out",
+        "_paused",
+        "_pings",
+        "_pong_seen",
+        "_receive",
+        "_serving",
+        "_stretch",
+        "_subprotocol",
+        "_timer",
+        "_waiting",
+        "client_terminated",
+        "close_code",
+        "close_reason",
+        "outbox",
+        "server_terminated",
+    )
+
     def __init__(
         self,
         handler: WebSocketHandler,
@@ -76,6 +106,7 @@ class CompiledProtocol(Listener, WebSocketProtocol):
         on_abuse: Callable[[str], None],
     ) -> None:
         WebSocketProtocol.__init__(self, handler)
+        self._receive = handler.on_message
         self._limits = limits
         self._now = now
         self._on_abuse = on_abuse
@@ -143,43 +174,40 @@ class CompiledProtocol(Listener, WebSocketProtocol):
     # From the client
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
-        if not frame.last_in_buffer:
+        last = frame.last_in_buffer
+        if not last:
             _gathering.on = True
-            self._frame(frame)
-        elif _gathering.on:
-            try:
-                self._frame(frame)
-            finally:
+        try:
+            if self.client_terminated:
+                return
+            if self._frames.take(self._now()):
+                self._abuse("frames")
+            elif (
+                frame.msg_type is _TEXT_FRAME
+                and frame.fin
+                and not (
+                    frame.rsv1 or frame.rsv2 or frame.rsv3 or self._fragments_type or self.server_terminated
+                )
+            ):
+                # Nearly every frame.
+                self._message(frame.get_payload_as_utf8_text())
+            else:
+                self._other(frame)
+        except UnicodeDecodeError:
+            self._fail(CloseCode.INVALID_TEXT, "not UTF-8")
+        finally:
+            if last and _gathering.on:
                 _gathering.end()
                 self._stretch = 0
-        else:
-            self._frame(frame)
 
-    def _frame(self, frame: WSFrame) -> None:
-        if self.client_terminated:
-            return
-        if self._frames.take(self._now()):
-            self._abuse("frames")
-            return
+    def _other(self, frame: WSFrame) -> None:
         kind = frame.msg_type
-        if self.server_terminated and kind is not _CLOSE_FRAME:
+        if self.server_terminated and kind is not WSMsgType.CLOSE:
             # We have closed, and wait for the answer only.
             return
         if frame.rsv1 or frame.rsv2 or frame.rsv3:
             self._fail(CloseCode.PROTOCOL_ERROR, "reserved bits")
-        elif kind is _TEXT_FRAME and frame.fin and not self._fragments_type:
-            # Nearly every frame.
-            try:
-                text = frame.get_payload_as_utf8_text()
-            except UnicodeDecodeError:
-                self._fail(CloseCode.INVALID_TEXT, "not UTF-8")
-            else:
-                self._message(text)
-        else:
-            self._other(kind, frame)
-
-    def _other(self, kind: WSMsgType, frame: WSFrame) -> None:
-        if kind in (WSMsgType.TEXT, WSMsgType.BINARY, WSMsgType.CONTINUATION):
+        elif kind in (WSMsgType.TEXT, WSMsgType.BINARY, WSMsgType.CONTINUATION):
             self._data(int(kind.value), frame)
         elif kind == WSMsgType.PING:
             self._ping_received(frame.get_payload_as_bytes())
@@ -213,30 +241,26 @@ class CompiledProtocol(Listener, WebSocketProtocol):
         self._fragments_type = 0
 
     def _whole(self, opcode: int, message: bytes) -> None:
-        if opcode == WSMsgType.BINARY.value:
-            self._message(message)
-            return
-        try:
-            self._message(message.decode("utf-8"))
-        except UnicodeDecodeError:
-            self._fail(CloseCode.INVALID_TEXT, "not UTF-8")
+        """Raises UnicodeDecodeError."""
+        self._message(message if opcode == WSMsgType.BINARY.value else message.decode("utf-8"))
 
     def _message(self, message: str | bytes) -> None:
         if self._serving:
             self._waiting.append(partial(self._message, message))
             return
-        self._stretch += 1
         try:
-            serving: Awaitable[None] | None = self.handler.on_message(message)
+            serving: Awaitable[None] | None = self._receive(message)
         except Exception as error:
             self._failed(error)
             return
         if serving is not None:
             self._hold()
             asyncio.ensure_future(serving).add_done_callback(self._served)
-        elif self._stretch == STRETCH and _gathering.on:
-            self._hold()
-            self._loop.call_soon(self._go_on)
+        elif _gathering.on:
+            self._stretch += 1
+            if self._stretch == STRETCH:
+                self._hold()
+                self._loop.call_soon(self._go_on)
 
     def _hold(self) -> None:
         """Read no more for now; what is parsed already waits."""

@@ -27,7 +27,10 @@ LIMITS = RelayLimits()
 
 def take(text: str) -> messages.Request:
     request = messages.decode(text)
-    messages.check(request, messages.size_of(text), LIMITS)
+    if isinstance(request, messages.ChannelMessage):
+        messages.checked_payload(request, text, LIMITS)
+    else:
+        messages.check(request, messages.size_of(text), LIMITS)
     return request
 
 
