@@ -62,6 +62,7 @@ class Settings:
     code_ttl: int = 300
     reconnect_grace: int = 300
     ws_token_ttl: int = 3600
+    ws_token_single_use: bool = False
     codes_per_user: int = 3
     max_live_codes: int = 50_000
     code_rate: Rate = Rate(5, 300)
@@ -222,6 +223,7 @@ _READERS: Mapping[str, Reader] = {
     "code_ttl": _number(1, 600),
     "reconnect_grace": _number(1, 86400),
     "ws_token_ttl": _number(1, 86400),
+    "ws_token_single_use": _flag,
     "codes_per_user": _number(1, 1_000_000),
     "max_live_codes": _number(1, 1_000_000),
     "code_rate": Rate.parse,

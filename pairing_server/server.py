@@ -134,6 +134,7 @@ class Node:
             codes_by_user=SlidingWindow(settings.code_rate),
             codes_by_address=SlidingWindow(settings.code_rate_address),
             registration_open=settings.registration == "open",
+            single_use=settings.ws_token_single_use,
         )
         self.edge = Edge(
             deps=self.deps,

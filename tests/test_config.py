@@ -85,6 +85,7 @@ SETTINGS: dict[str, tuple[Any, str, Any, tuple[str, ...], str]] = {
     "code_ttl": (300, "1", 1, ("0", "601", "5s"), "a whole number from 1 to 600"),
     "reconnect_grace": (300, "86400", 86400, ("0", "86401"), "a whole number from 1 to 86400"),
     "ws_token_ttl": (3600, "60", 60, ("0", "86401"), "a whole number from 1 to 86400"),
+    "ws_token_single_use": (False, "true", True, ("maybe",), "true or false"),
     "codes_per_user": (3, "1", 1, ("0", "many"), "a whole number from 1 to 1000000"),
     "max_live_codes": (50_000, "900000", 900_000, ("0", "1000001"), "a whole number from 1 to 1000000"),
     "code_rate": (Rate(5, 300), "7/60", Rate(7, 60), ("7", "0/60", "7/0", "7/86401", "٧/60"), "N/seconds"),

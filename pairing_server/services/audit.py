@@ -33,6 +33,7 @@ EVENTS: Mapping[str, tuple[int, int]] = {
     "auth.token_revoked": (5, 5),
     "auth.token_refreshed": (6, 4),
     "auth.token_rejected": (4, 4),
+    "auth.token_reuse": (3, 3),
     "auth.jwks_refresh": (6, 4),
     "account.created": (5, 5),
     "account.disabled": (5, 5),

@@ -158,6 +158,7 @@ class Deps:
     codes_by_user: SlidingWindow
     codes_by_address: SlidingWindow
     registration_open: bool = False
+    single_use: bool = False
     keyfile: KeyFile | None = None
     followers: Followers = field(default_factory=Followers)
 

@@ -11,9 +11,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from pairing_server.errors import InvalidToken, NotFound
 from pairing_server.relay.session import Session
-from pairing_server.security.claims import MAX_ID, is_text
+from pairing_server.security.claims import LEEWAY_S, MAX_ID, is_text
 from pairing_server.security.issuers import OWN_ISSUER
-from pairing_server.security.tokens import AccessClaims
+from pairing_server.security.tokens import AccessClaims, WsClaims
 from pairing_server.services.deps import Caller, Deps
 from pairing_server.services.revoked import Revoked, issuer_of
 from pairing_server.store import logins as store
@@ -197,6 +197,31 @@ def _of_user(deps: Deps, subject: str, now: datetime) -> Revocation:
 
 def _revocation(deps: Deps, kind: str, issuer: str, name: str, now: datetime) -> Revocation:
     return Revocation(kind, issuer, name, now, now + timedelta(seconds=deps.tokens.longest_life))
+
+
+async def spend(deps: Deps, claims: WsClaims, caller: Caller, now: datetime) -> None:
+    """Use up a ws token, where each works once. Raises InvalidToken if it was used before, on whichever server."""
+    if not deps.single_use:
+        return
+    # For as long as it would be taken, leeway included.
+    until = claims.expires_at + timedelta(seconds=2 * LEEWAY_S)
+    async with deps.database.transaction() as conn:
+        first = await store.spend(conn, claims.token_id, until, now)
+        if first is not None:
+            reused = deps.audit.event(
+                "auth.token_reuse",
+                "denied",
+                caller,
+                now,
+                jti=claims.token_id,
+                target=claims.subject,
+                first_seen=first.isoformat(),
+            )
+            await deps.audit.record(conn, reused)
+    if first is not None:
+        raise InvalidToken(
+            "This ws token has been used; get a fresh one for each connection.", reason="replayed"
+        )
 
 
 async def learn(deps: Deps, now: datetime) -> int:

@@ -10,7 +10,7 @@ from sqlalchemy import and_, delete, func, or_, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from pairing_server.store.tables import logins, revocations
+from pairing_server.store.tables import logins, revocations, spent_tokens
 
 LOGIN, TOKEN, USER = "login", "token", "user"
 
@@ -118,8 +118,20 @@ async def revoked_since(
     return [Revocation(*row[:-1]) for row in rows], max((row[-1] for row in rows), default=None)
 
 
+async def spend(conn: AsyncConnection, token_id: str, expires_at: datetime, now: datetime) -> datetime | None:
+    """Note that a token that works once is used. None if this is the first time, else when that was."""
+    statement = insert(spent_tokens).values(token_id=token_id, spent_at=now, expires_at=expires_at)
+    first = await conn.execute(statement.on_conflict_do_nothing().returning(spent_tokens.c.token_id))
+    if first.one_or_none() is not None:
+        return None
+    known = select(spent_tokens.c.spent_at).where(spent_tokens.c.token_id == token_id)
+    before: datetime = (await conn.execute(known)).scalar_one()
+    return before
+
+
 async def prune(conn: AsyncConnection, now: datetime) -> int:
-    """Forget logins that are over and revocations that do not matter any more. How many."""
+    """Forget logins that are over, revocations and used tokens that do not matter any more. How many."""
     over = await conn.execute(delete(logins).where(logins.c.expires_at <= now))
     moot = await conn.execute(delete(revocations).where(revocations.c.expires_at <= now))
-    return over.rowcount + moot.rowcount
+    spent = await conn.execute(delete(spent_tokens).where(spent_tokens.c.expires_at <= now))
+    return over.rowcount + moot.rowcount + spent.rowcount

@@ -152,6 +152,15 @@ channel_settings = Table(
     Column("document", LargeBinary, nullable=False, comment="a JSON object, its values as they came"),
 )
 
+spent_tokens = Table(
+    "spent_tokens",
+    metadata,
+    Column("token_id", Text, primary_key=True),
+    _instant("spent_at"),
+    _instant("expires_at"),
+    Index("ix_spent_tokens_expires_at", "expires_at"),
+)
+
 confirmations = Table(
     "confirmations",
     metadata,

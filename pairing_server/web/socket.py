@@ -31,7 +31,7 @@ from pairing_server.relay.closing import CloseCode
 from pairing_server.relay.outbox import Outbox, Transport
 from pairing_server.relay.session import Deferred, Device, Identity, Session
 from pairing_server.security.tokens import WsClaims
-from pairing_server.services import confirmations
+from pairing_server.services import confirmations, logins
 from pairing_server.services import membership as pairings
 from pairing_server.services.audit import clean
 from pairing_server.services.lifetimes import note_presence
@@ -71,7 +71,9 @@ class PairingSocket(EdgeHandler, WebSocketHandler):
         try:
             if not token:
                 raise InvalidToken("A ws token is missing; POST /api/auth/ws-token answers with one.")
-            self.claims = self.deps.tokens.verify_ws(token, now)
+            claims = self.deps.tokens.verify_ws(token, now)
+            await logins.spend(self.deps, claims, self.caller, now)
+            self.claims = claims
         except InvalidToken as error:
             self._refuse_token(error, now)
 
@@ -246,7 +248,7 @@ class PairingSocket(EdgeHandler, WebSocketHandler):
             case messages.Unpair():
                 await self._unpair(session)
             case messages.RefreshToken():
-                self._refresh(session, request)
+                await self._refresh(session, request)
             case messages.PairingConfirm() | messages.PairingReject():
                 await self._answer_request(session, request)
 
@@ -340,7 +342,7 @@ class PairingSocket(EdgeHandler, WebSocketHandler):
             confirmed=isinstance(request, messages.PairingConfirm),
         )
 
-    def _refresh(self, session: Session, request: messages.RefreshToken) -> None:
+    async def _refresh(self, session: Session, request: messages.RefreshToken) -> None:
         """Raises InvalidToken; a token of somebody else's closes."""
         now = utcnow()
         claims = self.deps.tokens.verify_ws(request.token, now)
@@ -351,6 +353,7 @@ class PairingSocket(EdgeHandler, WebSocketHandler):
             return
         old = session.identity.token_id
         if claims.token_id != old:
+            await logins.spend(self.deps, claims, self.caller, now)
             self._record("auth.token_refreshed", "success", jti_old=old, jti_new=claims.token_id)
         session.refreshed(self._identity(claims), self.edge.now())
 

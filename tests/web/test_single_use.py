@@ -1,0 +1,67 @@
+"""Where a ws token works once, no replay of it works, on whichever server."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+
+import pytest
+
+from pairing_server.maintenance import SYSTEM
+from pairing_server.services import lifetimes
+from pairing_server.web.edge import utcnow
+from tests.conftest import StartNode
+from tests.devices import Site
+
+
+@pytest.fixture
+def two(start_node: StartNode) -> tuple[Site, Site]:
+    return start_node(ws_token_single_use=True), start_node(ws_token_single_use=True)
+
+
+async def test_of_fifty_replays_at_once_on_two_servers_one_opens(two: tuple[Site, Site]) -> None:
+    account = await two[0].account()
+    token = await two[0].ws_token(account, "desktop")
+    sockets = await asyncio.gather(*(two[n % 2].open(token) for n in range(50)))
+    first = await asyncio.gather(*(socket.receive() for socket in sockets))
+    assert sorted(message["type"] for message in first) == ["connected"] + ["error"] * 49
+    assert {message["code"] for message in first if message["type"] == "error"} == {"INVALID_TOKEN"}
+    refused = [s for s, message in zip(sockets, first, strict=True) if message["type"] == "error"]
+    assert {await socket.closed() for socket in refused} == {4401}
+    for site in two:
+        await site.node.audit.flush(site.node.deps, SYSTEM, utcnow(), last=True)
+    assert len(await two[0].events("auth.token_reuse")) == 49
+    reasons = {event["reason"] for event in await two[0].events("auth.token_rejected")}
+    assert reasons == {"replayed"}
+
+
+async def test_each_connection_and_each_refresh_needs_a_fresh_token(two: tuple[Site, Site]) -> None:
+    site = two[0]
+    account = await site.account()
+    socket = await site.connect(account, "desktop")
+    again = await site.connect(account, "desktop")
+    assert await again.pending() == []
+    fresh = await site.ws_token(account, "desktop")
+    socket.send({"type": "refresh_token", "token": fresh})
+    await socket.expect("token_refreshed")
+    again.send({"type": "refresh_token", "token": fresh})
+    assert (await again.error())["code"] == "INVALID_TOKEN"
+    assert await (await site.open(fresh)).closed() == 4401
+    assert await again.pending() == []
+
+
+async def test_a_used_token_is_remembered_for_as_long_as_it_would_be_taken(two: tuple[Site, Site]) -> None:
+    site = two[0]
+    token = await site.ws_token(await site.account(), "desktop")
+    await (await site.open(token)).expect("connected")
+    now = utcnow()
+
+    async def remembered() -> int:
+        async with site.node.database.transaction() as conn:
+            found = await conn.exec_driver_sql("SELECT count(*) FROM spent_tokens")
+            return int(found.scalar_one())
+
+    await lifetimes.prune(site.node.deps, now + timedelta(seconds=3600 + 29))
+    assert await remembered() == 1
+    await lifetimes.prune(site.node.deps, now + timedelta(seconds=3600 + 61))
+    assert await remembered() == 0
