@@ -50,7 +50,8 @@ log = logging.getLogger(__name__)
 BACKLOG = 1024
 JWKS_TIMEOUT = 3
 JWKS_SIZE = 64 * 1024
-DRAIN_TIMEOUT = 10
+# Seconds: for closing all connections (relay/hub.py), for those that do not answer the close, for the database.
+DRAIN_TIMEOUT = 25
 # Questions to the audit log: so many at a time, for so many seconds.
 READERS = 4
 READING_TIMEOUT = 10
@@ -307,14 +308,17 @@ class Node:
     async def stop(self) -> None:
         """Take nothing new, close every socket so that it comes back, write the audit log, let go."""
         self.edge.draining = True
-        self.http.stop()
+        if self.held:
+            # Whoever comes now waits in the socket for the next server. Without one he is told at once: 503.
+            self.http.stop()
         self.deps.followers.stop()
         gone = asyncio.Event()
         self.hub.close_all(CloseCode.RESTART, "server restarts", gone.set)
-        self.maintenance.stop()
         try:
             async with asyncio.timeout(DRAIN_TIMEOUT):
                 await gone.wait()
+                self.http.stop()
+                self.maintenance.stop()
                 await self.http.close_all_connections()
                 await self.edge.settled()
                 await self.maintenance.settled()
@@ -325,6 +329,8 @@ class Node:
                 await seals.seal(self.deps, SYSTEM, utcnow())
         except (TimeoutError, Unavailable) as error:
             log.warning("stopped without writing everything to the database: %s", error)
+        self.http.stop()
+        self.maintenance.stop()
         await self.release()
 
     async def release(self) -> None:

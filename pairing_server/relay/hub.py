@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping
+from math import ceil
 from uuid import UUID
 
 from pairing_server.errors import InvalidChannel
@@ -13,6 +14,12 @@ from pairing_server.relay.closing import CloseCode
 from pairing_server.relay.limits import RelayLimits
 from pairing_server.relay.session import Session
 from pairing_server.relay.settings import Kept
+
+# When all are closed: so many at a time, with so many seconds between (500 a second); more at a time if it would
+# take longer than the last.
+CLOSED_AT_ONCE = 25
+SPREAD_STEP = 0.05
+LONGEST_SPREAD = 10.0
 
 # Called with an audit event's name, its outcome, the session it is about, and its attributes.
 Report = Callable[[str, str, Session | None, Mapping[str, object]], None]
@@ -67,12 +74,31 @@ class Hub:
         return channel
 
     def close_all(self, code: CloseCode, reason: str, when_done: Callable[[], None]) -> None:
-        """Close every connection; `when_done` is called once all are gone."""
+        """Close every connection; `when_done` is called once all are gone.
+
+        Spread over time, so that they do not all come back at once; the members of a channel at the same moment,
+        so that neither talks to nobody meanwhile. Until its turn comes a channel goes on as ever.
+        """
         self._when_empty = when_done
-        for session in list(self.sessions.values()):
-            session.close(code, reason)
         if not self.sessions:
             when_done()
+            return
+        together: dict[object, list[Session]] = {}
+        for session in self.sessions.values():
+            together.setdefault(session.channel or session, []).append(session)
+        steps = LONGEST_SPREAD / SPREAD_STEP
+        self._close_some(
+            list(together.values()), max(CLOSED_AT_ONCE, ceil(len(self.sessions) / steps)), code, reason
+        )
+
+    def _close_some(self, groups: list[list[Session]], count: int, code: CloseCode, reason: str) -> None:
+        closed = 0
+        while groups and closed < count:
+            for session in groups.pop():
+                session.close(code, reason)
+                closed += 1
+        if groups:
+            self._later(SPREAD_STEP, lambda: self._close_some(groups, count, code, reason))
 
     def identified(self, session: Session) -> None:
         """The session now has a session id, by which it can be found."""

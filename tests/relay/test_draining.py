@@ -1,0 +1,72 @@
+"""All connections are closed: spread over time, and the members of a channel together."""
+
+from __future__ import annotations
+
+import pytest
+
+from pairing_server.relay.closing import CloseCode
+from pairing_server.relay.hub import CLOSED_AT_ONCE, LONGEST_SPREAD, SPREAD_STEP
+from tests.relay.wire import Client, Relay
+
+
+def close_all(relay: Relay) -> list[bool]:
+    done: list[bool] = []
+    relay.hub.close_all(CloseCode.RESTART, "server restarts", lambda: done.append(True))
+    return done
+
+
+def open_pairs(relay: Relay, count: int) -> list[tuple[Client, Client]]:
+    return [relay.pair(f"pair-{number:06d}") for number in range(count)]
+
+
+def closed(pairs: list[tuple[Client, Client]]) -> list[tuple[bool, bool]]:
+    return [(desktop.close_code is not None, mobile.close_code is not None) for desktop, mobile in pairs]
+
+
+def test_few_connections_are_closed_at_once_with_1012() -> None:
+    relay = Relay()
+    pairs = open_pairs(relay, CLOSED_AT_ONCE // 2)
+    close_all(relay)
+    assert {client.close_code for pair in pairs for client in pair} == {CloseCode.RESTART}
+
+
+def test_many_are_closed_one_after_the_other_and_both_of_a_channel_together() -> None:
+    relay = Relay()
+    pairs = open_pairs(relay, 100)
+    close_all(relay)
+    gone = []
+    while not all(desktop for desktop, _ in closed(pairs)):
+        states = closed(pairs)
+        assert all(desktop == mobile for desktop, mobile in states)
+        gone.append(sum(desktop for desktop, _ in states))
+        relay.pass_time(SPREAD_STEP)
+    assert gone == sorted(gone)
+    assert len(gone) == pytest.approx(200 / CLOSED_AT_ONCE, abs=1)
+
+
+def test_a_channel_whose_turn_has_not_come_goes_on() -> None:
+    relay = Relay()
+    pairs = open_pairs(relay, 100)
+    close_all(relay)
+    desktop, mobile = next(pair for pair in pairs if pair[0].close_code is None)
+    assert desktop.ask({"type": "channel_message", "payload": {"n": 1}, "id": 1})[0]["type"] == "ack"
+    assert mobile.types() == ["channel_message"]
+
+
+def test_however_many_there_are_all_are_closed_in_time() -> None:
+    relay = Relay(connections_per_user=100_000, connections_per_address=100_000)
+    clients = [relay.client("desktop") for _ in range(12_000)]
+    close_all(relay)
+    for _ in range(round(LONGEST_SPREAD / SPREAD_STEP)):
+        relay.pass_time(SPREAD_STEP)
+    assert all(client.close_code == CloseCode.RESTART for client in clients)
+
+
+def test_it_is_done_when_the_last_is_gone_and_at_once_without_any() -> None:
+    relay = Relay()
+    assert close_all(relay) == [True]
+    client = relay.client("desktop")
+    done = close_all(relay)
+    assert done == []
+    relay.hub.closed(client.session, "Connection closed", relay.now)
+    assert done == [True]
