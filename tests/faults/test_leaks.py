@@ -1,0 +1,112 @@
+"""After connects and pairings by the hundred everything is back to where it was, exactly.
+
+`scripts/endure leaks` does the same with a server of its own, by the thousand.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+from collections import Counter
+from typing import Any
+
+from tornado.web import RequestHandler
+
+from pairing_server.maintenance import SYSTEM
+from pairing_server.relay.channel import Channel
+from pairing_server.relay.outbox import Outbox
+from pairing_server.relay.session import Session
+from pairing_server.services import lifetimes
+from pairing_server.web.edge import utcnow
+from tests.devices import Account, Site
+
+OURS = (Channel, Outbox, Session, RequestHandler)
+
+
+async def held(site: Site) -> dict[str, Any]:
+    """What there is of sockets, tasks, timers and objects, once nothing is under way."""
+    site.client.close()
+    node = site.node
+    await node.maintenance.settled()
+    await node.edge.settled()
+    loop = asyncio.get_running_loop()
+    while True:
+        # What has been closed is let go of in the loop's next rounds.
+        for _ in range(20):
+            await asyncio.sleep(0)
+        gc.collect()
+        tasks = len(asyncio.all_tasks())
+        # A connection that the pool keeps has a timer for each statement that it remembers, a hundred at most.
+        timers = [
+            timer
+            for timer in loop._scheduled  # type: ignore[attr-defined]
+            if not timer.cancelled() and "_StatementCache" not in repr(timer)
+        ]
+        objects = Counter(
+            kind.__name__ for thing in gc.get_objects() for kind in OURS if isinstance(thing, kind)
+        )
+        yet = node.http._connections  # type: ignore[attr-defined]
+        if not yet and not node.hub.sessions:
+            break
+    return {
+        "files": len(os.listdir("/proc/self/fd")),
+        "tasks": tasks,
+        "timers": len(timers),
+        "objects": dict(objects),
+        "channels": len(node.hub.channels),
+        "places": len(node.hub._places),
+        "devices": len(node.hub._by_device),
+        "users": len(node.hub._of_user),
+        "addresses": len(node.hub._of_address),
+        "turns": len(node.deps.turns._locks),
+    }
+
+
+async def come_and_go(site: Site, account: Account, connects: int, pairs: int) -> None:
+    """Devices that connect and go, in several manners; pairs that meet, talk and part."""
+    for number in range(connects):
+        socket = await site.connect(account, "desktop" if number % 2 else "mobile")
+        match number % 4:
+            case 0:
+                socket.close()
+            case 1:
+                socket.send(
+                    {"type": "identify", "device_type": "desktop", "session_id": f"desktop-{number:08d}"}
+                )
+                await socket.expect("identified")
+                socket.close()
+            case 2:
+                stream = socket.connection.protocol.stream  # type: ignore[union-attr]
+                stream.close()
+                socket.close()
+            case 3:
+                socket.send("not JSON")
+                await socket.error()
+                socket.close()
+        await socket.closed()
+    for _ in range(pairs):
+        desktop, mobile = await site.pair(account)
+        desktop.socket.send({"type": "settings_sync", "settings": {"gain": 1}})
+        await mobile.socket.expect("settings_sync")
+        for device in (desktop, mobile):
+            device.socket.close()
+            await device.socket.closed()
+    site.sockets.clear()
+    while site.node.hub.sessions:
+        await site.get("/healthz")
+    late = asyncio.get_running_loop().time() + 301
+    await lifetimes.close_overdue(site.node.deps, late, SYSTEM, utcnow())
+
+
+async def test_connects_and_pairings_leave_nothing_behind(site: Site) -> None:
+    site.node.maintenance.stop()
+    account = await site.account()
+    await come_and_go(site, account, 8, 2)
+    before = await held(site)
+    site.client = type(site.client)(force_instance=True, max_clients=500)
+    await come_and_go(site, account, 120, 30)
+    after = await held(site)
+    site.client = type(site.client)(force_instance=True, max_clients=500)
+    assert after == before
+    assert before["objects"].keys() <= {"RequestHandler"}
