@@ -46,7 +46,7 @@ RAISED = {
     "PAIRING_TRUSTED_PROXIES": "127.0.0.1",
 }
 
-_ADD_USERS = """
+ADD_USERS = """
     INSERT INTO users (id, username, username_key, password_hash, role, created_at)
     SELECT id, 'bench-' || id, 'bench-' || id, 'none', 'user', now() FROM unnest($1::uuid[]) AS id
 """
@@ -80,11 +80,11 @@ class Site:
 
     def __init__(self, processes: Processes, folder: Path, server_core: int) -> None:
         """Start the database on the cores of this process."""
-        self._processes = processes
+        self.processes = processes
         self._folder = folder
         self._core = server_core
         keys = [generate_key()]
-        self._keys = format_keys(keys)
+        self.keys = format_keys(keys)
         self._tokens = Tokens(keys)
         self._codes = Codes([key.secret for key in keys])
         self._free_codes = random.sample(range(10**6), 10**6)
@@ -105,12 +105,14 @@ class Site:
             **RAISED,
             "PAIRING_PORT": str(port),
             "PAIRING_DATABASE_URL": self.url,
-            "PAIRING_JWT_KEYS": self._keys,
+            "PAIRING_JWT_KEYS": self.keys,
             "PAIRING_FRAME_ENGINE": engine,
         }
         name = f"pairing-server-{engine}"
-        process = self._processes.start(name, python_module("pairing_server", "serve"), self._core, settings)
-        return Server(name, TITLES[engine], process, port, lambda count, size: self._pairs(port, count, size))
+        process = self.processes.start(name, python_module("pairing_server", "serve"), self._core, settings)
+        return Server(
+            name, TITLES[engine], process, port, lambda count, size: self.pairs_at(port, count, size)
+        )
 
     def execute(self, statement: str, *values: Sequence[object]) -> None:
         """Run one statement on the database, however long it takes."""
@@ -128,7 +130,7 @@ class Site:
         """New users, logged in."""
         now = datetime.now(UTC)
         ids = [uuid4() for _ in range(count)]
-        self.execute(_ADD_USERS, ids)
+        self.execute(ADD_USERS, ids)
         until = now + timedelta(days=1)
         return [
             User(
@@ -150,7 +152,7 @@ class Site:
         self.execute(_ADD_CODES, self._macs(self._draw(count)))
         self.execute("ANALYZE pairings")
 
-    def _pairs(self, port: int, count: int, size: int) -> list[Pair]:
+    def pairs_at(self, port: int, count: int, size: int) -> list[Pair]:
         users = self.users(count)
         codes = self._draw(count)
         self.execute(_ADD_PAIRINGS, self._macs(codes), [user.subject for user in users])

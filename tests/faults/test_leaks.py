@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import os
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 from tornado.web import RequestHandler
@@ -22,6 +22,11 @@ from pairing_server.web.edge import utcnow
 from tests.devices import Account, Site
 
 OURS = (Channel, Outbox, Session, RequestHandler)
+
+
+def files() -> int:
+    """How many files and sockets this process has open."""
+    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 async def held(site: Site) -> dict[str, Any]:
@@ -50,7 +55,7 @@ async def held(site: Site) -> dict[str, Any]:
         if not yet and not node.hub.sessions:
             break
     return {
-        "files": len(os.listdir("/proc/self/fd")),
+        "files": files(),
         "tasks": tasks,
         "timers": len(timers),
         "objects": dict(objects),

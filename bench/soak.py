@@ -1,0 +1,117 @@
+"""A steady load for an hour: how much memory and how many objects the server holds, minute by minute."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from bench.connections import Connection, close_all, take_all
+from bench.machine import cpu_seconds, resident_bytes
+from bench.ours import Site
+from bench.patient import Watched
+from pairing_server.client import PairingClient
+
+EVERY = 30.0
+# The first part of the time is for warming up: what is cached is cached then.
+WARM_UP = 0.25
+
+
+def slope(points: Sequence[tuple[float, float]]) -> float:
+    """The best line through the points: how much y grows with x."""
+    count = len(points)
+    mean_x, mean_y = sum(x for x, _ in points) / count, sum(y for _, y in points) / count
+    above = sum((x - mean_x) * (y - mean_y) for x, y in points)
+    below = sum((x - mean_x) ** 2 for x, _ in points)
+    return above / below if below else 0.0
+
+
+async def run(
+    site: Site,
+    folder: Path,
+    core: int,
+    minutes: float,
+    pairs: int,
+    busy: float,
+    say: Callable[[str], None],
+) -> bool:
+    """Pairs talk, devices come and go, others pair; prints what is held, and how it has grown after the warm-up."""
+    server = await asyncio.to_thread(Watched, site, folder, core, RECONNECT_GRACE="5", CODE_TTL="30")
+    both = await asyncio.to_thread(site.pairs_at, server.port, pairs, 1024)
+    users = await asyncio.to_thread(site.users, 200)
+    talkers = await take_all([seat for pair in both for seat in pair])
+    load = _Load(talkers, rate=pairs * 20.0)
+    work = [
+        asyncio.ensure_future(load.talk()),
+        asyncio.ensure_future(_meet(f"http://127.0.0.1:{server.port}", [user.access for user in users])),
+    ]
+    measured: list[tuple[float, float, float]] = []
+    began = time.monotonic()
+    used, at = cpu_seconds(server.pid), began
+    while time.monotonic() - began < minutes * 60:
+        done, _ = await asyncio.wait(work, timeout=EVERY, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+        now, spent = time.monotonic(), cpu_seconds(server.pid)
+        part = (spent - used) / (now - at)
+        used, at = spent, now
+        load.rate *= max(0.5, min(2.0, busy / max(part, 0.01))) ** 0.5
+        held = await asyncio.to_thread(server.holds)
+        resident = resident_bytes(server.pid) / 2**20
+        measured.append((now - began, resident, held["objects"]))
+        say(f"busy {part:.0%}, {load.sent} sent, {resident:.1f} MiB, {held}")
+    for task in work:
+        task.cancel()
+    await asyncio.gather(*work, return_exceptions=True)
+    close_all(talkers)
+    steady = [point for point in measured if point[0] >= minutes * 60 * WARM_UP]
+    memory = slope([(at / 3600, resident) for at, resident, _ in steady])
+    objects = slope([(at / 3600, held) for at, _, held in steady])
+    first, last = steady[0], steady[-1]
+    say(
+        f"after the warm-up, over {(last[0] - first[0]) / 60:.0f} min: {memory:+.2f} MiB/h, {objects:+.0f} objects/h"
+    )
+    say(f"from {first[1]:.1f} to {last[1]:.1f} MiB, from {first[2]:.0f} to {last[2]:.0f} objects")
+    return True
+
+
+class _Load:
+    """Messages there and back, so many a second in all."""
+
+    def __init__(self, talkers: Sequence[Connection], rate: float) -> None:
+        self.rate = rate
+        self.sent = 0
+        self._talkers = talkers
+
+    async def talk(self) -> None:
+        turn = itertools.cycle(self._talkers)
+        due = time.perf_counter()
+        while True:
+            connection = next(turn)
+            seat = connection.seat
+            connection.send(f"{seat.before}{time.perf_counter_ns():020d}{seat.after}".encode())
+            self.sent += 1
+            due = max(due + 1 / self.rate, time.perf_counter() - 0.1)
+            if (wait := due - time.perf_counter()) > 0.001:
+                await asyncio.sleep(wait)
+
+
+async def _meet(url: str, accounts: Sequence[str]) -> None:
+    """Twice a second two devices pair, meet, share something and go."""
+    for access in itertools.cycle(accounts):
+        with (
+            PairingClient(url, "desktop", access_token=access) as desktop,
+            PairingClient(url, "mobile", access_token=access) as mobile,
+        ):
+            code = await desktop.generate_code()
+            await mobile.redeem(code.code)
+            async with await desktop.connect() as shown, await mobile.connect() as held:
+                await shown.join(code.channel)
+                await held.join(code.channel)
+                await shown.sync_settings({"gain": 1})
+                await held.expect("settings_sync")
+                await held.send({"heard": True}, id="1")
+                await held.expect("ack")
+        await asyncio.sleep(0.4)
