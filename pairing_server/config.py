@@ -385,13 +385,20 @@ def with_keys(settings: Settings) -> Settings:
 def with_seal_key(settings: Settings) -> Settings:
     """The settings with the key that seals the audit log: that given, else that of the data directory, made once.
 
-    Raises ConfigurationError if the file is not usable or open to others.
+    The directory is made in any case: audit events wait in it. Raises ConfigurationError if the file is not usable
+    or open to others.
     """
-    if settings.audit_seal_key is not None:
-        return settings
     path = settings.data_dir / SEAL_KEY_FILE
     try:
         settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        if settings.audit_seal_key is None:
+            raise ConfigurationError(
+                f"PAIRING_AUDIT_SEAL_KEY is not set and {path} is not usable: {error}"
+            ) from None
+    if settings.audit_seal_key is not None:
+        return settings
+    try:
         make_once(path, lambda: SealKey.generate()[1])
         check_private(path, path.stat())
         return replace(settings, audit_seal_key=SealKey.parse(path.read_text(encoding="utf-8")))

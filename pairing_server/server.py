@@ -52,6 +52,7 @@ JWKS_TIMEOUT = 3
 JWKS_SIZE = 64 * 1024
 # Seconds: for closing all connections (relay/hub.py), for those that do not answer the close, for the database.
 DRAIN_TIMEOUT = 25
+SPOOL = "audit-spool"
 # Questions to the audit log: so many at a time, for so many seconds.
 READERS = 4
 READING_TIMEOUT = 10
@@ -247,6 +248,9 @@ class Node:
             if job.name in ("count codes", "end revoked logins", "settle the alarm"):
                 await self.maintenance.run(job)
         self.maintenance.start()
+        spooled = self.audit.keep_in(self.settings.data_dir / SPOOL, utcnow())
+        begun = self.audit.event("audit.started", "success", SYSTEM, utcnow(), spooled_bytes=spooled)
+        self.audit.enqueue(begun)
         started = self.audit.event("system.started", "success", SYSTEM, utcnow(), schema=schema.head())
         self.audit.enqueue(started)
         return [address_of(listening) for listening in own or sockets]
@@ -325,6 +329,7 @@ class Node:
                 await channel_settings.keep(self.deps)
                 stopping = self.audit.event("system.stopping", "success", SYSTEM, utcnow())
                 self.audit.enqueue(stopping)
+                self.audit.enqueue(self.audit.event("audit.stopped", "success", SYSTEM, utcnow()))
                 await self.audit.flush(self.deps, SYSTEM, utcnow(), last=True)
                 await seals.seal(self.deps, SYSTEM, utcnow())
         except (TimeoutError, Unavailable) as error:
@@ -335,6 +340,7 @@ class Node:
 
     async def release(self) -> None:
         """Let go of what the node holds."""
+        self.audit.close()
         await self.issuers.close()
         self.passwords.close()
         await self.database.close()

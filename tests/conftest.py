@@ -21,6 +21,7 @@ from pairing_server.seals import SealKey
 from pairing_server.security.keys import generate_key
 from pairing_server.security.limits import Rate
 from pairing_server.server import Node
+from pairing_server.services.audit import AuditLog
 from pairing_server.store import schema
 from pairing_server.store.embedded import EmbeddedPostgres
 from tests import leaks
@@ -34,6 +35,7 @@ settings.load_profile("pairing")
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    AuditLog.strict = True
     leaks.watch(config)
 
 

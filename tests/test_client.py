@@ -234,7 +234,7 @@ async def test_unpairing_closes_both_with_its_code(pair: tuple[Connection, Conne
     assert (await phone.expect("desktop_disconnected"))["force_disconnect"] is True
     for connection in pair:
         assert await connection.expect_close() == 4410
-        assert (await connection.expect("channel_closed"))["reason"] == "Unpaired"
+        assert (await connection.expect("channel_closed"))["reason"] == "unpaired"
     with pytest.raises(Closed, match="4410"):
         await phone.send({"too": "late"})
 

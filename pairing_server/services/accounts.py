@@ -23,7 +23,7 @@ from pairing_server.errors import (
 from pairing_server.security.limits import LOGIN_ADDRESS, LOGIN_USER, REGISTER_ADDRESS
 from pairing_server.security.tokens import AccessClaims, Issued
 from pairing_server.services import attempts, logins
-from pairing_server.services.attempts import Counted
+from pairing_server.services.attempts import Counted, Lockout
 from pairing_server.services.audit import clean
 from pairing_server.services.deps import Caller, Deps
 from pairing_server.store import users
@@ -102,27 +102,39 @@ async def login(deps: Deps, username: str, password: str, caller: Caller, now: d
         seconds, kind = counting.wait(now)
         if not seconds:
             await counting.charge(now)
+            used_up = counting.used_up(now)
         found = await users.with_password(conn, username)
         if seconds:
             denied = deps.audit.event("auth.login", "denied", caller, now, reason="locked", limit=kind)
-            await deps.audit.record(conn, denied)
+            await deps.audit.refuse(conn, denied)
     if seconds:
         raise RateLimited(seconds, "Too many failed logins; wait, then try again.")
     user, stored = found if found else (None, None)
     verdict = await deps.passwords.verify(stored, password)
     if user is None or not verdict.ok or user.disabled_at is not None:
-        await _login_failed(deps, user, verdict.ok, caller, now)
+        await _login_failed(deps, user, verdict.ok, used_up, caller, now)
         raise BadCredentials()
     rehashed = await deps.passwords.hash(password) if verdict.rehash else None
     return await _logged_in(deps, user, rehashed, limits, caller, now)
 
 
-async def _login_failed(deps: Deps, user: User | None, matched: bool, caller: Caller, now: datetime) -> None:
+async def _login_failed(
+    deps: Deps, user: User | None, matched: bool, used_up: list[Lockout], caller: Caller, now: datetime
+) -> None:
     reason = "unknown_user" if user is None else "disabled" if matched else "password"
     target = user.subject if user else None
     async with deps.database.transaction() as conn:
         failed = deps.audit.event("auth.login", "failure", caller, now, reason=reason, target=target)
-        await deps.audit.record(conn, failed)
+        await deps.audit.refuse(conn, failed)
+        if used_up:
+            await deps.audit.record(conn, *(lockout_event(deps, lockout, caller, now) for lockout in used_up))
+
+
+def lockout_event(deps: Deps, lockout: Lockout, caller: Caller, now: datetime) -> Event:
+    """That a limit has just locked somebody out."""
+    return deps.audit.event(
+        "auth.lockout", "denied", caller, now, scope=lockout.limit.kind, until=lockout.until.isoformat()
+    )
 
 
 async def _logged_in(

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -98,6 +98,11 @@ class Counting:
             if count.locked_until is not None and count.locked_until != bucket.locked_until:
                 locked.append(Lockout(limit, count.locked_until))
         return locked
+
+    def used_up(self, now: datetime) -> list[Lockout]:
+        """The limits without a lock of their own that allow nothing more for now."""
+        waits = [(counted, wait(_count(bucket), counted.policy, now)) for counted, bucket in self._held]
+        return [Lockout(counted, now + timedelta(seconds=seconds)) for counted, seconds in waits if seconds]
 
     async def take_back(self, at: datetime) -> None:
         """The act counted at `at` does not count after all."""

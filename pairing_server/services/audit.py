@@ -5,86 +5,32 @@ from __future__ import annotations
 import asyncio
 import logging
 import unicodedata
-from collections import Counter, deque
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from datetime import datetime
+from collections import Counter
+from datetime import datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import UUID, uuid4
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from pairing_server.errors import Unavailable
+from pairing_server.services.audit_events import EVENTS
+from pairing_server.services.audit_floods import Floods
+from pairing_server.services.audit_queue import Queue
 from pairing_server.store import audit as store
 from pairing_server.store import partitions, users
 from pairing_server.store.audit import Event
+from pairing_server.store.spool import Spool
 
 if TYPE_CHECKING:
     from pairing_server.services.deps import Caller, Deps
 
 log = logging.getLogger(__name__)
 
-# Each event, with its severity (syslog's scale) when it succeeded and when it did not.
-EVENTS: Mapping[str, tuple[int, int]] = {
-    "auth.login": (6, 4),
-    "auth.lockout": (4, 4),
-    "auth.logout": (6, 6),
-    "auth.token_issued": (6, 4),
-    "auth.token_revoked": (5, 5),
-    "auth.token_refreshed": (6, 4),
-    "auth.token_rejected": (4, 4),
-    "auth.token_reuse": (3, 3),
-    "auth.jwks_refresh": (6, 4),
-    "account.created": (5, 5),
-    "account.disabled": (5, 5),
-    "account.enabled": (5, 5),
-    "account.password_changed": (5, 5),
-    "account.role_changed": (4, 4),
-    "key.rotated": (5, 4),
-    "access.denied": (4, 4),
-    "admin.action": (5, 4),
-    "pairing.code_created": (6, 4),
-    "pairing.redeem": (6, 4),
-    "pairing.confirmed": (6, 6),
-    "pairing.rejected": (5, 5),
-    "pairing.bruteforce": (2, 2),
-    "pairing.code_expired": (6, 6),
-    "pairing.closed": (6, 6),
-    "session.bound": (6, 6),
-    "session.hijack_attempt": (2, 2),
-    "ws.connected": (6, 6),
-    "ws.rejected": (4, 4),
-    "ws.disconnected": (6, 6),
-    "channel.joined": (6, 6),
-    "channel.left": (6, 6),
-    "channel.denied": (4, 4),
-    "channel.replaced": (5, 5),
-    "msg.invalid": (4, 4),
-    "msg.too_large": (4, 4),
-    "limit.rate": (4, 4),
-    "limit.slow_consumer": (4, 4),
-    "limit.protocol_abuse": (3, 3),
-    "audit.query": (6, 4),
-    "audit.export": (6, 4),
-    "audit.seal": (6, 4),
-    "audit.verify": (6, 1),
-    "audit.gap": (3, 3),
-    "db.down": (5, 3),
-    "db.up": (5, 3),
-    "db.failover": (5, 3),
-    "config.changed": (5, 5),
-    "system.started": (5, 5),
-    "system.stopping": (5, 5),
-    "system.error": (3, 3),
-}
-
-_BATCH = 500
-SINGLY = 10
-
 
 def clean(text: str, limit: int = 200) -> str:
     """Text a client chose, made harmless for a log: one line, no control or direction characters, cut."""
-    return "".join(c for c in text if unicodedata.category(c)[0] != "C")[:limit]
+    kept = (c for c in text[: limit * 10] if unicodedata.category(c)[0] != "C")
+    return "".join(c for c in kept if unicodedata.category(c) not in ("Zl", "Zp"))[:limit]
 
 
 def _clean(value: object) -> object:
@@ -96,16 +42,17 @@ def _clean(value: object) -> object:
 class AuditLog:
     """Makes events and records them. One for each process."""
 
+    # Whether an attribute that the inventory lacks is an error: in tests it is, at work it must stop no act.
+    strict = False
+
     def __init__(self, node: str, app_version: str, *, queue_size: int = 10_000) -> None:
         self._node = node
         self._app_version = app_version
-        self._queue_size = queue_size
-        self._queue: deque[Event] = deque()
+        self._queue = Queue(queue_size)
+        self._floods = Floods()
         self._flushing = asyncio.Lock()
-        self.lost = 0
-        self._minute: datetime | None = None
-        self._seen: Counter[tuple[str | None, ...]] = Counter()
-        self._folded: dict[tuple[str | None, ...], Event] = {}
+        self._gap_noted: datetime | None = None
+        self._told_lost = 0
         # What has happened since the start, by (event, outcome); metrics read it.
         self.counts: Counter[tuple[str, str]] = Counter()
 
@@ -159,11 +106,16 @@ class AuditLog:
         **attrs: object,
     ) -> Event:
         """As `event`, for one that may or may not happen; `count` it once it has."""
-        good, bad = EVENTS[name]
+        if (spec := EVENTS.get(name)) is None:
+            raise ValueError(f"{name} is not in the inventory: services/audit_events.py and docs/audit.md")
+        if self.strict and not spec.attrs.issuperset(attrs):
+            raise ValueError(
+                f"{name} does not tell {sorted(set(attrs) - spec.attrs)}: services/audit_events.py"
+            )
         return Event(
             event_id=uuid4(),
             event=name,
-            severity=good if outcome == "success" else bad,
+            severity=spec.good if outcome == "success" else spec.bad,
             outcome=outcome,
             occurred_at=now,
             node=self._node,
@@ -183,35 +135,55 @@ class AuditLog:
         """Record in the transaction of the act: if the one fails, so does the other."""
         await store.add(conn, events)
 
+    async def refuse(self, conn: AsyncConnection, *events: Event) -> None:
+        """As `record`, for acts that are refused, of which anybody can cause a flood: those that go into a count
+        are recorded soon, as those of `enqueue` are."""
+        singly = [event for event in events if not self._folds(event)]
+        if singly:
+            await store.add(conn, singly)
+
     def enqueue(self, event: Event) -> None:
-        """Record soon. When more waits than the queue holds, the event is counted as lost.
+        """Record soon.
 
         Of one event from one source, the first ten of a minute are recorded singly, the rest as one row
         with a `count`: nobody floods the log.
         """
-        key = (event.event, event.reason, event.actor_subject, event.address)
-        minute = event.occurred_at.replace(second=0, microsecond=0)
-        if minute != self._minute:
+        if not self._folds(event):
+            self._queue.put(event)
+
+    def _folds(self, event: Event) -> bool:
+        if self._floods.is_over(event.occurred_at):
             self._unfold()
-            self._minute = minute
-        seen = self._seen[key] = self._seen[key] + 1
-        if seen > SINGLY:
-            self._folded[key] = replace(event, count=seen - SINGLY)
-            return
-        self._append(event)
+        return self._floods.takes(event)
 
     def _unfold(self) -> None:
-        """Record what the past minute's floods came to."""
-        folded, self._folded = self._folded, {}
-        self._seen.clear()
-        for event in folded.values():
-            self._append(event)
+        for event in self._floods.take_out():
+            self._queue.put(event)
 
-    def _append(self, event: Event) -> None:
-        if len(self._queue) >= self._queue_size:
-            self.lost += 1
-        else:
-            self._queue.append(event)
+    @property
+    def lost(self) -> int:
+        """How many events were lost since the start."""
+        return self._told_lost + self._queue.lost.total()
+
+    @property
+    def spooled(self) -> int:
+        """Bytes of events on the disk."""
+        return self._queue.spool.size if self._queue.spool else 0
+
+    def keep_in(self, folder: Path, now: datetime) -> int:
+        """Keep what waits in this folder, too, and bring in what dead processes have left there; bytes of theirs."""
+        spool = Spool(folder)
+        try:
+            spool.open(now.timestamp())
+        except OSError as error:
+            log.warning("audit events that wait are kept in memory only: %s", error)
+            return 0
+        self._queue.spool = spool
+        return spool.size
+
+    def close(self) -> None:
+        """What is not in the database stays on the disk for the next start."""
+        self._queue.close()
 
     async def flush(self, deps: Deps, caller: Caller, now: datetime, *, last: bool = False) -> None:
         """Write what waits; at the `last` time also what is still being counted.
@@ -220,35 +192,24 @@ class AuditLog:
         """
         # The timer and the end of the server may both flush: one after the other, or events come twice.
         async with self._flushing:
-            if last or now.replace(second=0, microsecond=0) != self._minute:
+            if last or self._floods.is_over(now):
                 self._unfold()
-            while self._queue:
-                batch = [self._queue[i] for i in range(min(_BATCH, len(self._queue)))]
-                try:
-                    async with deps.database.transaction() as conn:
-                        await store.add(conn, batch)
-                except Unavailable:
-                    raise
-                except Exception:
-                    await self._add_singly(deps, batch)
-                for _ in batch:
-                    self._queue.popleft()
-        if self.lost:
-            lost, self.lost = self.lost, 0
-            log.error("%d audit events were lost: the queue was full", lost)
-            self.enqueue(self.event("audit.gap", "error", caller, now, lost=lost))
-
-    async def _add_singly(self, deps: Deps, batch: Sequence[Event]) -> None:
-        """One event that the database refuses must not hold up the others for good."""
-        for event in batch:
             try:
-                async with deps.database.transaction() as conn:
-                    await store.add(conn, [event])
-            except Unavailable:
-                raise
-            except Exception:
-                log.exception("the database refuses an event %s", event.event)
-                self.lost += 1
+                await self._queue.flush(deps, now)
+            finally:
+                self._note_gap(caller, now)
+
+    def _note_gap(self, caller: Caller, now: datetime) -> None:
+        """A loss is an event, too; while it goes on, one a minute."""
+        if not self._queue.lost.total() or (self._gap_noted and now - self._gap_noted < timedelta(minutes=1)):
+            return
+        self._gap_noted = now
+        lost, self._queue.lost = self._queue.lost, Counter()
+        self._told_lost += lost.total()
+        told = " ".join(f"{severity}:{count}" for severity, count in sorted(lost.items()) if count)
+        log.error("%d audit events were lost (severity:count %s)", lost.total(), told)
+        gap = self.event("audit.gap", "error", caller, now, lost=lost.total(), lost_by_severity=told)
+        self._queue.put(gap)
 
 
 async def make_partitions(deps: Deps) -> int:

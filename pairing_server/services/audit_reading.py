@@ -83,7 +83,7 @@ async def ask(
             if allowed:
                 found = await answer(conn)
             else:
-                await deps.audit.record(
+                await deps.audit.refuse(
                     conn,
                     deps.audit.event("access.denied", "denied", caller, now, route=route, needed="auditor"),
                 )

@@ -57,7 +57,7 @@ async def expire_codes(deps: Deps, caller: Caller, now: datetime) -> int:
                 age_s=round((now - pairing.created_at).total_seconds()),
             )
             for pairing in expired
-        ] + [closed_event(deps, pairing, "ttl", caller, now) for pairing in never]
+        ] + [closed_event(deps, pairing, "expired", caller, now) for pairing in never]
         if events:
             await deps.audit.record(conn, *events)
     for pairing in expired:
@@ -74,7 +74,7 @@ async def close_deserted(deps: Deps, caller: Caller, now: datetime) -> int:
     async with deps.database.transaction() as conn:
         deserted = await store.close_deserted(conn, unseen, now)
         if deserted:
-            events = [closed_event(deps, pairing, "disconnect", caller, now) for pairing in deserted]
+            events = [closed_event(deps, pairing, "deserted", caller, now) for pairing in deserted]
             await deps.audit.record(conn, *events)
     for pairing in deserted:
         deps.hub.end(pairing.id, "deserted", both_gone(pairing))
@@ -92,14 +92,14 @@ async def close_overdue(deps: Deps, monotonic: float, caller: Caller, now: datet
             ended = None
             with suppress(Unavailable):
                 async with deps.database.transaction() as conn:
-                    ended = await pairings.end(conn, channel.pairing_id, "disconnect", now)
+                    ended = await pairings.end(conn, channel.pairing_id, "deserted", now)
                     if ended is not None:
-                        await deps.audit.record(conn, closed_event(deps, ended, "disconnect", caller, now))
+                        await deps.audit.record(conn, closed_event(deps, ended, "deserted", caller, now))
             seen = {role: holder.session_id for role, holder in channel.holders.items()}
             gone = both_gone(ended) if ended else seen
             # Only those who are missing are gone for good.
             missing = {role: gone[role] for role in channel.absent_since if role in gone}
-            deps.hub.end(channel.pairing_id, "Did not come back", missing)
+            deps.hub.end(channel.pairing_id, "deserted", missing)
         else:
             # Nobody has met there yet, so nothing is lost: the next join makes it anew.
             deps.hub.forget(channel.pairing_id)

@@ -87,7 +87,7 @@ async def _is_admin(deps: Deps, conn: AsyncConnection, caller: Caller, now: date
     if caller.kind == "admin" or await role_of(conn, caller.subject) == "admin":
         return True
     denied = deps.audit.event("access.denied", "denied", caller, now, route="/api/lockouts", needed="admin")
-    await deps.audit.record(conn, denied)
+    await deps.audit.refuse(conn, denied)
     return False
 
 

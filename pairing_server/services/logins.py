@@ -35,7 +35,7 @@ async def note(
         denied = deps.audit.event(
             "auth.token_rejected", "denied", caller, now, reason="revoked", kind="access", sid=claims.login_id
         )
-        await deps.audit.record(conn, denied)
+        await deps.audit.refuse(conn, denied)
         return InvalidToken(reason="revoked")
     await begin(conn, claims.subject, claims.login_id, claims.issued_at, claims.expires_at, caller, now)
     return None
@@ -217,7 +217,7 @@ async def spend(deps: Deps, claims: WsClaims, caller: Caller, now: datetime) -> 
                 target=claims.subject,
                 first_seen=first.isoformat(),
             )
-            await deps.audit.record(conn, reused)
+            await deps.audit.refuse(conn, reused)
     if first is not None:
         raise InvalidToken(
             "This ws token has been used; get a fresh one for each connection.", reason="replayed"

@@ -51,7 +51,7 @@ async def conflict(
     attempt = deps.audit.event(
         "session.hijack_attempt", "denied", caller, now, session_id=session_id, owner=owner
     )
-    await deps.audit.record(conn, attempt)
+    await deps.audit.refuse(conn, attempt)
     return SessionConflict()
 
 
@@ -97,7 +97,7 @@ async def admit(
                 kept = await settings.kept_for(deps, conn, pairing.id)
             pairing = entered or pairing
         if refusal is not None and not isinstance(refusal, SessionConflict):
-            await deps.audit.record(conn, _denied(deps, refusal, pairing, caller, now))
+            await deps.audit.refuse(conn, _denied(deps, refusal, pairing, caller, now))
     if isinstance(refusal, ChannelFull) and pairing is not None and pairing.id in deps.hub.channels:
         deps.hub.channels[pairing.id].refuse_intruder(role, deps.hub.now())
     if refusal is not None or pairing is None:
@@ -147,11 +147,11 @@ def _denied(
 async def unpair_from_channel(deps: Deps, pairing_id: UUID, role: str, caller: Caller, now: datetime) -> None:
     """A member ends its pairing for good: the other is told that it must not come back."""
     async with deps.database.transaction() as conn:
-        ended = await store.end(conn, pairing_id, "user", now)
+        ended = await store.end(conn, pairing_id, "unpaired", now)
         if ended is not None:
-            await deps.audit.record(conn, closed_event(deps, ended, "user", caller, now))
+            await deps.audit.record(conn, closed_event(deps, ended, "unpaired", caller, now))
     seat = ended.seat(role) if ended else None
-    deps.hub.end(pairing_id, "Unpaired", {role: seat.session_id} if seat else {})
+    deps.hub.end(pairing_id, "unpaired", {role: seat.session_id} if seat else {})
 
 
 def both_gone(pairing: Pairing) -> dict[str, str]:

@@ -20,7 +20,7 @@ from pairing_server.errors import (
 )
 from pairing_server.security.limits import REDEEM_ADDRESS, REDEEM_USER, SlidingWindow
 from pairing_server.services import alarm, attempts, confirmations
-from pairing_server.services.accounts import account_of, not_enabled, require_enabled
+from pairing_server.services.accounts import account_of, lockout_event, not_enabled, require_enabled
 from pairing_server.services.attempts import Counted, Lockout
 from pairing_server.services.deps import Caller, Codes, Deps
 from pairing_server.services.membership import both_gone, bound_event, closed_event, conflict
@@ -285,13 +285,10 @@ async def _redeem_failed(
     failed = deps.audit.event(
         "pairing.redeem", "failure", caller, now, reason=reason, mobile_session=mobile.session_id
     )
-    locked = [
-        deps.audit.event(
-            "auth.lockout", "denied", caller, now, scope=lockout.limit.kind, until=lockout.until.isoformat()
-        )
-        for lockout in lockouts
-    ]
-    await deps.audit.record(conn, failed, *locked)
+    await deps.audit.refuse(conn, failed)
+    if lockouts:
+        locked = [lockout_event(deps, lockout, caller, now) for lockout in lockouts]
+        await deps.audit.record(conn, *locked)
 
 
 def _superseded(deps: Deps, replaced: Sequence[UUID], caller: Caller, now: datetime) -> list[Event]:
@@ -314,8 +311,8 @@ async def unpair(deps: Deps, pairing_id: UUID, caller: Caller, now: datetime) ->
         await require_enabled(conn, caller.subject)
         ended = await store.end_own(conn, pairing_id, caller.subject or "", now)
         if ended is not None:
-            await deps.audit.record(conn, closed_event(deps, ended, "user", caller, now))
+            await deps.audit.record(conn, closed_event(deps, ended, "unpaired", caller, now))
     if ended is None:
         raise NotFound("You have no live pairing with this id.")
-    deps.hub.end(ended.id, "Unpaired", both_gone(ended))
+    deps.hub.end(ended.id, "unpaired", both_gone(ended))
     return ended

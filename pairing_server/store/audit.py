@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import text
+from sqlalchemy import DateTime, bindparam, text
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -65,3 +65,23 @@ def as_json(events: Sequence[Event]) -> str:
 async def add(conn: AsyncConnection, events: Sequence[Event]) -> None:
     """Append the events, in order."""
     await conn.execute(_ADD, {"events": as_json(events)})
+
+
+async def add_lines(conn: AsyncConnection, lines: Sequence[bytes]) -> None:
+    """Append events that are JSON already, one a line, in order."""
+    await conn.execute(_ADD, {"events": f"[{b','.join(lines).decode()}]"})
+
+
+_KNOWN = text(
+    """SELECT event_id::text FROM audit_events
+    WHERE recorded_at >= :since AND recorded_at < coalesce(:until, CAST('infinity' AS timestamptz))
+      AND event_id = ANY (CAST(CAST(:ids AS text[]) AS uuid[]))"""
+).bindparams(bindparam("until", type_=DateTime(timezone=True)))
+
+
+async def known(
+    conn: AsyncConnection, ids: Sequence[str], since: datetime, until: datetime | None
+) -> set[str]:
+    """Which of these events were recorded from `since` to before `until`."""
+    found = await conn.execute(_KNOWN, {"ids": list(ids), "since": since, "until": until})
+    return set(found.scalars())

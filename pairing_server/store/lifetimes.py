@@ -52,7 +52,7 @@ async def expire_pending(conn: AsyncConnection, now: datetime) -> list[Pairing]:
 async def close_never_active(conn: AsyncConnection, redeemed_until: datetime, now: datetime) -> list[Pairing]:
     """Close a batch of pairings that were redeemed but whose devices never met. What was closed."""
     due = and_(pairings.c.state == "redeemed", pairings.c.redeemed_at <= redeemed_until)
-    return await _end_where(conn, due, "closed", "never_active", now)
+    return await _end_where(conn, due, "closed", "expired", now)
 
 
 async def close_deserted(conn: AsyncConnection, seen_until: datetime, now: datetime) -> list[Pairing]:

@@ -192,7 +192,7 @@ async def end_own(conn: AsyncConnection, pairing_id: UUID, user: str, now: datet
     statement = (
         update(pairings)
         .where(pairings.c.id == pairing_id, _belongs_to(user), pairings.c.ended_at.is_(None))
-        .values(state="closed", ended_at=now, end_reason="user")
+        .values(state="closed", ended_at=now, end_reason="unpaired")
         .returning(*COLUMNS)
     )
     return as_pairing((await conn.execute(statement)).one_or_none())

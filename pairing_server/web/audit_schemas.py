@@ -17,7 +17,7 @@ from marshmallow import ValidationError, fields, validate
 
 from pairing_server.errors import ValidationFailed
 from pairing_server.seals import format_key
-from pairing_server.services.audit import EVENTS
+from pairing_server.services.audit_events import EVENTS
 from pairing_server.services.audit_reading import Question
 from pairing_server.store.audit_follow import Position
 from pairing_server.store.audit_search import Filter

@@ -149,8 +149,11 @@ class EdgeCollector:
         yield GaugeMetricFamily(
             "pairing_audit_waiting", "Audit events not yet written.", value=deps.audit.waiting
         )
-        yield CounterMetricFamily(
-            "pairing_audit_lost", "Audit events lost, waiting to be noted.", value=deps.audit.lost
+        yield CounterMetricFamily("pairing_audit_lost", "Audit events lost.", value=deps.audit.lost)
+        yield GaugeMetricFamily(
+            "pairing_audit_spooled_bytes",
+            "Audit events on disk, not in the database.",
+            value=deps.audit.spooled,
         )
 
 

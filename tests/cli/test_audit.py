@@ -38,7 +38,7 @@ EVENTS = (
     event("auth.login", actor="alice", address="10.1.2.3"),
     event("auth.login", "failure", actor="bob", address="10.1.9.9"),
     event("pairing.redeem", "failure", actor="alice", address="2001:db8::7", pairing=PAIRING),
-    event("pairing.closed", actor="=cmd|' /C calc'!A0", pairing=PAIRING, why='+1, "two"'),
+    event("pairing.closed", actor="=cmd|' /C calc'!A0", pairing=PAIRING, duration_s='+1, "two"'),
 )
 
 

@@ -315,14 +315,14 @@ def test_the_end_of_a_channel_names_who_is_gone_for_good_then_closes_everybody()
     desktop, mobile = relay.pair()
     channel = desktop.session.channel
     assert channel is not None
-    relay.hub.end(channel.pairing_id, "Unpaired", {"mobile": "mobile-session"})
+    relay.hub.end(channel.pairing_id, "unpaired", {"mobile": "mobile-session"})
     gone, closed = desktop.received()
     assert (gone["type"], gone["force_disconnect"], gone["client_id"]) == (
         "mobile_disconnected",
         True,
         "mobile-session",
     )
-    assert closed == {"type": "channel_closed", **NAMED, "reason": "Unpaired"}
+    assert closed == {"type": "channel_closed", **NAMED, "reason": "unpaired"}
     assert mobile.types() == ["channel_closed"]
     assert (desktop.close_code, mobile.close_code) == (4410, 4410)
     assert relay.hub.channels == {}

@@ -74,8 +74,8 @@ async def test_devices_that_never_meet_have_five_minutes_more(site: Site) -> Non
     assert await lifetimes.expire_codes(site.node.deps, SYSTEM, after(298)) == 0
     assert await lifetimes.expire_codes(site.node.deps, SYSTEM, after(300)) == 1
     assert await lifetimes.expire_codes(site.node.deps, SYSTEM, after(300)) == 0
-    assert await states(site) == [("closed", "never_active")]
-    assert [event["reason"] for event in await site.events("pairing.closed")] == ["ttl"]
+    assert await states(site) == [("closed", "expired")]
+    assert [event["reason"] for event in await site.events("pairing.closed")] == ["expired"]
 
 
 async def test_devices_that_have_met_do_not_expire(site: Site) -> None:
@@ -99,8 +99,8 @@ async def test_a_member_that_stays_away_longer_than_the_grace_ends_the_channel(s
     assert (gone["force_disconnect"], gone["client_id"]) == (True, mobile.session_id)
     assert await desktop.socket.closed() == 4410
     assert await lifetimes.close_overdue(deps, monotonic(301), SYSTEM, after(301)) == 0
-    assert await states(site) == [("closed", "disconnect")]
-    assert [event["reason"] for event in await site.events("pairing.closed")] == ["disconnect"]
+    assert await states(site) == [("closed", "deserted")]
+    assert [event["reason"] for event in await site.events("pairing.closed")] == ["deserted"]
 
 
 async def test_when_both_are_gone_the_grace_counts_from_the_last(site: Site) -> None:
@@ -116,7 +116,7 @@ async def test_when_both_are_gone_the_grace_counts_from_the_last(site: Site) -> 
     assert await lifetimes.close_overdue(deps, monotonic(299), SYSTEM, after(299)) == 0
     assert await lifetimes.close_overdue(deps, monotonic(301), SYSTEM, after(301)) == 1
     assert site.node.hub.channels == {}
-    assert await states(site) == [("closed", "disconnect")]
+    assert await states(site) == [("closed", "deserted")]
 
 
 async def test_a_member_that_comes_back_within_the_grace_keeps_the_channel(site: Site) -> None:
@@ -164,7 +164,7 @@ async def test_a_pairing_that_no_server_has_seen_for_the_grace_is_closed_once(si
     assert await lifetimes.close_deserted(deps, SYSTEM, after(361)) == 1
     assert await lifetimes.close_deserted(deps, SYSTEM, after(361)) == 0
     assert await states(site) == [("closed", "deserted")]
-    assert [event["reason"] for event in await site.events("pairing.closed")] == ["disconnect"]
+    assert [event["reason"] for event in await site.events("pairing.closed")] == ["deserted"]
 
 
 async def test_a_server_does_not_close_what_another_one_holds(start_two: tuple[Site, Site]) -> None:

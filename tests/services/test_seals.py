@@ -30,7 +30,7 @@ KEY = SealKey.generate()[0]
 
 @pytest.fixture
 def deps(io_loop: IOLoop, site: Site, tmp_path: Path) -> Deps:
-    """Of a node that does nothing by itself, and remembers in `tmp_path`. Its log has one row: that it has started."""
+    """Of a node that does nothing by itself, and remembers in `tmp_path`. Its log has two rows: that it has started."""
 
     async def begin() -> None:
         site.node.maintenance.stop()
@@ -48,7 +48,9 @@ async def record(deps: Deps, *actors: str) -> None:
         await audit.add(
             conn,
             [
-                deps.audit.event("auth.login", "success", replace(caller, subject=actor), utcnow(), n=place)
+                deps.audit.event(
+                    "auth.login", "success", replace(caller, subject=actor), utcnow(), target=place
+                )
                 for place, actor in enumerate(actors)
             ],
         )
@@ -110,7 +112,7 @@ async def test_a_seal_by_itself_is_no_reason_for_the_next_one(deps: Deps) -> Non
 async def test_a_verification_is_recorded(deps: Deps) -> None:
     await sealed(deps, 1)
     assert await events(deps, "audit.verify") == [
-        {"outcome": "success", "seals": 1, "rows": 4, "first_bad": None}
+        {"outcome": "success", "seals": 1, "rows": 5, "first_bad": None}
     ]
 
 
@@ -165,7 +167,7 @@ async def test_servers_that_seal_at_once_make_one_chain(site: Site, deps: Deps) 
     async def write(number: int) -> None:
         for turn in range(25):
             async with deps.database.transaction() as conn:
-                event = deps.audit.event("auth.login", "success", SYSTEM, utcnow(), writer=number, turn=turn)
+                event = deps.audit.event("auth.login", "success", SYSTEM, utcnow(), target=number, limit=turn)
                 await audit.add(conn, [event])
                 if number < 3:  # it stays open while others come and go
                     await conn.exec_driver_sql("SELECT pg_sleep(0.02)")

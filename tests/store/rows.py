@@ -118,7 +118,7 @@ async def row_in(conn: AsyncConnection, state: str, code: str = "000001", deskto
         "redeemed_at": NOW if redeemed else None,
         "seen_at": NOW,
         "ended_at": NOW if ended else None,
-        "end_reason": "user" if ended else None,
+        "end_reason": "unpaired" if ended else None,
     }
     await conn.execute(insert(pairings).values(values))
     return pairing_id

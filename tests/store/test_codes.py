@@ -70,7 +70,7 @@ async def test_a_name_is_taken_in_every_state_until_it_is_released(conn: AsyncCo
 async def test_a_name_is_released_once_it_has_ended_long_enough_ago(conn: AsyncConnection) -> None:
     made = await make(conn, "000001")
     assert made is not None
-    await store.end(conn, made, "user", NOW)
+    await store.end(conn, made, "unpaired", NOW)
     assert await lifetimes.release_names(conn, NOW - timedelta(microseconds=1)) == 0
     assert (await store.by_code(conn, CODES.macs("000001"))) is not None
     assert await lifetimes.release_names(conn, NOW) == 1
@@ -126,7 +126,7 @@ async def test_the_winner_who_tries_again_gets_the_same_and_nobody_else_does(con
     assert await redeem(conn, "000001", now=NOW + seconds(900)) == first
     assert await redeem(conn, "000001", Seat("mobile-2", "alice")) is None
     assert await redeem(conn, "000001", Seat("mobile-1", "bob"), same_user=False) is None
-    await store.end(conn, first.id, "user", NOW)
+    await store.end(conn, first.id, "unpaired", NOW)
     assert await redeem(conn, "000001") is None
 
 

@@ -67,7 +67,7 @@ TRANSITIONS: dict[str, tuple[Act, dict[str, str]]] = {
         {"active": "waiting", "waiting": "waiting"},
     ),
     "end": (
-        lambda conn, id_: store.end(conn, id_, "user", LATE),
+        lambda conn, id_: store.end(conn, id_, "unpaired", LATE),
         dict.fromkeys(LIVE_STATES, "closed"),
     ),
     "end one's own": (

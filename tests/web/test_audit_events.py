@@ -117,7 +117,7 @@ async def test_a_pairing_is_recorded_from_its_code_to_its_end(site: Site) -> Non
     assert won["ms_since_created"] >= 0
     assert subset(again, outcome="success", reason="retry_same")
     [closed] = await site.events("pairing.closed")
-    assert subset(closed, outcome="success", reason="user", actor=account.subject)
+    assert subset(closed, outcome="success", reason="unpaired", actor=account.subject)
 
 
 async def test_a_session_id_is_recorded_when_it_is_bound_and_when_another_wants_it(site: Site) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import urlencode
@@ -33,10 +34,10 @@ async def rows(site: Site, reader: Account, **query: object) -> list[Row]:
 async def record(
     site: Site, count: int, name: str = "session.bound", address: str = "10.0.0.1", **caller: Any
 ) -> None:
-    """So many events, each with its number in `attrs.n`."""
+    """So many events, each with its number in `attrs.n`, which no real one has."""
     audit, who = site.node.audit, Caller(address=address, **caller)
     async with site.node.database.transaction() as conn:
-        events = [audit.event(name, "success", who, utcnow(), n=n) for n in range(count)]
+        events = [replace(audit.event(name, "success", who, utcnow()), attrs={"n": n}) for n in range(count)]
         await audit.record(conn, *events)
 
 

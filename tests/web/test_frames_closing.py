@@ -120,7 +120,7 @@ async def test_what_came_before_the_clients_close_is_still_done(site: Site) -> N
     assert await mobile.socket.closed() == 4409
     await desktop.socket.expect("client_joined")
     assert (await desktop.socket.expect("channel_message"))["payload"] == {"n": 1}
-    assert (await desktop.socket.expect("mobile_disconnected"))["reason"] == "Unpaired"
+    assert (await desktop.socket.expect("mobile_disconnected"))["reason"] == "unpaired"
 
 
 async def test_after_the_servers_close_nothing_is_taken_or_sent_until_the_client_answers(

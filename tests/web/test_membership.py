@@ -281,13 +281,13 @@ async def test_unpair_closes_for_good_and_tells_the_other_not_to_come_back(site:
     gone = await mobile.socket.expect("desktop_disconnected")
     assert (gone["force_disconnect"], gone["client_id"]) == (True, desktop.session_id)
     for member in (desktop, mobile):
-        assert (await member.socket.expect("channel_closed"))["reason"] == "Unpaired"
+        assert (await member.socket.expect("channel_closed"))["reason"] == "unpaired"
         assert await member.socket.closed() == 4410
     late = await site.connect(account, "mobile")
     answer = await ask(late, join(mobile.channel, "mobile", mobile.session_id))
-    assert (answer["code"], answer["details"]["reason"]) == ("INVALID_CHANNEL", "user")
+    assert (answer["code"], answer["details"]["reason"]) == ("INVALID_CHANNEL", "unpaired")
     assert [e["reason"] for e in await site.events("channel.denied")] == ["ended"]
-    assert [e["reason"] for e in await site.events("pairing.closed")] == ["user"]
+    assert [e["reason"] for e in await site.events("pairing.closed")] == ["unpaired"]
 
 
 async def test_a_pairing_deleted_over_http_closes_its_channel(site: Site) -> None:
@@ -405,7 +405,7 @@ async def test_both_members_may_come_back_within_the_grace_and_not_after(site: S
     assert await overdue(site, 301) == 1
     desktop.socket.send(join(desktop.channel, "desktop", desktop.session_id))
     assert (await desktop.socket.error())["code"] == "INVALID_CHANNEL"
-    assert [e["reason"] for e in await site.events("pairing.closed")] == ["disconnect"]
+    assert [e["reason"] for e in await site.events("pairing.closed")] == ["deserted"]
 
 
 async def test_a_pairing_outlives_a_restart_of_the_process(site: Site, database_url: str) -> None:
