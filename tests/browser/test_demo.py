@@ -8,6 +8,7 @@ import pytest
 from playwright.async_api import Locator, expect
 
 from pairing_server.maintenance import SYSTEM
+from pairing_server.security.limits import Rate
 from pairing_server.services import accounts
 from pairing_server.web.edge import utcnow
 from tests.browser.pages import PHONE_SIZE, Shown, Visitors, pair_across, pair_beside
@@ -210,3 +211,25 @@ async def test_everything_can_be_done_with_the_keyboard(visitors: Visitors, demo
     await keys.type("typed")
     await keys.press("Enter")
     await expect(desktop.heard).to_have_text(["typed"])
+
+
+@pytest.fixture
+def attacked(start_node: StartNode) -> Site:
+    """A node that sees an attack in a single wrong code, and admits any account."""
+    return start_node(demo=True, redeem_policy="any_user", redeem_alarm=Rate(1, 60))
+
+
+async def test_while_codes_are_guessed_the_desktop_is_asked_whether_the_phone_is_wanted(
+    visitors: Visitors, attacked: Site
+) -> None:
+    visitors.expected += ["status of 404", "status of 409"]
+    desktop = Shown(await visitors.visit(f"{attacked.url}/#own-phone"), "desktop")
+    code = await desktop.code()
+    phone = Shown(await visitors.visit(f"{attacked.url}/phone", PHONE_SIZE), "mobile")
+    for typed in (f"{(int(code) + 1) % 10**6:06d}", code):
+        await phone.control("code").fill(typed)
+        await phone.root.get_by_role("button", name="Pair", exact=True).click()
+    await expect(phone.problem).to_contain_text("The desktop is asking")
+    await desktop.root.get_by_role("button", name="Let it in").click()
+    await phone.is_paired()
+    await desktop.is_paired()

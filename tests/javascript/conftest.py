@@ -54,7 +54,7 @@ def tell(database_url: str) -> Tell:
         pytest.skip("Node.js 20.10 or newer was not found; on Debian and Ubuntu: apt-get install nodejs")
     options = OPTIONS
 
-    async def run(site: Site, file: str, story: str, **more: str) -> None:
+    async def run(site: Site, file: str, story: str, **more: object) -> None:
         account = await site.account()
         given = json.dumps({"base": site.url, "token": account.token, **more})
         process = await asyncio.create_subprocess_exec(

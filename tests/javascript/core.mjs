@@ -1,5 +1,5 @@
 // The client against a running server: pairing, order, queue, resumption, tokens, close codes.
-import { ask, assert, breakable, device, got, pair, sent, tell, token, until, base } from "./story.mjs";
+import { ask, assert, breakable, device, given, got, pair, sent, tell, token, until, base } from "./story.mjs";
 
 const numbers = (from, to) => Array.from({ length: to - from + 1 }, (_, at) => from + at);
 const say = (client, list) => Promise.all(list.map((n) => client.send({ n })));
@@ -489,6 +489,62 @@ await tell({
     const agree = () => [desktop, phone].every(({ settings }) => settings.gain === 7 && settings.language === "nl");
     await until("both have the edit", [desktop, phone], agree);
     return [desktop, phone];
+  },
+
+  // The server of this story sees an attack in a single wrong code, and admits any account.
+  async while_the_server_is_attacked_the_desktop_is_asked() {
+    const desktop = device("desktop");
+    const asked = [];
+    desktop.on("pairing-request", (about) => {
+      asked.push(about.expiresIn > 0);
+      desktop.answerRequest(true);
+    });
+    const { code } = await desktop.generateCode();
+    await desktop.connect();
+    const phone = device("mobile", { accessToken: () => given.other });
+    const told = [];
+    phone.on("confirmation-needed", ({ expiresIn }) => told.push(expiresIn > 0));
+    await assert.rejects(phone.pair(String((Number(code) + 1) % 1e6).padStart(6, "0")), { code: "INVALID_CODE" });
+    await phone.pair(code);
+    await until("paired", [desktop, phone], () => desktop.state === "paired" && phone.state === "paired");
+    assert.deepEqual([asked, told], [[true], [true]]);
+    // Too late for another answer, which changes nothing.
+    desktop.answerRequest(false);
+    await until("told so", desktop, () => desktop.told.errors.length);
+    assert.equal(desktop.state, "paired");
+    return [desktop, phone];
+  },
+
+  async who_is_not_wanted_by_the_desktop_stays_out() {
+    const desktop = device("desktop");
+    desktop.on("pairing-request", () => desktop.answerRequest(false));
+    const { code } = await desktop.generateCode();
+    await desktop.connect();
+    const phone = device("mobile", { accessToken: () => given.other });
+    await assert.rejects(phone.pair(String((Number(code) + 1) % 1e6).padStart(6, "0")), { code: "INVALID_CODE" });
+    await assert.rejects(phone.pair(code), { code: "INVALID_CODE" });
+    assert.deepEqual(desktop.told.states.at(-1), ["closed", "INVALID_CHANNEL"]);
+  },
+
+  async each_close_code_is_handled_as_the_protocol_says() {
+    const { Breakable, last } = breakable();
+    const { desktop, phone } = await pair({ phone: { webSocket: Breakable } });
+    for (const [number, what] of given.codes) {
+      if (number === 4429) continue; // ten seconds
+      const socket = last();
+      const { onclose } = socket;
+      socket.onmessage = socket.onclose = null;
+      onclose({ code: number });
+      if (what === "stop" || what === "pair again") {
+        assert.equal(phone.state, "closed", number);
+        if (what === "pair again") assert.equal(phone.channel, null);
+        else await phone.connect();
+      } else {
+        assert.equal(phone.state, "reconnecting", number);
+        await until(`back after ${number}`, phone, () => phone.state === "paired");
+      }
+    }
+    return desktop;
   },
 
   async a_listener_that_fails_does_not_stop_the_others() {

@@ -6,15 +6,20 @@ from typing import Any
 
 import pytest
 
+from pairing_server.security.limits import Rate
 from tests.conftest import StartNode
 from tests.devices import Site
 from tests.javascript.conftest import Tell, stories
+from tests.protocol import code, table
 
+ATTACKED = {"redeem_policy": "any_user", "redeem_alarm": Rate(1, 60)}
 # What the server of a story is like.
 SERVERS: dict[str, dict[str, Any]] = {
     "a_stricter_server_gets_all_the_same": {"message_rate": 20, "message_burst": 20},
     "a_token_is_refreshed_before_it_expires": {"ws_token_ttl": 61},
     "a_code_that_expires_closes_the_desktop": {"code_ttl": 1},
+    "while_the_server_is_attacked_the_desktop_is_asked": ATTACKED,
+    "who_is_not_wanted_by_the_desktop_stays_out": ATTACKED,
 }
 
 
@@ -26,4 +31,10 @@ def server(start_node: StartNode, story: str) -> Site:
 @pytest.mark.timeout(seconds=60)
 @pytest.mark.parametrize("story", stories("core.mjs"))
 async def test_the_core(server: Site, tell: Tell, story: str) -> None:
-    await tell(server, "core.mjs", story)
+    other = await server.account()
+    # The one that ends the pairing comes last.
+    codes = sorted(
+        ((int(code(row["code"])), row["what the client does"]) for row in table("close-codes")),
+        key=lambda each: each[1] == "pair again",
+    )
+    await tell(server, "core.mjs", story, other=other.token, codes=codes)

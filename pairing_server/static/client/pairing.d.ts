@@ -100,6 +100,13 @@ export interface Events {
   /** The other device, or the channel on joining, has changed these. Never what this device has set itself. */
   settings: (about: { settings: Readonly<JsonObject>; changed: string[] }) => void;
   audio: (chunk: AudioChunk) => void;
+  /**
+   * Desktop: the server sees an attack on codes, and a phone of another account has sent this one's. Show what it calls itself and
+   * where it is, ask the user, and call `answerRequest`. Without an answer the code ends in `expiresIn` seconds.
+   */
+  "pairing-request": (about: { device?: string; address?: string; expiresIn: number }) => void;
+  /** Phone: the desktop is asked; `pair` goes on by itself as soon as it has said yes. */
+  "confirmation-needed": (about: { expiresIn: number }) => void;
   gap: (gap: Gap) => void;
   /** The server has refused something, and the connection goes on. What ends it is told by `state`. */
   error: (error: Error) => void;
@@ -139,6 +146,9 @@ export declare class PairingClient {
 
   /** Phone: resolves once it is in the channel of that code. */
   pair(code: string): Promise<void>;
+
+  /** Desktop: whether the phone of the last `pairing-request` is wanted. If not, its code ends. */
+  answerRequest(wanted: boolean): void;
 
   /**
    * Into the channel that `storage` remembers, for instance after a reload. Resolves once it is there, however long that takes.

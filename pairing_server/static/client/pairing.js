@@ -28,18 +28,14 @@ const OUR_ID = /^~[0-9a-f]{16}\./;
 /** Not crypto.randomUUID: pages without TLS have none. */
 const random = () => Array.from(crypto.getRandomValues(new Uint8Array(8)), (byte) => byte.toString(16).padStart(2, "0")).join("");
 
-/** The tab's own storage, or none where there is not any. */
+/** The tab's own storage, or memory where there is none or it is forbidden. */
 function tabStorage() {
   try {
-    return globalThis.sessionStorage ?? memory();
+    return sessionStorage;
   } catch {
-    return memory();
+    const kept = new Map();
+    return { getItem: (key) => kept.get(key) ?? null, setItem: (key, value) => kept.set(key, value), removeItem: (key) => kept.delete(key) };
   }
-}
-
-function memory() {
-  const kept = new Map();
-  return { getItem: (key) => kept.get(key) ?? null, setItem: (key, value) => kept.set(key, value), removeItem: (key) => kept.delete(key) };
 }
 
 function deferred() {
@@ -68,8 +64,8 @@ export class PairingClient {
   #wsTokenUntil = 0;
   #joined = false;
   #peer = false;
-  #epoch = null;
-  #seq = null;
+  #epoch;
+  #seq;
   #heardIds = new Set();
   #connecting = null;
   #unpairing = null;
@@ -157,9 +153,21 @@ export class PairingClient {
   }
 
   async pair(code) {
-    const answer = await this.#post("api/pair-device", () => ({ code: String(code), mobile_session_id: this.#session }), 3);
-    this.#enter(answer.channel_id);
-    return this.connect();
+    const ask = () => this.#post("api/pair-device", () => ({ code: String(code), mobile_session_id: this.#session }), 3);
+    for (;;) {
+      try {
+        this.#enter((await ask()).channel_id);
+        return this.connect();
+      } catch (error) {
+        if (error.code !== "CONFIRMATION_NEEDED") throw error;
+        this.#emit("confirmation-needed", { expiresIn: error.details.expires_in });
+        await new Promise((resolve) => setTimeout(resolve, 1000 * error.retryAfter));
+      }
+    }
+  }
+
+  answerRequest(wanted) {
+    this.#link.send({ type: wanted ? "pairing_confirm" : "pairing_reject", channel: this.#channel });
   }
 
   connect() {
@@ -286,24 +294,25 @@ export class PairingClient {
     this.#connecting?.reject(why);
     this.#connecting = null;
     this.#joined = this.#peer = false;
-    this.#channel = this.#epoch = this.#seq = null;
+    this.#channel = null;
+    this.#epoch = this.#seq = undefined;
     this.#storage.removeItem(`pairing.${this.#deviceType}.channel`);
   }
 
   #join() {
-    const known = this.#seq === null ? {} : { last_seq: this.#seq, epoch: this.#epoch };
     this.#link.send({
       type: "join_channel",
       channel: this.#channel,
       device_type: this.#deviceType,
       session_id: this.#session,
       binary_audio: true,
-      ...known,
+      last_seq: this.#seq,
+      epoch: this.#epoch,
     });
   }
 
   #onJoined({ channel, devices, settings, rev, epoch, last_seq, recovered }) {
-    const missed = this.#epoch !== null && !recovered;
+    const missed = this.#epoch && !recovered;
     this.#epoch = epoch;
     this.#seq = last_seq;
     this.#joined = true;
@@ -360,6 +369,8 @@ export class PairingClient {
         return this.#hear({ data: message.data, chunkId: message.chunk_id, format: message.format, sampleRate: message.sample_rate, seq: message.audio_seq });
       case "audio_gap":
         return this.#emit("gap", { reason: message.reason, from: message.from, to: message.to });
+      case "pairing_request":
+        return this.#emit("pairing-request", { device: message.device, address: message.address, expiresIn: message.expires_in });
       case "client_joined":
         return this.#onPeer(true, "peer-joined", { sessionId: message.client_id });
       case "pairing_success":
@@ -410,7 +421,7 @@ export class PairingClient {
     const error = new PairingError(code, message, { details, retryable });
     this.#complaint = error;
     if (id !== undefined && this.#outbox.refused(id, error)) return;
-    const gone = CHANNEL_GONE.includes(code);
+    const gone = CHANNEL_GONE.includes(code) && (!this.#joined || details.reason);
     if (CLOSE_FOLLOWS.includes(code) || (gone && (details.channel !== this.#channel || this.#renewing))) return;
     if (this.#joined && !gone) {
       if (code === "RATE_LIMITED") this.#outbox.slow(details.retry_after_ms);
@@ -426,7 +437,7 @@ export class PairingClient {
     this.#complaint = null;
     this.#outbox.pause();
     this.#connecting ??= deferred();
-    this.#become(this.#epoch === null ? "connecting" : "reconnecting");
+    this.#become(this.#epoch ? "reconnecting" : "connecting");
   }
 
   /** `why`: a close code, or what the token provider has thrown. */

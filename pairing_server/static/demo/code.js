@@ -23,7 +23,9 @@ export class CodePanel {
     this.link = h("a", { target: "_blank", rel: "noopener" }, "Open the phone page in a tab");
     this.copy = h("button", { type: "button", class: "quiet", onclick: () => this.#copy() }, "Copy link");
     this.scan = h("div", { class: "scan", hidden: true }, this.picture, h("p", { class: "links" }, this.link, this.copy), this.#reach());
-    this.element = h("div", { class: "pairing" }, this.digits, this.hint, this.scan, this.again);
+    this.request = h("div", { class: "request", role: "alert", hidden: true });
+    this.element = h("div", { class: "pairing" }, this.request, this.digits, this.hint, this.scan, this.again);
+    device.client.on("pairing-request", (about) => this.#ask(about));
     device.storage.getItem("code") && this.#restore();
   }
 
@@ -48,6 +50,7 @@ export class CodePanel {
   set withQr(wanted) {
     this.#withQr = wanted;
     this.scan.hidden = !wanted || !this.code;
+    if (this.code) this.#tick();
     if (wanted) this.#draw();
   }
 
@@ -85,6 +88,25 @@ export class CodePanel {
     }
   }
 
+  /** The server sees an attack on codes: whoever sits here says whether the phone is theirs. */
+  #ask({ device, address }) {
+    const answer = (wanted) => {
+      this.request.hidden = true;
+      this.#device.client.answerRequest(wanted);
+    };
+    this.request.replaceChildren(
+      h("p", {}, "Somebody is guessing codes, so say whether this phone is yours:"),
+      h("p", {}, h("strong", {}, device || "A phone"), address ? ` at ${address}` : ""),
+      h(
+        "p",
+        { class: "acts" },
+        h("button", { type: "button", onclick: () => answer(true) }, "Let it in"),
+        h("button", { type: "button", class: "quiet", onclick: () => answer(false) }, "Refuse"),
+      ),
+    );
+    this.request.hidden = false;
+  }
+
   #restore() {
     const { code, expiresAt } = JSON.parse(this.#device.storage.getItem("code"));
     this.code = code;
@@ -97,7 +119,7 @@ export class CodePanel {
     this.#device.storage.removeItem("code");
     clearInterval(this.#timer);
     this.digits.textContent = "";
-    this.scan.hidden = true;
+    this.scan.hidden = this.request.hidden = true;
     this.hint.textContent = "There is no code just now.";
     this.again.classList.remove("quiet");
   }

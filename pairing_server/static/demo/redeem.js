@@ -30,6 +30,7 @@ export class RedeemPanel {
       this.input,
       h("div", { class: "acts" }, this.button, typed),
     );
+    device.client.on("confirmation-needed", () => device.tell("The desktop is asking whether this phone is wanted. Say yes there."));
     this.element.addEventListener("submit", (event) => {
       event.preventDefault();
       this.pair(this.input.value);

@@ -31,13 +31,15 @@ export function settingsPanel(client) {
   const values = Object.fromEntries(FIELDS.map(({ key, start }) => [key, start]));
   const controls = new Map();
   let timer = null;
+  let moved = {};
 
   const send = () => {
     timer = null;
-    client.syncSettings({ ...values });
+    client.syncSettings(moved);
+    moved = {};
   };
   const change = (key, value) => {
-    values[key] = value;
+    values[key] = moved[key] = value;
     timer ??= setTimeout(send, PACE);
   };
   const apply = (settings) => {
@@ -54,7 +56,8 @@ export function settingsPanel(client) {
     controls.set(field.key, control);
     return control.row;
   });
-  apply(client.settings ?? {});
+  client.offerSettings(values);
+  apply(client.settings);
   client.on("settings", ({ settings }) => apply(settings));
   return h("div", { class: "settings" }, rows);
 }
