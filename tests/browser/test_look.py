@@ -23,6 +23,11 @@ AXE = """async () => {
     .map(({ id, help, nodes }) => [id, help, ...nodes.map(({ html }) => html.slice(0, 150))]);
 }"""
 OVERFLOW = "() => document.documentElement.scrollWidth - document.documentElement.clientWidth"
+# Pixels of nothing below the page's foot.
+BLANK = """() => {
+  const { documentElement: page, body } = document;
+  return Math.max(0, page.scrollHeight - Math.max(page.clientHeight, Math.ceil(body.getBoundingClientRect().height)));
+}"""
 
 Scene = Callable[[Visitors, Site], Awaitable[Page]]
 
@@ -107,6 +112,7 @@ async def test_nothing_is_a_barrier_and_nothing_sticks_out(
         await page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
         assert await page.evaluate(AXE) == [], (size, scheme)
         assert await page.evaluate(OVERFLOW) == 0, (size, scheme)
+        assert await page.evaluate(BLANK) == 0, (size, scheme)
         if folder:
             name = f"{scene.__name__}-{size}-{scheme}.png"
             await page.screenshot(path=folder / name, full_page=size == "small")

@@ -9,7 +9,7 @@ const KEPT = 150;
 function gist(message) {
   switch (message.type) {
     case "settings_sync":
-      return (message.changed ?? Object.keys(message.settings ?? {}))
+      return (message.changed?.length ? message.changed : Object.keys(message.settings ?? {}))
         .map((key) => `${key}: ${JSON.stringify(message.settings?.[key])}`)
         .join(", ");
     case "channel_message":
