@@ -8,64 +8,28 @@ from __future__ import annotations
 
 import asyncio
 import struct
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 
 from picows import WSFrame, WSMsgType, WSTransport
 from tornado.httputil import HTTPHeaders
-from tornado.websocket import WebSocketClosedError, WebSocketHandler, WebSocketProtocol
+from tornado.websocket import WebSocketHandler
 
 from pairing_server.relay.closing import CloseCode
 from pairing_server.relay.limits import RelayLimits, TokenBucket
-from pairing_server.relay.outbox import Entry, Outbox
 from pairing_server.web.frames import CLOSE_TIMEOUT, valid_close_code
-from pairing_server.web.takeover import Listener, hand_over
+from pairing_server.web.sending import CLOSE, PING, PONG, Sending, frame_of, gathering
+from pairing_server.web.takeover import hand_over
 
-_TEXT, _BINARY, _CLOSE, _PING, _PONG = 0x81, 0x82, 0x88, 0x89, 0x8A
 _TEXT_FRAME = WSMsgType.TEXT
 # A control frame's 125 bytes, less the code.
 REASON_SIZE = 123
 # So many messages of one connection are served at a stretch; then the others have their turn.
-STRETCH = 32
-# What is gathered for one system call.
-GATHERED = 64 * 1024
-
-_medium_head = struct.Struct("!BBH").pack
-_large_head = struct.Struct("!BBQ").pack
+STRETCH = 20
 
 
-def frame_of(first: int, payload: bytes) -> bytes:
-    """One final, unmasked frame (RFC 6455, section 5.2); `first` holds FIN and the opcode."""
-    size = len(payload)
-    if 126 <= size < 65536:
-        return _medium_head(first, 126, size) + payload
-    if size < 126:
-        return bytes((first, size)) + payload
-    return _large_head(first, 127, size) + payload
-
-
-class Gathering:
-    """While several frames of one read are served, what is written meanwhile shares a system call."""
-
-    __slots__ = ("connections", "on")
-
-    def __init__(self) -> None:
-        self.on = False
-        self.connections: list[CompiledProtocol] = []
-
-    def end(self) -> None:
-        """Write what was gathered, and gather no more."""
-        self.on = False
-        connections, self.connections = self.connections, []
-        for connection in connections:
-            connection.flush()
-
-
-_gathering = Gathering()
-
-
-class CompiledProtocol(Listener, WebSocketProtocol):
+class CompiledProtocol(Sending):
     """One connection's protocol. `on_abuse` is called once with "frames", "pings" or "fragments" too many."""
 
     # Most are found faster than what an ordinary instance has, and there are many of them.
@@ -75,14 +39,10 @@ class CompiledProtocol(Listener, WebSocketProtocol):
         "_fragments_size",
         "_fragments_type",
         "_frames",
-        "_gathered",
-        "_gathered_size",
         "_limits",
         "_loop",
         "_now",
         "_on_abuse",
-        "_out",
-        "_paused",
         "_pings",
         "_pong_seen",
         "_receive",
@@ -91,11 +51,8 @@ class CompiledProtocol(Listener, WebSocketProtocol):
         "_subprotocol",
         "_timer",
         "_waiting",
-        "client_terminated",
         "close_code",
         "close_reason",
-        "outbox",
-        "server_terminated",
     )
 
     def __init__(
@@ -105,7 +62,7 @@ class CompiledProtocol(Listener, WebSocketProtocol):
         now: Callable[[], float],
         on_abuse: Callable[[str], None],
     ) -> None:
-        WebSocketProtocol.__init__(self, handler)
+        super().__init__(handler)
         self._receive = handler.on_message
         self._limits = limits
         self._now = now
@@ -121,15 +78,9 @@ class CompiledProtocol(Listener, WebSocketProtocol):
         self._serving = False
         # Messages served at this stretch.
         self._stretch = 0
-        self._paused = False
-        self._gathered: list[bytes] = []
-        self._gathered_size = 0
-        self.outbox: Outbox | None = None
         self._pong_seen = True
         self._timer: asyncio.TimerHandle | None = None
         self._closing_timer: asyncio.TimerHandle | None = None
-        # The event loop's transport, while there is one.
-        self._out: Any = None
         self._loop = asyncio.get_running_loop()
         self._subprotocol: str | None = None
         self.close_code: int | None = None
@@ -176,7 +127,7 @@ class CompiledProtocol(Listener, WebSocketProtocol):
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
         last = frame.last_in_buffer
         if not last:
-            _gathering.on = True
+            gathering.on = True
         try:
             if self.client_terminated:
                 return
@@ -196,8 +147,8 @@ class CompiledProtocol(Listener, WebSocketProtocol):
         except UnicodeDecodeError:
             self._fail(CloseCode.INVALID_TEXT, "not UTF-8")
         finally:
-            if last and _gathering.on:
-                _gathering.end()
+            if last and gathering.on:
+                gathering.end()
                 self._stretch = 0
 
     def _other(self, frame: WSFrame) -> None:
@@ -256,7 +207,7 @@ class CompiledProtocol(Listener, WebSocketProtocol):
         if serving is not None:
             self._hold()
             asyncio.ensure_future(serving).add_done_callback(self._served)
-        elif _gathering.on:
+        elif gathering.on:
             self._stretch += 1
             if self._stretch == STRETCH:
                 self._hold()
@@ -277,11 +228,11 @@ class CompiledProtocol(Listener, WebSocketProtocol):
         """Serve what waits, and then read again."""
         self._serving = False
         self._stretch = 0
-        _gathering.on = True
+        gathering.on = True
         try:
             self._serve_waiting()
         finally:
-            _gathering.end()
+            gathering.end()
         if not self._serving and not self.client_terminated and self._out is not None:
             self._out.resume_reading()
 
@@ -302,7 +253,7 @@ class CompiledProtocol(Listener, WebSocketProtocol):
             self._abuse("pings")
         elif not self._paused:
             # With a full buffer the pong waits for the next ping: only the newest must be answered.
-            self._write(frame_of(_PONG, payload))
+            self._write(frame_of(PONG, payload))
 
     def _close_received(self, frame: WSFrame) -> None:
         self._last(partial(self._answer_close, frame.get_payload_as_bytes()))
@@ -343,76 +294,10 @@ class CompiledProtocol(Listener, WebSocketProtocol):
         """The client breaks the protocol: say so, and hear no more."""
         self._last(partial(self.close, code, reason))
 
-    # To the client
-
-    def write(self, message: bytes, binary: bool) -> None:
-        """Send one message (relay.outbox.Transport)."""
-        frame = frame_of(_BINARY if binary else _TEXT, message)
-        if _gathering.on or self.server_terminated or self._out is None:
-            self._write(frame)
-        else:
-            self._out.write(frame)
-
-    def write_all(self, entries: Sequence[Entry]) -> None:
-        """Send several in one system call (relay.outbox.Transport)."""
-        self._write(
-            b"".join(frame_of(_BINARY if entry.binary else _TEXT, entry.message) for entry in entries)
-        )
-
-    def _write(self, frame: bytes) -> None:
-        """Nothing is written behind a close frame."""
-        if self._out is None or self.server_terminated:
-            return
-        if not _gathering.on:
-            self._out.write(frame)
-            return
-        if not self._gathered:
-            _gathering.connections.append(self)
-        self._gathered.append(frame)
-        self._gathered_size += len(frame)
-        if self._gathered_size >= GATHERED:
-            self._write_gathered()
-
-    def flush(self) -> None:
-        """Write what was gathered."""
-        if self._gathered:
-            self._write_gathered()
-
-    def _write_gathered(self) -> None:
-        gathered, self._gathered, self._gathered_size = self._gathered, [], 0
-        if self._out is not None:
-            self._out.write(b"".join(gathered))
-
-    def pending(self) -> int:
-        """Bytes that the kernel has not taken yet (relay.outbox.Transport)."""
-        if self._out is None:
-            return 0
-        return self._gathered_size + int(self._out.get_write_buffer_size())
-
-    def write_message(
-        self, message: str | bytes | dict[str, Any], binary: bool = False
-    ) -> asyncio.Future[None]:
-        """Tornado's way to send; the server itself uses `write`."""
-        if self.is_closing():
-            raise WebSocketClosedError
-        data = message.encode() if isinstance(message, str) else bytes(message)  # type: ignore[arg-type]
-        self._write(frame_of(_BINARY if binary else _TEXT, data))
-        done = self._loop.create_future()
-        done.set_result(None)
-        return done
-
-    def pause_writing(self) -> None:
-        self._paused = True
-        if self.outbox is not None:
-            self.outbox.stalled()
-
-    def resume_writing(self) -> None:
-        self._paused = False
-        if self.outbox is not None:
-            self.outbox.drained()
+    # Is it still there
 
     def write_ping(self, data: bytes) -> None:
-        self._write(frame_of(_PING, data))
+        self._write(frame_of(PING, data))
 
     def start_pinging(self) -> None:
         if self._limits.ping_interval:
@@ -441,7 +326,7 @@ class CompiledProtocol(Listener, WebSocketProtocol):
             if code is None and reason is not None:
                 code = CloseCode.NORMAL
             payload = b"" if code is None else struct.pack("!H", code) + (reason or "").encode()[:REASON_SIZE]
-            self._write(frame_of(_CLOSE, payload))
+            self._write(frame_of(CLOSE, payload))
             self.flush()
             self.server_terminated = True
             self._cancel("_timer")

@@ -260,7 +260,7 @@ async def test_a_client_that_does_not_answer_our_ping_is_closed_and_its_peer_tol
     account = await site.account()
     desktop, mobile = await site.pair(account)
     hub = site.node.hub
-    usual, hub.limits = hub.limits, replace(hub.limits, ping_interval=0.05, ping_timeout=0.05)
+    usual, hub.limits = hub.limits, replace(hub.limits, ping_interval=0.4, ping_timeout=0.4)
     dead = await peer(site, await site.ws_token(account, "mobile"))
     live = await peer(site, await site.ws_token(account, "mobile"))
     hub.limits = usual
