@@ -161,7 +161,7 @@ async def _begin_login(
     conn: AsyncConnection, user: User, issued: Issued, caller: Caller, now: datetime
 ) -> None:
     until = now + timedelta(seconds=issued.expires_in)
-    await logins.begin(conn, user.subject, issued.login_id, now, until, caller, now)
+    await logins.begin(conn, user.subject, issued.login_id, until, caller, now)
 
 
 def _token_issued(

@@ -28,30 +28,21 @@ async def note(
     deps: Deps, conn: AsyncConnection, claims: AccessClaims, caller: Caller, now: datetime
 ) -> InvalidToken | None:
     """Note that the login is used. The refusal, to be raised, if it is revoked: the database knows it first."""
-    issuer = issuer_of(claims.subject)
-    if await store.is_revoked(
-        conn, issuer, claims.subject, claims.login_id, claims.token_id, claims.issued_at
-    ):
-        denied = deps.audit.event(
-            "auth.token_rejected", "denied", caller, now, reason="revoked", kind="access", sid=claims.login_id
-        )
-        await deps.audit.refuse(conn, denied)
-        return InvalidToken(reason="revoked")
-    await begin(conn, claims.subject, claims.login_id, claims.issued_at, claims.expires_at, caller, now)
-    return None
+    login = Login(claims.subject, claims.login_id, claims.issued_at, claims.expires_at, now, caller.address)
+    if await store.note(conn, login, issuer_of(claims.subject), claims.token_id):
+        return None
+    denied = deps.audit.event(
+        "auth.token_rejected", "denied", caller, now, reason="revoked", kind="access", sid=claims.login_id
+    )
+    await deps.audit.refuse(conn, denied)
+    return InvalidToken(reason="revoked")
 
 
 async def begin(
-    conn: AsyncConnection,
-    subject: str,
-    login_id: str,
-    created_at: datetime,
-    expires_at: datetime,
-    caller: Caller,
-    now: datetime,
+    conn: AsyncConnection, subject: str, login_id: str, expires_at: datetime, caller: Caller, now: datetime
 ) -> None:
-    """Keep a login, or that it is still used."""
-    await store.note(conn, Login(subject, login_id, created_at, expires_at, now, caller.address))
+    """Keep a login of ours that has just been made."""
+    await store.note(conn, Login(subject, login_id, now, expires_at, now, caller.address), OWN_ISSUER)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import and_, delete, func, or_, select
+from sqlalchemy import ColumnElement, and_, delete, exists, func, literal, or_, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -44,12 +44,30 @@ class Revocation:
 _LOGIN = tuple(logins.c[name] for name in Login.__slots__)
 
 
-async def note(conn: AsyncConnection, login: Login) -> None:
-    """Keep the login, or note when and from where it was last used."""
-    statement = insert(logins).values({name: getattr(login, name) for name in Login.__slots__})
+async def note(conn: AsyncConnection, login: Login, issuer: str, token_id: str | None = None) -> bool:
+    """Keep the login, or note when and from where it was last used. False if it is revoked: nothing is kept then.
+
+    `token_id`: the token that is used, which may be revoked by itself. One statement, since every ws token waits for it.
+    """
+    values = (literal(getattr(login, column.name), column.type) for column in _LOGIN)
+    unless = ~exists().where(revocations.c.issuer == issuer, _concerning(login, token_id))
+    statement = insert(logins).from_select([column.name for column in _LOGIN], select(*values).where(unless))
     newer = {name: statement.excluded[name] for name in ("expires_at", "seen_at", "address")}
-    await conn.execute(
-        statement.on_conflict_do_update(index_elements=[logins.c.subject, logins.c.login_id], set_=newer)
+    kept = await conn.execute(
+        statement.on_conflict_do_update(
+            index_elements=[logins.c.subject, logins.c.login_id], set_=newer
+        ).returning(logins.c.login_id)
+    )
+    return kept.one_or_none() is not None
+
+
+def _concerning(login: Login, token_id: str | None) -> ColumnElement[bool]:
+    """Revocations, of the login's issuer, that end it. As Revoked.covers, by what the database knows now."""
+    t = revocations.c
+    return or_(
+        and_(t.kind == LOGIN, t.name == login.login_id),
+        and_(t.kind == TOKEN, t.name == token_id),
+        and_(t.kind == USER, t.name == login.subject, t.revoked_at >= login.created_at),
     )
 
 
@@ -88,21 +106,6 @@ async def forget(conn: AsyncConnection, subject: str, login_id: str | None, unti
     if login_id is not None:
         statement = statement.where(logins.c.login_id == login_id)
     return (await conn.execute(statement)).rowcount
-
-
-async def is_revoked(
-    conn: AsyncConnection, issuer: str, subject: str, login_id: str, token_id: str, logged_in_at: datetime
-) -> bool:
-    """As Revoked.covers, by what the database knows now."""
-    t = revocations.c
-    concerned = or_(
-        and_(t.kind == LOGIN, t.name == login_id),
-        and_(t.kind == TOKEN, t.name == token_id),
-        and_(t.kind == USER, t.name == subject, t.revoked_at >= logged_in_at),
-    )
-    return (
-        await conn.execute(select(t.kind).where(t.issuer == issuer, concerned).limit(1))
-    ).first() is not None
 
 
 async def revoked_since(
