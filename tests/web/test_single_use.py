@@ -30,7 +30,11 @@ async def test_of_fifty_replays_at_once_on_two_servers_one_opens(two: tuple[Site
     assert {await socket.closed() for socket in refused} == {4401}
     for site in two:
         await site.node.audit.flush(site.node.deps, SYSTEM, utcnow(), last=True)
-    assert len(await two[0].events("auth.token_reuse")) == 49
+    async with two[0].node.database.transaction() as conn:
+        reused = await conn.exec_driver_sql(
+            "SELECT sum(count) FROM audit_events WHERE event = 'auth.token_reuse'"
+        )
+        assert reused.scalar_one() == 49
     reasons = {event["reason"] for event in await two[0].events("auth.token_rejected")}
     assert reasons == {"replayed"}
 
