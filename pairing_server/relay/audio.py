@@ -7,29 +7,91 @@ sound of their own). Other formats are left alone.
 
 from __future__ import annotations
 
-EBML, CLUSTER, TIMESTAMP = b"\x1a\x45\xdf\xa3", b"\x1f\x43\xb6\x75", 0xE7
+EBML, CLUSTER, TIMESTAMP = b"\x1a\x45\xdf\xa3", b"\x1f\x43\xb6\x75", b"\xe7"
 OGG = b"OggS"
 # An element of unknown size goes on until the next of its level.
 _UNKNOWN_SIZE = b"\x01" + b"\xff" * 7
-# Header and size of a cluster, then its time stamp: what must be seen of a cluster to say when it is.
-_CLUSTER_START = 4 + 8 + 1 + 8 + 8
 _OGG_HEADER = 27
 LARGEST = 64 * 1024
+
+
+class Clusters:
+    """Follows the clusters of a WebM stream: where in one the next chunk goes on.
+
+    Recorders cut anywhere, also in the middle of a block or of its header.
+    """
+
+    __slots__ = ("_head", "_open")
+
+    def __init__(self) -> None:
+        # The cluster's own header and time; empty while it is not known where one begins.
+        self._head = b""
+        # What was heard of the element that is not complete.
+        self._open = b""
+
+    @property
+    def before_next(self) -> bytes:
+        return self._head + self._open if self._head else b""
+
+    def feed(self, chunk: bytes) -> None:
+        data, at = self._open + chunk, 0
+        while at < len(data):
+            if not self._head and (at := data.find(CLUSTER, at)) < 0:
+                at = max(0, len(data) - len(CLUSTER) + 1)
+                break
+            element = _element(data, at)
+            if element is None:
+                break
+            id_, content, end = element
+            if id_ == CLUSTER:
+                self._head, at = CLUSTER + _UNKNOWN_SIZE, content
+                continue
+            if not 0 <= end - content <= LARGEST:
+                self._head, at = b"", at + 1  # that was no element
+                continue
+            if end > len(data):
+                break
+            if id_ == TIMESTAMP:
+                self._head += data[at:end]
+            at = end
+        self._open = data[at:]
+
+
+def _element(data: bytes, at: int) -> tuple[bytes, int, int] | None:
+    """An element's id, where its content begins and ends; None if its header is not complete.
+
+    The end is before the content if it has no size, or what stands there is no element.
+    """
+    middle = at + _width(data[at])
+    if middle >= len(data):
+        return None
+    width = _width(data[middle])
+    content = middle + width
+    if content > len(data):
+        return None
+    mask = (1 << 7 * width) - 1
+    size = int.from_bytes(data[middle:content], "big") & mask
+    known = size != mask and middle - at <= 4 and width <= 8
+    return data[at:middle], content, content + size if known else -1
+
+
+def _width(first: int) -> int:
+    """Bytes of an EBML number that begins so (RFC 8794, section 4); 9 if none does."""
+    return 9 - first.bit_length()
 
 
 class StreamStart:
     """Fed with all chunks of one sender, says what a receiver that comes in between must get first."""
 
-    __slots__ = ("_begun", "_cluster", "_collecting", "_start", "_tail")
+    __slots__ = ("_begun", "_clusters", "_collecting", "_start")
 
     def __init__(self) -> None:
         # What was heard of a beginning that is not complete, and of which format.
         self._begun = b""
         self._collecting: bytes | None = None
         self._start: bytes | None = None
-        # The head of the cluster that the next chunk continues, WebM only.
-        self._cluster = b""
-        self._tail = b""
+        # WebM only.
+        self._clusters: Clusters | None = None
 
     @property
     def watching(self) -> bool:
@@ -38,34 +100,33 @@ class StreamStart:
 
     def before_next(self) -> bytes | None:
         """What goes before the next chunk; None if nothing is known, or the beginning itself is under way."""
-        if self._start is None:
-            return None
-        return self._start + self._cluster
+        if self._start is None or self._clusters is None:
+            return self._start
+        inside = self._clusters.before_next
+        return self._start + inside if inside else None
 
     def feed(self, chunk: bytes) -> None:
         """The next chunk of the stream, or the first of a new one."""
         if begins(chunk):
             self._begun, self._collecting = b"", chunk[:4]
-            self._start, self._cluster, self._tail = None, b"", b""
+            self._start = self._clusters = None
         if self._collecting is not None:
             self._collect(chunk)
-        if self._start is not None and self._start.startswith(EBML):
-            self._follow(chunk)
+        elif self._clusters is not None:
+            self._clusters.feed(chunk)
 
     def _collect(self, chunk: bytes) -> None:
         self._begun += chunk
-        end = self._begun.find(CLUSTER) if self._collecting == EBML else _end_of_ogg_headers(self._begun)
+        webm = self._collecting == EBML
+        end = self._begun.find(CLUSTER) if webm else _end_of_ogg_headers(self._begun)
         if 0 <= end <= LARGEST:
-            self._start, self._collecting, self._begun = self._begun[:end], None, b""
+            self._start, rest = self._begun[:end], self._begun[end:]
+            self._collecting, self._begun = None, b""
+            if webm:
+                self._clusters = Clusters()
+                self._clusters.feed(rest)
         elif end > LARGEST or len(self._begun) > LARGEST:
             self._collecting, self._begun = None, b""
-
-    def _follow(self, chunk: bytes) -> None:
-        seen = self._tail + chunk
-        at = seen.rfind(CLUSTER)
-        if at >= 0 and (head := _cluster_head(seen[at : at + _CLUSTER_START])):
-            self._cluster = head
-        self._tail = seen[-_CLUSTER_START:]
 
 
 def begins(chunk: bytes) -> bool:
@@ -74,17 +135,6 @@ def begins(chunk: bytes) -> bool:
         return True
     # The flag of a page that begins a stream.
     return chunk.startswith(OGG) and len(chunk) > 5 and bool(chunk[5] & 2)
-
-
-def _cluster_head(seen: bytes) -> bytes:
-    """A cluster of unknown size with the same time stamp; empty if that cannot be seen."""
-    if len(seen) < 5 or not seen[4]:
-        return b""
-    at = 4 + 9 - seen[4].bit_length()
-    if at + 1 >= len(seen) or seen[at] != TIMESTAMP or not seen[at + 1] & 0x80:
-        return b""
-    end = at + 2 + (seen[at + 1] & 0x7F)
-    return CLUSTER + _UNKNOWN_SIZE + seen[at:end] if end <= len(seen) else b""
 
 
 def _end_of_ogg_headers(stream: bytes) -> int:

@@ -327,6 +327,9 @@ class Channel:
     def audio_gap(self, receiver: Member, first: int, last: int) -> None:
         """Chunks from `first` to `last` did not fit into what waits for the receiver: tell it."""
         self._counts.audio_dropped += last - first + 1
+        # A decoder does not get over a hole: it gets the stream's beginning once more.
+        if heard := self._streams.get(OTHER[receiver.device_type]):
+            heard.newcomer = True
         gap = messages.AudioGap(
             channel=self.name, channelId=self.name, from_=first, to=last, reason="slow_consumer"
         )

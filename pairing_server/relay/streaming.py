@@ -19,7 +19,7 @@ class Receiver(Protocol):
 
 
 class Streaming:
-    """What one member sends. `newcomer`: the receiver has come in since the last chunk."""
+    """What one member sends. `newcomer`: the receiver has come in, or missed something, since the last chunk."""
 
     __slots__ = ("_channel", "_number", "_start", "newcomer")
 

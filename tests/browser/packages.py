@@ -71,9 +71,9 @@ class Workshop:
         (self.folder / "package").rename(self.modules / about["name"])
         return sorted(file["path"] for file in about["files"])
 
-    def bundle(self, source: str, *, minify: bool = False) -> str:
+    def bundle(self, source: str, *, minify: bool = False, loader: str = "jsx") -> str:
         """One script of an app's source, as bundlers make it. `import`s find the installed packages."""
-        options = ["--bundle", "--format=esm", "--loader=jsx", "--jsx=automatic", "--target=es2022"]
+        options = ["--bundle", "--format=esm", f"--loader={loader}", "--jsx=automatic", "--target=es2022"]
         made = subprocess.run(
             [self.modules / "esbuild" / "bin" / "esbuild", *options, *(["--minify"] if minify else [])],
             cwd=self.folder,

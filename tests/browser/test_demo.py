@@ -89,6 +89,20 @@ async def test_the_microphone_is_heard_and_decoded_on_the_other_side(visitors: V
     await phone.root.get_by_role("button", name="Stop microphone").click()
 
 
+async def test_who_comes_in_the_middle_of_a_stream_hears_it_from_there(
+    visitors: Visitors, demo: Site
+) -> None:
+    desktop, phone = await pair_across(visitors, demo)
+    await phone.root.get_by_role("button", name="Start microphone").click()
+    heard = desktop.root.get_by_text(re.compile(r"^([1-9][0-9]*\.[0-9]|0\.[1-9]) s heard$"))
+    await expect(heard).to_be_visible()
+    # The page forgets all it has heard, the beginning of the stream too.
+    await desktop.page.reload()
+    await desktop.is_paired()
+    await expect(heard).to_be_visible()
+    await loud(desktop.root.get_by_label("From the phone"))
+
+
 async def test_both_on_one_page_pair_by_one_click(visitors: Visitors, demo: Site) -> None:
     desktop, phone = await pair_beside(visitors, demo)
     await phone.slide("chunkDuration", 5.5)

@@ -96,6 +96,48 @@ async def test_a_zustand_store_shares_its_slice_and_keeps_the_rest(
         assert await page.evaluate("store.getState().audioSettings") == shared
 
 
+PHONE = """
+import { createRoot } from "react-dom/client";
+import { PairingClient } from "pairing-client";
+import { usePairing } from "pairing-client/react";
+
+const client = new PairingClient({ deviceType: "mobile", accessToken: getAccessToken });
+const renders = [];
+window.renders = renders;
+
+function Phone() {
+  const { state, isConnected, isPaired, error, pairWithCode } = usePairing(client);
+  renders.push({ isConnected, isPaired });
+  const pair = async () => {
+    window.result = await pairWithCode(document.querySelector("[name=code]").value);
+  };
+  return <><button onClick={pair}>Pair here</button> <output>{state}</output> <em>{error?.code}</em></>;
+}
+createRoot(document.querySelector("#app")).render(<Phone />);
+"""
+
+
+async def test_the_hook_of_a_phone_says_whether_it_has_paired_and_why_not(
+    visitors: Visitors, site: Site, workshop: Workshop
+) -> None:
+    visitors.expected.append("status of 404")
+    account = await site.account()
+    desktop = await open_app(visitors, site, account, "/my-desktop", app("client-desktop"))
+    phone = await open_app(visitors, site, account, "/my-react", workshop.bundle(PHONE))
+    await expect(desktop.locator("#code")).to_have_text(re.compile("[0-9]{6}"))
+    code = await desktop.locator("#code").inner_text()
+    for typed, state, error, result in (
+        (f"{(int(code) + 1) % 10**6:06d}", "idle", "INVALID_CODE", False),
+        (code, "paired", "", True),
+    ):
+        await phone.locator("[name=code]").fill(typed)
+        await phone.get_by_role("button", name="Pair here").click()
+        await phone.wait_for_function("(wanted) => window.result === wanted", arg=result)
+        await expect(phone.locator("output")).to_have_text(state)
+        await expect(phone.locator("em")).to_have_text(error)
+    assert await phone.evaluate("renders.every(({ isConnected, isPaired }) => isConnected || !isPaired)")
+
+
 RENDER = """
 import { createRoot } from "react-dom/client";
 const client = new PairingClient({ deviceType: KIND, accessToken: getAccessToken });

@@ -5,6 +5,7 @@ The messages are numbered, and said from both sides while the link is broken.
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -119,6 +120,26 @@ async def test_a_server_that_restarts_finds_them_again(pair: Visitors, demo: Sit
     demo.node = Node(replace(demo.node.settings, port=demo.port), database_url)
     await demo.node.start()
     await nothing_is_missing(desktop, phone, by_desktop, by_phone)
+
+
+@pytest.mark.parametrize("cut", ["phone", "desktop"])
+async def test_sound_goes_on_after_a_cut_on_either_side(pair: Visitors, demo: Site, cut: str) -> None:
+    desktop, phone = await pair_across(pair, demo)
+    await phone.root.get_by_role("button", name="Start microphone").click()
+    seconds = "(told) => Number.parseFloat(told.textContent) || 0"
+    told = desktop.root.locator(".levels .way").nth(1).locator(".number")
+    await expect(told).to_have_text(re.compile(r"^(0\.[2-9]|[1-9].*) s heard$"))
+    device = phone if cut == "phone" else desktop
+    await device.network("Offline")
+    await expect(device.pill).to_have_text("Reconnecting")
+    before = await told.evaluate(seconds)
+    await device.network("Good")
+    await desktop.is_paired()
+    await phone.is_paired()
+    handle = await told.element_handle()
+    await desktop.page.wait_for_function(
+        "([told, before]) => Number.parseFloat(told.textContent) > before + 0.5", arg=[handle, before]
+    )
 
 
 async def test_a_page_that_was_asleep_hears_what_was_said(pair: Visitors, demo: Site) -> None:

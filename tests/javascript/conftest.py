@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from pairing_server.server import Node
+from tests.browser.packages import lacking
 from tests.devices import Site
 
 HERE = Path(__file__).parent
@@ -51,7 +52,7 @@ def stories(file: str) -> list[str]:
 def tell(database_url: str) -> Tell:
     """tell(site, file, story): fails with what Node.js says if the story does."""
     if OPTIONS is None:
-        pytest.skip("Node.js 20.10 or newer was not found; on Debian and Ubuntu: apt-get install nodejs")
+        lacking("Node.js 20.10 or newer was not found. On Debian and Ubuntu: apt-get install nodejs")
     options = OPTIONS
 
     async def run(site: Site, file: str, story: str, **more: object) -> None:

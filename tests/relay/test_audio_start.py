@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import base64
 import struct
+from itertools import pairwise
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from pairing_server.relay import binary
 from pairing_server.relay.audio import CLUSTER, EBML, LARGEST, StreamStart, begins
@@ -14,10 +17,17 @@ from tests.relay.wire import Client, Relay
 INIT = EBML + b"header, segment, tracks"
 
 
-def cluster(timestamp: int, blocks: bytes = b"") -> bytes:
+def cluster(timestamp: int, *blocks: bytes) -> bytes:
     """A cluster of unknown size, as recorders write it."""
     stamp = timestamp.to_bytes(3, "big")
-    return CLUSTER + b"\x01" + b"\xff" * 7 + b"\xe7" + bytes([0x80 | len(stamp)]) + stamp + blocks
+    head = CLUSTER + b"\x01" + b"\xff" * 7 + b"\xe7" + bytes([0x80 | len(stamp)]) + stamp
+    return head + b"".join(blocks)
+
+
+def block(content: bytes) -> bytes:
+    """A SimpleBlock (RFC 9559, section 5.1.3.4)."""
+    inside = b"\x81\x00\x00\x80" + content
+    return b"\xa3" + (0x4000 | len(inside)).to_bytes(2, "big") + inside
 
 
 def page(kind: int, position: int, content: bytes) -> bytes:
@@ -36,24 +46,50 @@ def fed(*chunks: bytes) -> bytes | None:
 
 
 def test_of_webm_everything_up_to_the_first_cluster_and_the_time_of_the_last() -> None:
-    assert fed(INIT + cluster(0, b"block")) == INIT + cluster(0)
-    assert fed(INIT + cluster(0, b"block"), b"block", cluster(7000, b"block"), b"block") == INIT + cluster(
-        7000
-    )
+    assert fed(INIT + cluster(0, block(b"1"))) == INIT + cluster(0)
+    chunks = INIT + cluster(0, block(b"1")), block(b"2"), cluster(7000, block(b"3")), block(b"4")
+    assert fed(*chunks) == INIT + cluster(7000)
 
 
 @pytest.mark.parametrize("size", range(1, 40))
 def test_however_the_stream_is_cut_into_chunks(size: int) -> None:
-    stream = INIT + cluster(0, b"block" * 9) + cluster(70_000, b"block" * 9)
-    chunks = [stream[at : at + size] for at in range(0, len(stream), size)]
+    blocks = [block(bytes([number]) * number) for number in range(9)]
+    stream = INIT + cluster(0, *blocks) + cluster(70_000, *blocks)
     # Recorders do not cut the first four bytes.
-    if size < 4:
-        chunks = [stream[:4], *(stream[at : at + size] for at in range(4, len(stream), size))]
+    cuts = [0, *range(4, len(stream), size), len(stream)]
+    chunks = [stream[start:end] for start, end in pairwise(cuts)]
     assert fed(*chunks) == INIT + cluster(70_000)
 
 
+@pytest.mark.parametrize("cut", range(1, len(block(b"sound"))))
+def test_with_what_was_heard_of_a_block_that_is_not_complete(cut: int) -> None:
+    # Chromium's recorder cuts after the first byte of a block.
+    begun = block(b"sound")[:cut]
+    assert fed(INIT + cluster(0, block(b"1"), begun)) == INIT + cluster(0, begun)
+    assert fed(INIT + cluster(0, block(b"1"), begun), block(b"sound")[cut:]) == INIT + cluster(0)
+
+
+def test_what_looks_like_a_cluster_inside_a_block_is_none() -> None:
+    assert fed(INIT + cluster(0, block(cluster(99))), block(b"2")) == INIT + cluster(0)
+
+
+def test_after_a_chunk_is_missing_it_goes_on_with_the_next_cluster() -> None:
+    # A block whose end never came, then what is no element.
+    chunks = INIT + cluster(0, block(b"1234567890")[:5]), b"\x00" * 100, block(b"2")
+    assert fed(*chunks) is None
+    assert fed(*chunks, cluster(8000, block(b"3")), block(b"4")) == INIT + cluster(8000)
+    assert fed(*chunks, cluster(8000)[:3], cluster(8000)[3:]) == INIT + cluster(8000)
+
+
+@settings(max_examples=300)
+@given(st.lists(st.binary(max_size=60), max_size=8))
+def test_nothing_that_follows_makes_it_fail_or_grow(chunks: list[bytes]) -> None:
+    start = fed(INIT + cluster(0), *(chunk for chunk in chunks if not begins(chunk)))
+    assert start is None or len(start) < 700
+
+
 def test_a_cluster_that_says_its_size_may_be_continued_too() -> None:
-    sized = CLUSTER + b"\x42\x00" + b"\xe7\x81\x05" + b"block"
+    sized = CLUSTER + b"\x42\x00" + b"\xe7\x81\x05" + block(b"1")
     assert fed(INIT + sized) == INIT + CLUSTER + b"\x01" + b"\xff" * 7 + b"\xe7\x81\x05"
 
 
@@ -103,20 +139,20 @@ def test_who_joins_in_the_middle_gets_the_beginning_once_with_a_number_of_its_ow
     channel = relay.channel()
     desktop, mobile = relay.client("desktop"), relay.client("mobile")
     desktop.join(channel)
-    say(desktop, INIT + cluster(0, b"1"))
-    say(desktop, b"2")
+    say(desktop, INIT + cluster(0, block(b"1")))
+    say(desktop, block(b"2"))
     mobile.join(channel)
     mobile.received()
-    say(desktop, b"3")
-    say(desktop, b"4")
-    assert heard(mobile) == [(3, INIT + cluster(0)), (4, b"3"), (5, b"4")]
+    say(desktop, block(b"3"))
+    say(desktop, block(b"4"))
+    assert heard(mobile) == [(3, INIT + cluster(0)), (4, block(b"3")), (5, block(b"4"))]
 
 
 def test_who_heard_the_beginning_does_not_get_it_again() -> None:
     desktop, mobile = Relay().pair()
-    say(desktop, INIT + cluster(0, b"1"))
-    say(desktop, b"2")
-    assert heard(mobile) == [(1, INIT + cluster(0, b"1")), (2, b"2")]
+    say(desktop, INIT + cluster(0, block(b"1")))
+    say(desktop, block(b"2"))
+    assert heard(mobile) == [(1, INIT + cluster(0, block(b"1"))), (2, block(b"2"))]
 
 
 @pytest.mark.parametrize("receives_binary", [False, True])
@@ -133,19 +169,34 @@ def test_who_comes_back_gets_the_beginning_in_its_own_form(sends_binary: bool, r
         else:
             say(desktop, sound)
 
-    send(INIT + cluster(0, b"1"))
+    send(INIT + cluster(0, block(b"1")))
     relay.hub.closed(mobile.session, "gone", relay.now)
-    send(cluster(5, b"2"))
+    send(cluster(5, block(b"2")))
     again = relay.client("mobile")
     again.join(channel, binary_audio=receives_binary)
     again.received()
-    send(b"3")
+    send(block(b"3"))
     if receives_binary:
         chunks = [binary.decode(frame) for frame in again.wire.carried]
-        assert [chunk.sound for chunk in chunks] == [INIT + cluster(5), b"3"]
+        assert [chunk.sound for chunk in chunks] == [INIT + cluster(5), block(b"3")]
         assert {chunk.format for chunk in chunks} == {"webm-opus"}
     else:
-        assert [sound for _, sound in heard(again)] == [INIT + cluster(5), b"3"]
+        assert [sound for _, sound in heard(again)] == [INIT + cluster(5), block(b"3")]
+
+
+def test_who_does_not_keep_up_gets_the_beginning_after_the_gap() -> None:
+    relay = Relay(queue_pause=2000, audio_rate=1000)
+    desktop, mobile = relay.pair()
+    say(desktop, INIT + cluster(0, block(b"0")))
+    mobile.wire.stalled = True
+    for _ in range(20):
+        say(desktop, block(bytes(200)))
+    mobile.wire.stalled = False
+    mobile.wire.read()
+    say(desktop, block(b"last"))
+    sounds = [sound for _, sound in heard(mobile)]
+    assert INIT + cluster(0) in sounds
+    assert sounds[-1] == block(b"last")
 
 
 def test_data_that_is_no_base64_is_passed_on_as_it_is() -> None:

@@ -6,12 +6,13 @@ export interface Microphone {
 }
 
 /**
- * Records the microphone. `onChunk` gets about ten chunks a second, to be handed to `PairingClient.sendAudio`;
+ * Records the microphone. `onChunk` gets about ten chunks a second, to be handed to `PairingClient.sendAudio`; if it answers false,
+ * as `sendAudio` does, that chunk is lost and the recording begins anew, so that the other side can decode what follows.
  * `onLevel` the loudness from 0 to 1, twenty times a second. Rejects with what `getUserMedia` throws, `NotAllowedError` for
  * instance. Browsers want a page by https or from this machine.
  */
 export declare function startMicrophone(options: {
-  onChunk(chunk: Blob, about: Required<AudioAbout>): void;
+  onChunk(chunk: Blob, about: Required<AudioAbout>): unknown;
   onLevel?(level: number): void;
   constraints?: boolean | MediaTrackConstraints;
 }): Promise<Microphone>;

@@ -8,6 +8,8 @@ const FORMATS = ["audio/webm;codecs=opus", "audio/ogg;codecs=opus", "audio/mp4;c
 /** Short names that other clients give. */
 const SHORT = { webm: FORMATS[0], ogg: FORMATS[1], mp4: FORMATS[2] };
 const LEVEL_EVERY = 50;
+/** Milliseconds until it is tried again whether chunks can be sent. */
+const AGAIN_AFTER = 300;
 /** Seconds that the sound may lag behind before it skips, and that are kept once heard. */
 const LAG = 1.5;
 const TARGET_LAG = 0.2;
@@ -44,17 +46,30 @@ export async function startMicrophone({ onChunk, onLevel, constraints = true }) 
   const meter = new Meter(context, onLevel);
   context.createMediaStreamSource(stream).connect(meter.node);
   const mimeType = FORMATS.find((format) => MediaRecorder.isTypeSupported(format));
-  const recorder = new MediaRecorder(stream, { mimeType, audioBitsPerSecond: BITS_PER_SECOND });
   const sampleRate = stream.getAudioTracks()[0].getSettings().sampleRate ?? context.sampleRate;
+  let recorder;
   let number = 0;
-  recorder.addEventListener("dataavailable", ({ data }) => {
-    if (data.size) onChunk(data, { format: recorder.mimeType, sampleRate, chunkId: String(++number) });
-  });
-  recorder.start(CHUNK);
+  let again;
+
+  const record = () => {
+    const mine = new MediaRecorder(stream, { mimeType, audioBitsPerSecond: BITS_PER_SECOND });
+    mine.addEventListener("dataavailable", ({ data }) => {
+      if (mine !== recorder || !data.size) return;
+      if (onChunk(data, { format: mine.mimeType, sampleRate, chunkId: String(++number) }) !== false) return;
+      // A decoder does not get over a hole: what follows is a recording of its own.
+      recorder = null;
+      mine.stop();
+      again = setTimeout(record, AGAIN_AFTER);
+    });
+    recorder = mine;
+    mine.start(CHUNK);
+  };
+  record();
   return {
     stream,
     stop() {
-      if (recorder.state !== "inactive") recorder.stop();
+      clearTimeout(again);
+      recorder?.stop();
       for (const track of stream.getTracks()) track.stop();
       meter.stop();
       context.close();
@@ -76,6 +91,7 @@ export class AudioPlayer {
   #volume;
   #muted = false;
   #stream = null;
+  #source = null;
 
   constructor({ onLevel } = {}) {
     this.#onLevel = onLevel;
@@ -98,7 +114,8 @@ export class AudioPlayer {
   push({ data, format }) {
     const sound = typeof data === "string" ? base64(data) : data;
     const type = SHORT[format] ?? format;
-    if (begins(sound) && (!this.#stream || this.#stream.type !== type || this.#stream.failed)) this.#begin(type);
+    // Also in the middle of what is played: after a gap the server begins again.
+    if (begins(sound)) this.#begin(type);
     this.#stream?.append(sound);
   }
 
@@ -111,10 +128,13 @@ export class AudioPlayer {
   }
 
   #begin(type) {
-    this.#stream?.stop();
     this.#context ??= this.#prepare();
-    this.#stream = new Stream(type, this.#stream?.seconds ?? 0);
-    this.#context.createMediaElementSource(this.#stream.element).connect(this.#meter.node);
+    const { seconds } = this;
+    this.#stream?.stop();
+    this.#source?.disconnect();
+    this.#stream = new Stream(type, seconds);
+    this.#source = this.#context.createMediaElementSource(this.#stream.element);
+    this.#source.connect(this.#meter.node);
     this.#resume();
   }
 

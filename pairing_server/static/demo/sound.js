@@ -40,8 +40,10 @@ export function soundPanel(client, peerName, tell) {
     microphone = await startMicrophone({
       onLevel: out.level,
       onChunk: (data, about) => {
-        if (client.sendAudio(data, about)) bytes += data.size ?? data.byteLength;
+        const sent = client.sendAudio(data, about);
+        if (sent) bytes += data.size;
         out.tell(`${size(bytes)} sent`);
+        return sent;
       },
     });
     button.textContent = "Stop microphone";
