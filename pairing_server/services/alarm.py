@@ -6,6 +6,7 @@ does not queue for one row; what has been found holds for all of them, and for a
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -17,6 +18,8 @@ from pairing_server.services.attempts import Counted
 
 if TYPE_CHECKING:
     from pairing_server.services.deps import Caller, Deps
+
+log = logging.getLogger(__name__)
 
 KIND, KEY = "redeem_alarm", "all"
 LASTS = 600
@@ -41,6 +44,17 @@ class Alarm:
     def on(self, now: datetime) -> bool:
         return self.until is not None and now < self.until
 
+    def set(self, until: datetime | None, now: datetime) -> None:
+        """What the database says. The log tells when it goes on."""
+        was_on, self.until = self.on(now), until
+        if self.on(now) and not was_on:
+            log.warning(
+                "codes are being guessed, more than %s in %d s: until %s those of other accounts need the desktop's word",
+                self.rate.count,
+                self.rate.seconds,
+                f"{until:%H:%M:%S} UTC",
+            )
+
     def failed(self, at: datetime) -> bool:
         """A code did not work. Whether that should be settled at once: here alone it is enough for an alarm."""
         self._failed.append(at)
@@ -64,7 +78,7 @@ async def settle(deps: Deps, caller: Caller, now: datetime) -> None:
     try:
         async with deps.database.transaction() as conn:
             if not taken:
-                alarm.until = await attempts.locked_until(conn, limit)
+                alarm.set(await attempts.locked_until(conn, limit), now)
                 return
             counting = await attempts.hold(conn, [limit], now)
             before = counting.locked_until
@@ -89,4 +103,4 @@ async def settle(deps: Deps, caller: Caller, now: datetime) -> None:
         for at in taken:
             alarm.failed(at)
         raise
-    alarm.until = until or before
+    alarm.set(until or before, now)

@@ -197,7 +197,7 @@ async def test_the_alarm_is_one_event_of_severity_2_and_ends_ten_minutes_after_t
 
 
 async def test_failures_on_several_servers_count_together_and_the_alarm_holds_on_all(
-    two: tuple[Site, Site],
+    two: tuple[Site, Site], caplog: pytest.LogCaptureFixture
 ) -> None:
     here, there = two
     shown, phone = await show(there), await here.account()
@@ -212,6 +212,7 @@ async def test_failures_on_several_servers_count_together_and_the_alarm_holds_on
     for site in (here, there):
         assert site.node.deps.alarm.on(utcnow())
     assert len(await here.events("pairing.bruteforce")) == 1
+    assert len([r for r in caplog.records if r.getMessage().startswith("codes are being guessed")]) == 2
     # The desktop is on the other server: it is told with that one's next look.
     assert pending(await redeem(here, phone, shown.code))
     assert await confirmations.deliver(there.node.deps, {}, utcnow()) == 1
