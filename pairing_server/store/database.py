@@ -44,6 +44,9 @@ SELECT pg_is_in_recovery() OR current_setting('transaction_read_only')::boolean 
         CASE WHEN NOT pg_is_in_recovery() THEN left(pg_walfile_name(pg_current_wal_lsn()), 8) END) AS server
 """
 
+# One message, so it costs no round trip.
+_BEGIN_PLANNED = "BEGIN; SET LOCAL plan_cache_mode = force_generic_plan"
+
 T = TypeVar("T")
 
 
@@ -134,13 +137,17 @@ class Database:
 
         Raises Unavailable if the database is away, overloaded or refuses to write for now.
         """
-        async with self.lane() as lane:
+        async with self._guarded(), self._lane("BEGIN") as lane:
             yield lane.conn
 
     @asynccontextmanager
     async def lane(self) -> AsyncIterator[Lane]:
-        """As `transaction`, for those who also send statements to the driver directly."""
-        async with self._guarded(), self._lane() as lane:
+        """As `transaction`, for those who also send statements to the driver directly.
+
+        Its statements are planned once for each connection, not anew for their values: the one it is for takes
+        longer to plan than to do. So none may need values to find its index.
+        """
+        async with self._guarded(), self._lane(_BEGIN_PLANNED) as lane:
             yield lane
 
     @asynccontextmanager
@@ -168,9 +175,9 @@ class Database:
             self.breaker.failed(reason)
 
     @asynccontextmanager
-    async def _lane(self) -> AsyncIterator[Lane]:
+    async def _lane(self, begin: str) -> AsyncIterator[Lane]:
         # The BEGIN shows whether it works; if not, nothing has been lost yet.
-        lane, _ = await self._first(lambda lane: lane.driver.execute("BEGIN"))
+        lane, _ = await self._first(lambda lane: lane.driver.execute(begin))
         try:
             yield lane
             if await lane.driver.execute("COMMIT") != "COMMIT":

@@ -273,3 +273,16 @@ async def test_a_limit_that_is_locked_refuses_all_codes_all_but_ones_own_or_none
     assert (found.locked_out, found.pairing is not None) == (how == "binding", own)
     after = await type_in(conn, "000001", now=NOW + seconds(60), same_user=False, limits=limits)
     assert after.pairing is not None
+
+
+async def test_redeeming_is_planned_once_for_each_connection(database: Database) -> None:
+    """Planning it takes as long as doing it; nothing in the results would tell."""
+    async with database.lane() as lane:
+        for number in range(8):
+            await make(lane.conn, f"00000{number}", Seat(f"desktop-{number}", "alice"))
+            assert await redeem(lane.conn, f"00000{number}", Seat(f"mobile-{number}", "alice")) is not None
+        plans = await lane.driver.fetch(
+            "SELECT generic_plans, custom_plans FROM pg_prepared_statements WHERE statement LIKE '%seated AS%'"
+        )
+    # The question itself is among them.
+    assert (8, 0) in [tuple(row) for row in plans]
