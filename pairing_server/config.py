@@ -50,6 +50,7 @@ class Settings:
     port: int = 8089
     public_url: str = ""
     database_url: str | None = field(default=None, repr=False)
+    migrate_database_url: str | None = field(default=None, repr=False)
     data_dir: Path = Path("data")
     jwt_keys: tuple[SigningKey, ...] = field(default=(), repr=False)
     issuers: tuple[Issuer, ...] = ()
@@ -81,6 +82,8 @@ class Settings:
     frame_engine: str = "auto"
     audit_seal_key: SealKey | None = field(default=None, repr=False)
     audit_seal_copy: str = ""
+    audit_retention: int = 400
+    audit_export_dir: Path | None = None
     log_format: str = "json"
     log_level: str = "info"
 
@@ -212,6 +215,7 @@ _READERS: Mapping[str, Reader] = {
     "public_url": _url("http", "https"),
     "database_url": _url("postgresql", "postgres", local=True),
     "data_dir": lambda text: Path(text).expanduser(),
+    "migrate_database_url": _url("postgresql", "postgres", local=True),
     "jwt_keys": parse_keys,
     "issuers": parse_issuers,
     "registration": _one_of("open", "closed"),
@@ -242,12 +246,14 @@ _READERS: Mapping[str, Reader] = {
     "frame_engine": _one_of("auto", "compiled", "tornado"),
     "audit_seal_key": SealKey.parse,
     "audit_seal_copy": _file_or_url,
+    "audit_retention": _number(30, 36_500),
+    "audit_export_dir": lambda text: Path(text).expanduser().absolute(),
     "log_format": _one_of("text", "json"),
     "log_level": _one_of("debug", "info", "warning", "error"),
 }
 
 NAMES = tuple(PREFIX + name.upper() for name in _READERS)
-SECRETS = ("jwt_keys", "database_url", "audit_seal_key")
+SECRETS = ("jwt_keys", "database_url", "migrate_database_url", "audit_seal_key")
 
 
 def gather(environ: Mapping[str, str], dotenv: Path) -> dict[str, str]:
@@ -414,12 +420,13 @@ def effective(settings: Settings) -> dict[str, str]:
     for name in _READERS:
         value = getattr(settings, name)
         if name in SECRETS:
-            text = "(set, not shown)" if value else "(embedded)" if name == "database_url" else "(generated)"
+            without = {"database_url": "(embedded)", "migrate_database_url": "(not set)"}
+            text = "(set, not shown)" if value else without.get(name, "(generated)")
         elif name == "issuers":
             text = ", ".join(issuer.issuer for issuer in value)
         elif isinstance(value, tuple):
             text = ", ".join(map(str, value))
         else:
-            text = str(value).lower() if isinstance(value, bool) else str(value)
+            text = str(value).lower() if isinstance(value, bool) else "" if value is None else str(value)
         shown[PREFIX + name.upper()] = text
     return shown

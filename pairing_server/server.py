@@ -34,6 +34,7 @@ from pairing_server.services import settings as channel_settings
 from pairing_server.services.alarm import Alarm
 from pairing_server.services.attempts import Turns
 from pairing_server.services.audit import AuditLog
+from pairing_server.services.audit_retention import Retention, drop_old
 from pairing_server.services.deps import Caller, Codes, Deps, LiveCodes, SeenEnabled
 from pairing_server.services.revoked import Revoked
 from pairing_server.services.seals import Copy, Sealer, to_file
@@ -150,6 +151,10 @@ class Node:
         )
         self.http = Listener(make_app(self.edge))
         self.maintenance = Maintenance(self.deps, utcnow, loop.time, self.http.cut_slow_headers)
+        kept = Retention(settings.audit_retention, settings.audit_export_dir)
+        self.maintenance.add(
+            Job("drop old audit events", 3600, lambda: drop_old(self.deps, kept, SYSTEM, utcnow()))
+        )
         # Done once the database is known to have the schema of this release; an exception is a StartError.
         self.schema_checked: asyncio.Future[None] = loop.create_future()
         # Listening sockets that somebody holds for us.
@@ -293,6 +298,12 @@ class Node:
             # Nothing can be done whose event has nowhere to stand: a server that was off for months makes them now.
             async with self.database.transaction() as conn:
                 await partitions.make(conn)
+                restored = await seals.restored(conn)
+            if restored:
+                raise StartError(
+                    "The database was restored from a dump: its transaction ids are lower than those that the audit log"
+                    " was sealed by. Run: pairing-server audit rebase"
+                )
             return
         if revision is not None and not schema.known(revision):
             raise StartError(

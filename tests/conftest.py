@@ -22,7 +22,7 @@ from pairing_server.security.keys import generate_key
 from pairing_server.security.limits import Rate
 from pairing_server.server import Node
 from pairing_server.services.audit import AuditLog
-from pairing_server.store import schema
+from pairing_server.store import roles, schema
 from pairing_server.store.embedded import EmbeddedPostgres
 from tests import leaks
 from tests.devices import Site
@@ -69,6 +69,7 @@ def postgres() -> Iterator[str]:
             "SELECT pg_reload_conf()",
         )
         schema.migrate(url)
+        roles.make_running(url)
         yield url
     finally:
         server.stop()
@@ -147,7 +148,8 @@ def start_node(io_loop: IOLoop, database_url: str, frame_engine: str) -> Iterato
 
     def start(**changed: Any) -> Site:
         async def begin() -> Site:
-            node = Node(replace(SETTINGS, **{"frame_engine": frame_engine, **changed}), database_url)
+            url = database_url.replace("//postgres@", f"//{roles.RUNNING}@")
+            node = Node(replace(SETTINGS, **{"frame_engine": frame_engine, **changed}), url)
             [(_, port), *_] = await node.start()
             return Site(node, port)
 

@@ -50,6 +50,13 @@ SETTINGS: dict[str, tuple[Any, str, Any, tuple[str, ...], str]] = {
         "a URL that begins with postgresql:// or postgres://",
     ),
     "data_dir": (Path.cwd() / "data", "/var/lib/x", Path("/var/lib/x"), (), ""),
+    "migrate_database_url": (
+        None,
+        URL,
+        URL,
+        ("mysql://x/y", f"postgresql://bob:{SECRET}@db:port/name"),
+        "a URL that begins with postgresql:// or postgres://",
+    ),
     "jwt_keys": (
         (),
         f"new:{SECRET},old:{'o' * 32}",
@@ -116,6 +123,8 @@ SETTINGS: dict[str, tuple[Any, str, Any, tuple[str, ...], str]] = {
         ("ftp://witness.example", "https://"),
         "a URL that begins with https:// or http://",
     ),
+    "audit_retention": (400, "30", 30, ("29", "a year"), "a whole number from 30 to 36500"),
+    "audit_export_dir": (None, "/var/lib/x", Path("/var/lib/x"), (), ""),
     "log_format": ("json", "TEXT", "text", ("xml",), "one of text, json"),
     "log_level": ("info", "DEBUG", "debug", ("loud",), "one of debug, info, warning, error"),
 }

@@ -178,6 +178,7 @@ def test_each_close_code_is_used_but_those_that_only_a_proxy_gives() -> None:
 DECIDED = {
     "PAIRING_PUBLIC_URL": ("from host and port", "http://127.0.0.1:8089"),
     "PAIRING_DATABASE_URL": ("none: embedded PostgreSQL", None),
+    "PAIRING_MIGRATE_DATABASE_URL": ("none: that of `PAIRING_DATABASE_URL`", None),
     "PAIRING_DATA_DIR": ("`./data`; `$STATE_DIRECTORY` under systemd", Path("data").absolute()),
     "PAIRING_JWT_KEYS": ("generated once into the data directory", ()),
     "PAIRING_ISSUERS": ("none", ()),
@@ -187,6 +188,7 @@ DECIDED = {
     "PAIRING_TRUSTED_PROXIES": ("none", ()),
     "PAIRING_AUDIT_SEAL_KEY": ("generated once into the data directory", None),
     "PAIRING_AUDIT_SEAL_COPY": ("none", ""),
+    "PAIRING_AUDIT_EXPORT_DIR": ("none", None),
     "PAIRING_LOG_FORMAT": ("`text` on a terminal, else `json`", "json"),
 }
 

@@ -12,7 +12,7 @@ from pairing_server.cli.completion import completion
 from pairing_server.cli.doctor import doctor
 from pairing_server.cli.keys import keys
 from pairing_server.cli.lockouts import lockouts
-from pairing_server.cli.seals import key, verify
+from pairing_server.cli.seals import key, rebase, verify
 from pairing_server.cli.serve import config, migrate, serve
 from pairing_server.cli.sessions import session
 from pairing_server.cli.users import token, user
@@ -52,7 +52,7 @@ for command in (
 ):
     cli.add_command(command)
 
-for command in (key, verify):
+for command in (key, verify, rebase):
     audit.add_command(command)
 
 

@@ -17,7 +17,7 @@ from pairing_server.errors import PairingServerError, RateLimited
 from pairing_server.security.keyfile import KeyFile
 from pairing_server.server import Node, StartError, event_loop
 from pairing_server.services.deps import Caller, Deps
-from pairing_server.store import schema
+from pairing_server.store import roles, schema
 from pairing_server.store.embedded import EmbeddedPostgres, EmbeddedPostgresError
 from pairing_server.systemd import ActivationError
 
@@ -80,7 +80,7 @@ def database(
         try:
             url = embedded.start()
             schema.migrate(url)
-            yield ready, url
+            yield ready, roles.make_running(url)
         finally:
             embedded.stop()
 

@@ -1,4 +1,4 @@
-"""audit key, audit verify: the seals of the audit log."""
+"""audit key, audit verify, audit rebase: the seals of the audit log."""
 
 from __future__ import annotations
 
@@ -6,11 +6,15 @@ from pathlib import Path
 
 import click
 
-from pairing_server.cli.run import administrator, plainly, run, settings_of
-from pairing_server.config import with_seal_key
+from pairing_server import logs
+from pairing_server.cli.run import administrator, database, plainly, run, run_in_loop, settings_of
+from pairing_server.config import Settings, with_seal_key
 from pairing_server.seals import Report, SealFormatError, format_key, parse_key, verify_export
+from pairing_server.server import Node
 from pairing_server.services import seals as service
 from pairing_server.services.deps import Deps
+from pairing_server.services.seals import NotTheOwner
+from pairing_server.store import roles
 from pairing_server.web.edge import utcnow
 
 
@@ -88,3 +92,25 @@ def _fault(report: Report) -> str:
         if report.n_suspects > len(report.suspects):
             told.append(f"  … and {report.n_suspects - len(report.suspects)} more")
     return "\n".join(told)
+
+
+@click.command("rebase")
+def rebase() -> None:
+    """After the database was restored from a dump: begin a new epoch of the audit log, as the tables' owner."""
+    settings = settings_of()
+    logs.configure(settings.log_format, "warning")
+    with database(settings) as (ready, url):
+        owner = roles.owner_of(url) if ready.embedded else ready.migrate_database_url or url
+        try:
+            epoch = run_in_loop(_rebase(ready, owner))
+        except NotTheOwner as error:
+            raise click.ClickException(str(error)) from None
+    click.echo(f"The audit log goes on in epoch {epoch}. Whatever was sealed before stays so.")
+
+
+async def _rebase(settings: Settings, url: str) -> int:
+    node = Node(settings, url)
+    try:
+        return await service.rebase(node.deps, administrator(), utcnow())
+    finally:
+        await node.release()

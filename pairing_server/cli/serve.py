@@ -11,7 +11,7 @@ from pairing_server import logs
 from pairing_server.cli.run import database, plainly, read_settings, run_in_loop, settings_of
 from pairing_server.config import Settings, effective, keyfile_of, with_keys
 from pairing_server.serving import serve as serve_node
-from pairing_server.store import schema
+from pairing_server.store import roles, schema
 from pairing_server.systemd import started
 
 
@@ -70,6 +70,9 @@ def _announce(settings: Settings, bound: list[tuple[str, int]]) -> None:
 def migrate(revision: str, before_start: bool) -> None:
     """Bring the database of the settings to the schema of this release.
 
+    With PAIRING_MIGRATE_DATABASE_URL, the URL of the role that owns the tables, that role does it, and gives the role of
+    PAIRING_DATABASE_URL its rights: only to add to the audit log, and only what is its own.
+
     Does nothing if it is there already. A running server of the previous release may go on meanwhile.
     """
     settings = settings_of()
@@ -78,8 +81,12 @@ def migrate(revision: str, before_start: bool) -> None:
         click.echo("The embedded database is migrated by `serve`.")
         return
     with database(settings) as (_, url):
+        owner = settings.migrate_database_url or url
         try:
-            schema.migrate(url, revision)
+            if not settings.embedded:  # that has just been done as its owner
+                schema.migrate(owner, revision)
+            if revision == "head" and roles.role_of(owner) != roles.role_of(url):
+                roles.grant(owner, roles.role_of(url))
         except schema.NotReachable as error:
             if not before_start:
                 raise

@@ -57,6 +57,10 @@ class AuditLog:
         self.counts: Counter[tuple[str, str]] = Counter()
 
     @property
+    def app_version(self) -> str:
+        return self._app_version
+
+    @property
     def waiting(self) -> int:
         """Events that are not yet written."""
         return len(self._queue)

@@ -142,6 +142,9 @@ EVENTS: Mapping[str, Spec] = {
     "audit.stopped": _spec(5, LATER, "", "A server stops recording."),
     "audit.gap": _spec(3, LATER, "lost lost_by_severity", "Events could not be kept and are lost; how many."),
     "audit.retention": _spec(5, ACT, "partition ends rows last_seal", "An old partition is dropped."),
+    "audit.rebase": _spec(
+        5, ACT, "epoch", "A new epoch begins, as the database was restored and transaction ids begin anew."
+    ),
     "db.down": _spec((5, 3), LATER, "duration_s", "The database is away."),
     "db.up": _spec((5, 3), LATER, "duration_s", "The database is back."),
     "db.failover": _spec(

@@ -13,6 +13,7 @@ from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import TYPE_CHECKING
 
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from pairing_server.seals import (
@@ -197,6 +198,43 @@ async def make(
     )
     await deps.audit.record(conn, event)
     return signed
+
+
+class NotTheOwner(Exception):
+    """Only the role that owns the audit log may do that."""
+
+
+async def restored(conn: AsyncConnection) -> bool:
+    """Whether transaction ids have begun anew, as after a logical restore: then nothing must be recorded."""
+    last = await store.last(conn)
+    if last is None or last.epoch != await store.epoch(conn):
+        return False
+    return await store.next_xid(conn) < last.to_xid
+
+
+async def rebase(deps: Deps, caller: Caller, now: datetime) -> int:
+    """Begin a new epoch, in which transaction ids may be lower than before; the old one is sealed to its end. The epoch.
+
+    For the role that owns the table.
+    """
+    async with deps.database.transaction() as conn:
+        await store.lock(conn)
+        old, last = await store.epoch(conn), await store.last(conn)
+        # First of all, so that what is recorded here is not part of the old epoch.
+        try:
+            await store.begin_epoch(conn, old + 1)
+        except DBAPIError as error:
+            if getattr(error.orig, "sqlstate", "") != "42501":
+                raise
+            raise NotTheOwner(
+                "Only the role that owns the tables may do that: set PAIRING_MIGRATE_DATABASE_URL to its URL."
+            ) from None
+        begin = last.to_xid if last is not None and last.epoch == old else 0
+        if begin < store.LAST_XID:
+            await make(deps, conn, (old, begin, store.LAST_XID), last, caller, now)
+        event = deps.audit.event("audit.rebase", "success", caller, now, epoch=old + 1)
+        await deps.audit.record(conn, event)
+    return old + 1
 
 
 async def copy_outside(deps: Deps) -> None:

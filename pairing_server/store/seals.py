@@ -200,3 +200,8 @@ async def months(conn: AsyncConnection) -> list[str]:
         "SELECT DISTINCT part->>'month' FROM audit_seals, jsonb_array_elements(parts) AS part ORDER BY 1"
     )
     return list((await conn.execute(text(statement))).scalars())
+
+
+async def begin_epoch(conn: AsyncConnection, epoch: int) -> None:
+    """Record from now on in this epoch. Waits for those that are recording; needs the table's owner."""
+    await conn.execute(text(f"ALTER TABLE audit_events ALTER COLUMN epoch SET DEFAULT {int(epoch)}"))

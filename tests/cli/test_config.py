@@ -40,7 +40,12 @@ def test_what_is_shown_can_be_set_again(tmp_path: Path) -> None:
         DATA_DIR=str(tmp_path),
     )
     first = shown(tmp_path, set_)
-    hidden = ("PAIRING_DATABASE_URL", "PAIRING_JWT_KEYS", "PAIRING_AUDIT_SEAL_KEY")
+    hidden = (
+        "PAIRING_DATABASE_URL",
+        "PAIRING_MIGRATE_DATABASE_URL",
+        "PAIRING_JWT_KEYS",
+        "PAIRING_AUDIT_SEAL_KEY",
+    )
     again = {**environment(), **{name: value for name, value in first.items() if name not in hidden}}
     assert shown(tmp_path, again) == first
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from pairing_server.seals import SealKey
+from pairing_server.store import roles
 from tests.cli.commands import Operator
 from tests.conftest import execute
 
@@ -51,6 +52,18 @@ def test_an_export_needs_the_public_key_and_the_form_of_one(operator: Operator, 
     assert "the first line is not that of an export" in told
     told = operator.refuses("audit", "verify", "--from-export", str(file), "--key", "x", status=2)
     assert "ed25519:" in told
+
+
+def test_rebasing_begins_an_epoch_and_needs_the_owner(
+    operator: Operator, database_url: str, tmp_path: Path
+) -> None:
+    operator.says("user", "add", "alice", stdin="a long enough password\n")
+    assert "epoch 2" in operator.says("audit", "rebase")
+    assert "epoch 3" in operator.says("audit", "rebase")
+    told = operator.says("audit", "verify")
+    assert "2 seals over" in told
+    running = Operator(roles.make_running(database_url), tmp_path, AUDIT_SEAL_KEY=SECRET)
+    assert "PAIRING_MIGRATE_DATABASE_URL" in running.refuses("audit", "rebase")
 
 
 def test_a_seal_that_is_none_of_ours_is_named_and_the_command_fails(

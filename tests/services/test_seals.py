@@ -18,10 +18,12 @@ from tornado.ioloop import IOLoop
 
 from pairing_server.maintenance import SYSTEM
 from pairing_server.seals import Report, SealKey, verify_export
+from pairing_server.server import StartError
 from pairing_server.services import audit_export, seals
 from pairing_server.services.deps import Deps
 from pairing_server.store import audit, audit_search
 from pairing_server.store import seals as store
+from pairing_server.store.database import Database
 from pairing_server.web.edge import utcnow
 from tests.devices import Site
 
@@ -200,6 +202,53 @@ async def test_servers_that_seal_at_once_make_one_chain(site: Site, deps: Deps) 
     assert report.rows == summed == total - 2
     logins = await events(deps, "auth.login")
     assert len(logins) == 8 * 25 + 3 * 25 + 1
+
+
+# Restored from a dump
+
+
+async def test_after_a_restore_a_server_refuses_to_start_until_a_new_epoch_has_begun(
+    site: Site, deps: Deps, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await sealed(deps, 1)
+    # What another cluster recorded, whose transactions had come further.
+    later = await asyncpg.connect(database_url)
+    try:
+        await later.execute(
+            """INSERT INTO audit_events (xid, occurred_at, event_id, event, severity, outcome, node, app_version, actor_kind)
+            SELECT n::text::xid8, now(), gen_random_uuid(), 'auth.login', 6, 'success', 'n', '1', 'user'
+            FROM (VALUES (1000000000000), (1000000000009)) AS old(n)"""
+        )
+    finally:
+        await later.close()
+
+    async def far(_: object) -> int:
+        return 1_000_000_000_005
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "horizon", far)
+        assert await seal(deps) == [2]
+    async with triggers_off(database_url) as connection:  # its transaction, too, was one of the other cluster
+        await connection.execute(
+            "UPDATE audit_events SET xid = '1000000000006' WHERE event = 'audit.seal' AND attrs->>'seal_no' = '2'"
+        )
+    with pytest.raises(StartError, match="Run: pairing-server audit rebase"):
+        await site.node.check_schema()
+    owner = Database(database_url)
+    assert await seals.rebase(replace(deps, database=owner), SYSTEM, utcnow()) == 2
+    await owner.close()
+    await site.node.check_schema()
+    await record(deps, "alice-2")
+    assert await seal(deps) == [4]
+    report = await verify(deps)
+    assert (report.seals, report.fault) == (4, None)
+    [told] = await events(deps, "audit.rebase")
+    assert told["epoch"] == 2
+    async with triggers_off(database_url) as connection:
+        await connection.execute("UPDATE audit_events SET outcome = 'error' WHERE xid = '1000000000009'")
+    report = await verify(deps)
+    assert report.fault is not None
+    assert report.fault.seal == 3
 
 
 # Tampering, as whoever may do everything in the database
