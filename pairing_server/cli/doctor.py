@@ -9,14 +9,19 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import click
 
 from pairing_server import logs
+from pairing_server.cli import doctor_findings
+from pairing_server.cli.doctor_findings import Finding
 from pairing_server.cli.doctor_steps import Step, Unmet, Visit, steps_of
 from pairing_server.cli.run import run_in_loop, settings_of
 from pairing_server.client import ClientError, NotAPairingServer, NotReachable, ServerError, base_url
+from pairing_server.config import Settings
 
 _HINTS = {
     "RATE_LIMITED": "That is a limit of the server, not a fault. Wait, then try again.",
@@ -34,19 +39,35 @@ _HINTS = {
     "`-` reads a line of standard input, and without the option it is asked for.",
 )
 def doctor(url: str | None, username: str | None, password: str | None) -> None:
-    """Do a whole pairing against a running server, as two devices would.
+    """Look at the settings, then do a whole pairing against the running server, as two devices would.
 
     Prints a line for each step. Ends with status 0 if all is right, else with 1, and says what was expected,
-    what came instead and what to do.
+    what came instead and what to do. What works but is risky is marked with `!`; that is no failure.
+
+    The settings are looked at where the server's own are meant, that is without --url. Run it as the server runs: in its
+    folder, with its environment; as a service, `sudo pairing-server doctor`.
     """
     if password is not None and username is None:
         raise click.UsageError("--password needs --username.")
     if username is not None:
         password = _password(password)
-    where = _where(settings_of().public_url if url is None else url)
+    settings = settings_of() if url is None else None
+    where = _where(settings.public_url if settings is not None else url or "")
     logs.configure("text", "critical")
+    if settings is not None:
+        _configuration(settings)
     if not run_in_loop(_examine(where, username, password)):
         sys.exit(1)
+
+
+def _configuration(settings: Settings) -> None:
+    """Look at the settings, and at a database that they name."""
+    report = Report(0)
+    found = doctor_findings.of_settings(settings, os.environ)
+    if settings.database_url is not None:
+        found += run_in_loop(doctor_findings.of_database(settings))
+    report.line(f"Settings: {len(found)} findings" if found else "Settings: nothing to say against them")
+    report.findings(found)
 
 
 def _password(given: str | None) -> str:
@@ -78,14 +99,23 @@ async def _examine(url: str, username: str | None, password: str | None) -> bool
         for step in steps:
             if not await _take(step, visit, report):
                 return False
+        took = time.perf_counter() - began
+        await _way(visit, report)
     finally:
         await visit.end()
-    report.line(f"\nAll right: {len(steps)} steps in {_ms(time.perf_counter() - began).strip()}.")
+    report.line(f"\nAll right: {len(steps)} steps in {_ms(took).strip()}.")
     if visit.registered:
         report.line(
             f"The account {visit.username} stays; to disable it: pairing-server user disable {visit.username}"
         )
     return True
+
+
+async def _way(visit: Visit, report: Report) -> None:
+    """Tell how the server sees us. A server that does not say is no failure."""
+    with suppress(ClientError):
+        report.line(f"\n{_inert(await doctor_findings.seen_as(visit.desktop))}")
+        report.findings(await doctor_findings.of_the_way(visit.desktop))
 
 
 async def _take(step: Step, visit: Visit, report: Report) -> bool:
@@ -139,6 +169,13 @@ class Report:
         self.line(
             f"\n     expected  {_inert(expected)}\n     came      {_inert(came)}\n     hint      {hint}"
         )
+
+    def findings(self, found: Sequence[Finding]) -> None:
+        for finding in found:
+            sign = click.style("!", fg="yellow")
+            self.line(f"  {sign}  {_inert(finding.what)}\n     to do     {_inert(finding.todo)}")
+        if found:
+            self.line("")
 
     def line(self, text: str) -> None:
         encoding = sys.stdout.encoding or "ascii"
