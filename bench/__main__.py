@@ -98,7 +98,7 @@ def measure(
         say("starting the database and the servers")
         site = Site(processes, Path(name), server_core)
         try:
-            run = Run(scale, site, load, say, deadline)
+            run = Run(scale, Path(name), site, load, say, deadline)
             for engine in TITLES:
                 run.begin(TITLES[engine], partial(site.start, engine))
             for peer in PEER_LIST:

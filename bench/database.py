@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 import subprocess
 
+from bench import statements
 from bench.loads import JobFailed, Values
-from bench.machine import ROOT, two_cores
+from bench.machine import two_cores
 from bench.run import Run
 from bench.servers import Server
 from pairing_server.store.embedded import DATABASE, find_programs
@@ -71,10 +72,12 @@ def _pgbench(run: Run) -> float:
     run.site.execute(_ADD_PGBENCH_USERS)
     core, _ = two_cores()
     socket_folder = run.site.url.partition("?host=")[2].replace("%2F", "/")
+    script = run.folder / "pairing.sql"
+    script.write_text(statements.script())
     command = [
         *("taskset", "--cpu-list", str(core), str(program), "--no-vacuum", "--protocol=prepared"),
         *(f"--client={AT_ONCE}", f"--time={max(2, round(run.scale.seconds * 2))}"),
-        *(f"--define=users={_PGBENCH_USERS}", f"--file={ROOT / 'bench' / 'pairing.sql'}"),
+        *(f"--define=users={_PGBENCH_USERS}", f"--file={script}"),
         *(f"--host={socket_folder}", "--username=postgres", DATABASE),
     ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)

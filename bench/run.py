@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from bench.loads import JobFailed, Load, Values
@@ -49,7 +50,7 @@ QUICK = Scale(
     rounds=1,
     warm_up=0.1,
     seconds=0.3,
-    idle=(20, 200),
+    idle=(100, 600),
     storm=100,
     connections=(100, 300),
     live_codes=(10, 10_000),
@@ -72,10 +73,11 @@ class Record:
 class Run:
     """`servers`: those that run, by key. `skipped`: what could not be measured at all, and why.
 
-    `deadline`: monotonic seconds after which nothing new is begun.
+    `folder`: for files of this run. `deadline`: monotonic seconds after which nothing new is begun.
     """
 
     scale: Scale
+    folder: Path
     site: Site
     load: Load
     say: Callable[[str], None]

@@ -110,6 +110,7 @@ def _nats_seat(port: int, pair: str, side: str, size: int) -> Seat:
 
 PEER_LIST = (
     Peer("tornado", "stock Tornado", _python("tornado_relay.py"), _plain_seat),
+    Peer("picows", "picows alone", _python("picows_relay.py"), _plain_seat),
     Peer("ws", "node ws", _node("ws_relay.cjs", "ws"), _plain_seat),
     Peer("socket.io", "Socket.IO", _node("socket_io_relay.cjs", "socket.io"), _socketio_seat),
     Peer("fastapi", "FastAPI, uvicorn", _python("fastapi_relay.py"), _plain_seat),

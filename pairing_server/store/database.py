@@ -45,7 +45,7 @@ SELECT pg_is_in_recovery() OR current_setting('transaction_read_only')::boolean 
 """
 
 # One message, so it costs no round trip.
-_BEGIN_PLANNED = "BEGIN; SET LOCAL plan_cache_mode = force_generic_plan"
+BEGIN_PLANNED = "BEGIN; SET LOCAL plan_cache_mode = force_generic_plan"
 
 T = TypeVar("T")
 
@@ -147,7 +147,7 @@ class Database:
         Its statements are planned once for each connection, not anew for their values: the one it is for takes
         longer to plan than to do. So none may need values to find its index.
         """
-        async with self._guarded(), self._lane(_BEGIN_PLANNED) as lane:
+        async with self._guarded(), self._lane(BEGIN_PLANNED) as lane:
             yield lane
 
     @asynccontextmanager

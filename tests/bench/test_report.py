@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from xml.etree import ElementTree
 
-from bench import cells, chart, database, report
+from bench import cells, chart, database, report, statements
 from bench.run import Record
 from bench.servers import PEER_LIST
 from bench.traffic import percentile
@@ -85,3 +85,18 @@ def test_the_picture_is_well_formed_and_has_a_bar_for_each_server() -> None:
     picture = ElementTree.fromstring(chart.svg(records, "R&D"))
     bars = [found for found in picture.iter() if found.get("class") in ("ours", "bar")]
     assert [float(bar.get("width", "0")) for bar in bars] == [chart.BAR / 2, chart.BAR]
+
+
+def test_pgbench_is_given_the_servers_own_statements_with_all_values_in_place() -> None:
+    lines = statements.script().splitlines()
+    assert [line.partition(" ")[0] for line in lines] == [
+        "\\set",
+        "\\set",
+        "WITH",
+        "BEGIN;",
+        "SET",
+        "WITH",
+        "COMMIT;",
+    ]
+    assert "$" not in "".join(lines)
+    assert all("audit_events" in line for line in lines if line.startswith("WITH"))
