@@ -99,9 +99,11 @@ class Maintenance:
         await lifetimes.note_presence(self._deps, active, waiting, self._wall())
 
     async def _close_deserted(self) -> None:
-        """Nobody can be noted while the database or the server is away: first their members are."""
+        """Nobody can be noted while the database or the server is away, nor for the time that the wall clock has
+        jumped over: first those are who are here."""
         steady = self._monotonic() - max(self._started_at, self._deps.database.breaker.back_at)
         if steady >= 2 * lifetimes.TOUCH:
+            await self._note_presence()
             await lifetimes.close_deserted(self._deps, SYSTEM, self._wall())
 
     async def run(self, job: Job) -> bool:

@@ -8,9 +8,11 @@ import signal
 from collections.abc import Callable
 
 from pairing_server.config import ConfigurationError, Settings
+from pairing_server.maintenance import Job
 from pairing_server.pulse import Pulse
 from pairing_server.security.keyfile import KeyFile
 from pairing_server.server import Node
+from pairing_server.store.embedded_access import EmbeddedPostgresError
 from pairing_server.systemd import Notifier, Started
 
 log = logging.getLogger(__name__)
@@ -26,11 +28,13 @@ async def serve(
     *,
     again: Callable[[], Settings],
     keyfile: KeyFile | None = None,
+    revive: Callable[[], None] | None = None,
 ) -> None:
     """Run a node until SIGINT or SIGTERM. `ready` is called with the addresses once it listens.
 
     `again` reads the settings anew, when SIGHUP asks for it; it raises ConfigurationError. `keyfile` is what
-    the signing keys were read from, if they were.
+    the signing keys were read from, if they were. `revive` starts a database of our own again, should it die; it
+    blocks, and raises EmbeddedPostgresError.
 
     Whoever supervises us starts us again when we end, so a database that is away is then no reason to end.
     Raises StartError, also when it turns out later that the database is not usable.
@@ -40,6 +44,8 @@ async def serve(
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
     node = Node(settings, database_url, keyfile)
+    if revive is not None:
+        node.maintenance.add(Job("start the database again", 5, lambda: _revive(node, revive)))
     notifier = started.notifier
     loop.add_signal_handler(signal.SIGHUP, _reload, node, again, notifier)
     try:
@@ -65,6 +71,16 @@ async def serve(
         await node.stop()
         pulse.stop()
         notifier.close()
+
+
+async def _revive(node: Node, revive: Callable[[], None]) -> None:
+    """Nobody else looks after an embedded database that was killed, or whose disk was full."""
+    if node.database.breaker.outage is None:
+        return
+    try:
+        await asyncio.to_thread(revive)
+    except EmbeddedPostgresError as error:
+        log.warning("the embedded database does not start again: %s", error)
 
 
 def _reload(node: Node, again: Callable[[], Settings], notifier: Notifier) -> None:

@@ -206,7 +206,10 @@ async def test_the_connections_of_a_disabled_account_are_closed(site: Site) -> N
 
 async def test_after_a_start_and_after_an_outage_devices_have_a_minute_to_come_back(site: Site) -> None:
     """Nobody could be noted meanwhile, so that it looks as if all were gone."""
-    await site.pair()
+    for member in await site.pair():
+        member.socket.send({"type": "leave_channel"})
+        await member.socket.pending()
+    await site.node.edge.settled()
     async with site.node.database.transaction() as conn:
         await conn.execute(update(pairings).values(seen_at=utcnow() - timedelta(hours=1)))
     ahead = -100.0

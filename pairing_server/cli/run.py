@@ -66,21 +66,28 @@ def _details(error: PairingServerError) -> list[str]:
 
 
 @contextmanager
-def database(
-    settings: Settings, say: Callable[[str], None] = lambda _: None
-) -> Iterator[tuple[Settings, str]]:
+def database(settings: Settings) -> Iterator[tuple[Settings, str]]:
     """The settings with keys, and the database's URL; the embedded database runs meanwhile, migrated."""
+    with database_to_revive(settings, lambda _: None) as (ready, url, _):
+        yield ready, url
+
+
+@contextmanager
+def database_to_revive(
+    settings: Settings, say: Callable[[str], None]
+) -> Iterator[tuple[Settings, str, Callable[[], None] | None]]:
+    """As `database`, and what starts it again should it die; None if it is somebody else's."""
     with plainly():
         ready = with_seal_key(with_keys(settings))
         if ready.database_url is not None:
-            yield ready, ready.database_url
+            yield ready, ready.database_url, None
             return
         embedded = EmbeddedPostgres(ready.data_dir)
         say(f"Starting the embedded PostgreSQL in {ready.data_dir} …")
         try:
             url = embedded.start()
             schema.migrate(url)
-            yield ready, roles.make_running(url)
+            yield ready, roles.make_running(url), embedded.revive
         finally:
             embedded.stop()
 

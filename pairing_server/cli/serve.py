@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
 
 import click
 
 from pairing_server import logs
-from pairing_server.cli.run import database, plainly, read_settings, run_in_loop, settings_of
+from pairing_server.cli.run import (
+    database,
+    database_to_revive,
+    plainly,
+    read_settings,
+    run_in_loop,
+    settings_of,
+)
 from pairing_server.config import Settings, effective, keyfile_of, with_keys
 from pairing_server.serving import serve as serve_node
 from pairing_server.store import roles, schema
@@ -26,7 +34,8 @@ def serve(host: str | None, port: str | None, data_dir: str | None) -> None:
     logs.configure(settings.log_format, settings.log_level)
     with plainly():
         by = started(os.environ)
-    with database(settings, lambda text: click.echo(text, err=True)) as (ready, url), plainly():
+    told = partial(click.echo, err=True)
+    with database_to_revive(settings, told) as (ready, url, revive), plainly():
         run_in_loop(
             serve_node(
                 ready,
@@ -35,6 +44,7 @@ def serve(host: str | None, port: str | None, data_dir: str | None) -> None:
                 by,
                 again=lambda: with_keys(read_settings(options)),
                 keyfile=keyfile_of(settings),
+                revive=revive,
             )
         )
     if not by.supervised:

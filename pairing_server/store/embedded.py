@@ -93,6 +93,16 @@ class EmbeddedPostgres:
                     raise
         return self._url
 
+    def revive(self) -> None:
+        """Start PostgreSQL again if it has died meanwhile; the URL stays. Does nothing if not started.
+
+        Raises EmbeddedPostgresError.
+        """
+        if self._use is None or self._cluster is None:
+            return
+        with _told_to_the_operator(self._data_dir), self._starting_or_stopping():
+            self._cluster.bring_up()
+
     def stop(self) -> None:
         """End this process's use; stop PostgreSQL if no other process uses it.
 
