@@ -207,13 +207,15 @@ class AuditLog:
         """A loss is an event, too; while it goes on, one a minute."""
         if not self._queue.lost.total() or (self._gap_noted and now - self._gap_noted < timedelta(minutes=1)):
             return
-        self._gap_noted = now
-        lost, self._queue.lost = self._queue.lost, Counter()
-        self._told_lost += lost.total()
+        lost = self._queue.lost
         told = " ".join(f"{severity}:{count}" for severity, count in sorted(lost.items()) if count)
-        log.error("%d audit events were lost (severity:count %s)", lost.total(), told)
         gap = self.event("audit.gap", "error", caller, now, lost=lost.total(), lost_by_severity=told)
-        self._queue.put(gap)
+        if not self._queue.offer(gap):
+            return
+        log.error("%d audit events were lost (severity:count %s)", lost.total(), told)
+        self._gap_noted = now
+        self._told_lost += lost.total()
+        self._queue.lost = Counter()
 
 
 async def make_partitions(deps: Deps) -> int:

@@ -49,6 +49,11 @@ class Queue:
 
     def put(self, event: Event) -> None:
         """Keep the event, or count it as lost."""
+        if not self.offer(event):
+            self.lost[event.severity] += 1
+
+    def offer(self, event: Event) -> bool:
+        """Keep the event. False if there is no room for it."""
         needed = event.severity < _INFO
         on_disk = self.spool is not None and self.spool.append(_line(event), needed=needed)
         if not self._behind and len(self._waiting) < self._size:
@@ -56,7 +61,8 @@ class Queue:
         elif on_disk:
             self._behind = True
         else:
-            self.lost[event.severity] += 1
+            return False
+        return True
 
     async def flush(self, deps: Deps, now: datetime) -> None:
         """Bring what waits into the database. Raises Unavailable if that is away; then it goes on waiting."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import resource
+import signal
 from collections import Counter
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -395,3 +397,30 @@ async def test_a_database_that_is_another_server_than_before_is_recorded(site: S
     await site.node.database.ready()
     [failover] = await site.events("db.failover")
     assert failover["outcome"] == "success"
+
+
+async def test_when_the_disk_is_full_it_goes_on_in_memory_and_what_that_does_not_hold_is_told(
+    deps: Deps, database_url: str, tmp_path: Path
+) -> None:
+    log = AuditLog("node", "1", queue_size=20)
+    log.keep_in(tmp_path / "spool", NOW)
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    nowhere = away(deps)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, limit[1]))
+        for number in range(60):
+            log.enqueue(made(log, number))
+        with pytest.raises(Unavailable):
+            await log.flush(nowhere, SYSTEM, NOW)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+        signal.signal(signal.SIGXFSZ, handler)
+        await nowhere.database.close()
+    assert log.lost == 40
+    await log.flush(deps, SYSTEM, NOW)  # makes room for the event that tells of it
+    await log.flush(deps, SYSTEM, NOW)
+    assert log.lost == 40
+    log.close()
+    assert await recorded(database_url) == expected(20)
+    assert await gaps(deps) == [(40, "4:40")]
