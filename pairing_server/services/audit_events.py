@@ -52,7 +52,7 @@ EVENTS: Mapping[str, Spec] = {
     "auth.token_issued": _spec(
         (6, 4),
         ACT,
-        "kind jti sid kid expires_in device_type target",
+        "kind jti sid kid expires_in device_type target degraded",
         "An access token or a ws token is made.",
     ),
     "auth.token_refreshed": _spec(
@@ -114,7 +114,7 @@ EVENTS: Mapping[str, Spec] = {
     ),
     "ws.rejected": _spec(4, LATER, "", "A WebSocket is refused: its origin, or too many connections."),
     "ws.disconnected": _spec(6, LATER, "close_code by duration_s messages_in", "A WebSocket has ended."),
-    "channel.joined": _spec(6, LATER, "slot", "A device has joined its channel."),
+    "channel.joined": _spec(6, LATER, "slot degraded", "A device has joined its channel."),
     "channel.left": _spec(6, LATER, "slot", "A device has left its channel."),
     "channel.denied": _spec(
         4, ACT, "", "A device may not join a channel: full, unknown, not_yours, ended, foreign."
