@@ -16,7 +16,7 @@ from tornado.websocket import WebSocketClientConnection, websocket_connect
 from pairing_server.maintenance import SYSTEM
 from pairing_server.server import Node
 from pairing_server.store import audit_search, users
-from pairing_server.store.audit_search import Filter
+from pairing_server.store.audit_filter import Filter
 from pairing_server.web.edge import utcnow
 from tests.leaks import RUN
 

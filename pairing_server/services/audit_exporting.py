@@ -19,7 +19,8 @@ from pairing_server.services import audit_export
 from pairing_server.services.audit_reading import Question, actor_of, ask, names_in
 from pairing_server.services.deps import Caller, Deps
 from pairing_server.store import audit_search
-from pairing_server.store.audit_search import Filter, Kind, Place, Recorded
+from pairing_server.store.audit_filter import Filter, Kind
+from pairing_server.store.audit_search import Place, Recorded
 
 PAGE = 1000
 # The format whose lines carry the seals.

@@ -19,8 +19,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from pairing_server.errors import RateLimited
 from pairing_server.services.audit_reading import Question, actor_of, ask, may_read, names_in
 from pairing_server.store import audit_follow as store
+from pairing_server.store.audit_filter import Filter
 from pairing_server.store.audit_follow import Position
-from pairing_server.store.audit_search import Filter, Recorded
+from pairing_server.store.audit_search import Recorded
 
 if TYPE_CHECKING:
     from pairing_server.services.deps import Caller, Deps

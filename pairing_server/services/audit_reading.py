@@ -18,7 +18,8 @@ from pairing_server.seals import Seal
 from pairing_server.services.audit import role_of
 from pairing_server.store import audit_sealed, users
 from pairing_server.store import audit_search as store
-from pairing_server.store.audit_search import Filter, Place, Recorded
+from pairing_server.store.audit_filter import Filter
+from pairing_server.store.audit_search import Place, Recorded
 
 if TYPE_CHECKING:
     from pairing_server.services.deps import Caller, Deps

@@ -11,7 +11,8 @@ from pairing_server.services.audit_reading import Question, actor_of, ask
 from pairing_server.services.deps import Caller, Deps
 from pairing_server.store import audit_search, users
 from pairing_server.store import audit_summary as store
-from pairing_server.store.audit_search import Filter, Recorded
+from pairing_server.store.audit_filter import Filter
+from pairing_server.store.audit_search import Recorded
 from pairing_server.store.audit_summary import Attempt, Bar, Counted, NewAddress
 
 SUMMARY_OF = timedelta(hours=24)

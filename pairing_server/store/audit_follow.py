@@ -12,7 +12,8 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from pairing_server.store import seals
-from pairing_server.store.audit_search import COLUMNS, Filter, Recorded, matching, recorded
+from pairing_server.store.audit_filter import Filter, matching
+from pairing_server.store.audit_search import COLUMNS, Recorded, recorded
 
 
 class Position(NamedTuple):

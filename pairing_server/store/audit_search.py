@@ -9,16 +9,15 @@ says where to go on. So no combination of filters can make a page slow, only the
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass
 from datetime import datetime
-from ipaddress import IPv4Network, IPv6Network
 from typing import Any, NamedTuple
-from uuid import UUID
 
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from pairing_server.store.audit import EVENT, Event
+from pairing_server.store.audit_filter import Conditions, Filter, Kind, add, beside, within
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,57 +54,8 @@ class Place(NamedTuple):
     recorded_at: datetime
     seq: int
 
-
-class Kind(NamedTuple):
-    """What an index keeps together."""
-
-    event: str
-    outcome: str
-    severity: int
-
-
-@dataclass(frozen=True, slots=True)
-class Filter:
-    """What to list; None leaves a column alone. `since` is included, `until` is not.
-
-    `event`: names with commas between them; `auth.*` is all that begin so. `severity`: this or more severe.
-    """
-
-    since: datetime | None = None
-    until: datetime | None = None
-    event: str | None = None
-    actor: str | None = None
-    address: IPv4Network | IPv6Network | None = None
-    pairing: UUID | None = None
-    outcome: str | None = None
-    connection: UUID | None = None
-    severity: int | None = None
-
-    def told(self) -> dict[str, str]:
-        """What it says, for the log."""
-        given = ((part.name, getattr(self, part.name)) for part in fields(self))
-        return {name: str(value) for name, value in given if value is not None}
-
-    def has(self, kind: Kind) -> bool:
-        """Whether events of that kind may match."""
-        return (
-            (self.event is None or any(_named(kind.event, name) for name in self.event.split(",")))
-            and self.outcome in (None, kind.outcome)
-            and (self.severity is None or kind.severity <= self.severity)
-        )
-
-    @property
-    def of_kinds(self) -> bool:
-        return self.event is not None or self.outcome is not None or self.severity is not None
-
-    @property
-    def host(self) -> bool:
-        """Whether `address` is one address."""
-        return self.address is not None and self.address.num_addresses == 1
-
-
-def _named(event: str, name: str) -> bool:
-    return event.startswith(name[:-1]) if name.endswith(".*") else event == name
+    def values(self) -> dict[str, Any]:
+        return {"at": self.recorded_at, "number": self.seq}
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,21 +64,6 @@ class Page:
 
     events: list[Recorded]
     next: Place | None
-
-
-@dataclass(slots=True)
-class Conditions:
-    """SQL about the rows `a`, and its values."""
-
-    parts: list[str] = field(default_factory=list)
-    values: dict[str, Any] = field(default_factory=dict)
-
-    def add(self, part: str, **values: Any) -> None:
-        self.parts.append(part)
-        self.values.update(values)
-
-    def __str__(self) -> str:
-        return " AND ".join(self.parts) or "true"
 
 
 COLUMNS = ", ".join(
@@ -187,11 +122,14 @@ async def page(
     reach: Reach = REACH,
 ) -> Page:
     """At most `limit` events that match, newest first, that come after the place (keyset paging)."""
+    order = _OLDEST if oldest_first else _NEWEST
     await in_order(conn)
-    walk = await _walk(conn, which, after, _OLDEST if oldest_first else _NEWEST, reach)
+    if (few := await _few(conn, which, reach.narrow)) is not None:
+        return await _sorted(conn, which, few, limit, after, order)
+    walk = await _walk(conn, which, after, order, reach)
     if walk is None:
         return Page([], None)
-    rest = _rest(which, walk.asked)
+    rest = beside(which, walk.asked)
     each = max(walk.reach // walk.arms, limit)
     values = {**walk.conditions.values, **rest.values, "reach": each, "limit": limit}
     rows = await conn.execute(
@@ -209,6 +147,41 @@ async def page(
     if len(found) == limit:
         return Page(found, found[-1].place)
     return Page(found, end)
+
+
+async def _few(conn: AsyncConnection, which: Filter, narrow: int) -> str | None:
+    """The part of the filter that leaves so few rows that they are best sorted: no index has them in order."""
+    for name in ("pairing", "connection"):
+        if getattr(which, name) is not None:
+            return name
+    if (
+        which.actor is None
+        and which.address is not None
+        and not which.host
+        and await _narrow(conn, which, narrow)
+    ):
+        return "address"
+    return None
+
+
+async def _sorted(
+    conn: AsyncConnection, which: Filter, few: str, limit: int, after: Place | None, order: str
+) -> Page:
+    conditions = within(which)
+    add(conditions, which, few)
+    if after is not None:
+        conditions.add(_AFTER[order], **after.values())
+    rest = beside(which, frozenset((few,)))
+    # OFFSET keeps PostgreSQL from looking for them in the order of time instead, through all the log.
+    rows = await conn.execute(
+        text(
+            f"SELECT {COLUMNS} FROM (SELECT * FROM audit_events AS a WHERE {conditions} OFFSET 0) AS a"
+            f" WHERE {rest} {order} LIMIT :limit"
+        ),
+        {**conditions.values, **rest.values, "limit": limit},
+    )
+    found = [recorded(row) for row in rows]
+    return Page(found, found[-1].place if len(found) == limit else None)
 
 
 async def one(conn: AsyncConnection, seq: int) -> Recorded | None:
@@ -246,14 +219,11 @@ async def _walk(
     """None: nothing can match."""
     conditions = within(which)
     if after is not None:
-        conditions.add(_AFTER[order], at=after.recorded_at, number=after.seq)
-    for name in ("pairing", "connection", "actor"):
-        if getattr(which, name) is not None:
-            conditions.add(*_equal(name), **{name: getattr(which, name)})
+        conditions.add(_AFTER[order], **after.values())
+    for name in ("actor", "address"):
+        if getattr(which, name) is not None and (name == "actor" or which.host):
+            add(conditions, which, name)
             return _Walk(conditions, order, frozenset((name,)), reach.of_index)
-    if which.address is not None and (which.host or await _narrow(conn, which, reach.narrow)):
-        conditions.add(_ADDRESS[which.host], address=_address(which))
-        return _Walk(conditions, order, frozenset(("address",)), reach.of_index)
     if not which.of_kinds:
         return _Walk(conditions, order, frozenset(), reach.of_all)
     matching = [kind for kind in await kinds(conn) if which.has(kind)]
@@ -293,71 +263,11 @@ async def _frontier(conn: AsyncConnection, walk: _Walk, reach: int) -> Place | N
 async def _narrow(conn: AsyncConnection, which: Filter, most: int) -> bool:
     """Whether few rows are from the network."""
     conditions = within(which)
-    conditions.add(_ADDRESS[False], address=_address(which), enough=most + 1)
+    add(conditions, which, "address")
     counted = await conn.execute(
         text(
             f"SELECT count(*) FROM (SELECT FROM audit_events AS a WHERE {conditions} LIMIT :enough) AS counted"
         ),
-        conditions.values,
+        {**conditions.values, "enough": most + 1},
     )
     return bool(counted.scalar_one() <= most)
-
-
-def within(which: Filter) -> Conditions:
-    """The filter's time."""
-    conditions = Conditions()
-    if which.since is not None:
-        conditions.add("a.recorded_at >= :since", since=which.since)
-    if which.until is not None:
-        conditions.add("a.recorded_at < :until", until=which.until)
-    return conditions
-
-
-_COLUMN = {"pairing": "pairing_id", "connection": "connection_id", "actor": "actor_subject"}
-# By whether it is one address.
-_ADDRESS = {
-    True: "a.address = CAST(CAST(:address AS text) AS inet)",
-    False: "a.address <<= CAST(CAST(:address AS text) AS inet)",
-}
-
-
-def _equal(name: str) -> tuple[str]:
-    return (f"a.{_COLUMN[name]} = :{name}",)
-
-
-def _address(which: Filter) -> str:
-    return str(which.address.network_address) if which.host and which.address else str(which.address)
-
-
-def _rest(which: Filter, asked: frozenset[str]) -> Conditions:
-    """What the filter says beside its time and what has been `asked`."""
-    conditions = Conditions()
-    for name in ("pairing", "connection", "actor"):
-        if name not in asked and getattr(which, name) is not None:
-            conditions.add(*_equal(name), **{name: getattr(which, name)})
-    if "address" not in asked and which.address is not None:
-        conditions.add(_ADDRESS[which.host], address=_address(which))
-    if "event" not in asked:
-        _add_kinds(conditions, which)
-    return conditions
-
-
-def _add_kinds(conditions: Conditions, which: Filter) -> None:
-    if which.event is not None:
-        names = which.event.split(",")
-        conditions.add(
-            "(a.event = ANY(CAST(:names AS text[])) OR EXISTS ("
-            "SELECT FROM unnest(CAST(:beginnings AS text[])) AS name WHERE starts_with(a.event, name)))",
-            names=[name for name in names if not name.endswith(".*")],
-            beginnings=[name[:-1] for name in names if name.endswith(".*")],
-        )
-    if which.outcome is not None:
-        conditions.add("a.outcome = :outcome", outcome=which.outcome)
-    if which.severity is not None:
-        conditions.add("a.severity <= :severity", severity=which.severity)
-
-
-def matching(which: Filter) -> Conditions:
-    """All that the filter says."""
-    conditions, rest = within(which), _rest(which, frozenset())
-    return Conditions(conditions.parts + rest.parts, {**conditions.values, **rest.values})

@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from pairing_server.store.audit_search import Filter, matching, within
+from pairing_server.store.audit_filter import Filter, matching, within
 
 # What of a row is counted.
 _ADDRESS = "host(a.address)"

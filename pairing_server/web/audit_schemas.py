@@ -19,8 +19,8 @@ from pairing_server.errors import ValidationFailed
 from pairing_server.seals import format_key
 from pairing_server.services.audit_events import EVENTS
 from pairing_server.services.audit_reading import Question
+from pairing_server.store.audit_filter import Filter
 from pairing_server.store.audit_follow import Position
-from pairing_server.store.audit_search import Filter
 from pairing_server.web.schemas import NO_NUL, Instant, Schema, storable
 
 FORMATS = ("jsonl", "csv", "cef", "ocsf")

@@ -10,7 +10,7 @@ from sqlalchemy import event
 from pairing_server.maintenance import SYSTEM
 from pairing_server.services.deps import Caller
 from pairing_server.store import audit_search
-from pairing_server.store.audit_search import Filter
+from pairing_server.store.audit_filter import Filter
 from pairing_server.web.edge import utcnow
 from tests.devices import Site
 

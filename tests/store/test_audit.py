@@ -21,7 +21,7 @@ from pairing_server.services.audit import AuditLog
 from pairing_server.services.deps import Caller
 from pairing_server.store import audit, audit_search, users
 from pairing_server.store.audit import Event
-from pairing_server.store.audit_search import Filter
+from pairing_server.store.audit_filter import Filter
 from pairing_server.store.database import Database
 from tests.conftest import execute
 from tests.devices import Site

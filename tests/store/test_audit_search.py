@@ -16,7 +16,8 @@ from pairing_server.services.audit import AuditLog
 from pairing_server.services.deps import Caller
 from pairing_server.store import audit, audit_search
 from pairing_server.store.audit import Event
-from pairing_server.store.audit_search import Filter, Place, Reach, Recorded
+from pairing_server.store.audit_filter import Filter
+from pairing_server.store.audit_search import Place, Reach, Recorded
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 KINDS = (

@@ -9,7 +9,7 @@ import pytest
 
 from pairing_server.security.limits import Rate
 from pairing_server.store import audit_search
-from pairing_server.store.audit_search import Filter
+from pairing_server.store.audit_filter import Filter
 from tests.conftest import StartNode
 from tests.devices import Account, Site
 
