@@ -8,7 +8,7 @@ from http import HTTPStatus
 
 from tornado.web import Application, RedirectHandler, RequestHandler
 
-from pairing_server.web import audit, client_files, pages
+from pairing_server.web import audit, audit_page, client_files, pages
 from pairing_server.web.accounts import LoginHandler, RegisterHandler, WsTokenHandler, WsTokenMobileHandler
 from pairing_server.web.base import NotFoundHandler
 from pairing_server.web.edge import Edge
@@ -74,6 +74,7 @@ def make_app(edge: Edge) -> Application:
             (r"/docs/", RedirectHandler, {"url": "/docs"}),
             (r"/docs/(.+)", PageFileHandler, {"edge": edge, "path": str(STATIC / "docs")}),
             *client_files.routes(edge),
+            *audit_page.routes(edge),
             *(pages.routes(edge) if edge.demo else ()),
         ],
         default_handler_class=NotFoundHandler,

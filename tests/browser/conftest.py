@@ -14,6 +14,7 @@ import pytest
 from playwright.async_api import Browser, async_playwright
 from tornado.ioloop import IOLoop
 
+from tests.browser.audit import happen, hire
 from tests.browser.packages import Workshop, installed, lacking
 from tests.browser.pages import Visitors
 from tests.conftest import StartNode
@@ -93,6 +94,15 @@ def browser(io_loop: IOLoop, chromium: str) -> Iterator[Browser]:
 def demo(start_node: StartNode) -> Site:
     """A node with the demonstration, where anyone may register."""
     return start_node(demo=True)
+
+
+@pytest.fixture
+def busy(io_loop: IOLoop, start_node: StartNode) -> Site:
+    """A node where much has happened in the last day, and a reviewer has an account."""
+    site = start_node()
+    io_loop.run_sync(lambda: hire(site))
+    io_loop.run_sync(lambda: happen(site))
+    return site
 
 
 @pytest.fixture
