@@ -6,6 +6,7 @@ import asyncio
 import json
 import shutil
 import signal
+import sys
 from contextlib import suppress
 from datetime import timedelta
 from typing import Any
@@ -60,7 +61,8 @@ def list_events(limit: int, as_json: bool, **given: Any) -> None:
         for recorded in found.events:
             click.echo(json.dumps(_EVENT.dump(recorded), ensure_ascii=False))
     elif found.events:
-        click.echo("\n".join(table(found.events, found.names)))
+        width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+        click.echo("\n".join(table(found.events, found.names, width)))
     if not found.events:
         click.echo("No events match.", err=True)
     elif found.next is not None and not as_json:

@@ -17,18 +17,21 @@ _WIDEST = (20, 19, 26, 7, 36, 39)
 _MIDDLE = "\N{MIDDLE DOT}"
 
 
-def table(events: Sequence[Recorded], names: Mapping[str, str]) -> list[str]:
-    """One line an event, under a line of heads."""
+def table(events: Sequence[Recorded], names: Mapping[str, str], width: int | None = None) -> list[str]:
+    """One line an event, under a line of heads; no longer than `width`, where there is a terminal."""
     rows = [_cells(recorded, names) for recorded in events]
-    widths = [
-        min(widest, max(len(row[place]) for row in [_HEADS, *rows])) for place, widest in enumerate(_WIDEST)
-    ]
+    widest = _WIDEST if width is None else _ON_A_TERMINAL
+    widths = [min(most, max(len(row[place]) for row in [_HEADS, *rows])) for place, most in enumerate(widest)]
+    if width is not None:
+        widths.append(max(len(_HEADS[-1]), width - sum(widths) - 2 * len(widths)))
     lines = [click.style(_line(_HEADS, widths), bold=True)]
     for recorded, row in zip(events, rows, strict=True):
         lines.append(_line(row, widths, _colour(recorded)))
     return lines
 
 
+# A subject is told apart by its beginning; `audit show` has it whole.
+_ON_A_TERMINAL = (*_WIDEST[:4], 16, 39)
 # What fits most events that come one by one.
 _FOLLOWED = (8, 19, 24, 7, 16, 15)
 

@@ -8,12 +8,15 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import UUID, uuid4
 
+import click
 import pytest
 
+from pairing_server.cli.audit_table import table
 from pairing_server.services.audit import AuditLog
 from pairing_server.services.deps import Caller
 from pairing_server.store import audit as store
 from pairing_server.store.audit import Event
+from pairing_server.store.audit_search import Recorded
 from pairing_server.store.database import Database
 from tests.cli.commands import NO_DATABASE, Operator
 
@@ -186,3 +189,12 @@ def test_a_wrong_option_is_explained_and_exits_with_2(
     tmp_path: Path, options: tuple[str, str], told: str
 ) -> None:
     assert told in Operator(NO_DATABASE, tmp_path).refuses("audit", "list", *options, status=2)
+
+
+def test_on_a_terminal_no_line_is_longer_than_it() -> None:
+    found = [Recorded(number, NOW, event) for number, event in enumerate(EVENTS)]
+    for width in (100, 120, 200):
+        lines = [click.unstyle(line) for line in table(found, {}, width)]
+        assert all(len(line) <= width for line in lines)
+    assert lines[3].endswith(f"pairing={PAIRING}"), "where there is room, all is there"
+    assert [click.unstyle(line) for line in table(found, {})][3].endswith(f"pairing={PAIRING}")
