@@ -129,7 +129,7 @@ async def happen(site: Site) -> None:
 ATTRS: dict[str, dict[str, object]] = {
     "auth.token_issued": {"kind": "access", "expires_in": 3600},
     "ws.connected": {"token_via": "query"},
-    "channel.joined": {"device_type": "desktop"},
+    "channel.joined": {"slot": "desktop"},
     "auth.lockout": {"scope": "redeem_address", "until": "2026-11-25T21:00:00Z"},
     "session.hijack_attempt": {"session_id": "desktop-session-1"},
     "system.error": {"where": "prune", "exception_class": "TimeoutError"},

@@ -233,10 +233,10 @@ async def test_what_a_client_has_chosen_is_text_and_never_markup(visitors: Visit
     nasty = "<img src=x onerror=alert(1)>"
     async with busy.node.database.transaction() as conn:
         made = busy.node.audit.event(
-            "ws.rejected", "denied", Caller(nasty), utcnow(), reason=nasty, origin=nasty
+            "ws.connected", "success", Caller(nasty), utcnow(), reason=nasty, origin=nasty
         )
         await busy.node.audit.record(conn, made)
-    reviewer = await visit(visitors, busy, "/audit#event=ws.rejected&since=24h")
+    reviewer = await visit(visitors, busy, "/audit#event=ws.connected&since=24h")
     await expect(reviewer.rows.first).to_contain_text(nasty)
     await reviewer.rows.first.get_by_role("button").click()
     await expect(reviewer.details.locator("dl")).to_contain_text(nasty)

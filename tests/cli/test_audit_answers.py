@@ -12,6 +12,7 @@ import signal
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -41,7 +42,7 @@ def attacked(database_url: str, operator: Operator) -> Operator:
         event("auth.lockout", "denied", actor="bob", address="198.51.100.8", scope="redeem_user"),
         event("session.hijack_attempt", "denied", actor="mallory", address="198.51.100.9"),
         event("auth.login", actor="alice", address="10.1.2.3"),
-        event("pairing.closed", actor="=cmd|' /C calc'!A0", why='+1, "two"'),
+        replace(event("pairing.closed", actor="=cmd|' /C calc'!A0"), attrs={"why": '+1, "two"'}),
     )
     return operator
 

@@ -183,5 +183,5 @@ def test_an_ocsf_event_is_one_line_of_json(nasty: str) -> None:
 
 
 def test_recording_leaves_nothing_that_steers_a_terminal() -> None:
-    event = AuditLog("node", "1").event("ws.rejected", "denied", Caller(), NOW, origin=NASTY[-2])
+    event = AuditLog("node", "1").event("ws.connected", "success", Caller(), NOW, origin=NASTY[-2])
     assert event.attrs == {"origin": "[31mred"}

@@ -7,6 +7,7 @@ import csv
 import hashlib
 import io
 import json
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import urlencode
@@ -43,11 +44,11 @@ async def record(
     **caller: Any,
 ) -> None:
     audit, who = site.node.audit, Caller(**{"kind": "user", **caller})
-    attrs = {"target": caller["subject"]} if name == "auth.login" and "subject" in caller else {}
+    target = {"target": caller["subject"]} if name == "auth.login" and "subject" in caller else {}
     async with site.node.database.transaction() as conn:
-        events = [
-            audit.event(name, outcome, who, utcnow(), reason=reason, n=n, **attrs) for n in range(count)
-        ]
+        made = [audit.event(name, outcome, who, utcnow(), reason=reason) for _ in range(count)]
+        # A number that no real one has.
+        events = [replace(event, attrs={"n": n, **target}) for n, event in enumerate(made)]
         await audit.record(conn, *events)
 
 
@@ -215,7 +216,9 @@ async def test_an_event_that_commits_late_is_not_missed(site: Site) -> None:
     reader, audit = await site.account(role="auditor"), site.node.audit
     after = (await got(site, "follow", reader, event="session.bound"))["next"]
     async with site.node.database.transaction() as slow:
-        await audit.record(slow, audit.event("session.bound", "success", Caller(), utcnow(), n="slow"))
+        await audit.record(
+            slow, replace(audit.event("session.bound", "success", Caller(), utcnow()), attrs={"n": "slow"})
+        )
         await record(site, "session.bound")
         answer = await got(site, "follow", reader, event="session.bound", after=after)
         assert answer["events"] == [], "what is newer than one that is not final waits for it"
