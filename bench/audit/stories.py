@@ -1,0 +1,193 @@
+"""What goes on in an installation over months, as lines for COPY: the same for the same seed.
+
+Most of it is devices that pair and talk. Beside it people mistype, addresses guess, a few accounts never rest,
+and now and then something happens that a reviewer looks for. It is written in the order of time, as a server would.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from itertools import count
+from uuid import UUID
+
+COLUMNS = (
+    *(
+        "recorded_at",
+        "occurred_at",
+        "event_id",
+        "event",
+        "severity",
+        "outcome",
+        "reason",
+        "node",
+        "app_version",
+    ),
+    *("actor_subject", "actor_kind", "auth_method", "address", "request_id", "connection_id", "pairing_id"),
+    *("count", "attrs"),
+)
+USERS = 20_000
+BUSY_USERS = 20  # programs rather than people: a tenth of everything is theirs
+ATTACKERS = 60
+# One attack is this many guesses, from one address in an hour.
+GUESSES = 400
+_NULL = "\\N"
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One event of a story: so many seconds after it began. `device` None: over HTTP."""
+
+    after: float
+    event: str
+    severity: int
+    outcome: str
+    device: str | None = None
+    paired: bool = True
+    reason: str | None = None
+    attrs: str = "{}"
+
+
+_PAIRING = (
+    Step(0, "auth.login", 6, "success", paired=False),
+    Step(
+        0.1, "auth.token_issued", 6, "success", paired=False, attrs='{"kind": "access", "expires_in": 3600}'
+    ),
+    Step(1, "session.bound", 6, "success", paired=False, attrs='{"device_type": "desktop"}'),
+    Step(1, "pairing.code_created", 6, "success", attrs='{"desktop_session": "desktop-session-1"}'),
+    Step(
+        2, "auth.token_issued", 6, "success", paired=False, attrs='{"kind": "ws", "device_type": "desktop"}'
+    ),
+    Step(3, "ws.connected", 6, "success", "desktop", paired=False, attrs='{"token_via": "query"}'),
+    Step(4, "channel.joined", 6, "success", "desktop", attrs='{"device_type": "desktop"}'),
+    Step(20, "session.bound", 6, "success", paired=False, attrs='{"device_type": "mobile"}'),
+    Step(20, "pairing.redeem", 6, "success", attrs='{"mobile_session": "mobile-session-1"}'),
+    Step(
+        21, "auth.token_issued", 6, "success", paired=False, attrs='{"kind": "ws", "device_type": "mobile"}'
+    ),
+    Step(22, "ws.connected", 6, "success", "mobile", paired=False, attrs='{"token_via": "query"}'),
+    Step(23, "channel.joined", 6, "success", "mobile", attrs='{"device_type": "mobile"}'),
+    Step(200, "channel.left", 6, "success", "mobile"),
+    Step(201, "ws.disconnected", 6, "success", "mobile", attrs='{"close_code": 1000, "duration_s": 179}'),
+    Step(202, "channel.left", 6, "success", "desktop"),
+    Step(203, "ws.disconnected", 6, "success", "desktop", attrs='{"close_code": 1001, "duration_s": 200}'),
+    Step(204, "pairing.closed", 6, "success", reason="user"),
+)
+_MISTYPED = (
+    Step(0, "pairing.redeem", 4, "failure", paired=False, reason="no_such_code"),
+    Step(30, "auth.login", 4, "failure", paired=False, reason="password"),
+)
+# What happens to one story in so many.
+_RARE = (
+    (8, _MISTYPED),
+    (60, (Step(5, "limit.rate", 4, "denied", "mobile", reason="message"),)),
+    (90, (Step(6, "msg.invalid", 4, "failure", "desktop", reason="schema"),)),
+    (300, (Step(7, "channel.denied", 4, "denied", "mobile", reason="full"),)),
+    (500, (Step(2, "ws.rejected", 4, "denied", paired=False, reason="origin"),)),
+    (900, (Step(3, "account.password_changed", 5, "success", paired=False),)),
+    (
+        3_000,
+        (
+            Step(
+                9,
+                "session.hijack_attempt",
+                2,
+                "denied",
+                "mobile",
+                attrs='{"session_id": "desktop-session-1"}',
+            ),
+        ),
+    ),
+    (20_000, (Step(1, "system.error", 3, "error", paired=False, attrs='{"where": "prune"}'),)),
+)
+
+
+class Stories:
+    """`rows` lines over `days` days up to `end`."""
+
+    def __init__(self, rows: int, days: int, end: datetime, seed: int = 1) -> None:
+        self._random = random.Random(seed)
+        self._rows = rows
+        self._end = end
+        self._begin = end - timedelta(days=days)
+        self.users = [self._uuid() for _ in range(USERS)]
+        self.busy = [f"service-{number}" for number in range(BUSY_USERS)]
+        self.addresses = [f"10.{n >> 8 & 255}.{n & 255}.{n % 199 + 1}" for n in range(USERS)]
+        self.attackers = [f"198.51.{n % 100}.{n * 7 % 250 + 1}" for n in range(ATTACKERS)]
+
+    def _uuid(self) -> str:
+        return str(UUID(int=self._random.getrandbits(128), version=4))
+
+    def lines(self) -> Iterator[str]:
+        """The lines, each with its end."""
+        # Of what a story and an attack are on the average, so many fill the time.
+        each = len(_PAIRING) + sum(len(steps) / one_in for one_in, steps in _RARE)
+        attackers = self.attackers[: max(1, self._rows // 100_000)]
+        about = max(1, round((self._rows - len(attackers) * (GUESSES + GUESSES // 50)) / each))
+        span = (self._end - self._begin).total_seconds()
+        attacks = {self._random.randrange(about): address for address in attackers}
+        made = 0
+        for number in count():
+            at = self._begin + timedelta(seconds=span * min(1.0, number / about))
+            steps = self._attack(attacks[number], at) if number in attacks else self._story(at)
+            for line in steps:
+                yield line
+                made += 1
+                if made == self._rows:
+                    return
+
+    def _story(self, at: datetime) -> Iterator[str]:
+        draw = self._random.random
+        if draw() < 0.1:
+            actor, address = self._random.choice(self.busy), "192.0.2.10"
+        else:
+            # Some people pair often, most seldom.
+            who = int(USERS * draw() ** 1.5)
+            actor, address = self.users[who], self.addresses[who if draw() < 0.9 else int(USERS * draw())]
+        told: list[Step] = list(_PAIRING)
+        for one_in, steps in _RARE:
+            if draw() * one_in < 1:
+                told += steps
+        pairing, devices = self._uuid(), {"desktop": self._uuid(), "mobile": self._uuid()}
+        for step in told:
+            yield self._line(at, step, actor, address, pairing, devices)
+
+    def _attack(self, address: str, at: datetime) -> Iterator[str]:
+        for number in range(GUESSES):
+            login = number % 2 == 0
+            step = Step(
+                number * 9,
+                "auth.login" if login else "pairing.redeem",
+                *(4, "failure"),
+                paired=False,
+                reason="password" if login else "no_such_code",
+            )
+            yield self._line(at, step, None, address, "", {})
+            if number % 50 == 49:
+                locked = Step(
+                    number * 9, "auth.lockout", 4, "denied", paired=False, attrs='{"scope": "redeem_address"}'
+                )
+                yield self._line(at, locked, None, address, "", {})
+
+    def _line(
+        self,
+        began: datetime,
+        step: Step,
+        actor: str | None,
+        address: str,
+        pairing: str,
+        devices: dict[str, str],
+    ) -> str:
+        at = min(began + timedelta(seconds=step.after), self._end).astimezone(UTC).isoformat()
+        device = devices.get(step.device or "")
+        kind = "anonymous" if actor is None else "device" if device else "user"
+        method = "password" if step.event == "auth.login" and step.outcome == "success" else _NULL
+        fields = (
+            *(at, at, self._uuid(), step.event, str(step.severity), step.outcome, step.reason or _NULL),
+            *("node-1", "0.1.0", actor or _NULL, kind, method, address),
+            *(_NULL if device else self._uuid(), device or _NULL),
+            *(pairing if step.paired and pairing else _NULL, "1", step.attrs),
+        )
+        return "\t".join(fields) + "\n"

@@ -1,0 +1,66 @@
+"""scripts/audit-rows: the log that it makes is one that a server could have written, and its measuring measures."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from dataclasses import fields
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from bench.audit import database, pages
+from bench.audit.stories import COLUMNS, Stories
+from pairing_server.services.audit_events import EVENTS
+from pairing_server.store.audit_filter import Filter
+
+ROWS, DAYS = 40_000, 100
+END = datetime(2026, 3, 1, tzinfo=UTC)
+
+
+def rows(seed: int = 1) -> list[dict[str, str]]:
+    lines = Stories(ROWS, DAYS, END, seed).lines()
+    return [dict(zip(COLUMNS, line.rstrip("\n").split("\t"), strict=True)) for line in lines]
+
+
+def test_there_are_as_many_rows_as_asked_for_over_the_days() -> None:
+    found = rows()
+    assert len(found) == ROWS
+    times = [datetime.fromisoformat(row["recorded_at"]) for row in found]
+    assert END - timedelta(days=DAYS) <= min(times) <= max(times) <= END
+    days = Counter(time.date() for time in times)
+    assert len(days) >= DAYS
+    assert max(days.values()) < 10 * ROWS / DAYS, "they do not pile up"
+
+
+def test_each_row_is_an_event_of_the_inventory_with_its_severity() -> None:
+    for row in rows():
+        spec = EVENTS[row["event"]]
+        assert int(row["severity"]) == (spec.good if row["outcome"] == "success" else spec.bad), row["event"]
+
+
+def test_the_same_seed_makes_the_same_rows() -> None:
+    assert rows(7) == rows(7)
+    assert rows(7) != rows(8)
+
+
+def test_a_log_is_filled_once_by_months_and_every_filter_is_timed(database_url: str) -> None:
+    said: list[str] = []
+
+    async def run() -> dict[str, pages.Times]:
+        await database.fill(database_url, 3_000, DAYS, 1, said.append)
+        with pytest.raises(SystemExit, match="events already"):
+            await database.fill(database_url, 10, DAYS, 1, said.append)
+        asked = await pages.filters(database_url)
+        parts = {part for which in asked.values() for part in which.told()}
+        assert parts == {field.name for field in fields(Filter)}, "each filter is among those that are timed"
+        names = ("none", "pairing", "event + outcome", "address: /16 of attackers")
+        return {name: await pages.measure(database_url, name, asked[name]) for name in names}
+
+    measured = asyncio.run(run())
+    assert said[0] == "3,000 of 3,000 rows"
+    assert measured["none"].found == 3_000
+    assert measured["none"].pages in (30, 31)
+    assert 0 < measured["pairing"].found < 20
+    assert measured["event + outcome"].found > 0
+    assert len(pages.table(list(measured.values())).splitlines()) == 2 + len(measured)
