@@ -1,0 +1,67 @@
+"""Questions to the audit log and everybody else: neither waits for the other, and none goes on for ever."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from pairing_server.errors import Unavailable
+from pairing_server.server import READERS, READING_TIMEOUT
+from pairing_server.services import audit_reading
+from pairing_server.services.deps import Caller
+from pairing_server.store.database import Database
+from pairing_server.web.edge import utcnow
+from tests.devices import Site
+
+ADMIN = Caller(kind="admin")
+
+
+async def test_a_question_that_takes_too_long_is_broken_off_with_advice(
+    site: Site, database_url: str
+) -> None:
+    impatient = Database(database_url, statement_timeout=1)
+
+    async def answer(conn: AsyncConnection) -> None:
+        await conn.execute(text("SELECT pg_sleep(30)"))
+
+    try:
+        with pytest.raises(Unavailable, match=r"takes too long to find\. Ask for less"):
+            await audit_reading.ask(
+                replace(site.node.deps, reading=impatient), ADMIN, utcnow(), "/api/audit", answer
+            )
+    finally:
+        await impatient.close()
+
+
+async def test_questions_have_ten_seconds(site: Site) -> None:
+    async def answer(conn: AsyncConnection) -> str:
+        return str((await conn.execute(text("SHOW statement_timeout"))).scalar_one())
+
+    assert await audit_reading.ask(site.node.deps, ADMIN, utcnow(), "/api/audit", answer) == "10s"
+    assert READING_TIMEOUT == 10
+
+
+async def test_devices_pair_while_every_connection_for_questions_is_taken(site: Site) -> None:
+    taken, done = asyncio.Semaphore(0), asyncio.Event()
+
+    async def answer(conn: AsyncConnection) -> None:
+        taken.release()
+        await done.wait()
+
+    questions = [
+        asyncio.ensure_future(audit_reading.ask(site.node.deps, ADMIN, utcnow(), "/api/audit", answer))
+        for _ in range(READERS)
+    ]
+    for _ in range(READERS):
+        await taken.acquire()
+    desktop, mobile = await site.pair()
+    desktop.socket.send({"type": "ping"})
+    await desktop.socket.expect("pong")
+    assert not any(question.done() for question in questions)
+    done.set()
+    await asyncio.gather(*questions)
+    mobile.socket.close()
