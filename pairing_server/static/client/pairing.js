@@ -4,6 +4,7 @@
  * pairing.d.ts describes it; docs/client.md shows how to use it.
  */
 
+import { poster, tokens } from "./api.js";
 import { PairingError } from "./errors.js";
 import { decodeAudio, encodeAudio } from "./frames.js";
 import { Link } from "./link.js";
@@ -20,7 +21,6 @@ const CLOSE_FOLLOWS = ["INVALID_TOKEN", "SESSION_REPLACED"];
 const CHANNEL_CLOSED = 4410;
 /** Above so many bytes that wait in the socket audio is dropped: it is live or nothing. */
 const AUDIO_WAITING = 256 * 1024;
-const HTTP_WITHIN = 15_000;
 /** Ids of messages received, to know those that come twice over a restart of the server. */
 const IDS_KEPT = 512;
 const OUR_ID = /^~[0-9a-f]{16}\./;
@@ -47,10 +47,8 @@ function deferred() {
 
 export class PairingClient {
   #deviceType;
-  #base;
-  #accessToken;
-  #tokenProvider;
-  #fetch;
+  #post;
+  #token;
   #storage;
   #listeners = new Map();
   #link;
@@ -60,8 +58,6 @@ export class PairingClient {
   #channel;
   #session;
   #code = null;
-  #wsToken = null;
-  #wsTokenUntil = 0;
   #joined = false;
   #peer = false;
   #epoch;
@@ -80,20 +76,19 @@ export class PairingClient {
     if (!OTHER[deviceType]) throw new TypeError('deviceType is "desktop" or "mobile".');
     if (typeof accessToken !== "function") throw new TypeError("accessToken is a function that gives a token.");
     this.#deviceType = deviceType;
-    this.#base = new URL(`${url}/`.replace(/\/+$/, "/"));
-    this.#accessToken = accessToken;
-    this.#tokenProvider = wsToken ?? (() => this.#post(`api/auth/ws-token${deviceType === "mobile" ? "-mobile" : ""}`, {}));
-    this.#fetch = fetch ?? ((...request) => globalThis.fetch(...request));
+    const base = new URL(`${url}/`.replace(/\/+$/, "/"));
+    this.#post = poster(base, fetch ?? ((...request) => globalThis.fetch(...request)), accessToken);
+    this.#token = tokens(wsToken ?? (() => this.#post(`api/auth/ws-token${deviceType === "mobile" ? "-mobile" : ""}`, {})));
     this.#storage = storage ?? tabStorage();
     this.#channel = this.#storage.getItem(`pairing.${deviceType}.channel`);
     this.#session = this.#storage.getItem(`pairing.${deviceType}.session`) ?? this.#newSession();
-    const socketUrl = new URL("ws", this.#base);
+    const socketUrl = new URL("ws", base);
     socketUrl.protocol = socketUrl.protocol.replace("http", "ws");
     this.#link = new Link({
       url: socketUrl.href,
       WebSocket: webSocket ?? globalThis.WebSocket,
       heartbeat,
-      token: (refused) => this.#token(refused),
+      token: this.#token,
       opened: () => this.#join(),
       received: (message) => this.#receive(message),
       heard: (buffer) => this.#hear(decodeAudio(buffer)),
@@ -144,7 +139,7 @@ export class PairingClient {
 
   async generateCode() {
     this.#renewing = true;
-    const asked = this.#post("api/generate-pair-code", () => ({ desktop_session_id: this.#session }));
+    const asked = this.#seat("api/generate-pair-code", () => ({ desktop_session_id: this.#session }));
     const answer = await asked.finally(() => (this.#renewing = false));
     const { code, channel_id: channel, pairing_uri: uri } = answer;
     this.#code = { code, channel, uri, expiresAt: new Date(Date.now() + 1000 * answer.expires_in) };
@@ -153,7 +148,7 @@ export class PairingClient {
   }
 
   async pair(code) {
-    const ask = () => this.#post("api/pair-device", () => ({ code: String(code), mobile_session_id: this.#session }), 3);
+    const ask = () => this.#seat("api/pair-device", () => ({ code: String(code), mobile_session_id: this.#session }), 3);
     for (;;) {
       try {
         this.#enter((await ask()).channel_id);
@@ -216,47 +211,15 @@ export class PairingClient {
 
   // HTTP
 
-  /** The answer to a POST. `body` may be made anew for another session id. */
-  async #post(path, body, tries = 1) {
-    for (let refused = false, renewed = false; ; ) {
-      const content = typeof body === "function" ? body() : body;
-      const answer = await this.#ask(path, content, await this.#accessToken(refused), tries);
-      if (answer.ok) return answer.json();
-      const told = await answer.json().catch(() => ({}));
-      if (answer.status === 401 && !refused) refused = true;
-      else if (told.error === "SESSION_CONFLICT" && !renewed) {
-        renewed = true;
-        this.#newSession();
-      } else {
-        const retryAfter = Number(answer.headers.get("Retry-After")) || 0;
-        const { status } = answer;
-        throw new PairingError(told.error ?? "INTERNAL", told.message, { details: told.details, retryable: status === 429 || status >= 500, status, retryAfter });
-      }
-    }
-  }
-
-  async #ask(path, content, token, tries) {
+  /** Ask for a seat under the session id; under another one if that is somebody else's. */
+  async #seat(path, body, tries) {
     try {
-      return await this.#fetch(new URL(path, this.#base).href, {
-        method: "POST",
-        headers: { "Content-Type": "application/json", ...(token && { Authorization: `Bearer ${token}` }) },
-        body: JSON.stringify(content),
-        signal: AbortSignal.timeout(HTTP_WITHIN),
-      });
-    } catch {
-      if (tries > 1) return this.#ask(path, content, token, tries - 1);
-      throw new PairingError("UNREACHABLE", "The server cannot be reached.", { retryable: true });
+      return await this.#post(path, body(), tries);
+    } catch (error) {
+      if (error.code !== "SESSION_CONFLICT") throw error;
+      this.#newSession();
+      return this.#post(path, body(), tries);
     }
-  }
-
-  /** A ws token: that of the last connection while it is good. */
-  async #token(refused) {
-    if (refused || Date.now() > this.#wsTokenUntil) {
-      const { token, expires_in } = await this.#tokenProvider();
-      this.#wsToken = token;
-      this.#wsTokenUntil = Date.now() + 1000 * expires_in - 60_000;
-    }
-    return this.#wsToken;
   }
 
   async #refreshToken() {
@@ -472,8 +435,7 @@ export class PairingClient {
   }
 
   #seen(direction, data) {
-    if (!this.#listeners.get("frame")?.size) return;
-    this.#emit("frame", typeof data === "string" ? { direction, text: data } : { direction, bytes: data.size ?? data.byteLength });
+    this.#emit("frame", { direction, ...(typeof data === "string" ? { text: data } : { bytes: data.size ?? data.byteLength }) });
   }
 
   #emit(event, ...about) {
