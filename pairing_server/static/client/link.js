@@ -118,6 +118,8 @@ export class Link {
     socket.onopen = current(() => this.#given.opened());
     socket.onmessage = current(({ data }) => this.#receive(data));
     socket.onclose = current(({ code }) => this.#closed(code));
+    // Not every runtime says that a connection that never opened has closed.
+    socket.onerror = current(() => this.fail());
     this.#socket = socket;
   }
 
