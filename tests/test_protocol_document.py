@@ -16,7 +16,7 @@ import pytest
 import pairing_server
 from pairing_server import config
 from pairing_server.errors import PairingServerError, ValidationFailed
-from pairing_server.relay import messages
+from pairing_server.relay import messages, requests
 from pairing_server.relay.closing import CloseCode
 from pairing_server.relay.limits import RelayLimits
 from pairing_server.security import limits
@@ -41,7 +41,7 @@ def tag(struct: type[msgspec.Struct]) -> str:
     return str(struct.__struct_config__.tag)
 
 
-FROM_CLIENT = {tag(struct): struct for struct in messages.Request.__args__}
+FROM_CLIENT = {tag(struct): struct for struct in requests.Request.__args__}
 FROM_SERVER = {tag(s): s for s in below(messages.ServerMessage) if not s.__subclasses__()}
 ERRORS = {error.code: error for error in below(PairingServerError)}
 
@@ -74,11 +74,11 @@ def test_an_example_of_a_client_is_a_message_that_the_server_takes(name: str) ->
     assert name.replace("-", "_").startswith(json.loads(text)["type"])
     if "desktop|mobile" in text:
         with pytest.raises(ValidationFailed):
-            messages.decode(text)
+            requests.decode(text)
         text = text.replace("desktop|mobile", "mobile")
-    decoded = messages.decode(text)
-    messages.check(decoded, len(text), RelayLimits())
-    if not isinstance(decoded, messages.Pong):  # whatever is in one is ignored
+    decoded = requests.decode(text)
+    requests.check(decoded, len(text), RelayLimits())
+    if not isinstance(decoded, requests.Pong):  # whatever is in one is ignored
         assert set(json.loads(text)) - {"type"} <= set(type(decoded).__struct_fields__)
 
 

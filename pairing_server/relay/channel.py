@@ -15,7 +15,7 @@ from uuid import UUID
 from msgspec import Raw
 
 from pairing_server.errors import PairingServerError, SessionReplaced
-from pairing_server.relay import messages
+from pairing_server.relay import messages, requests
 from pairing_server.relay.binary import BinaryAudio
 from pairing_server.relay.closing import CloseCode
 from pairing_server.relay.history import History
@@ -312,7 +312,7 @@ class Channel:
             sender.deliver(encode(messages.Ack(id=id_, seq=seq)))
         return outbox if congested else None
 
-    def audio(self, sender: Member, request: messages.AudioChunk | BinaryAudio) -> Outbox | None:
+    def audio(self, sender: Member, request: requests.AudioChunk | BinaryAudio) -> Outbox | None:
         """Pass the chunk to the other member, if it is there: audio is live."""
         role = sender.device_type
         peer = self.members.get(OTHER[role])
@@ -335,7 +335,7 @@ class Channel:
         )
         receiver.deliver(encode(gap))
 
-    def sync(self, sender: Member, request: messages.SettingsSync, now: float) -> Outbox | None:
+    def sync(self, sender: Member, request: requests.SettingsSync, now: float) -> Outbox | None:
         """Merge the settings; pass the whole document on if anything has changed.
 
         Raises ValidationFailed or PayloadTooLarge if the merged document would be over its bounds.

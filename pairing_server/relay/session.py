@@ -25,7 +25,7 @@ from pairing_server.errors import (
     UnknownType,
     ValidationFailed,
 )
-from pairing_server.relay import binary, messages
+from pairing_server.relay import binary, messages, requests
 from pairing_server.relay.binary import BinaryAudio
 from pairing_server.relay.channel import Channel, Joined
 from pairing_server.relay.closing import CloseCode
@@ -61,13 +61,13 @@ class Device:
 
 
 Deferred = (
-    messages.Identify
-    | messages.JoinChannel
-    | messages.LeaveChannel
-    | messages.Unpair
-    | messages.PairingConfirm
-    | messages.PairingReject
-    | messages.RefreshToken
+    requests.Identify
+    | requests.JoinChannel
+    | requests.LeaveChannel
+    | requests.Unpair
+    | requests.PairingConfirm
+    | requests.PairingReject
+    | requests.RefreshToken
 )
 
 
@@ -156,29 +156,29 @@ class Session:
         with it.
         """
         self.received += 1
-        request: messages.Request | None = None
+        request: requests.Request | None = None
         try:
             rest: Deferred | Outbox | None
             if isinstance(frame, bytes):
                 rest = self._audio_frame(frame, now)
             else:
-                request = messages.decode(frame)
-                if type(request) is messages.ChannelMessage:
+                request = requests.decode(frame)
+                if type(request) is requests.ChannelMessage:
                     # Nearly every message.
                     if wait := self._messages.take(now):
                         raise RateLimited(wait, limit="messages")
-                    payload = messages.checked_payload(request, frame, self._limits)
+                    payload = requests.checked_payload(request, frame, self._limits)
                     channel = self.channel
                     if channel is None or request.channel_named != channel.name:
                         channel = self._joined(request)
                     rest = channel.relay(self, payload, request.id, request.again)
                 else:
-                    size = messages.size_of(frame)
+                    size = requests.size_of(frame)
                     self._take(request, size, now)
-                    messages.check(request, size, self._limits)
+                    requests.check(request, size, self._limits)
                     rest = self._do(request, now)
         except PairingServerError as error:
-            if isinstance(request, messages.ChannelMessage):
+            if isinstance(request, requests.ChannelMessage):
                 error.answers = request.id
             if isinstance(error, BAD):
                 self._bad_in_a_row += 1
@@ -189,16 +189,16 @@ class Session:
     def _audio_frame(self, frame: bytes, now: float) -> Outbox | None:
         chunk, size = binary.decode(frame), len(frame)
         self._take_audio(size, now)
-        messages.check_size(size, self._limits.audio_size)
+        requests.check_size(size, self._limits.audio_size)
         return self._joined(chunk).audio(self, chunk)
 
-    def _take(self, request: messages.Request, size: int, now: float) -> None:
+    def _take(self, request: requests.Request, size: int, now: float) -> None:
         """Raises RateLimited if there is more of this than a connection may send."""
-        if isinstance(request, messages.AudioChunk):
+        if isinstance(request, requests.AudioChunk):
             self._take_audio(size, now)
             return
         wait, limit = self._messages.take(now), "messages"
-        if not wait and isinstance(request, messages.JoinChannel):
+        if not wait and isinstance(request, requests.JoinChannel):
             wait, limit = self._joins.take(now), "joins"
         if wait:
             raise RateLimited(wait, limit=limit)
@@ -210,31 +210,31 @@ class Session:
         if wait:
             raise RateLimited(wait, limit=limit)
 
-    def _do(self, request: messages.Request, now: float) -> Deferred | Outbox | None:
+    def _do(self, request: requests.Request, now: float) -> Deferred | Outbox | None:
         match request:
-            case messages.AudioChunk():
+            case requests.AudioChunk():
                 return self._joined(request).audio(self, request)
-            case messages.SettingsSync():
+            case requests.SettingsSync():
                 return self._joined(request).sync(self, request, now)
-            case messages.Ping():
+            case requests.Ping():
                 self.deliver(encode(messages.PongAnswer(sequence=request.sequence)))
-            case messages.Identify():
+            case requests.Identify():
                 self._check_device(request.device_type, request.session_id)
                 return request
-            case messages.JoinChannel():
+            case requests.JoinChannel():
                 self._check_join(request)
                 return request
-            case messages.LeaveChannel() | messages.Unpair():
+            case requests.LeaveChannel() | requests.Unpair():
                 self._joined(request)
                 return request
-            case messages.RefreshToken():
+            case requests.RefreshToken():
                 return request
-            case messages.PairingConfirm() | messages.PairingReject():
+            case requests.PairingConfirm() | requests.PairingReject():
                 self._check_answer(request)
                 return request
         return None
 
-    def _joined(self, request: messages._AboutChannel | BinaryAudio) -> Channel:
+    def _joined(self, request: requests._AboutChannel | BinaryAudio) -> Channel:
         """The joined channel, if the message means it."""
         named, channel = request.channel_named, self.channel
         if channel is None:
@@ -244,7 +244,7 @@ class Session:
             raise InvalidChannel(channel=named)
         return channel
 
-    def _check_answer(self, request: messages.PairingConfirm | messages.PairingReject) -> None:
+    def _check_answer(self, request: requests.PairingConfirm | requests.PairingReject) -> None:
         """Raises Forbidden, NotInChannel, ValidationFailed."""
         if self.device_type != "desktop":
             raise Forbidden("The desktop that shows the code answers this.")
@@ -259,7 +259,7 @@ class Session:
         if self.device is not None and self.device.session_id != session_id:
             raise ValidationFailed("This connection has another session_id already.", field="session_id")
 
-    def _check_join(self, request: messages.JoinChannel) -> None:
+    def _check_join(self, request: requests.JoinChannel) -> None:
         if request.channel_named is None:
             raise ValidationFailed("channel is missing.", field="channel")
         session_id = request.session_id or (self.device.session_id if self.device else None)
@@ -278,7 +278,7 @@ class Session:
         self._hub.identified(self)
 
     def entered(
-        self, channel: Channel, request: messages.JoinChannel, now: float, *, degraded: bool = False
+        self, channel: Channel, request: requests.JoinChannel, now: float, *, degraded: bool = False
     ) -> Joined:
         """The services have admitted this session to the channel: take the seat. Leaves another channel."""
         if self.channel is not None and self.channel is not channel:
@@ -321,7 +321,7 @@ class Session:
     def greet(self) -> None:
         self.deliver(encode(messages.Connected(client_id=self.connection_id)))
 
-    def identified_answer(self, request: messages.Identify) -> None:
+    def identified_answer(self, request: requests.Identify) -> None:
         self.deliver(
             encode(messages.Identified(device_type=request.device_type, session_id=request.session_id))
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from pairing_server.relay import binary, messages
+from pairing_server.relay import binary, messages, requests
 from pairing_server.relay.audio import StreamStart, begins
 from pairing_server.relay.binary import BinaryAudio
 from pairing_server.relay.messages import encode
@@ -30,7 +30,7 @@ class Streaming:
         self._start = StreamStart()
         self.newcomer = True
 
-    def chunk(self, request: messages.AudioChunk | BinaryAudio, receiver: Receiver | None) -> bool:
+    def chunk(self, request: requests.AudioChunk | BinaryAudio, receiver: Receiver | None) -> bool:
         """The next chunk; whether the receiver's outbox is congested then.
 
         A receiver that comes in the middle of a stream gets the stream's beginning first.
@@ -43,7 +43,7 @@ class Streaming:
             self._send(receiver, BinaryAudio(None, request.format, request.sample_rate, start))
         return self._send(receiver, request)
 
-    def _before(self, request: messages.AudioChunk | BinaryAudio, receiver: Receiver | None) -> bytes | None:
+    def _before(self, request: requests.AudioChunk | BinaryAudio, receiver: Receiver | None) -> bytes | None:
         """What the receiver needs before this chunk, if it has missed the beginning of the stream."""
         stream = self._start
         if not stream.watching and not request.may_begin:
@@ -58,7 +58,7 @@ class Streaming:
         self.newcomer = False
         return start
 
-    def _send(self, receiver: Receiver, request: messages.AudioChunk | BinaryAudio) -> bool:
+    def _send(self, receiver: Receiver, request: requests.AudioChunk | BinaryAudio) -> bool:
         """Send one chunk under the next number; whether the receiver's outbox is congested then."""
         number = self._number = self._number + 1
         sound = request.as_bytes() if receiver.binary_audio else None

@@ -25,7 +25,7 @@ from pairing_server.errors import (
     SessionConflict,
     Unavailable,
 )
-from pairing_server.relay import messages
+from pairing_server.relay import messages, requests
 from pairing_server.relay.channel import Channel
 from pairing_server.relay.closing import CloseCode
 from pairing_server.relay.outbox import Outbox, Transport
@@ -239,20 +239,20 @@ class PairingSocket(EdgeHandler, WebSocketHandler):
 
     async def _do(self, session: Session, request: Deferred) -> None:
         match request:
-            case messages.Identify():
+            case requests.Identify():
                 await self._identify(session, request)
-            case messages.JoinChannel():
+            case requests.JoinChannel():
                 await self._join(session, request)
-            case messages.LeaveChannel():
+            case requests.LeaveChannel():
                 self._left(session.leave(self.edge.now()))
-            case messages.Unpair():
+            case requests.Unpair():
                 await self._unpair(session)
-            case messages.RefreshToken():
+            case requests.RefreshToken():
                 await self._refresh(session, request)
-            case messages.PairingConfirm() | messages.PairingReject():
+            case requests.PairingConfirm() | requests.PairingReject():
                 await self._answer_request(session, request)
 
-    async def _identify(self, session: Session, request: messages.Identify) -> None:
+    async def _identify(self, session: Session, request: requests.Identify) -> None:
         try:
             await pairings.identify(
                 self.deps, request.session_id, request.device_type, self.caller, now=utcnow()
@@ -266,7 +266,7 @@ class PairingSocket(EdgeHandler, WebSocketHandler):
             session.identified(Device(request.session_id, agent))
             session.identified_answer(request)
 
-    async def _join(self, session: Session, request: messages.JoinChannel) -> None:
+    async def _join(self, session: Session, request: requests.JoinChannel) -> None:
         named = request.channel_named or ""
         session_id = request.session_id or session.session_id
         try:
@@ -303,7 +303,7 @@ class PairingSocket(EdgeHandler, WebSocketHandler):
         return self.deps.hub.remembered(session.subject, session_id, session.device_type, self.edge.now())
 
     def _rejoin(
-        self, session: Session, request: messages.JoinChannel, device: Device, channel: Channel
+        self, session: Session, request: requests.JoinChannel, device: Device, channel: Channel
     ) -> None:
         """While the database is away, a device comes back to its own seat from memory."""
         if session.closing:
@@ -330,7 +330,7 @@ class PairingSocket(EdgeHandler, WebSocketHandler):
             )
 
     async def _answer_request(
-        self, session: Session, request: messages.PairingConfirm | messages.PairingReject
+        self, session: Session, request: requests.PairingConfirm | requests.PairingReject
     ) -> None:
         joined = session.channel.name if session.channel else ""
         await confirmations.answer(
@@ -339,10 +339,10 @@ class PairingSocket(EdgeHandler, WebSocketHandler):
             session.session_id,
             self.caller,
             now=utcnow(),
-            confirmed=isinstance(request, messages.PairingConfirm),
+            confirmed=isinstance(request, requests.PairingConfirm),
         )
 
-    async def _refresh(self, session: Session, request: messages.RefreshToken) -> None:
+    async def _refresh(self, session: Session, request: requests.RefreshToken) -> None:
         """Raises InvalidToken; a token of somebody else's closes."""
         now = utcnow()
         claims = self.deps.tokens.verify_ws(request.token, now)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pairing_server.errors import InvalidMessage, ValidationFailed
-from pairing_server.relay import binary, messages
+from pairing_server.relay import binary, requests
 
 
 @given(
@@ -51,9 +51,9 @@ def test_a_name_that_does_not_fit_is_told_by_its_field(frame: bytes, field: str)
 
 
 def test_json_audio_becomes_bytes_only_if_it_is_base64() -> None:
-    def chunk(data: str) -> messages.AudioChunk:
-        found = messages.decode('{"type":"audio_chunk","data":' + data + "}")
-        assert isinstance(found, messages.AudioChunk)
+    def chunk(data: str) -> requests.AudioChunk:
+        found = requests.decode('{"type":"audio_chunk","data":' + data + "}")
+        assert isinstance(found, requests.AudioChunk)
         return found
 
     assert chunk('"AAEC"').as_bytes() == b"\x00\x01\x02"

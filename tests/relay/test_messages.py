@@ -19,18 +19,18 @@ from pairing_server.errors import (
     UnknownType,
     ValidationFailed,
 )
-from pairing_server.relay import messages
+from pairing_server.relay import messages, requests
 from pairing_server.relay.limits import RelayLimits
 
 LIMITS = RelayLimits()
 
 
-def take(text: str) -> messages.Request:
-    request = messages.decode(text)
-    if isinstance(request, messages.ChannelMessage):
-        messages.checked_payload(request, text, LIMITS)
+def take(text: str) -> requests.Request:
+    request = requests.decode(text)
+    if isinstance(request, requests.ChannelMessage):
+        requests.checked_payload(request, text, LIMITS)
     else:
-        messages.check(request, messages.size_of(text), LIMITS)
+        requests.check(request, requests.size_of(text), LIMITS)
     return request
 
 
@@ -62,7 +62,7 @@ def field_of(text: str) -> object:
 )
 def test_what_is_no_json_object_with_a_type_is_an_invalid_message(text: str) -> None:
     with pytest.raises(InvalidMessage):
-        messages.decode(text)
+        requests.decode(text)
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def test_what_is_no_json_object_with_a_type_is_an_invalid_message(text: str) -> 
 )
 def test_what_clients_do_not_send_is_an_unknown_type(type_: str) -> None:
     with pytest.raises(UnknownType):
-        messages.decode(f'{{"type":"{type_}"}}')
+        requests.decode(f'{{"type":"{type_}"}}')
 
 
 def test_every_type_only_the_server_sends_is_unknown_from_a_client() -> None:
@@ -90,15 +90,15 @@ def test_every_type_only_the_server_sends_is_unknown_from_a_client() -> None:
     assert len(own) > 15
     for tag in own - both - {None}:
         with pytest.raises(UnknownType):
-            messages.decode(json.dumps({"type": tag}))
+            requests.decode(json.dumps({"type": tag}))
 
 
 def test_a_type_given_twice_is_refused_whichever_comes_last() -> None:
     assert field_of('{"type":"ping","type":"pong"}') == "type"
     with pytest.raises(UnknownType):
-        messages.decode('{"type":"ping","type":"channel_closed"}')
+        requests.decode('{"type":"ping","type":"channel_closed"}')
     with pytest.raises(PairingServerError):
-        messages.decode('{"type":"channel_closed","type":"ping"}')
+        requests.decode('{"type":"channel_closed","type":"ping"}')
 
 
 @pytest.mark.parametrize("value", ["1", "null", "true", '["ping"]', "{}"])
@@ -147,35 +147,35 @@ def test_a_wrong_value_is_refused_by_the_name_of_its_field(text: str, field: str
 
 
 def test_unknown_fields_are_ignored_even_those_with_dangerous_names() -> None:
-    assert take('{"type":"ping","sequence":7,"__proto__":{"a":1},"constructor":null}') == messages.Ping(7)
+    assert take('{"type":"ping","sequence":7,"__proto__":{"a":1},"constructor":null}') == requests.Ping(7)
 
 
 def test_a_payload_is_kept_as_it_came() -> None:
     payload = '{"b" : [1, 2.50, "\\u0000\\u00e9é"],\n "a":1e5, "a": 2, "__proto__": {"x": null}}'
     request = take(f'{{"type":"channel_message","payload":{payload}}}')
-    assert isinstance(request, messages.ChannelMessage)
+    assert isinstance(request, requests.ChannelMessage)
     assert bytes(request.payload).decode() == payload
 
 
 @pytest.mark.parametrize("name", ["channel", "channelId", "channel_id"])
 def test_a_channel_goes_by_any_of_three_names(name: str) -> None:
     request = take(json.dumps({"type": "leave_channel", name: "pair-123456"}))
-    assert isinstance(request, messages.LeaveChannel)
+    assert isinstance(request, requests.LeaveChannel)
     assert request.channel_named == "pair-123456"
 
 
 def test_names_that_agree_are_one_and_names_that_disagree_are_refused() -> None:
-    same = messages.LeaveChannel(channel="pair-123456", channelId="pair-123456")
+    same = requests.LeaveChannel(channel="pair-123456", channelId="pair-123456")
     assert same.channel_named == "pair-123456"
     with pytest.raises(ValidationFailed) as refused:
-        _ = messages.LeaveChannel(channelId="pair-123456", channel_id="pair-654321").channel_named
+        _ = requests.LeaveChannel(channelId="pair-123456", channel_id="pair-654321").channel_named
     assert refused.value.details == {"field": "channel"}
 
 
 def test_audio_goes_by_either_name() -> None:
     for name in ("data", "audio_data"):
         request = take(json.dumps({"type": "audio_chunk", name: "AAAA"}))
-        assert isinstance(request, messages.AudioChunk)
+        assert isinstance(request, requests.AudioChunk)
         assert bytes(request.as_json()) == b'"AAAA"'
 
 
@@ -312,7 +312,7 @@ def test_a_payload_full_of_brackets_costs_no_object_for_each() -> None:
 
         sys.setprofile(count)
         try:
-            messages.too_deep(raw, 16)
+            requests.too_deep(raw, 16)
         finally:
             sys.setprofile(None)
         return seen
@@ -348,4 +348,4 @@ def depth(value: object) -> int:
 
 @given(JSON, st.integers(0, 6))
 def test_too_deep_is_the_depth_of_the_value_whatever_its_strings_hold(value: object, limit: int) -> None:
-    assert messages.too_deep(json.dumps(value).encode(), limit) == (depth(value) > limit)
+    assert requests.too_deep(json.dumps(value).encode(), limit) == (depth(value) > limit)

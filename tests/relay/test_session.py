@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from pairing_server.errors import Unavailable
-from pairing_server.relay import messages
+from pairing_server.relay import requests
 from pairing_server.relay.closing import CloseCode
 from pairing_server.relay.session import Device, Identity
 from tests.relay.wire import LOGGED_IN, Client, Relay
@@ -77,12 +77,12 @@ def test_names_that_disagree_are_refused_even_if_one_is_right() -> None:
 def test_identify_and_join_are_handed_to_the_edge_and_the_rest_is_not() -> None:
     client = Relay().client("desktop")
     identify = {"type": "identify", "device_type": "desktop", "session_id": "desktop-1"}
-    assert isinstance(client.send(identify), messages.Identify)
+    assert isinstance(client.send(identify), requests.Identify)
     assert isinstance(
         client.send({"type": "join_channel", "channel": CHANNEL, "session_id": "desktop-1"}),
-        messages.JoinChannel,
+        requests.JoinChannel,
     )
-    assert isinstance(client.send({"type": "refresh_token", "token": "t"}), messages.RefreshToken)
+    assert isinstance(client.send({"type": "refresh_token", "token": "t"}), requests.RefreshToken)
     assert client.send(PING) is None
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from uuid import uuid4
 
 from pairing_server.errors import PairingServerError
-from pairing_server.relay import messages
+from pairing_server.relay import requests
 from pairing_server.relay.channel import Channel
 from pairing_server.relay.hub import Hub
 from pairing_server.relay.limits import RelayLimits
@@ -78,7 +78,7 @@ class Client:
         except PairingServerError as error:
             self.session.refuse(error, self.relay.now)
             return None
-        if isinstance(rest, messages.LeaveChannel):
+        if isinstance(rest, requests.LeaveChannel):
             self.session.leave(self.relay.now)
             return None
         return rest
@@ -104,7 +104,7 @@ class Client:
         if self.session.device is None:
             device = Device(session_id or f"{self.session.device_type}-session")
             self.session.identified(device)
-        request = messages.JoinChannel(channel=channel.name, **fields)
+        request = requests.JoinChannel(channel=channel.name, **fields)
         self.session.entered(channel, request, self.relay.now)
 
 
