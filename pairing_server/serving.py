@@ -12,6 +12,7 @@ from pairing_server.maintenance import Job
 from pairing_server.pulse import Pulse
 from pairing_server.security.keyfile import KeyFile
 from pairing_server.server import Node
+from pairing_server.status import StatusSocket, describe
 from pairing_server.store.embedded_access import EmbeddedPostgresError
 from pairing_server.systemd import Notifier, Started
 
@@ -55,8 +56,10 @@ async def serve(
         await node.release()
         raise
     node.schema_checked.add_done_callback(lambda checked: stop.set() if checked.exception() else None)
+    telling = StatusSocket(settings.data_dir, lambda: describe(node))
     pulse = Pulse(loop.time, loop.call_later, notifier, lambda: status(node), node.edge.loop_lag)
     try:
+        await telling.open()
         log.info("listening on %s", ", ".join(f"{host}:{port}" for host, port in bound))
         ready(bound)
         notifier.ready(status(node))
@@ -69,6 +72,7 @@ async def serve(
     finally:
         # The pulse goes on: what hangs while it stops is ended by the watchdog.
         await node.stop()
+        telling.close()
         pulse.stop()
         notifier.close()
 

@@ -15,6 +15,7 @@ from pairing_server.cli.lockouts import lockouts
 from pairing_server.cli.seals import key, rebase, verify
 from pairing_server.cli.serve import config, migrate, serve
 from pairing_server.cli.sessions import session
+from pairing_server.cli.status import status
 from pairing_server.cli.users import token, user
 from pairing_server.server import app_version
 
@@ -46,6 +47,7 @@ for command in (
     keys,
     audit,
     doctor,
+    status,
     backup,
     restore,
     completion,

@@ -144,6 +144,7 @@ def restore(file: Path, replacing: bool) -> None:
             backups.load(url, Path(place) / _DATABASE)
             schema.migrate(url)
         _restore_keys(settings, Path(place) / _KEYS)
+    click.echo("Now let the seals of the audit log begin anew: pairing-server audit rebase")
     click.echo(
         f"Restored what was saved at {about.get('made_at')}; the database is at revision {schema.head()}."
     )

@@ -17,7 +17,7 @@ from pairing_server.cli.run import (
     run_in_loop,
     settings_of,
 )
-from pairing_server.config import Settings, effective, keyfile_of, with_keys
+from pairing_server.config import Settings, effective, keyfile_of, with_keys, with_seal_key
 from pairing_server.serving import serve as serve_node
 from pairing_server.store import roles, schema
 from pairing_server.systemd import started
@@ -42,7 +42,7 @@ def serve(host: str | None, port: str | None, data_dir: str | None) -> None:
                 url,
                 lambda bound: None if by.supervised else _announce(ready, bound),
                 by,
-                again=lambda: with_keys(read_settings(options)),
+                again=lambda: with_seal_key(with_keys(read_settings(options))),
                 keyfile=keyfile_of(settings),
                 revive=revive,
             )

@@ -237,6 +237,12 @@ async def rebase(deps: Deps, caller: Caller, now: datetime) -> int:
     return old + 1
 
 
+async def last(deps: Deps) -> Seal | None:
+    """The newest seal. Raises Unavailable."""
+    async with deps.database.transaction() as conn:
+        return await store.last(conn)
+
+
 async def copy_outside(deps: Deps) -> None:
     """Take the seals outside that have not been there yet. What fails is tried again next time."""
     sealer = deps.sealer

@@ -1,0 +1,79 @@
+"""status: what the running servers of this data directory do."""
+
+from __future__ import annotations
+
+import json
+import socket
+from pathlib import Path
+from typing import Any
+
+import click
+
+from pairing_server.cli.run import settings_of
+from pairing_server.status import PATTERN
+
+_SHOWN = 20
+_PATIENCE = 15
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="One JSON object for each server, one a line.")
+@click.option("--all", "everybody", is_flag=True, help=f"List all devices (up to 1000), not only {_SHOWN}.")
+def status(as_json: bool, everybody: bool) -> None:
+    """What the server that runs on this data directory does: who is connected, channels, limits, database, seals.
+
+    It is asked by a socket that only its own user and root can open, so this works while the database is away,
+    too. For a service: sudo pairing-server status. Ends with status 1 if no server runs.
+    """
+    folder = settings_of().data_dir
+    found = [told for path in sorted(folder.glob(PATTERN)) if (told := _ask(path)) is not None]
+    if not found:
+        raise click.ClickException(f"No server runs with the data directory {folder} (PAIRING_DATA_DIR).")
+    for told in found:
+        click.echo(json.dumps(told) if as_json else _text(told, 1000 if everybody else _SHOWN))
+
+
+def _ask(path: Path) -> dict[str, Any] | None:
+    """None if the server has gone and left its socket behind."""
+    with socket.socket(socket.AF_UNIX) as asking:
+        asking.settimeout(_PATIENCE)
+        try:
+            asking.connect(str(path))
+            parts = iter(lambda: asking.recv(65536), b"")
+            told: dict[str, Any] = json.loads(b"".join(parts))
+        except ConnectionRefusedError:
+            return None
+        except (OSError, ValueError) as error:
+            raise click.ClickException(f"{path} does not answer: {error}") from None
+    return told
+
+
+def _text(told: dict[str, Any], shown: int) -> str:
+    database, audit = told["database"], told["audit"]
+    pool, seal = database["connections"], audit["last_seal"]
+    channels, connections = told["channels"], told["connections"]
+    limits = told["limits"]
+    lines = [
+        f"pairing-server {told['version']}, process {told['pid']}, {told['state']}",
+        f"  connections  {connections['open']} of {connections['users']} users"
+        f" ({connections.get('desktop', 0)} desktops, {connections.get('mobile', 0)} phones)",
+        f"  channels     {channels.get('2', 0)} with both devices, {channels.get('1', 0)} with one,"
+        f" {channels.get('0', 0)} with none; {told['codes_live']} live codes",
+        f"  limits       {limits['connections_per_user']} connections a user, {limits['connections_per_address']} an address;"
+        f" {limits['message_rate']} messages a second; codes {limits['code_rate']}",
+        f"  database     {'up' if database['up'] else 'away: ' + str(database['away_because'])};"
+        f" {pool['used']} connections in use, {pool['idle']} idle, at most {pool['at_most']}",
+        f"  audit log    {audit['waiting']} events waiting, {audit['lost']} lost;"
+        + (f" seal {seal['number']}, {seal['age_s']} s old" if seal else " no seal known"),
+    ]
+    devices = told["devices"][:shown]
+    if devices:
+        lines.append(f"\n  {'user':36}  {'device':7}  {'address':15}  {'for':>7}  {'messages':>8}  pairing")
+    lines += [
+        f"  {device['user'][:36]:36}  {device['device_type']:7}  {device['address'][:15]:15}  {device['connected_s']:>5} s"
+        f"  {device['messages']:>8}  {device['pairing_id'] or '-'}"
+        for device in devices
+    ]
+    if len(devices) < connections["open"]:
+        lines.append(f"  … and {connections['open'] - len(devices)} more (--all)")
+    return "\n".join(lines)
