@@ -94,8 +94,8 @@ async def hire(site: Site) -> None:
     await accounts.add_user(site.node.deps, NAME, PASSWORD, "auditor", SYSTEM, utcnow())
 
 
-async def happen(site: Site) -> None:
-    """A day's events, as if it had been so: they are recorded now, so their times are given to the rows."""
+async def happen(site: Site) -> list[str]:
+    """Record a day's events now. The statements that give them the times of a day are for whoever may do anything."""
     draw, audit, now = random.Random(7), site.node.audit, utcnow()
     people = {name: (await site.account(name)).subject for name in ("ada", "grace", "alan", "barbara")}
     places = dict(zip(people, ("10.1.2.3", "10.1.2.4", "2001:db8:7::21", "198.51.100.23"), strict=True))
@@ -117,12 +117,14 @@ async def happen(site: Site) -> None:
             made.append((event, timedelta(hours=24 - draw.uniform(first, last))))
     async with site.node.database.transaction() as conn:
         await audit.record(conn, *(event for event, _ in made))
-        await conn.exec_driver_sql("SET LOCAL session_replication_role = replica")
-        for event, ago in made:
-            await conn.exec_driver_sql(
-                f"UPDATE audit_events SET recorded_at = now() - interval '{ago.total_seconds()} s',"
-                f" occurred_at = now() - interval '{ago.total_seconds()} s' WHERE event_id = '{event.event_id}'"
-            )
+    return [
+        f"UPDATE audit_events SET recorded_at = now() - interval '{ago.total_seconds()} s',"
+        f" occurred_at = now() - interval '{ago.total_seconds()} s' WHERE event_id = '{event.event_id}'"
+        for event, ago in made
+    ]
+
+
+async def seal(site: Site) -> None:
     await seals.seal(site.node.deps, SYSTEM, utcnow())
 
 

@@ -14,10 +14,10 @@ import pytest
 from playwright.async_api import Browser, async_playwright
 from tornado.ioloop import IOLoop
 
-from tests.browser.audit import happen, hire
+from tests.browser.audit import happen, hire, seal
 from tests.browser.packages import Workshop, installed, lacking
 from tests.browser.pages import Visitors
-from tests.conftest import StartNode
+from tests.conftest import StartNode, execute
 from tests.devices import Site
 
 HERE = Path(__file__).parent
@@ -97,11 +97,13 @@ def demo(start_node: StartNode) -> Site:
 
 
 @pytest.fixture
-def busy(io_loop: IOLoop, start_node: StartNode) -> Site:
+def busy(io_loop: IOLoop, start_node: StartNode, database_url: str) -> Site:
     """A node where much has happened in the last day, and a reviewer has an account."""
     site = start_node()
     io_loop.run_sync(lambda: hire(site))
-    io_loop.run_sync(lambda: happen(site))
+    times = io_loop.run_sync(lambda: happen(site))
+    execute(database_url, "SET session_replication_role = replica", *times)
+    io_loop.run_sync(lambda: seal(site))
     return site
 
 
