@@ -21,7 +21,7 @@ from pairing_server.cli.run import plainly, settings_of
 from pairing_server.config import Settings
 from pairing_server.security.keys import parse_keys
 from pairing_server.server import app_version
-from pairing_server.store import backups, schema
+from pairing_server.store import backups, roles, schema
 from pairing_server.store.embedded import EmbeddedPostgres
 from pairing_server.web.edge import utcnow
 
@@ -35,7 +35,7 @@ def _database(settings: Settings) -> Iterator[str]:
     with plainly():
         try:
             if settings.database_url is not None:
-                yield settings.database_url
+                yield settings.migrate_database_url or settings.database_url
                 return
             embedded = EmbeddedPostgres(settings.data_dir)
             try:
@@ -143,6 +143,9 @@ def restore(file: Path, replacing: bool) -> None:
             _must_be_free(url, replacing)
             backups.load(url, Path(place) / _DATABASE)
             schema.migrate(url)
+            running = roles.role_of(settings.database_url or url)
+            if running != roles.role_of(url):
+                roles.grant(url, running)
         _restore_keys(settings, Path(place) / _KEYS)
     click.echo("Now let the seals of the audit log begin anew: pairing-server audit rebase")
     click.echo(

@@ -40,7 +40,11 @@ def load(url: str, file: Path) -> None:
     with script.open("w", encoding="utf-8") as out:
         out.write(_EMPTY)
     statements = file.with_suffix(".statements")
-    _run("pg_restore", ["--no-owner", "--schema=public", f"--file={statements}", str(file)], None)
+    _run(
+        "pg_restore",
+        ["--no-owner", "--no-privileges", "--schema=public", f"--file={statements}", str(file)],
+        None,
+    )
     with script.open("ab") as out, statements.open("rb") as saved:
         shutil.copyfileobj(saved, out)
     options = ["-X", "-q", "--single-transaction", "--set=ON_ERROR_STOP=1", f"--file={script}"]

@@ -64,6 +64,9 @@ def _grants(role: str) -> list[str]:
         f"GRANT INSERT ({own}) ON audit_events TO {name}",
         f"GRANT INSERT ON audit_seals TO {name}",
         f"GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO {name}",
+        # A restored database has forgotten it.
+        "REVOKE ALL ON FUNCTION audit_partitions(), audit_make_partitions(integer),"
+        " audit_drop_partition(text, integer, text, text) FROM PUBLIC",
         f"GRANT EXECUTE ON FUNCTION audit_partitions(), audit_make_partitions(integer),"
         f" audit_drop_partition(text, integer, text, text) TO {name}",
     ]

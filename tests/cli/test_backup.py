@@ -57,7 +57,7 @@ def test_a_backup_is_readable_for_its_owner_alone_and_never_overwritten(
     told = Operator(database_url, saved.parent).refuses("backup", "saved.tar")
     assert "saved.tar exists already" in told
     assert saved.read_bytes() == before
-    assert [path.name for path in saved.parent.iterdir()] == ["saved.tar"]
+    assert sorted(path.name for path in saved.parent.iterdir()) == ["data", "saved.tar"]
 
 
 def test_data_are_lost_only_on_request(saved: Path, database_url: str, tmp_path: Path) -> None:
