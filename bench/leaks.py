@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,28 +14,21 @@ from bench.requests import pairings
 
 AT_ONCE = 50
 IDLE = 60.0
+WARM = 20
 
 
 async def run(
     site: Site, folder: Path, core: int, connects: int, pairs: int, say: Callable[[str], None]
 ) -> bool:
     """Whether sockets, tasks, timers and handlers are back at the baseline exactly."""
-    # Channels end two seconds after the last has gone, and are then forgotten.
-    server = await asyncio.to_thread(Watched, site, folder, core, RECONNECT_GRACE="2")
+    # Channels end five seconds after the last has gone, and are then forgotten.
+    server = await asyncio.to_thread(Watched, site, folder, core, RECONNECT_GRACE="5")
     act = pairings([user.access for user in await asyncio.to_thread(site.users, 100)])
 
     async def come_and_go(count: int, made: int) -> None:
-        seats = [
-            seat
-            for pair in await asyncio.to_thread(site.pairs_at, server.port, AT_ONCE // 2, 200)
-            for seat in pair
-        ]
-        done = 0
-        for _ in itertools.repeat(None):
-            if done >= count:
-                break
-            close_all(await take_all(seats, at_once=AT_ONCE))
-            done += len(seats)
+        for _ in range(count // AT_ONCE):
+            pairs = await asyncio.to_thread(site.pairs_at, server.port, AT_ONCE // 2, 200)
+            close_all(await take_all([seat for pair in pairs for seat in pair], at_once=AT_ONCE))
         http = await Http.open(server.port)
         for _ in range(made):
             if not await act(http):
@@ -46,7 +38,7 @@ async def run(
     async def settled(like: dict[str, int] | None) -> dict[str, int]:
         """What it holds when it is idle, or as soon as that is what it held before."""
         found: dict[str, int] = {}
-        for _ in range(int(IDLE)):
+        for _ in range(int(IDLE) if like else WARM):
             await asyncio.sleep(1)
             found = await asyncio.to_thread(server.holds)
             if like is not None and _exact(found) == _exact(like):
