@@ -19,6 +19,8 @@ IN_A_ROW = 3
 PROBE_EVERY = 1.0
 PROBE_TIMEOUT = 3.0
 RETRY_AFTER = 3.0
+# All connections in use is an outage only if none of them has got anything done for so many seconds; else it is a crowd.
+STUCK_AFTER = 2.0
 
 # Called with "down", "up" or "failover", the reason, and how long it has been away, in seconds.
 Told = Callable[[str, str, float], None]
@@ -48,6 +50,7 @@ class Breaker:
         self.outage: Outage | None = None
         # When the database was last found to be back, in monotonic seconds.
         self.back_at = -math.inf
+        self._worked_at = -math.inf
         self._probe = probe
         self._told = told
         self._failures = 0
@@ -59,18 +62,26 @@ class Breaker:
         if self.outage is not None:
             raise Away("The database is away just now.", self.outage.reason)
 
+    def answered(self) -> None:
+        """It has not done what it was asked to, for a reason that does not lie with it."""
+        self._failures = 0
+
     def worked(self) -> None:
         """It has done what it was asked to."""
         self._failures = 0
+        self._worked_at = asyncio.get_running_loop().time()
 
     def failed(self, reason: str) -> None:
         """It has not, for a reason that lies with the database."""
-        if self.outage is not None:
+        if self.outage is not None or (reason == "busy" and self._is_working()):
             return
         self._failures += 1
         # A server that takes no writes any more is no accident, and another may already do.
         if self._failures >= IN_A_ROW or reason == "read_only":
             self._open(reason)
+
+    def _is_working(self) -> bool:
+        return asyncio.get_running_loop().time() - self._worked_at < STUCK_AFTER
 
     def _open(self, reason: str) -> None:
         self.outage = Outage(reason, asyncio.get_running_loop().time())

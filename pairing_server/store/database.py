@@ -163,14 +163,15 @@ class Database:
             if known is None or known is error:
                 raise
             raise known from error
-        self._note(None)
+        if self._counts:
+            self.breaker.worked()
 
     def _note(self, reason: str | None) -> None:
-        """It has done its part, or not, for a reason that lies with the database."""
+        """It has failed; `reason` if that lies with the database."""
         if not self._counts:
             return
         if reason is None:
-            self.breaker.worked()
+            self.breaker.answered()
         else:
             self.breaker.failed(reason)
 

@@ -52,7 +52,7 @@ class ReadableCodes(Codes):
 
 # What drawing does not need is left away: keeping it up takes most of the time.
 FILL = (
-    "DROP TABLE channel_settings",
+    "DROP TABLE channel_settings, confirmations",
     "TRUNCATE pairings",
     "ALTER TABLE pairings SET UNLOGGED, DROP CONSTRAINT pk_pairings, DROP CONSTRAINT uq_pairings_code_mac",
     """

@@ -77,10 +77,11 @@ async def test_joins_audio_and_sizes_have_limits_of_their_own(five_joins: Site) 
     messages = await desktop.socket.pending()
     assert [m["type"] for m in messages] == ["channel_joined"] * 4 + ["error"]
     assert messages[-1]["details"]["limit"] == "joins"
-    for _ in range(21):
+    # Twenty are let through, and more come free while they are sent.
+    for _ in range(36):
         desktop.socket.send({"type": "audio_chunk", "data": "AAAA"})
-    [error] = await desktop.socket.pending()
-    assert error["details"]["limit"] == "audio"
+    errors = await desktop.socket.pending()
+    assert {error["details"]["limit"] for error in errors} == {"audio"}
     for message, limit in (
         ({"type": "settings_sync", "settings": {"a": "x" * 17_000}}, 16_384),
         ({"type": "ping", "pad": "x" * 17_000}, 16_384),
