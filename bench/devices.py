@@ -7,7 +7,7 @@ import itertools
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from bench.connections import Connection, HandshakeFailed, Http, Refused, close_all, port_of, take, take_all
 from bench.machine import cpu_seconds, resident_bytes
@@ -44,8 +44,9 @@ async def connect(seat: Seat, http: Http | None, tally: Tally) -> Connection | N
     """A full connect: the token if one is needed, the upgrade, and the seat's script. None if it failed."""
     began = time.perf_counter_ns()
     try:
-        token = await _token(seat, http, tally) if http is not None else ""
-        connection = await take(seat, token)
+        if http is not None:
+            seat = replace(seat, url=await _with_fresh_token(seat, http, tally))
+        connection = await take(seat, "")
     except HandshakeFailed:
         tally.handshakes_failed += 1
     except Refused:
@@ -55,6 +56,12 @@ async def connect(seat: Seat, http: Http | None, tally: Tally) -> Connection | N
         tally.retries += connection.retries
         return connection
     return None
+
+
+async def _with_fresh_token(seat: Seat, http: Http, tally: Tally) -> str:
+    """The seat's address with a token made now in the place of the one it has."""
+    address, _, _ = seat.url.partition("?token=")
+    return f"{address}?token={await _token(seat, http, tally)}"
 
 
 async def _token(seat: Seat, http: Http, tally: Tally) -> str:

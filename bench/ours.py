@@ -155,6 +155,8 @@ class Site:
     def pairs_at(self, port: int, count: int, size: int) -> list[Pair]:
         users = self.users(count)
         codes = self._draw(count)
+        # The server may have drawn some of them itself meanwhile.
+        self.execute("DELETE FROM pairings WHERE code_mac = ANY ($1)", self._macs(codes))
         self.execute(_ADD_PAIRINGS, self._macs(codes), [user.subject for user in users])
         return [
             (self._seat(port, user, "desktop", code, size), self._seat(port, user, "mobile", code, size))
