@@ -71,9 +71,12 @@ class Breaker:
         self._failures = 0
         self._worked_at = asyncio.get_running_loop().time()
 
-    def failed(self, reason: str) -> None:
-        """It has not, for a reason that lies with the database."""
+    def failed(self, reason: str, asked_at: float) -> None:
+        """It has not, for a reason that lies with the database. `asked_at`: when it was asked to, in monotonic seconds."""
         if self.outage is not None or (reason == "busy" and self._is_working()):
+            return
+        # Who has waited since the last outage, in vain, says nothing of the database as it is now.
+        if asked_at < self.back_at:
             return
         self._failures += 1
         # A server that takes no writes any more is no accident, and another may already do.

@@ -154,26 +154,27 @@ class Database:
     async def _guarded(self) -> AsyncIterator[None]:
         """Ask the database if that is worth it, for no longer than a transaction may take, and note how it went."""
         self.breaker.check()
+        asked_at = asyncio.get_running_loop().time()
         try:
             async with asyncio.timeout(self._transaction_timeout):
                 yield
         except Exception as error:
             known = error if isinstance(error, Away) else away(error, lost=False)
-            self._note(None if known is None else known.reason)
+            self._note(None if known is None else known.reason, asked_at)
             if known is None or known is error:
                 raise
             raise known from error
         if self._counts:
             self.breaker.worked()
 
-    def _note(self, reason: str | None) -> None:
-        """It has failed; `reason` if that lies with the database."""
+    def _note(self, reason: str | None, asked_at: float) -> None:
+        """It has failed, asked at that monotonic second; `reason` if that lies with the database."""
         if not self._counts:
             return
         if reason is None:
             self.breaker.answered()
         else:
-            self.breaker.failed(reason)
+            self.breaker.failed(reason, asked_at)
 
     @asynccontextmanager
     async def _lane(self, begin: str) -> AsyncIterator[Lane]:
@@ -253,7 +254,7 @@ class Database:
     def _look_at(self, row: asyncpg.Record | None) -> None:
         """Raises Away if it takes no writes."""
         if row is None or row["read_only"]:
-            self.breaker.failed("read_only")
+            self.breaker.failed("read_only", asyncio.get_running_loop().time())
             raise Away("The database is read-only just now.", "read_only")
         before, self._server = self._server, row["server"]
         if before not in (None, self._server):
