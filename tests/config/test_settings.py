@@ -1,10 +1,7 @@
-"""The settings: where they come from, what each takes, and how faults are told."""
+"""Every setting: its default, what it takes, what it does not, how it is shown, what follows from others."""
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-from collections.abc import Mapping
 from dataclasses import fields
 from ipaddress import ip_network
 from pathlib import Path
@@ -12,17 +9,16 @@ from typing import Any
 
 import pytest
 
-from pairing_server.config import NAMES, ConfigurationError, Settings, effective, load, with_keys
+from pairing_server.config import NAMES, Settings, effective, load
 from pairing_server.seals import SealKey
 from pairing_server.security.issuers import Issuer
 from pairing_server.security.keys import SigningKey
 from pairing_server.security.limits import Rate
 from pairing_server.security.origins import Origins
+from tests.config.given import SECRET, URL, faults, settings, variable
 
 SEED = "c2VlZCBvZiAzMiBieXRlcywgYXMgbG9uZyBhcyBpdCE="
-SECRET = "s" * 32
 ISSUER = '{"issuer": "https://id.example", "audience": "a", "algorithms": ["RS256"], "jwks": "/k.json"}'
-URL = f"postgresql://bob:{SECRET}@db.example:5432/name"
 
 # name: (default, a good text, its value, bad texts, what is expected then)
 SETTINGS: dict[str, tuple[Any, str, Any, tuple[str, ...], str]] = {
@@ -130,20 +126,6 @@ SETTINGS: dict[str, tuple[Any, str, Any, tuple[str, ...], str]] = {
 }
 
 
-def settings(environ: Mapping[str, str], dotenv: Path = Path("/none"), **overrides: str) -> Settings:
-    return load(environ, overrides, terminal=False, dotenv=dotenv)
-
-
-def faults(environ: Mapping[str, str], dotenv: Path = Path("/none")) -> list[str]:
-    with pytest.raises(ConfigurationError) as raised:
-        settings(environ, dotenv)
-    return str(raised.value).splitlines()
-
-
-def variable(name: str) -> str:
-    return f"PAIRING_{name.upper()}"
-
-
 def test_the_table_above_has_every_setting() -> None:
     assert set(SETTINGS) == {field.name for field in fields(Settings)}
     assert [variable(name) for name in SETTINGS] == list(NAMES)
@@ -169,111 +151,10 @@ def test_a_bad_value_stops_the_start_by_name_with_what_was_expected(name: str, t
     assert SECRET not in told
 
 
-def test_an_unknown_name_stops_the_start_wherever_it_stands(tmp_path: Path) -> None:
-    dotenv = tmp_path / ".env"
-    dotenv.write_text("PAIRING_PROT=1\nOTHER=2\n")
-    told = faults({"PAIRING_DATABSE_URL": "x", "PATH": "/bin"}, dotenv)
-    assert [line.partition(":")[0] for line in told] == ["PAIRING_DATABSE_URL", "PAIRING_PROT"]
-
-
-def test_all_faults_are_told_at_once() -> None:
-    told = faults({"PAIRING_PORT": "x", "PAIRING_CODE_TTL": "0", "PAIRING_NOPE": "1"})
-    assert len(told) == 3
-
-
-def test_an_empty_value_is_as_good_as_none() -> None:
-    assert settings({"PAIRING_PORT": "", "PAIRING_DATABASE_URL": ""}) == settings({})
-
-
-# Where they come from
-
-
-@pytest.fixture
-def dotenv(tmp_path: Path) -> Path:
-    path = tmp_path / ".env"
-    path.write_text("# ours\nPAIRING_PORT=1\nexport PAIRING_CODE_TTL='10'\nPAIRING_REGISTRATION=closed\n")
-    return path
-
-
-@pytest.fixture
-def credentials(tmp_path: Path) -> Path:
-    folder = tmp_path / "credentials"
-    folder.mkdir()
-    (folder / "database-url").write_text(f"{URL}\n")
-    (folder / "jwt-keys").write_text(f"k1:{SECRET}\n")
-    (folder / "code-ttl").write_text("20")
-    (folder / "tls-certificate").write_text("not ours")
-    return folder
-
-
-def test_the_environment_wins_over_the_file(dotenv: Path) -> None:
-    found = settings({"PAIRING_PORT": "2"}, dotenv)
-    assert (found.port, found.code_ttl, found.registration) == (2, 10, "closed")
-
-
-def test_credential_files_are_settings_and_win_over_the_file(dotenv: Path, credentials: Path) -> None:
-    environ = {"CREDENTIALS_DIRECTORY": str(credentials)}
-    found = settings(environ, dotenv)
-    assert (found.database_url, found.jwt_keys) == (URL, (SigningKey("k1", SECRET.encode()),))
-    assert (found.port, found.code_ttl) == (1, 20)
-    assert settings({**environ, "PAIRING_CODE_TTL": "30"}, dotenv).code_ttl == 30
-
-
-def test_options_of_a_command_win_over_all(dotenv: Path) -> None:
-    assert settings({"PAIRING_PORT": "2"}, dotenv, PAIRING_PORT="3").port == 3
-
-
-def test_another_file_of_settings_can_be_named_and_must_be_there(dotenv: Path, tmp_path: Path) -> None:
-    named = tmp_path / "settings"
-    named.write_text("# a comment\nPAIRING_PORT=4\n")
-    environ = {"PAIRING_SETTINGS_FILE": str(named)}
-    assert load(environ, {}, terminal=False, dotenv=dotenv).port == 4
-    environ["PAIRING_SETTINGS_FILE"] = f"{named}-missing"
-    with pytest.raises(ConfigurationError, match=r"PAIRING_SETTINGS_FILE: there is no file .*-missing"):
-        load(environ, {}, terminal=False, dotenv=dotenv)
-
-
-def test_credentials_that_a_reload_has_renewed_win_over_those_of_the_start(
-    tmp_path: Path, credentials: Path
-) -> None:
-    environ = {"CREDENTIALS_DIRECTORY": str(credentials), "RUNTIME_DIRECTORY": f"{tmp_path}/run:/run/other"}
-    (credentials / "jwt-keys").write_text(f"old:{SECRET}")
-    assert load(environ, {}, terminal=False).jwt_keys[0].kid == "old"
-    (tmp_path / "run" / "credentials").mkdir(parents=True)
-    (tmp_path / "run" / "credentials" / "jwt-keys").write_text(f"new:{SECRET}\n")
-    assert load(environ, {}, terminal=False).jwt_keys[0].kid == "new"
-
-
-def test_an_empty_credential_is_as_good_as_none(dotenv: Path, credentials: Path) -> None:
-    dotenv.write_text(f"PAIRING_JWT_KEYS=k1:{SECRET}\n")
-    (credentials / "jwt-keys").write_text("\n")
-    environ = {"CREDENTIALS_DIRECTORY": str(credentials)}
-    assert load(environ, {}, terminal=False, dotenv=dotenv).jwt_keys[0].kid == "k1"
-
-
-def test_a_credentials_directory_that_is_missing_is_told() -> None:
-    assert faults({"CREDENTIALS_DIRECTORY": "/none"}) == ["/none cannot be read: No such file or directory"]
-
-
-def test_a_file_that_is_not_text_is_told_by_its_name(dotenv: Path, credentials: Path) -> None:
-    (credentials / "jwt-keys").write_bytes(b"\xff\xfe")
-    [told] = faults({"CREDENTIALS_DIRECTORY": str(credentials)})
-    assert told == f"{credentials}/jwt-keys cannot be read: expected text in UTF-8"
-    dotenv.write_bytes(b"PAIRING_PORT=\xff")
-    assert faults({}, dotenv) == [f"{dotenv} cannot be read: expected text in UTF-8"]
-
-
-def test_under_systemd_the_state_directory_is_the_data_directory() -> None:
-    assert settings({"STATE_DIRECTORY": "/var/lib/pairing:/other"}).data_dir == Path("/var/lib/pairing")
-    both = {"STATE_DIRECTORY": "/var/lib/pairing", "PAIRING_DATA_DIR": "/srv/pairing"}
-    assert settings(both).data_dir == Path("/srv/pairing")
-
-
-def test_a_home_folder_in_the_data_directory_is_found() -> None:
-    assert settings({"PAIRING_DATA_DIR": "~/x"}).data_dir == Path.home() / "x"
-
-
-# What follows from others
+def test_a_database_may_have_several_hosts() -> None:
+    for hosts in ("db1,db2", "db1:5432,db2:5433", "[::1]:5432,db2"):
+        url = f"postgresql://bob:{SECRET}@{hosts}/name?target_session_attrs=read-write"
+        assert settings({"PAIRING_DATABASE_URL": url}).database_url == url
 
 
 @pytest.mark.parametrize(
@@ -341,74 +222,3 @@ def test_secrets_are_neither_shown_nor_in_the_representation() -> None:
     assert SECRET not in str(shown) + repr(found)
     bare = effective(settings({}))
     assert (bare["PAIRING_DATABASE_URL"], bare["PAIRING_JWT_KEYS"]) == ("(embedded)", "(generated)")
-
-
-# The keys file
-
-
-def kept(data_dir: Path) -> tuple[SigningKey, ...]:
-    return with_keys(settings({"PAIRING_DATA_DIR": str(data_dir)})).jwt_keys
-
-
-def test_keys_are_made_once_and_only_for_the_owner(tmp_path: Path) -> None:
-    data_dir = tmp_path / "new" / "data"
-    before = os.umask(0)
-    try:
-        [key] = kept(data_dir)
-    finally:
-        os.umask(before)
-    assert len(key.secret) >= 32
-    assert (data_dir / "jwt-keys").stat().st_mode & 0o777 == 0o600
-    assert data_dir.stat().st_mode & 0o077 == 0
-    assert kept(data_dir) == (key,)
-    assert kept(tmp_path / "other") != (key,)
-
-
-def test_keys_that_are_set_make_no_file(tmp_path: Path) -> None:
-    given = settings({"PAIRING_JWT_KEYS": f"k1:{SECRET}", "PAIRING_DATA_DIR": str(tmp_path / "data")})
-    assert with_keys(given) == given
-    assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize("mode", [0o640, 0o604, 0o660, 0o602])
-def test_a_keys_file_that_others_can_reach_is_refused(tmp_path: Path, mode: int) -> None:
-    kept(tmp_path)
-    (tmp_path / "jwt-keys").chmod(mode)
-    with pytest.raises(ConfigurationError, match="can be read by others; run: chmod 600"):
-        kept(tmp_path)
-
-
-def test_a_damaged_keys_file_is_refused_without_showing_it(tmp_path: Path) -> None:
-    kept(tmp_path)
-    (tmp_path / "jwt-keys").write_text("damaged-secret")
-    with pytest.raises(
-        ConfigurationError, match=r"PAIRING_JWT_KEYS is not set and .* is not usable"
-    ) as raised:
-        kept(tmp_path)
-    assert "damaged-secret" not in str(raised.value)
-
-
-def test_keys_are_made_after_all_if_the_file_was_left_empty(tmp_path: Path) -> None:
-    path = tmp_path / "jwt-keys"
-    path.touch(0o644)
-    [key] = kept(tmp_path)
-    assert path.stat().st_mode & 0o777 == 0o600
-    assert kept(tmp_path) == (key,)
-
-
-def test_a_data_directory_that_cannot_be_made_is_told(tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    with pytest.raises(ConfigurationError, match=r"PAIRING_DATA_DIR: .* cannot be made"):
-        kept(tmp_path / "file" / "data")
-
-
-def test_of_many_that_start_at_once_all_get_the_same_keys(tmp_path: Path) -> None:
-    with multiprocessing.get_context("fork").Pool(4) as pool:
-        made = pool.map(kept, [tmp_path / f"data-{n // 4}" for n in range(40)], chunksize=1)
-    assert all(len({keys[0].secret for keys in made[n : n + 4]}) == 1 for n in range(0, 40, 4))
-
-
-def test_a_database_may_have_several_hosts() -> None:
-    for hosts in ("db1,db2", "db1:5432,db2:5433", "[::1]:5432,db2"):
-        url = f"postgresql://bob:{SECRET}@{hosts}/name?target_session_attrs=read-write"
-        assert settings({"PAIRING_DATABASE_URL": url}).database_url == url

@@ -1,0 +1,29 @@
+"""The settings: read from PAIRING_* of the environment, credential files and a file of settings, into a frozen value.
+
+A wrong or unknown name or value stops the start, by name, with what was expected.
+"""
+
+from pairing_server.config.keys import keyfile_of, with_keys, with_seal_key
+from pairing_server.config.reading import (
+    ConfigurationError,
+    credential_folders,
+    load,
+    loopback,
+    settings_file,
+)
+from pairing_server.config.settings import NAMES, PREFIX, Settings, effective
+
+__all__ = [
+    "NAMES",
+    "PREFIX",
+    "ConfigurationError",
+    "Settings",
+    "credential_folders",
+    "effective",
+    "keyfile_of",
+    "load",
+    "loopback",
+    "settings_file",
+    "with_keys",
+    "with_seal_key",
+]

@@ -1,0 +1,27 @@
+"""Settings that are given, as the environment gives them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from pairing_server.config import ConfigurationError, Settings, load
+
+SECRET = "s" * 32
+URL = f"postgresql://bob:{SECRET}@db.example:5432/name"
+
+
+def settings(environ: Mapping[str, str], dotenv: Path = Path("/none"), **overrides: str) -> Settings:
+    return load(environ, overrides, terminal=False, dotenv=dotenv)
+
+
+def faults(environ: Mapping[str, str], dotenv: Path = Path("/none")) -> list[str]:
+    with pytest.raises(ConfigurationError) as raised:
+        settings(environ, dotenv)
+    return str(raised.value).splitlines()
+
+
+def variable(name: str) -> str:
+    return f"PAIRING_{name.upper()}"
