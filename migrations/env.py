@@ -9,6 +9,7 @@ import asyncio
 import os
 from pathlib import Path
 
+import asyncpg
 from alembic import context
 from dotenv import dotenv_values
 from sqlalchemy import Connection, pool, text
@@ -52,23 +53,35 @@ def migrate(connection: Connection) -> None:
     connection.commit()
 
 
-def parsed(url: str) -> URL:
-    """With several hosts (postgresql://a:1,b:2/name) the one that takes writes is migrated."""
+def single(url: str) -> list[URL]:
+    """The URL for each of its hosts (postgresql://a:1,b:2/name)."""
     scheme, _, rest = url.partition("://")
     authority, slash, path = rest.partition("/")
     login, at, hosts = authority.rpartition("@")
-    if "," not in hosts:
-        return make_url(url).set(drivername="postgresql+asyncpg")
-    several = [host if ":" in host else f"{host}:5432" for host in hosts.split(",")]
-    one = make_url(f"{scheme}://{login}{at}{slash}{path}").set(drivername="postgresql+asyncpg")
-    return one.update_query_dict({"host": several, "target_session_attrs": "read-write"})
+    return [
+        make_url(f"{scheme}://{login}{at}{host}{slash}{path}").set(drivername="postgresql+asyncpg")
+        for host in hosts.split(",")
+    ]
+
+
+async def connect(urls: list[URL]) -> asyncpg.Connection:
+    """A connection to the first that takes writes; one that is cut off does not use up the others' time."""
+    failure: Exception | None = None
+    for url in urls:
+        options = dict(url.get_dialect()().create_connect_args(url)[1])
+        if len(urls) > 1 or isinstance(options.get("host"), list):
+            options.setdefault("target_session_attrs", "read-write")
+        try:
+            return await asyncpg.connect(timeout=10 / len(urls), command_timeout=600, **options)
+        except (TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InternalClientError) as error:
+            if failure is None or isinstance(failure, OSError):
+                failure = error
+    raise failure or SystemExit(f"{NAME} names no host")
 
 
 async def run() -> None:
-    url = parsed(database_url())
-    engine = create_async_engine(
-        url, poolclass=pool.NullPool, connect_args={"timeout": 10, "command_timeout": 600}
-    )
+    urls = single(database_url())
+    engine = create_async_engine(urls[0], poolclass=pool.NullPool, async_creator=lambda: connect(urls))
     try:
         async with engine.connect() as connection:
             await connection.run_sync(migrate)

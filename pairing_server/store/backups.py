@@ -11,8 +11,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from sqlalchemy.engine import make_url
-
+from pairing_server.store import hosts
 from pairing_server.store.embedded import EmbeddedPostgresError, find_programs
 
 # In one transaction, so that a load that fails has changed nothing.
@@ -22,6 +21,8 @@ _USERS = (
     " AND application_name = 'pairing-server' AND pid <> pg_backend_pid()"
 )
 _REVISION = "SELECT version_num FROM alembic_version"
+# Seconds for a connection, to each host.
+_PATIENCE = 10
 _SSL = {"true": "require", "false": "disable"}
 
 
@@ -88,7 +89,7 @@ def _run(program: str, options: list[str], url: str | None) -> str:
         capture_output=True,
         encoding="utf-8",
         errors="replace",
-        env=environment | {"LC_ALL": "C", "PGCONNECT_TIMEOUT": "10"} | (_where(url) if url else {}),
+        env=environment | {"LC_ALL": "C"} | (_where(url) if url else {}),
     )
     if done.returncode:
         told = "\n  ".join(done.stderr.strip().splitlines()[-5:])
@@ -98,17 +99,19 @@ def _run(program: str, options: list[str], url: str | None) -> str:
 
 def _where(url: str) -> dict[str, str]:
     """The address as the programs read it from the environment: arguments are seen by all users of the machine."""
-    parsed = make_url(url)
+    parsed, known = hosts.parse(url)[0], hosts.Hosts(url, timeout=_PATIENCE)
     query = {name: value for name, value in parsed.query.items() if isinstance(value, str)}
     ssl = query.get("sslmode") or query.get("ssl")
     given = {
-        "PGHOST": parsed.host or query.get("host"),
-        "PGPORT": str(parsed.port or query.get("port") or ""),
+        "PGHOST": ",".join(host or "" for host, _ in known.places),
+        "PGPORT": ",".join(str(port or "") for _, port in known.places),
         "PGUSER": parsed.username or query.get("user"),
         "PGPASSWORD": parsed.password or query.get("password"),
         "PGDATABASE": parsed.database,
         "PGSSLMODE": _SSL.get(ssl.lower(), ssl) if ssl else None,
         "PGSSLROOTCERT": query.get("sslrootcert"),
+        "PGTARGETSESSIONATTRS": known.wanted,
+        "PGCONNECT_TIMEOUT": str(_PATIENCE),
         "PGAPPNAME": "pairing-server backup",
     }
     return {name: str(value) for name, value in given.items() if value}

@@ -90,9 +90,8 @@ class Database:
         self._counts = breaker is None
         self.breaker = breaker or Breaker(self._probe, told)
         self._transaction_timeout = statement_timeout + TRANSACTION_GRACE
-        parsed = hosts.parse(url)
         self._hosts = hosts.Hosts(
-            parsed,
+            url,
             timeout=CONNECT_TIMEOUT,
             command_timeout=statement_timeout + COMMAND_GRACE,
             server_settings={
@@ -105,7 +104,7 @@ class Database:
             },
         )
         self.engine: AsyncEngine = create_async_engine(
-            parsed,
+            hosts.parse(url)[0],
             async_creator=self._hosts.connect,
             isolation_level="AUTOCOMMIT",
             pool_size=pool_size,

@@ -50,10 +50,12 @@ def away(error: BaseException, *, lost: bool) -> Away | None:
     if isinstance(error, PoolTimeout):
         return Away("The database is not available just now.", "busy")
     if isinstance(error, asyncpg.TargetServerAttributeNotMatched):
-        return Away("The database is read-only just now.", "read_only")
+        return _by_state("25006")
     if isinstance(error, asyncpg.PostgresError):
         return _by_state(error.sqlstate or "08")
     if isinstance(error, DBAPIError):
+        if isinstance(getattr(error.orig, "__cause__", None), asyncpg.TargetServerAttributeNotMatched):
+            return _by_state("25006")
         if error.connection_invalidated:
             return _by_state("08")
         # asyncpg's own errors (a lost connection) carry no SQLSTATE.

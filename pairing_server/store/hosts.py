@@ -7,33 +7,43 @@ from typing import Any
 import asyncpg
 from sqlalchemy.engine import URL, make_url
 
+PORT = 5432
 
-def parse(url: str) -> URL:
-    """The URL for SQLAlchemy, which wants several hosts (`postgresql://a:1,b:2/name`) in the query."""
+
+def parse(url: str) -> list[URL]:
+    """The URL for SQLAlchemy, one for each of its hosts (`postgresql://a:1,b:2/name`); each has all the rest."""
     scheme, _, rest = url.partition("://")
     authority, slash, path = rest.partition("/")
     login, at, hosts = authority.rpartition("@")
-    several = hosts.split(",")
-    if len(several) == 1:
-        return make_url(url).set(drivername="postgresql+asyncpg")
-    parsed = make_url(f"{scheme}://{login}{at}{slash}{path}").set(drivername="postgresql+asyncpg")
-    return parsed.update_query_dict({"host": [host if ":" in host else f"{host}:5432" for host in several]})
+    return [
+        make_url(f"{scheme}://{login}{at}{host}{slash}{path}").set(drivername="postgresql+asyncpg")
+        for host in hosts.split(",")
+    ]
 
 
 class Hosts:
     """Where connections come from. With several hosts, each gets its share of the time, or one that is cut
     off without a word would use up the others' as well."""
 
-    def __init__(self, url: URL, *, timeout: float, **options: Any) -> None:
+    def __init__(self, url: str, *, timeout: float, **options: Any) -> None:
         """`timeout`: seconds for a connection, whichever host it is to; `options`: asyncpg's."""
-        given = dict(url.get_dialect()().create_connect_args(url)[1])
-        host, port = given.pop("host", None), given.pop("port", None)
-        several = isinstance(host, list)
-        self._places = list(zip(host, port, strict=True)) if several else [(host, port)]
-        if several:
+        self.places: list[tuple[str | None, int | None]] = []
+        given: dict[str, Any] = {}
+        for one in parse(url):
+            given = dict(one.get_dialect()().create_connect_args(one)[1])
+            host, port = given.pop("host", None), given.pop("port", None)
+            # SQLAlchemy's own way to name several: ?host=a:1&host=b:2
+            self.places += zip(host, port, strict=True) if isinstance(host, list) else [(host, port)]
+        if len(self.places) > 1:
+            self.places = [(host, port or PORT) for host, port in self.places]
             given.setdefault("target_session_attrs", "read-write")
         self._options = {**options, **given}
-        self._timeout = timeout / len(self._places)
+        self._timeout = timeout / len(self.places)
+
+    @property
+    def wanted(self) -> str | None:
+        """Which kind of server will do (`target_session_attrs`); None for whichever there is."""
+        return self._options.get("target_session_attrs")
 
     async def connect(self) -> asyncpg.Connection:
         """A connection to the first host that will do; the one that did last time is asked first.
@@ -41,7 +51,7 @@ class Hosts:
         Raises what asyncpg does; of several failures, one that a server has told.
         """
         failure: Exception | None = None
-        for place in list(self._places):
+        for place in list(self.places):
             host, port = place
             try:
                 made = await asyncpg.connect(host=host, port=port, timeout=self._timeout, **self._options)
@@ -49,7 +59,7 @@ class Hosts:
                 if failure is None or isinstance(failure, OSError):
                     failure = error
                 continue
-            self._places.remove(place)
-            self._places.insert(0, place)
+            self.places.remove(place)
+            self.places.insert(0, place)
             return made
         raise failure or OSError("the URL names no host")

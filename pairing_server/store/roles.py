@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import asyncpg
 from sqlalchemy.engine import make_url
 
+from pairing_server.store import hosts
 from pairing_server.store.audit import EVENT
 from pairing_server.store.schema import MigrationError
 from pairing_server.store.tables import audit_events, audit_seals, metadata
@@ -23,7 +24,7 @@ _LOCK = 7421003
 
 def role_of(url: str) -> str:
     """The role that a database's URL names; empty if it names none."""
-    return make_url(url).username or ""
+    return hosts.parse(url)[0].username or ""
 
 
 def owner_of(running_url: str) -> str:
@@ -74,7 +75,7 @@ def _grants(role: str) -> list[str]:
 
 def _run(url: str, statements: Sequence[str]) -> None:
     async def work() -> None:
-        connection = await asyncpg.connect(url, timeout=10, command_timeout=60)
+        connection = await hosts.Hosts(url, timeout=10, command_timeout=60).connect()
         try:
             async with connection.transaction():
                 # Several that start at once do it one after the other.
@@ -86,6 +87,12 @@ def _run(url: str, statements: Sequence[str]) -> None:
 
     try:
         asyncio.run(work())
-    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
+    except (
+        asyncpg.PostgresError,
+        asyncpg.InterfaceError,
+        asyncpg.InternalClientError,
+        OSError,
+        TimeoutError,
+    ) as error:
         told = str(error) or type(error).__name__
         raise MigrationError(f"The rights of the role that runs the server cannot be set: {told}") from None

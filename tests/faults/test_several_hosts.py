@@ -1,0 +1,85 @@
+"""A primary and a standby, both in the URL: every command finds the one that takes writes, before and after a failover."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from pairing_server.store import schema
+from tests.cli.commands import Operator
+from tests.cli.serving import serving
+from tests.conftest import execute
+from tests.faults.cluster import Postgres, primary_and_standby
+
+PASSWORD = "a long enough password"
+
+
+@dataclass
+class Place:
+    primary: Postgres
+    standby: Postgres
+    operator: Operator
+
+
+@pytest.fixture
+def place(postgres: str, tmp_path: Path) -> Iterator[Place]:
+    """The standby stands first in the URL: whoever takes the first host that answers cannot write there."""
+    folder = Path(tempfile.mkdtemp(prefix="pairing-hosts-", dir="/tmp"))
+    with primary_and_standby(folder) as (primary, standby):
+        execute(
+            primary.url(),
+            "CREATE ROLE owner LOGIN",
+            "CREATE ROLE pairing LOGIN",
+            "CREATE DATABASE pairing OWNER owner",
+        )
+        where = f"127.0.0.1:{standby.port},127.0.0.1:{primary.port}/pairing"
+        operator = Operator(
+            f"postgresql://pairing@{where}?target_session_attrs=read-write",
+            tmp_path,
+            MIGRATE_DATABASE_URL=f"postgresql://owner@{where}",
+            REGISTRATION="open",
+            PORT="0",
+        )
+        yield Place(primary, standby, operator)
+
+
+def test_every_command_works_with_several_hosts_before_and_after_a_failover(place: Place) -> None:
+    operator = place.operator
+    assert operator.says("migrate") == f"The database is at revision {schema.head()}.\n"
+    operator.says("user", "add", "alice", stdin=PASSWORD)
+    assert operator.says("backup", "saved.tar").startswith("Saved the database at revision")
+    operator.says("user", "add", "bob", stdin=PASSWORD)
+
+    place.primary.stop("immediate")
+    assert "of the hosts" in operator.refuses("migrate")
+    place.standby.promote()
+
+    assert operator.says("migrate") == f"The database is at revision {schema.head()}.\n"
+    assert {line.split("\t")[0] for line in operator.says("user", "list").splitlines()} == {"alice", "bob"}
+    operator.says("restore", "--replace", "saved.tar")
+    operator.says("audit", "rebase")
+    assert operator.says("user", "list").startswith("alice\t")
+    operator.says("backup", "again.tar")
+    with serving(operator.environ, operator.folder) as server:
+        told = operator.says("status")
+        assert "database     up" in told
+        examined = Operator(
+            operator.environ["PAIRING_DATABASE_URL"], operator.folder, PUBLIC_URL=server.url, PORT="0"
+        ).run("doctor")
+        assert (examined.status, examined.err) == (0, "")
+        assert "The database" not in examined.out
+        server.stop()
+
+
+def test_doctor_says_when_none_of_the_hosts_takes_writes(place: Place) -> None:
+    place.operator.says("migrate")
+    place.primary.stop("immediate")
+    doctor = Operator(
+        place.operator.environ["PAIRING_DATABASE_URL"], place.operator.folder, PUBLIC_URL="http://127.0.0.1:1"
+    )
+    told = doctor.run("doctor").out
+    assert "The database cannot be used: The database is read-only just now." in told
