@@ -5,23 +5,19 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
-from uuid import UUID
 
-from tornado.httpclient import HTTPClientError, HTTPRequest
 from tornado.netutil import bind_sockets
-from tornado.simple_httpclient import SimpleAsyncHTTPClient
 
 from pairing_server.config import Settings
 from pairing_server.errors import Unavailable
 from pairing_server.maintenance import SYSTEM, Job, Maintenance
+from pairing_server.node_events import NodeEvents
 from pairing_server.relay.closing import CloseCode
 from pairing_server.relay.hub import Hub
-from pairing_server.relay.session import Session
 from pairing_server.reload import take_over
 from pairing_server.security.issuers import Issuers
 from pairing_server.security.keyfile import KeyFile
@@ -35,36 +31,27 @@ from pairing_server.services.alarm import Alarm
 from pairing_server.services.attempts import Turns
 from pairing_server.services.audit import AuditLog
 from pairing_server.services.audit_retention import Retention, drop_old
-from pairing_server.services.deps import Caller, Codes, Deps, LiveCodes, SeenEnabled
+from pairing_server.services.deps import Codes, Deps, LiveCodes, SeenEnabled
 from pairing_server.services.revoked import Revoked
 from pairing_server.services.seals import Copy, Sealer, to_file
-from pairing_server.store import partitions, schema
+from pairing_server.starting import DatabaseAway, StartError, check_schema
+from pairing_server.store import schema
 from pairing_server.store.database import Database
 from pairing_server.web.edge import Edge, utcnow
 from pairing_server.web.frames import engine_of
 from pairing_server.web.listener import Listener
-from pairing_server.web.outside import post_line
+from pairing_server.web.outside import fetch_jwks, post_line
 from pairing_server.web.routes import make_app
 
 log = logging.getLogger(__name__)
 
 BACKLOG = 1024
-JWKS_TIMEOUT = 3
-JWKS_SIZE = 64 * 1024
 # Seconds: for closing all connections (relay/hub.py), for those that do not answer the close, for the database.
 DRAIN_TIMEOUT = 25
 SPOOL = "audit-spool"
 # Questions to the audit log: so many at a time, for so many seconds.
 READERS = 4
 READING_TIMEOUT = 10
-
-
-class StartError(Exception):
-    """Why the server does not start, and what to do."""
-
-
-class DatabaseAway(StartError):
-    """The database cannot be asked just now."""
 
 
 def app_version() -> str:
@@ -80,20 +67,6 @@ def address_of(listening: socket.socket) -> tuple[str, int]:
     return (name[0], name[1]) if isinstance(name, tuple) else (str(name), 0)
 
 
-async def fetch_jwks(url: str) -> bytes:
-    """A foreign issuer's keys: bounded in time and size, no redirects. Raises OSError."""
-    client = SimpleAsyncHTTPClient(force_instance=True, max_body_size=JWKS_SIZE)
-    request = HTTPRequest(
-        url, request_timeout=JWKS_TIMEOUT, connect_timeout=JWKS_TIMEOUT, follow_redirects=False
-    )
-    try:
-        return (await client.fetch(request)).body
-    except HTTPClientError as error:
-        raise OSError(f"the issuer answered {error.code}") from None
-    finally:
-        client.close()
-
-
 class Node:
     """One running server: everything it is made of, for as long as it lives."""
 
@@ -105,17 +78,42 @@ class Node:
         loop = asyncio.get_running_loop()
         self.settings = settings
         self.version = app_version()
-        self.database = Database(database_url, told=self._database_told)
+        self.audit = AuditLog(socket.gethostname(), self.version)
+        events = NodeEvents(self.audit, utcnow)
+        self.database = Database(database_url, told=events.of_database)
         self.reading = Database(
             database_url, pool_size=READERS, statement_timeout=READING_TIMEOUT, breaker=self.database.breaker
         )
-        self.audit = AuditLog(socket.gethostname(), self.version)
-        self.hub = Hub(settings.relay_limits, loop.time, loop.call_later, self._report)
+        self.hub = Hub(settings.relay_limits, loop.time, loop.call_later, events.of_relay)
         self.passwords = Passwords()
-        self.issuers = Issuers(settings.issuers, fetch_jwks, on_refresh=self._jwks_refreshed)
+        self.issuers = Issuers(settings.issuers, fetch_jwks, on_refresh=events.of_issuer_keys)
+        self.deps = self._deps(keyfile)
+        self.edge = Edge(
+            deps=self.deps,
+            origins=settings.allowed_origins,
+            trusted=settings.trusted_proxies,
+            handshake_failures=SlidingWindow(settings.handshake_failures),
+            now=loop.time,
+            engine=engine_of(settings.frame_engine),
+            version=self.version,
+            demo=bool(settings.demo),
+        )
+        self.http = Listener(make_app(self.edge))
+        self.maintenance = Maintenance(self.deps, utcnow, loop.time, self.http.cut_slow_headers)
+        kept = Retention(settings.audit_retention, settings.audit_export_dir)
+        self.maintenance.add(
+            Job("drop old audit events", 3600, lambda: drop_old(self.deps, kept, SYSTEM, utcnow()))
+        )
+        # Done once the database is known to have the schema of this release; an exception is a StartError.
+        self.schema_checked: asyncio.Future[None] = loop.create_future()
+        # Listening sockets that somebody holds for us.
+        self.held: tuple[socket.socket, ...] = ()
+
+    def _deps(self, keyfile: KeyFile | None) -> Deps:
+        settings = self.settings
         keyring = Keyring(settings.jwt_keys)
         revoked = Revoked()
-        self.deps = Deps(
+        return Deps(
             database=self.database,
             reading=self.reading,
             audit=self.audit,
@@ -139,26 +137,6 @@ class Node:
             registration_open=settings.registration == "open",
             single_use=settings.ws_token_single_use,
         )
-        self.edge = Edge(
-            deps=self.deps,
-            origins=settings.allowed_origins,
-            trusted=settings.trusted_proxies,
-            handshake_failures=SlidingWindow(settings.handshake_failures),
-            now=loop.time,
-            engine=engine_of(settings.frame_engine),
-            version=self.version,
-            demo=bool(settings.demo),
-        )
-        self.http = Listener(make_app(self.edge))
-        self.maintenance = Maintenance(self.deps, utcnow, loop.time, self.http.cut_slow_headers)
-        kept = Retention(settings.audit_retention, settings.audit_export_dir)
-        self.maintenance.add(
-            Job("drop old audit events", 3600, lambda: drop_old(self.deps, kept, SYSTEM, utcnow()))
-        )
-        # Done once the database is known to have the schema of this release; an exception is a StartError.
-        self.schema_checked: asyncio.Future[None] = loop.create_future()
-        # Listening sockets that somebody holds for us.
-        self.held: tuple[socket.socket, ...] = ()
 
     def _sealer(self) -> Sealer:
         settings = self.settings
@@ -172,62 +150,6 @@ class Node:
             copy = to_file(Path(target))
         return Sealer(settings.audit_seal_key, socket.gethostname(), settings.data_dir, copy)
 
-    def _report(self, event: str, outcome: str, session: Session | None, attrs: Mapping[str, object]) -> None:
-        """The relay's events for the audit log."""
-        caller = SYSTEM
-        if session is not None:
-            caller = Caller(
-                session.subject,
-                session.identity.login_id,
-                session.address,
-                session.address_key,
-                connection_id=UUID(session.connection_id),
-                kind="device",
-            )
-        rest: dict[str, Any] = dict(attrs)
-        pairing = rest.pop("pairing", session.channel.pairing_id if session and session.channel else None)
-        reason = rest.pop("reason", None)
-        self.audit.enqueue(
-            self.audit.event(
-                event,
-                outcome,
-                caller,
-                utcnow(),
-                pairing_id=pairing if isinstance(pairing, UUID) else None,
-                reason=str(reason) if reason else None,
-                **rest,
-            )
-        )
-
-    def _database_told(self, what: str, reason: str, seconds: float) -> None:
-        if what == "down":
-            log.warning("the database is away (%s); what does not need it goes on", reason)
-        else:
-            log.warning("database: %s, after %.1f s", what, seconds)
-        event = self.audit.event(
-            f"db.{what}",
-            "error" if what == "down" else "success",
-            SYSTEM,
-            utcnow(),
-            reason=reason or None,
-            duration_s=round(seconds, 1),
-        )
-        self.audit.enqueue(event)
-
-    def _jwks_refreshed(self, issuer: str, added: object, removed: object, error: object) -> None:
-        outcome = "error" if error else "success"
-        event = self.audit.event(
-            "auth.jwks_refresh",
-            outcome,
-            SYSTEM,
-            utcnow(),
-            issuer=issuer,
-            added=added,
-            removed=removed,
-            error=error,
-        )
-        self.audit.enqueue(event)
-
     async def start(
         self, sockets: Sequence[socket.socket] = (), *, patient: bool = False
     ) -> list[tuple[str, int]]:
@@ -237,7 +159,7 @@ class Node:
         database that is away is waited for; see `schema_checked`. Raises StartError.
         """
         try:
-            await self.check_schema()
+            await check_schema(self.database)
             self.schema_checked.set_result(None)
         except DatabaseAway as away:
             if not patient:
@@ -275,7 +197,7 @@ class Node:
         if self.schema_checked.done():
             return
         try:
-            await self.check_schema()
+            await check_schema(self.database)
         except DatabaseAway:
             return
         except StartError as error:
@@ -284,36 +206,6 @@ class Node:
             self.edge.starting = False
             self.schema_checked.set_result(None)
             log.info("the database is there")
-
-    async def check_schema(self) -> None:
-        """Raises StartError if the database is not at the schema of this release, and says what to run."""
-        try:
-            async with self.database.transaction() as conn:
-                revision = await schema.current(conn)
-        except Unavailable as error:
-            cause = error.__cause__
-            told = str(getattr(cause, "orig", None) or cause or error) or type(cause).__name__
-            raise DatabaseAway(f"The database cannot be used: {told}. Check PAIRING_DATABASE_URL.") from None
-        if revision == schema.head():
-            # Nothing can be done whose event has nowhere to stand: a server that was off for months makes them now.
-            async with self.database.transaction() as conn:
-                await partitions.make(conn)
-                restored = await seals.restored(conn)
-            if restored:
-                raise StartError(
-                    "The database was restored from a dump: its transaction ids are lower than those that the audit log"
-                    " was sealed by. Run: pairing-server audit rebase"
-                )
-            return
-        if revision is not None and not schema.known(revision):
-            raise StartError(
-                f"The database is at revision {revision}, which is newer than this release knows"
-                f" ({schema.head()}). Install the newer release, or restore a backup."
-            )
-        raise StartError(
-            f"The database is at revision {revision or 'none'}, this release needs {schema.head()}."
-            " Run: pairing-server migrate"
-        )
 
     def reload(self, settings: Settings) -> None:
         """Take over from the settings what may change while the server runs; the rest waits for the next start."""

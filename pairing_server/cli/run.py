@@ -15,8 +15,9 @@ from pairing_server import logs
 from pairing_server.config import ConfigurationError, Settings, keyfile_of, load, with_keys, with_seal_key
 from pairing_server.errors import PairingServerError, RateLimited
 from pairing_server.security.keyfile import KeyFile
-from pairing_server.server import Node, StartError, event_loop
+from pairing_server.server import Node, event_loop
 from pairing_server.services.deps import Caller, Deps
+from pairing_server.starting import StartError, check_schema
 from pairing_server.store import roles, schema
 from pairing_server.store.embedded import EmbeddedPostgres, EmbeddedPostgresError
 from pairing_server.systemd import ActivationError
@@ -105,7 +106,7 @@ async def _with_deps(
 ) -> T:
     node = Node(settings, url, keyfile)
     try:
-        await node.check_schema()
+        await check_schema(node.database)
         return await work(node.deps)
     finally:
         await node.release()

@@ -1,11 +1,14 @@
-"""What the server sends elsewhere by itself: bounded in time, following nobody."""
+"""What the server asks and sends elsewhere by itself: bounded in time, following no redirect."""
 
 from __future__ import annotations
 
 from tornado.httpclient import HTTPClientError, HTTPRequest
 from tornado.simple_httpclient import SimpleAsyncHTTPClient
 
-TIMEOUT = 5
+# Seconds, bytes.
+POST_TIMEOUT = 5
+JWKS_TIMEOUT = 3
+JWKS_SIZE = 64 * 1024
 
 
 async def post_line(url: str, line: str) -> None:
@@ -16,13 +19,27 @@ async def post_line(url: str, line: str) -> None:
         method="POST",
         body=line.encode() + b"\n",
         headers={"Content-Type": "application/json"},
-        request_timeout=TIMEOUT,
-        connect_timeout=TIMEOUT,
+        request_timeout=POST_TIMEOUT,
+        connect_timeout=POST_TIMEOUT,
         follow_redirects=False,
     )
     try:
         await client.fetch(request)
     except HTTPClientError as error:
         raise OSError(f"the receiver answered {error.code}") from None
+    finally:
+        client.close()
+
+
+async def fetch_jwks(url: str) -> bytes:
+    """A foreign issuer's keys: bounded in time and size, no redirects. Raises OSError."""
+    client = SimpleAsyncHTTPClient(force_instance=True, max_body_size=JWKS_SIZE)
+    request = HTTPRequest(
+        url, request_timeout=JWKS_TIMEOUT, connect_timeout=JWKS_TIMEOUT, follow_redirects=False
+    )
+    try:
+        return (await client.fetch(request)).body
+    except HTTPClientError as error:
+        raise OSError(f"the issuer answered {error.code}") from None
     finally:
         client.close()

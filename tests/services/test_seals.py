@@ -18,9 +18,9 @@ from tornado.ioloop import IOLoop
 
 from pairing_server.maintenance import SYSTEM
 from pairing_server.seals import Report, SealKey, verify_export
-from pairing_server.server import StartError
 from pairing_server.services import audit_export, seals
 from pairing_server.services.deps import Deps
+from pairing_server.starting import StartError, check_schema
 from pairing_server.store import audit, audit_search
 from pairing_server.store import seals as store
 from pairing_server.store.database import Database
@@ -233,11 +233,11 @@ async def test_after_a_restore_a_server_refuses_to_start_until_a_new_epoch_has_b
             "UPDATE audit_events SET xid = '1000000000006' WHERE event = 'audit.seal' AND attrs->>'seal_no' = '2'"
         )
     with pytest.raises(StartError, match="Run: pairing-server audit rebase"):
-        await site.node.check_schema()
+        await check_schema(site.node.database)
     owner = Database(database_url)
     assert await seals.rebase(replace(deps, database=owner), SYSTEM, utcnow()) == 2
     await owner.close()
-    await site.node.check_schema()
+    await check_schema(site.node.database)
     await record(deps, "alice-2")
     assert await seal(deps) == [4]
     report = await verify(deps)

@@ -8,9 +8,10 @@ from typing import Any
 import asyncpg
 import pytest
 
-from pairing_server.server import Node
+from pairing_server.starting import check_schema
 from pairing_server.store import schema
-from tests.conftest import SETTINGS, execute
+from pairing_server.store.database import Database
+from tests.conftest import execute
 
 ROW = """
     INSERT INTO audit_events (occurred_at, event_id, event, severity, outcome, node, app_version, actor_kind, attrs)
@@ -178,11 +179,11 @@ async def test_a_server_that_was_off_for_months_makes_its_partitions_before_it_d
     await old_partition(database_url, months=15)
     for name in ("audit_events_recent", *await later(database_url)):
         await fetch(database_url, f"DROP TABLE {name}")
-    node = Node(SETTINGS, database_url)
+    database = Database(database_url)
     try:
-        await node.check_schema()
+        await check_schema(database)
     finally:
-        await node.release()
+        await database.close()
     await fetch(database_url, ROW.format(count=1))
 
 

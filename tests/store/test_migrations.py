@@ -18,11 +18,10 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, inspect, text
 
-from pairing_server.server import Node, StartError
 from pairing_server.store import schema
 from pairing_server.store.database import Database
 from pairing_server.store.tables import metadata
-from tests.conftest import SETTINGS, execute
+from tests.conftest import execute
 
 T = TypeVar("T")
 ROOT = Path(__file__).resolve().parents[2]
@@ -265,26 +264,3 @@ def test_of_two_that_migrate_at_once_one_waits_and_finds_nothing_to_do(empty_dat
 
     asyncio.run(both())
     assert revision(empty_database) == schema.head()
-
-
-# What the server makes of the schema
-
-
-async def check(url: str) -> None:
-    node = Node(SETTINGS, url)
-    try:
-        await node.check_schema()
-    finally:
-        await node.release()
-
-
-def test_the_server_refuses_a_schema_that_is_behind_and_names_the_command(empty_database: str) -> None:
-    with pytest.raises(StartError, match=r"revision none, .* Run: pairing-server migrate"):
-        asyncio.run(check(empty_database))
-
-
-def test_the_server_refuses_a_schema_that_is_newer(database_url: str) -> None:
-    asyncio.run(check(database_url))
-    execute(database_url, "UPDATE alembic_version SET version_num = '9999'")
-    with pytest.raises(StartError, match="revision 9999, which is newer than this release knows"):
-        asyncio.run(check(database_url))

@@ -1,0 +1,47 @@
+"""Whether a server can start on the database it is given; if not, why, and what to do."""
+
+from __future__ import annotations
+
+from pairing_server.errors import Unavailable
+from pairing_server.services import seals
+from pairing_server.store import partitions, schema
+from pairing_server.store.database import Database
+
+
+class StartError(Exception):
+    """Why the server does not start, and what to do."""
+
+
+class DatabaseAway(StartError):
+    """The database cannot be asked just now."""
+
+
+async def check_schema(database: Database) -> None:
+    """Raises StartError if the database is not at the schema of this release, and says what to run."""
+    try:
+        async with database.transaction() as conn:
+            revision = await schema.current(conn)
+    except Unavailable as error:
+        cause = error.__cause__
+        told = str(getattr(cause, "orig", None) or cause or error) or type(cause).__name__
+        raise DatabaseAway(f"The database cannot be used: {told}. Check PAIRING_DATABASE_URL.") from None
+    if revision == schema.head():
+        # Nothing can be done whose event has nowhere to stand: a server that was off for months makes them now.
+        async with database.transaction() as conn:
+            await partitions.make(conn)
+            restored = await seals.restored(conn)
+        if restored:
+            raise StartError(
+                "The database was restored from a dump: its transaction ids are lower than those that the audit log"
+                " was sealed by. Run: pairing-server audit rebase"
+            )
+        return
+    if revision is not None and not schema.known(revision):
+        raise StartError(
+            f"The database is at revision {revision}, which is newer than this release knows"
+            f" ({schema.head()}). Install the newer release, or restore a backup."
+        )
+    raise StartError(
+        f"The database is at revision {revision or 'none'}, this release needs {schema.head()}."
+        " Run: pairing-server migrate"
+    )
