@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import socket
 from collections.abc import Callable, Iterator
@@ -45,22 +46,21 @@ def pair(
     io_loop: IOLoop, clients: tuple[PairingClient, PairingClient]
 ) -> Iterator[tuple[Connection, Connection]]:
     """The two, paired and connected."""
-    desktop, phone = clients
-
-    async def begin() -> tuple[Connection, Connection]:
-        code = await desktop.generate_code()
-        channel = await phone.redeem(code.code)
-        at_desktop, at_phone = await desktop.connect(), await phone.connect()
-        await at_desktop.join(channel)
-        await at_phone.join(channel)
-        for connection in (at_desktop, at_phone):
-            await connection.expect("pairing_success")
-        return at_desktop, at_phone
-
-    connections = io_loop.run_sync(begin)
+    connections = io_loop.run_sync(lambda: paired(*clients))
     yield connections
     for connection in connections:
         io_loop.run_sync(connection.close)
+
+
+async def paired(desktop: PairingClient, phone: PairingClient) -> tuple[Connection, Connection]:
+    code = await desktop.generate_code()
+    channel = await phone.redeem(code.code)
+    at_desktop, at_phone = await desktop.connect(), await phone.connect()
+    await at_desktop.join(channel)
+    await at_phone.join(channel)
+    for connection in (at_desktop, at_phone):
+        await connection.expect("pairing_success")
+    return at_desktop, at_phone
 
 
 async def test_register_log_in_pair_list_and_unpair(site: Site) -> None:
@@ -250,6 +250,46 @@ async def test_sending_to_a_server_that_has_closed_tells_its_code(
             await desktop.send({"still": "here"})
     assert raised.value.code == 4409
     await again.close()
+
+
+@pytest.fixture
+def patient_site(start_node: Callable[..., Site]) -> Site:
+    """A node that lets a device send as fast as it can."""
+    return start_node(message_rate=10_000_000, message_burst=10_000_000, frame_rate=10_000_000)
+
+
+async def test_all_tasks_of_a_connection_are_told_that_it_is_closed(patient_site: Site) -> None:
+    """Those that send as well as the one that receives; none takes from another what it waits for."""
+    url, token = patient_site.url, (await patient_site.account()).token
+    with (
+        PairingClient(url, "desktop", access_token=token) as at_desk,
+        PairingClient(url, "mobile", access_token=token) as in_hand,
+    ):
+        desktop, phone = await paired(at_desk, in_hand)
+
+        async def send() -> None:
+            while True:
+                await phone.send({"still": "here"})
+
+        async def receive() -> None:
+            while True:
+                await phone.receive()
+
+        tasks = [asyncio.ensure_future(work()) for work in (receive, *[send] * 8)]
+        await desktop.expect("channel_message")
+        await desktop.unpair()
+        told = await asyncio.gather(*tasks, return_exceptions=True)
+    assert [(type(error), getattr(error, "code", None)) for error in told] == [(Closed, 4410)] * 9
+
+
+async def test_two_who_wait_at_once_get_what_each_waits_for(pair: tuple[Connection, Connection]) -> None:
+    desktop, phone = pair
+    expected = asyncio.ensure_future(desktop.expect("channel_message"))
+    await desktop.expect("client_joined")
+    both = asyncio.gather(desktop.ping(), desktop.ping())
+    await phone.send({"n": 1})
+    assert [pong["type"] for pong in await both] == ["pong", "pong"]
+    assert (await expected)["payload"] == {"n": 1}
 
 
 async def test_a_dropped_connection_is_gone_for_the_peer(pair: tuple[Connection, Connection]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, Self
@@ -20,7 +20,8 @@ class Connection:
     """One open WebSocket of a device; PairingClient.connect makes it. As a context manager it closes itself.
 
     What the protocol answers (`identify`, `join`, `ping`, `leave`, `refresh`) returns the answer. Every method
-    may raise Closed; what waits also ServerError and TimedOut.
+    may raise Closed; what waits also ServerError and TimedOut. Several tasks may use it at once: each message goes
+    to one of those who wait for it, and all are told when it is closed.
     """
 
     def __init__(
@@ -38,8 +39,11 @@ class Connection:
         if self._stream is not None:
             # Two small messages in a row: the second must not wait for the answer to the first.
             self._stream.set_nodelay(True)
-        self._kept: deque[Message] = deque()
-        self._reading: asyncio.Future[str | bytes | None] | None = None
+        # What has come and nobody has wanted yet, oldest first, each by its number.
+        self._kept: OrderedDict[int, Message] = OrderedDict()
+        self._arrived = 0
+        # One for all who wait, in whichever task.
+        self._reading: asyncio.Task[int | None] | None = None
         self._pings = 0
 
     @property
@@ -139,27 +143,30 @@ class Connection:
 
     async def receive(self, within: float | None = None) -> Message:
         """The next message. Raises TimedOut if none comes in that many seconds (None: the client's timeout)."""
-        return self._kept.popleft() if self._kept else await self._read(self._deadline(within))
+        deadline = self._deadline(within)
+        while not self._kept:
+            await self._arrival(deadline)
+        _, message = self._kept.popitem(last=False)
+        return message
 
     async def expect(self, type_: str, within: float | None = None) -> Message:
         """The next message of that type; those before it stay for later, in their order.
 
         Raises ServerError if an `error` comes instead.
         """
-        found = next((message for message in self._kept if message["type"] in (type_, "error")), None)
-        if found is not None:
-            self._kept.remove(found)
+        wanted = (type_, "error")
         deadline = self._deadline(within)
-        while found is None:
+        number = next((number for number, message in self._kept.items() if message["type"] in wanted), None)
+        while number is None:
             try:
-                message = await self._read(deadline)
+                number = await self._arrival(deadline)
             except TimedOut:
-                came = ", ".join(message["type"] for message in self._kept) or "nothing"
+                came = ", ".join(message["type"] for message in self._kept.values()) or "nothing"
                 raise TimedOut(f"no {type_} came in time, but {came}") from None
-            if message["type"] in (type_, "error"):
-                found = message
-            else:
-                self._kept.append(message)
+            # Another who waited may have taken it.
+            if number not in self._kept or self._kept[number]["type"] not in wanted:
+                number = None
+        found = self._kept.pop(number)
         if found["type"] != type_:
             raise _refusal(found)
         return found
@@ -169,44 +176,56 @@ class Connection:
         deadline = self._deadline(within)
         try:
             while True:
-                self._kept.append(await self._read(deadline))
+                await self._arrival(deadline)
         except Closed as closed:
             return closed.code
 
     def _deadline(self, within: float | None) -> float:
         return asyncio.get_running_loop().time() + (self.timeout if within is None else within)
 
-    async def _read(self, deadline: float) -> Message:
-        return _message(await self._frame(deadline))
+    async def _arrival(self, deadline: float) -> int:
+        """The number of a message that has come just now, and is kept unless another has taken it.
 
-    async def _frame(self, deadline: float) -> str | bytes:
+        Raises TimedOut, and Closed once all that came before has been kept.
+        """
         if self.closed:
             raise Closed(self.close_code, self.close_reason)
-        if self._reading is None:
-            self._reading = asyncio.ensure_future(self._socket.read_message())
+        reading = self._reading = self._reading or asyncio.ensure_future(self._read())
         # Not cancelled when the time is over: the message that was on its way is the next one read.
-        await asyncio.wait([self._reading], timeout=deadline - asyncio.get_running_loop().time())
-        if not self._reading.done():
+        await asyncio.wait([reading], timeout=deadline - asyncio.get_running_loop().time())
+        if not reading.done():
             raise TimedOut("no message came in time")
-        data, self._reading = self._reading.result(), None
+        if self._reading is reading:
+            self._reading = None
+        number = reading.result()
+        if number is None:
+            raise Closed(self.close_code, self.close_reason)
+        return number
+
+    async def _read(self) -> int | None:
+        """Keep the next message; its number, or None if the server has closed instead."""
+        data = await self._socket.read_message()
         if data is None:
             self.closed = True
             self._socket.close()
-            raise Closed(self.close_code, self.close_reason)
-        return data
+            return None
+        self._arrived += 1
+        self._kept[self._arrived] = _message(data)
+        return self._arrived
 
     async def close(self, code: int = 1000, reason: str = "") -> None:
         """Close, and wait until the server has closed too. What it still says is thrown away."""
         if not self.closed:
             self._socket.close(code, reason)
         deadline = self._deadline(None)
-        try:
-            while True:
-                await self._frame(deadline)
-        except Closed:
-            self._kept.clear()
-        except TimedOut:
-            self.drop()
+        while not self.closed:
+            try:
+                await self._arrival(deadline)
+            except TimedOut:
+                self.drop()
+            except (Closed, NotAPairingServer):
+                pass
+        self._kept.clear()
 
     def drop(self) -> None:
         """Break the connection without a word, as a lost network does."""
