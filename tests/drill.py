@@ -14,6 +14,7 @@ import random
 import signal
 import statistics
 import subprocess
+import sys
 import tempfile
 from collections import Counter
 from contextlib import suppress
@@ -43,6 +44,9 @@ PASSWORD = "a long enough password"
 # Seconds: between two messages of a device, and before another try to connect, at random up to it.
 EVERY = 1.0
 BACKOFF = 0.5
+# What one request or one wait of a device may take; and all of them are back after.
+TIMEOUT = 60.0
+WANTED = 12.0
 
 
 @dataclass
@@ -74,7 +78,9 @@ class Device:
             except (ClientError, OSError) as error:
                 self.refused[type(error).__name__ + ": " + str(error)[:80]] += 1
             self.joined.clear()
-            self.connection = None
+            if self.connection is not None:
+                self.connection.drop()
+                self.connection = None
             await asyncio.sleep(random.uniform(0, BACKOFF))
 
     async def _connect(self) -> None:
@@ -138,6 +144,11 @@ class Outcome:
     missing: int
     twice: int
 
+    @property
+    def good(self) -> bool:
+        """Whether all were back in time and nothing was lost."""
+        return max(self.back) <= WANTED and self.missing == self.twice == 0
+
     def as_json(self) -> str:
         figures = {
             "devices": self.devices,
@@ -157,14 +168,14 @@ class Outcome:
 async def pair_up(url: str, count: int) -> list[tuple[Device, Device]]:
     """So many pairs of one account, not yet connected."""
     pairs = []
-    first = PairingClient(url, "desktop", timeout=60)
+    first = PairingClient(url, "desktop", timeout=TIMEOUT)
     await first.register("driller", PASSWORD)
     await first.login("driller", PASSWORD)
     access = first.access_token
     tokens = [await first.ws_token(), await PairingClient(url, "mobile", access_token=access).ws_token()]
     for _ in range(count):
-        desktop = PairingClient(url, "desktop", access_token=access, timeout=60)
-        mobile = PairingClient(url, "mobile", access_token=access, timeout=60)
+        desktop = PairingClient(url, "desktop", access_token=access, timeout=TIMEOUT)
+        mobile = PairingClient(url, "mobile", access_token=access, timeout=TIMEOUT)
         channel = await mobile.redeem((await desktop.generate_code()).code)
         pairs.append((Device(desktop, tokens[0], channel), Device(mobile, tokens[1], channel)))
     return pairs
@@ -196,7 +207,7 @@ async def drill(manager: ServiceManager, count: int, *, settle: float = 2.0) -> 
     manager.start()
     await asyncio.to_thread(manager.hears_of, "READY=1")
     ready = loop.time() - began
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(TIMEOUT):
         await asyncio.gather(
             *(_joined_again(device, count) for device, count in zip(devices, before, strict=True))
         )
@@ -204,7 +215,10 @@ async def drill(manager: ServiceManager, count: int, *, settle: float = 2.0) -> 
     back = [device.joins[-1] - began for device in devices]
 
     stop.set()
-    await asyncio.gather(*talks)
+    # No send waits for longer than its client does, and then for the close code as long.
+    async with asyncio.timeout(3 * TIMEOUT):
+        await asyncio.gather(*talks)
+    log.info("all have stopped talking")
     try:
         async with asyncio.timeout(30):
             await _until_all_arrived(pairs)
@@ -218,6 +232,9 @@ async def drill(manager: ServiceManager, count: int, *, settle: float = 2.0) -> 
         )
     for life in lives:
         life.cancel()
+    for result in await asyncio.gather(*lives, return_exceptions=True):
+        if not isinstance(result, asyncio.CancelledError):
+            raise RuntimeError("a device has given up") from result
     missing = sum(len(_expected(a) - b.got.keys()) for pair in pairs for a, b in (pair, pair[::-1]))
     return Outcome(
         devices=len(devices),
@@ -256,7 +273,7 @@ async def _until_all_arrived(pairs: list[tuple[Device, Device]]) -> None:
                 await device.changed.wait_for(lambda device=device, pongs=pongs: device.pongs > pongs)
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(
         description="Restarts a server beneath connected pairs and prints what became of them."
     )
@@ -272,10 +289,12 @@ def main() -> None:
         manager = ServiceManager(environment(**given), Path(place))
         try:
             with asyncio.Runner(loop_factory=event_loop) as runner:
-                print(runner.run(drill(manager, pairs)).as_json())
+                outcome = runner.run(drill(manager, pairs))
         finally:
             manager.close()
+    print(outcome.as_json())
+    return 0 if outcome.good else 1
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
