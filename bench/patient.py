@@ -8,12 +8,22 @@ import signal
 import sys
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from bench.ours import RAISED, Site
 from bench.processes import free_port
 
 PATIENCE = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What the server has just now. `memory`: blocks of Python's, and bytes of malloc's; `kinds`: objects by type."""
+
+    counts: dict[str, int]
+    memory: dict[str, int]
+    kinds: dict[str, int]
 
 
 class Watched:
@@ -41,7 +51,11 @@ class Watched:
         return self.process.pid
 
     def holds(self) -> dict[str, int]:
-        """What it has of objects, tasks, timers and files just now."""
+        """How many objects, tasks, timers and files it has just now."""
+        return self.look().counts
+
+    def look(self) -> Held:
+        """All that it tells of itself."""
         self._answer.unlink(missing_ok=True)
         os.kill(self.pid, signal.SIGUSR2)
         deadline = time.monotonic() + PATIENCE
@@ -49,5 +63,5 @@ class Watched:
             if time.monotonic() > deadline or self.process.poll() is not None:
                 raise RuntimeError("the server does not tell what it holds")
             time.sleep(0.02)
-        found: dict[str, int] = json.loads(self._answer.read_text())
-        return found
+        found = json.loads(self._answer.read_text())
+        return Held(found["held"], found["memory"], found["kinds"])

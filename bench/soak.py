@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from bench.connections import Connection, close_all, take_all
 from bench.machine import cpu_seconds, resident_bytes
 from bench.ours import Site
-from bench.patient import Watched
+from bench.patient import Held, Watched
 from pairing_server.client import PairingClient
 
 EVERY = 30.0
@@ -26,6 +26,13 @@ def slope(points: Sequence[tuple[float, float]]) -> float:
     above = sum((x - mean_x) * (y - mean_y) for x, y in points)
     below = sum((x - mean_x) ** 2 for x, _ in points)
     return above / below if below else 0.0
+
+
+def grown(before: Mapping[str, int], after: Mapping[str, int], count: int = 12) -> str:
+    """The types with the largest differences."""
+    change = {kind: after.get(kind, 0) - before.get(kind, 0) for kind in {**before, **after}}
+    most = sorted((kind for kind in change if change[kind]), key=lambda kind: -abs(change[kind]))[:count]
+    return ", ".join(f"{kind} {change[kind]:+d}" for kind in most) or "none"
 
 
 async def run(
@@ -47,7 +54,7 @@ async def run(
         asyncio.ensure_future(load.talk()),
         asyncio.ensure_future(_meet(f"http://127.0.0.1:{server.port}", [user.access for user in users])),
     ]
-    measured: list[tuple[float, float, float]] = []
+    measured: list[tuple[float, float, Held]] = []
     began = time.monotonic()
     used, at = cpu_seconds(server.pid), began
     while time.monotonic() - began < minutes * 60:
@@ -58,22 +65,26 @@ async def run(
         part = (spent - used) / (now - at)
         used, at = spent, now
         load.rate *= max(0.5, min(2.0, busy / max(part, 0.01))) ** 0.5
-        held = await asyncio.to_thread(server.holds)
+        held = await asyncio.to_thread(server.look)
         resident = resident_bytes(server.pid) / 2**20
-        measured.append((now - began, resident, held["objects"]))
-        say(f"busy {part:.0%}, {load.sent} sent, {resident:.1f} MiB, {held}")
+        measured.append((now - began, resident, held))
+        memory = ", ".join(f"{what} {size}" for what, size in held.memory.items())
+        say(f"busy {part:.0%}, {load.sent} sent, {resident:.1f} MiB ({memory}), {held.counts}")
     for task in work:
         task.cancel()
     await asyncio.gather(*work, return_exceptions=True)
     close_all(talkers)
     steady = [point for point in measured if point[0] >= minutes * 60 * WARM_UP]
     memory = slope([(at / 3600, resident) for at, resident, _ in steady])
-    objects = slope([(at / 3600, held) for at, _, held in steady])
-    first, last = steady[0], steady[-1]
+    objects = slope([(at / 3600, held.counts["objects"]) for at, _, held in steady])
+    (first_at, first_mib, first), (last_at, last_mib, last) = steady[0], steady[-1]
     say(
-        f"after the warm-up, over {(last[0] - first[0]) / 60:.0f} min: {memory:+.2f} MiB/h, {objects:+.0f} objects/h"
+        f"after the warm-up, over {(last_at - first_at) / 60:.0f} min: {memory:+.2f} MiB/h, {objects:+.0f} objects/h"
     )
-    say(f"from {first[1]:.1f} to {last[1]:.1f} MiB, from {first[2]:.0f} to {last[2]:.0f} objects")
+    say(
+        f"from {first_mib:.1f} to {last_mib:.1f} MiB, from {first.counts['objects']} to {last.counts['objects']} objects"
+    )
+    say(f"of them more, or fewer: {grown(first.kinds, last.kinds)}")
     return True
 
 

@@ -1,4 +1,4 @@
-"""`pairing-server serve` that tells, at SIGUSR2, how many objects, tasks, timers and files it has.
+"""`pairing-server serve` that tells, at SIGUSR2, how many objects, tasks, timers and files it has, and of which types.
 
 python -m bench.watched FILE OPTION…: the answer is written to FILE, as JSON, in one piece.
 """
@@ -6,6 +6,7 @@ python -m bench.watched FILE OPTION…: the answer is written to FILE, as JSON, 
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import gc
 import json
 import signal
@@ -23,12 +24,31 @@ from pairing_server.relay.session import Session
 OURS = (Channel, Outbox, Session, RequestHandler)
 
 
+class _MallInfo(ctypes.Structure):
+    """What glibc's mallinfo2 returns."""
+
+    _fields_ = [
+        ("arena", ctypes.c_size_t),
+        ("ordblks", ctypes.c_size_t),
+        ("smblks", ctypes.c_size_t),
+        ("hblks", ctypes.c_size_t),
+        ("hblkhd", ctypes.c_size_t),
+        ("usmblks", ctypes.c_size_t),
+        ("fsmblks", ctypes.c_size_t),
+        ("uordblks", ctypes.c_size_t),
+        ("fordblks", ctypes.c_size_t),
+        ("keepcost", ctypes.c_size_t),
+    ]
+
+
 def tell(place: Path) -> None:
     """Write down what there is."""
     gc.collect()
+    # Before the lists below are made. What is smaller than half a KiB is Python's, the rest is malloc's.
+    memory = {"blocks": sys.getallocatedblocks(), **malloced()}
     things = gc.get_objects()
     found = Counter(kind.__name__ for thing in things for kind in OURS if isinstance(thing, kind))
-    told = {
+    held = {
         "objects": len(things),
         **{kind.__name__: found[kind.__name__] for kind in OURS},
         "tasks": sum(isinstance(thing, asyncio.Task) and not thing.done() for thing in things),
@@ -41,9 +61,21 @@ def tell(place: Path) -> None:
         ),
         "files": len(list(Path("/proc/self/fd").iterdir())),
     }
+    kinds = Counter(f"{type(thing).__module__}.{type(thing).__qualname__}" for thing in things)
     unfinished = place.with_suffix(".unfinished")
-    unfinished.write_text(json.dumps(told))
+    unfinished.write_text(json.dumps({"held": held, "memory": memory, "kinds": kinds}))
     unfinished.rename(place)
+
+
+def malloced() -> dict[str, int]:
+    """Bytes that malloc has given out, and that it keeps for later; nothing where the C library does not tell."""
+    try:
+        ask = ctypes.CDLL(None).mallinfo2
+    except AttributeError:
+        return {}
+    ask.restype = _MallInfo
+    info = ask()
+    return {"in use": info.uordblks + info.hblkhd, "kept": info.fordblks}
 
 
 if __name__ == "__main__":

@@ -20,6 +20,9 @@ from pairing_server.relay.settings import Kept
 CLOSED_AT_ONCE = 25
 SPREAD_STEP = 0.05
 LONGEST_SPREAD = 10.0
+# How long an ended pairing is remembered, in seconds, which is much longer than a join may take; and how many are.
+ENDED_KEPT = 60.0
+MOST_ENDED = 10_000
 
 # Called with an audit event's name, its outcome, the session it is about, and its attributes.
 Report = Callable[[str, str, Session | None, Mapping[str, object]], None]
@@ -35,8 +38,8 @@ class Hub:
         self.report = report
         self.now = now
         self._later = later
-        # Pairings that have ended a moment ago: a join that was admitted just before must not revive them.
-        self._ended: OrderedDict[UUID, None] = OrderedDict()
+        # When pairings ended, a moment ago: a join that was admitted just before must not revive them.
+        self._ended: OrderedDict[UUID, float] = OrderedDict()
         # The channel in which each device was last seen.
         self._places: dict[Holder, Channel] = {}
         self._by_device: dict[tuple[str, str], Session] = {}
@@ -187,8 +190,9 @@ class Hub:
             channel.lapse(InvalidChannel(channel=channel.name, reason=reason))
 
     def _over(self, pairing_id: UUID) -> Channel | None:
-        self._ended[pairing_id] = None
-        if len(self._ended) > 10_000:
+        self._ended[pairing_id] = self.now()
+        self._ended.move_to_end(pairing_id)
+        if len(self._ended) > MOST_ENDED:
             self._ended.popitem(last=False)
         return self.forget(pairing_id)
 
@@ -211,6 +215,8 @@ class Hub:
         return [channel for channel in self.channels.values() if channel.overdue(now, grace)]
 
     def tick(self, now: float) -> None:
-        """Once a second: what time alone brings about for the connections."""
+        """Once a second: what time alone brings about for the connections, and for what has ended."""
         for session in list(self.sessions.values()):
             session.tick(now)
+        while self._ended and next(iter(self._ended.values())) + ENDED_KEPT < now:
+            self._ended.popitem(last=False)

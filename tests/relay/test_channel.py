@@ -328,6 +328,17 @@ def test_the_end_of_a_channel_names_who_is_gone_for_good_then_closes_everybody()
     assert relay.hub.channels == {}
 
 
+def test_a_pairing_that_has_ended_is_not_revived_by_a_late_join_and_forgotten_after_a_minute() -> None:
+    relay = Relay()
+    pairing_id = relay.channel().pairing_id
+    relay.hub.end(pairing_id, "unpaired", {})
+    relay.hub.tick(relay.now + 60)
+    with pytest.raises(InvalidChannel):
+        relay.hub.channel(pairing_id, CHANNEL, relay.now + 60)
+    relay.hub.tick(relay.now + 60.1)
+    assert relay.hub.channel(pairing_id, CHANNEL, relay.now + 60.1).name == CHANNEL
+
+
 def test_a_code_that_lapses_leaves_the_socket_open_for_the_next() -> None:
     relay = Relay()
     channel = relay.channel()
