@@ -11,6 +11,7 @@ from pathlib import Path
 
 import asyncpg
 from alembic import context
+from alembic.runtime.migration import MigrationContext, MigrationInfo
 from dotenv import dotenv_values
 from sqlalchemy import Connection, pool, text
 from sqlalchemy.engine import URL, make_url
@@ -40,13 +41,24 @@ def database_url() -> str:
     )
 
 
+def say_what_works(*, ctx: MigrationContext, step: MigrationInfo, **_: object) -> None:
+    """Write beside the revision which releases work with it: `works_with` of its migration, or nothing.
+
+    Releases read it (pairing_server/store/schema.py), those older than the migration, too.
+    """
+    script = step.up_revision if step.is_upgrade else step.down_revisions[0] if step.down_revisions else None
+    oldest = getattr(script.module, "works_with", None) if script is not None else None
+    said = f"'revision {script.revision} works with releases from revision {oldest} on'" if oldest else "NULL"
+    ctx.execute(text(f"COMMENT ON TABLE alembic_version IS {said}"))
+
+
 def migrate(connection: Connection) -> None:
     # One migrates, the others wait, however long it takes, and then find nothing to do.
     connection.execute(text("SELECT pg_advisory_lock(7421000)"))
     # A migration that cannot get its lock at once gives up instead of queueing everybody behind it.
     connection.execute(text("SET lock_timeout = '4s'"))
     connection.commit()
-    context.configure(connection=connection, transaction_per_migration=True)
+    context.configure(connection=connection, transaction_per_migration=True, on_version_apply=say_what_works)
     with context.begin_transaction():
         context.run_migrations()
     connection.execute(text("SELECT pg_advisory_unlock(7421000)"))
@@ -91,7 +103,12 @@ async def run() -> None:
 
 if context.is_offline_mode():
     # "named", or every "%" would be printed twice.
-    context.configure(dialect_name="postgresql", literal_binds=True, dialect_opts={"paramstyle": "named"})
+    context.configure(
+        dialect_name="postgresql",
+        literal_binds=True,
+        dialect_opts={"paramstyle": "named"},
+        on_version_apply=say_what_works,
+    )
     with context.begin_transaction():
         context.run_migrations()
 else:

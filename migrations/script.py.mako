@@ -6,6 +6,9 @@ revision = ${repr(up_revision)}
 down_revision = ${repr(down_revision)}
 branch_labels = ${repr(branch_labels)}
 depends_on = ${repr(depends_on)}
+# The oldest revision whose release still works with this schema: its statements, and its start. Never older than what the
+# migration before says. If nothing before works with it, this revision.
+works_with = ${repr(down_revision)}
 
 
 def upgrade() -> None:

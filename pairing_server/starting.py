@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import logging
+
 from pairing_server.errors import Unavailable
 from pairing_server.services import seals
 from pairing_server.store import partitions, schema
 from pairing_server.store.database import Database
+
+log = logging.getLogger(__name__)
 
 
 class StartError(Exception):
@@ -16,16 +20,20 @@ class DatabaseAway(StartError):
     """The database cannot be asked just now."""
 
 
-async def check_schema(database: Database) -> None:
-    """Raises StartError if the database is not at the schema of this release, and says what to run."""
+async def check_schema(database: Database) -> str:
+    """The revision that the database is at, if this release works with its schema; else a StartError that says what to run."""
     try:
-        async with database.transaction() as conn:
-            revision = await schema.current(conn)
+        async with database.lane() as lane:
+            there = await schema.state(lane.driver)
     except Unavailable as error:
         cause = error.__cause__
         told = str(getattr(cause, "orig", None) or cause or error) or type(cause).__name__
         raise DatabaseAway(f"The database cannot be used: {told}. Check PAIRING_DATABASE_URL.") from None
-    if revision == schema.head():
+    if there.revision is not None and there.suits:
+        if there.newer:
+            log.warning(
+                "the database is at revision %s, of a newer release; this one works with it", there.revision
+            )
         # Nothing can be done whose event has nowhere to stand: a server that was off for months makes them now.
         async with database.transaction() as conn:
             await partitions.make(conn)
@@ -35,13 +43,13 @@ async def check_schema(database: Database) -> None:
                 "The database was restored from a dump: its transaction ids are lower than those that the audit log"
                 " was sealed by. Run: pairing-server audit rebase"
             )
-        return
-    if revision is not None and not schema.known(revision):
+        return there.revision
+    if there.newer:
         raise StartError(
-            f"The database is at revision {revision}, which is newer than this release knows"
-            f" ({schema.head()}). Install the newer release, or restore a backup."
+            f"The database is at revision {there.revision}, which is newer than this release knows"
+            f" ({schema.head()}), and does not say that it works with this one. Install the newer release, or restore a backup."
         )
     raise StartError(
-        f"The database is at revision {revision or 'none'}, this release needs {schema.head()}."
+        f"The database is at revision {there.revision or 'none'}, this release needs {schema.head()}."
         " Run: pairing-server migrate"
     )

@@ -91,10 +91,10 @@ def _quietly() -> Settings:
 
 def _save(settings: Settings, url: str, out: BinaryIO) -> str:
     """Write the archive; the revision of what is in it."""
-    revision = backups.revision(url)
-    if revision is None:
+    there = backups.state(url)
+    if there.revision is None:
         raise backups.BackupError("There is nothing to save: the database has never been migrated.")
-    about = {"release": app_version(), "revision": revision, "made_at": utcnow().isoformat()}
+    about = {"release": app_version(), **there._asdict(), "made_at": utcnow().isoformat()}
     with tempfile.TemporaryDirectory(prefix="pairing-backup-") as place:
         saved = Path(place) / _DATABASE
         backups.dump(url, saved)
@@ -104,7 +104,7 @@ def _save(settings: Settings, url: str, out: BinaryIO) -> str:
             keys = settings.data_dir / _KEYS
             if not settings.jwt_keys and keys.is_file():
                 _add(archive, _KEYS, keys.read_bytes())
-    return revision
+    return there.revision
 
 
 def _nobodys(member: tarfile.TarInfo) -> tarfile.TarInfo:
@@ -133,24 +133,22 @@ def restore(file: Path, replacing: bool) -> None:
     settings = _quietly()
     with tempfile.TemporaryDirectory(prefix="pairing-restore-") as place:
         about = _unpack(file, Path(place))
-        revision = str(about.get("revision"))
-        if not schema.known(revision):
+        saved = schema.State(str(about.get("revision")), str(about.get("works_with")))
+        if saved.newer and not saved.suits:
             raise click.ClickException(
-                f"The backup is of release {about.get('release')}, whose schema ({revision}) is newer than this"
+                f"The backup is of release {about.get('release')}, whose schema ({saved.revision}) is newer than this"
                 f" release knows ({schema.head()}). Install that release first."
             )
         with _database(settings) as url:
             _must_be_free(url, replacing)
             backups.load(url, Path(place) / _DATABASE)
-            schema.migrate(url)
+            revision = schema.migrate(url)
             running = roles.role_of(settings.database_url or url)
             if running != roles.role_of(url):
                 roles.grant(url, running)
         _restore_keys(settings, Path(place) / _KEYS)
     click.echo("Now let the seals of the audit log begin anew: pairing-server audit rebase")
-    click.echo(
-        f"Restored what was saved at {about.get('made_at')}; the database is at revision {schema.head()}."
-    )
+    click.echo(f"Restored what was saved at {about.get('made_at')}; the database is at revision {revision}.")
 
 
 def _unpack(file: Path, place: Path) -> dict[str, object]:
@@ -173,7 +171,7 @@ def _unpack(file: Path, place: Path) -> dict[str, object]:
 def _must_be_free(url: str, replacing: bool) -> None:
     if connected := backups.users(url):
         raise backups.BackupError(f"A server is using the database ({connected} connections). Stop it first.")
-    if not replacing and backups.revision(url) is not None:
+    if not replacing and backups.state(url).revision is not None:
         raise backups.BackupError(
             "The database holds data. Give --replace to lose them, or set PAIRING_DATABASE_URL to an empty one."
         )

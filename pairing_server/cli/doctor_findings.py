@@ -155,7 +155,7 @@ async def of_database(settings: Settings) -> list[Finding]:
     database = Database(settings.database_url)
     try:
         async with database.lane() as lane:
-            revision = await schema.current(lane.conn)
+            there = await schema.state(lane.driver)
             now = await lane.driver.fetchval("SELECT clock_timestamp()")
     except Unavailable as error:
         return [
@@ -166,13 +166,23 @@ async def of_database(settings: Settings) -> list[Finding]:
     finally:
         await database.close()
     found = _clock("The database's clock", now)
-    if revision is None or (revision != schema.head() and schema.known(revision)):
-        told = f"The database is at revision {revision or 'none'}, this release needs {schema.head()}."
-        found.append(Finding(told, "pairing-server migrate"))
-    elif revision != schema.head():
-        told = f"The database is at revision {revision}, which is newer than this release knows ({schema.head()})."
-        found.append(Finding(told, "Install the newer release, or restore a backup."))
-    return found
+    return found + _schema(there)
+
+
+def _schema(there: schema.State) -> list[Finding]:
+    if there.revision == schema.head():
+        return []
+    if not there.newer:
+        told = f"The database is at revision {there.revision or 'none'}, this release needs {schema.head()}."
+        return [Finding(told, "pairing-server migrate")]
+    if there.suits:
+        told = (
+            f"The database is at revision {there.revision}, which is newer than this release's ({schema.head()}) and works"
+            f" with releases from {there.works_with} on, so with this one."
+        )
+        return [Finding(told, "Nothing for now; install the newer release when you can.")]
+    told = f"The database is at revision {there.revision}, which is newer than this release knows ({schema.head()})."
+    return [Finding(told, "Install the newer release, or restore a backup.")]
 
 
 def _clock(whose: str, theirs: datetime) -> list[Finding]:

@@ -87,8 +87,8 @@ def database_to_revive(
         say(f"Starting the embedded PostgreSQL in {ready.data_dir} …")
         try:
             url = embedded.start()
-            schema.migrate(url)
-            yield ready, roles.make_running(url), embedded.revive
+            newest = schema.migrate(url) == schema.head()
+            yield ready, roles.make_running(url, rights=newest), embedded.revive
         finally:
             embedded.stop()
 

@@ -92,17 +92,23 @@ def migrate(revision: str, before_start: bool) -> None:
         return
     with database(settings) as (_, url):
         owner = settings.migrate_database_url or url
+        reached = schema.head() if revision == "head" else revision
         try:
             if not settings.embedded:  # that has just been done as its owner
-                schema.migrate(owner, revision)
-            if revision == "head" and roles.role_of(owner) != roles.role_of(url):
+                reached = schema.migrate(owner, revision)
+            if reached == schema.head() and roles.role_of(owner) != roles.role_of(url):
                 roles.grant(owner, roles.role_of(url))
         except schema.NotReachable as error:
             if not before_start:
                 raise
             click.echo(f"{error} `serve` waits for it.", err=True)
             return
-    click.echo(f"The database is at revision {schema.head() if revision == 'head' else revision}.")
+    newer = (
+        ""
+        if schema.known(reached)
+        else f", which is newer than this release's ({schema.head()}) and works with it"
+    )
+    click.echo(f"The database is at revision {reached}{newer}.")
 
 
 @click.command()

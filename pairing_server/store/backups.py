@@ -11,7 +11,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from pairing_server.store import hosts
+from pairing_server.store import hosts, schema
 from pairing_server.store.embedded import EmbeddedPostgresError, find_programs
 
 # In one transaction, so that a load that fails has changed nothing.
@@ -20,7 +20,6 @@ _USERS = (
     "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
     " AND application_name = 'pairing-server' AND pid <> pg_backend_pid()"
 )
-_REVISION = "SELECT version_num FROM alembic_version"
 # Seconds for a connection, to each host.
 _PATIENCE = 10
 _SSL = {"true": "require", "false": "disable"}
@@ -57,11 +56,11 @@ def users(url: str) -> int:
     return int(_ask(url, _USERS))
 
 
-def revision(url: str) -> str | None:
-    """The revision of its schema; None if there is nothing of ours in it. Raises BackupError."""
+def state(url: str) -> schema.State:
+    """Its schema; without a revision if there is nothing of ours in it. Raises BackupError."""
     if _ask(url, "SELECT to_regclass('public.alembic_version')") == "":
-        return None
-    return _ask(url, _REVISION) or None
+        return schema.State(None, None)
+    return schema.state_of(_ask(url, schema.REVISION) or None, _ask(url, schema.COMMENT))
 
 
 def _ask(url: str, statement: str) -> str:

@@ -40,15 +40,17 @@ def grant(owner_url: str, role: str) -> None:
     _run(owner_url, _grants(role))
 
 
-def make_running(owner_url: str) -> str:
+def make_running(owner_url: str, *, rights: bool = True) -> str:
     """Make the embedded database's role and give it its rights; the URL to run the server with.
+
+    Without `rights` it keeps those it has: a newer release has given them, whose tables this one does not know.
 
     Not for use in a running event loop. Raises MigrationError.
     """
     role = f"""DO $$ BEGIN
         IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '{RUNNING}') THEN CREATE ROLE {RUNNING} LOGIN; END IF;
     END $$"""
-    _run(owner_url, [role, *_grants(RUNNING)])
+    _run(owner_url, [role, *(_grants(RUNNING) if rights else [])])
     return make_url(owner_url).set(username=RUNNING).render_as_string(hide_password=False)
 
 

@@ -5,17 +5,21 @@ The migrations themselves stand in the folder `migrations`, which imports nothin
 
 from __future__ import annotations
 
+import asyncio
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
+import asyncpg
 from alembic import command
 from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import AsyncConnection
+
+from pairing_server.store import hosts
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 
@@ -40,13 +44,41 @@ class NotReachable(MigrationError):
     """It cannot be asked just now."""
 
 
-def migrate(url: str, revision: str = "head") -> None:
-    """Upgrade the database at `url` to `revision`. Not for use in a running event loop.
+class State(NamedTuple):
+    """What schema a database has."""
 
-    Raises MigrationError.
+    # None if it has never been migrated.
+    revision: str | None
+    # The oldest revision whose release works with it; None if the migration does not say.
+    works_with: str | None
+
+    @property
+    def suits(self) -> bool:
+        """Whether this release works with it: it is this release's, or a newer one that says so."""
+        return self.revision == head() or (
+            self.newer and self.works_with is not None and known(self.works_with)
+        )
+
+    @property
+    def newer(self) -> bool:
+        """Whether it comes from a newer release."""
+        return self.revision is not None and not known(self.revision)
+
+
+def migrate(url: str, revision: str = "head") -> str:
+    """Upgrade the database at `url` to `revision`; the revision that it is at then. Not for use in a running event loop.
+
+    One that a newer release has migrated, and that works with this one, is left as it is. Raises MigrationError.
     """
     with _told_to_the_operator():
-        command.upgrade(_config(url), revision)
+        try:
+            command.upgrade(_config(url), revision)
+        except CommandError:
+            found = asyncio.run(_ask(url))
+            if revision == "head" and found.suits and found.revision is not None:
+                return found.revision
+            raise
+    return head() if revision == "head" else revision
 
 
 def downgrade(url: str, revision: str) -> None:
@@ -82,9 +114,34 @@ def head() -> str:
     return revision
 
 
-async def current(connection: AsyncConnection) -> str | None:
-    """The revision the database is at; None if it has never been migrated."""
-    return await connection.run_sync(lambda sync: MigrationContext.configure(sync).get_current_revision())
+# What migrations/env.py writes as the version table's comment. One that is not of the revision there says nothing.
+_COMMENT = re.compile(r"revision (\S+) works with releases from revision (\S+) on")
+
+
+REVISION = "SELECT version_num FROM alembic_version"
+COMMENT = "SELECT obj_description('alembic_version'::regclass, 'pg_class')"
+
+
+async def state(driver: asyncpg.Connection) -> State:
+    """The schema of the database that it is connected to."""
+    if await driver.fetchval("SELECT to_regclass('alembic_version')") is None:
+        return State(None, None)
+    revision, comment = await driver.fetchrow(f"SELECT ({REVISION}), ({COMMENT})")
+    return state_of(revision, comment)
+
+
+def state_of(revision: str | None, comment: str | None) -> State:
+    """The state by what REVISION and COMMENT have found."""
+    said = _COMMENT.fullmatch(comment or "")
+    return State(revision, said[2] if said and said[1] == revision else None)
+
+
+async def _ask(url: str) -> State:
+    driver = await hosts.Hosts(url, timeout=10).connect()
+    try:
+        return await state(driver)
+    finally:
+        await driver.close()
 
 
 def known(revision: str) -> bool:

@@ -1,0 +1,147 @@
+"""A database that a newer release has migrated: this release goes on with it where the migration says so."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from pairing_server.cli.doctor_findings import of_database
+from pairing_server.server import Node
+from pairing_server.starting import StartError, check_schema
+from pairing_server.store import schema
+from pairing_server.store.database import Database
+from tests.cli.commands import Operator
+from tests.conftest import SETTINGS, execute, fresh_database
+from tests.devices import Site
+from tests.faults.sites import ending
+from tests.store import newer
+from tests.store.test_migrations import REVISIONS, SCRIPTS
+
+PASSWORD = "a long enough password"
+# The first migration that must say with which releases it works.
+FIRST_TO_SAY = "0008"
+
+
+def check(url: str) -> str:
+    async def once() -> str:
+        database = Database(url)
+        try:
+            return await check_schema(database)
+        finally:
+            await database.close()
+
+    return asyncio.run(once())
+
+
+def test_a_newer_schema_that_works_with_this_release_is_taken(database_url: str, tmp_path: Path) -> None:
+    newer.upgrade(database_url, tmp_path, works_with=schema.head())
+    assert check(database_url) == newer.NEWER
+
+
+def test_a_newer_schema_that_works_with_a_release_before_this_one_is_taken(
+    database_url: str, tmp_path: Path
+) -> None:
+    newer.upgrade(database_url, tmp_path, works_with=REVISIONS[0])
+    assert check(database_url) == newer.NEWER
+
+
+@pytest.mark.parametrize("said", [newer.NEWER, "8000", None], ids=["itself", "a revision between", "nothing"])
+def test_a_newer_schema_that_does_not_say_so_is_refused(
+    database_url: str, tmp_path: Path, said: str | None
+) -> None:
+    newer.upgrade(database_url, tmp_path, works_with=said)
+    with pytest.raises(StartError, match=f"revision {newer.NEWER}, which is newer than this release knows"):
+        check(database_url)
+
+
+def test_what_was_said_of_another_revision_counts_for_nothing(database_url: str, tmp_path: Path) -> None:
+    newer.upgrade(database_url, tmp_path, works_with=schema.head())
+    execute(database_url, "UPDATE alembic_version SET version_num = '9999'")
+    with pytest.raises(StartError, match="revision 9999"):
+        check(database_url)
+
+
+def test_a_downgrade_takes_the_word_back(database_url: str, tmp_path: Path) -> None:
+    newer.upgrade(database_url, tmp_path, works_with=schema.head())
+    newer.downgrade(database_url, tmp_path, schema.head())
+
+    async def ask() -> schema.State:
+        driver = await asyncpg.connect(database_url)
+        try:
+            return await schema.state(driver)
+        finally:
+            await driver.close()
+
+    assert asyncio.run(ask()) == (schema.head(), None)
+    assert check(database_url) == schema.head()
+
+
+async def test_a_pairing_goes_as_always_on_a_newer_schema(database_url: str, tmp_path: Path) -> None:
+    await asyncio.to_thread(newer.upgrade, database_url, tmp_path, schema.head())
+    node = Node(SETTINGS, database_url)
+    [(_, port), *_] = await node.start()
+    site = Site(node, port)
+    try:
+        desktop, mobile = await site.pair()
+        desktop.socket.send({"type": "channel_message", "payload": {"n": 1}})
+        assert (await mobile.socket.expect("channel_message"))["payload"] == {"n": 1}
+        assert (await site.get("/readyz")).status == 200
+    finally:
+        await ending(site, database_url)
+
+
+def test_every_command_goes_as_always_on_a_newer_schema(
+    database_url: str, postgres: str, tmp_path: Path
+) -> None:
+    newer.upgrade(database_url, tmp_path, works_with=schema.head())
+    operator = Operator(database_url, tmp_path)
+    # What the unit runs before each start.
+    told = operator.says("migrate", "--before-start")
+    assert told == (
+        f"The database is at revision {newer.NEWER}, which is newer than this release's ({schema.head()})"
+        " and works with it.\n"
+    )
+    operator.run("user", "add", "alice", stdin=PASSWORD)
+    assert operator.run("user", "list").out.startswith("alice\t")
+    assert f"revision {newer.NEWER}" in operator.says("backup", "saved.tar")
+    for other in fresh_database(postgres, "template0"):
+        restored = Operator(other, tmp_path)
+        assert f"is at revision {newer.NEWER}." in restored.says("restore", "saved.tar")
+        assert check_after_rebase(restored, other) == newer.NEWER
+
+
+def check_after_rebase(operator: Operator, url: str) -> str:
+    operator.says("audit", "rebase")
+    return check(url)
+
+
+def test_the_rights_that_a_newer_release_gave_stay(database_url: str, tmp_path: Path) -> None:
+    """An old server that starts again beside new ones takes nothing from them."""
+    newer.upgrade(database_url, tmp_path, works_with=schema.head())
+    execute(database_url, "GRANT SELECT ON of_tomorrow TO pairing")
+    running = database_url.replace("//postgres@", "//pairing@")
+    Operator(running, tmp_path, MIGRATE_DATABASE_URL=database_url).says("migrate")
+    execute(running, "SELECT * FROM of_tomorrow")
+
+
+async def test_doctor_tells_of_a_newer_schema_that_works(database_url: str, tmp_path: Path) -> None:
+    await asyncio.to_thread(newer.upgrade, database_url, tmp_path, schema.head())
+    [finding] = await of_database(replace(SETTINGS, database_url=database_url))
+    assert f"revision {newer.NEWER}" in finding.what and "works with releases from" in finding.what
+    assert "install the newer release when you can" in finding.todo
+
+
+def test_every_migration_to_come_says_which_releases_work_with_it() -> None:
+    before = 0
+    for number, name in enumerate(REVISIONS):
+        said = getattr(SCRIPTS.get_revision(name).module, "works_with", None)
+        if name < FIRST_TO_SAY:
+            assert said is None, "a migration that was released is never changed"
+            continue
+        assert said in REVISIONS[: number + 1], f"{name}: works_with must be an earlier revision or its own"
+        assert REVISIONS.index(said) >= before, f"{name}: a release that stopped working does not work again"
+        before = REVISIONS.index(said)
