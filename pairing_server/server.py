@@ -33,7 +33,7 @@ from pairing_server.services.audit import AuditLog
 from pairing_server.services.audit_retention import Retention, drop_old
 from pairing_server.services.deps import Codes, Deps, LiveCodes, SeenEnabled
 from pairing_server.services.revoked import Revoked
-from pairing_server.services.seals import Copy, Sealer, to_file
+from pairing_server.services.sealer import Copy, Sealer, to_file
 from pairing_server.starting import DatabaseAway, StartError, check_schema
 from pairing_server.store import schema
 from pairing_server.store.database import Database

@@ -11,8 +11,10 @@ from pairing_server.cli.run import administrator, database, plainly, run, run_in
 from pairing_server.config import Settings, with_seal_key
 from pairing_server.seals import Report, SealFormatError, format_key, parse_key, verify_export
 from pairing_server.server import Node
+from pairing_server.services import audit_verification
 from pairing_server.services import seals as service
 from pairing_server.services.deps import Deps
+from pairing_server.services.sealer import read_copies
 from pairing_server.services.seals import NotTheOwner
 from pairing_server.store import roles
 from pairing_server.web.edge import utcnow
@@ -74,10 +76,10 @@ def _of_database(keys: tuple[bytes, ...], copies: Path | None) -> Report:
     target = settings_of().audit_seal_copy
     if copies is None and target and "://" not in target and Path(target).exists():
         copies = Path(target)
-    known = service.read_copies(copies) if copies else {}
+    known = read_copies(copies) if copies else {}
 
     async def work(deps: Deps) -> Report:
-        return await service.verify(deps, known, administrator(), utcnow(), frozenset(keys))
+        return await audit_verification.verify(deps, known, administrator(), utcnow(), frozenset(keys))
 
     return run(work)
 

@@ -1,25 +1,26 @@
 """The audit log as lines that can be verified by themselves: events and seals, in the order of sealing.
 
-docs/audit.md describes the format, pairing_server/seals.py reads it.
+docs/audit.md describes the format, seals/export.py reads it.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from pairing_server.seals import Seal, header, omitted
-from pairing_server.services.seals import BEGINNING
+from pairing_server.services.sealing_order import RowsInOrder, seals
 from pairing_server.store import partitions
 from pairing_server.store import seals as store
-from pairing_server.store.seals import Row
+from pairing_server.store.seals import BEGINNING, Place
 
 if TYPE_CHECKING:
     from pairing_server.services.deps import Deps
 
-_PAGE = 1000
+# No epoch comes so late.
+END = 2**31
 
 # Whether an event, as its line has it, is wanted.
 Keep = Callable[[Mapping[str, Any]], bool]
@@ -45,68 +46,29 @@ async def lines(
     yield header(wanted, deps.sealer.key.public, now.isoformat())
     first = min((span[0] for span in spans), default=1)
     final = max((span[1] for span in spans), default=0)
-    sealed_last = newest.number if newest else 0
-    reader = _Reader(deps, frozenset(wanted), keep)
-    async for seal in _seals(deps, first, final):
-        reader.begin(seal)
-        async for line in reader.upto(seal.epoch, seal.to_xid):
+    rows: RowsInOrder | None = None
+    async for seal in seals(deps, first, final):
+        rows = rows or RowsInOrder(deps, after=_before(seal), lines=True)
+        async for line in _lines(rows, seal.epoch, seal.to_xid, wanted, keep):
             yield line
         yield seal.line
+    sealed_last = newest.number if newest else 0
     if final == sealed_last and (months is None or now.strftime("%Y%m") in wanted):
-        async for line in reader.upto(2**31, 0):
+        rows = rows or RowsInOrder(deps, lines=True)
+        async for line in _lines(rows, END, 0, wanted, keep):
             yield line
 
 
-async def _seals(deps: Deps, first: int, final: int) -> AsyncIterator[Seal]:
-    after = first - 1
-    while after < final:
-        async with deps.reading.transaction() as conn:
-            page = await store.read(conn, after, min(_PAGE, final - after))
-        if not page:
-            return
-        for seal in page:
-            yield seal
-        after = page[-1].number
+def _before(seal: Seal) -> Place:
+    """The place before the seal's rows."""
+    return BEGINNING if seal.number == 1 else (seal.epoch, seal.from_xid, -1)
 
 
-class _Reader:
-    """Reads the rows in the order of sealing, and makes their lines."""
-
-    def __init__(self, deps: Deps, months: frozenset[str], keep: Keep | None) -> None:
-        self._deps = deps
-        self._months = months
-        self._keep = keep
-        self._after = BEGINNING
-        self._begun = False
-        self._waiting: list[Row] = []
-
-    def begin(self, seal: Seal) -> None:
-        """The first seal says where to begin."""
-        if not self._begun and seal.number > 1:
-            self._after = (seal.epoch, seal.from_xid, -1)
-        self._begun = True
-
-    async def upto(self, epoch: int, xid: int) -> AsyncIterator[str]:
-        """The lines of the rows before that transaction."""
-        while True:
-            rows, self._waiting = self._waiting, []
-            ended = False
-            if not rows:
-                async with self._deps.reading.transaction() as conn:
-                    rows = await store.rows(conn, self._after, _PAGE, lines=True)
-                ended = len(rows) < _PAGE
-                if rows:
-                    self._after = (rows[-1].epoch, rows[-1].xid, rows[-1].seq)
-            for place, row in enumerate(rows):
-                if (row.epoch, row.xid) >= (epoch, xid):
-                    self._waiting = rows[place:]
-                    return
-                if row.month in self._months:
-                    yield self._line(row)
-            if ended:
-                return
-
-    def _line(self, row: Row) -> str:
-        if self._keep is None or self._keep(json.loads(row.line)):
-            return row.line
-        return omitted(row.digest, row.month)
+async def _lines(
+    rows: RowsInOrder, epoch: int, xid: int, months: Collection[str], keep: Keep | None
+) -> AsyncIterator[str]:
+    async for found in rows.upto(epoch, xid):
+        for row in found:
+            if row.month in months:
+                wanted = keep is None or keep(json.loads(row.line))
+                yield row.line if wanted else omitted(row.digest, row.month)

@@ -1,4 +1,4 @@
-"""How far the audit log is sealed. Whether the seals hold is another question: services/seals.py."""
+"""How far the audit log is sealed. Whether the seals hold is another question: services/audit_verification.py."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ from pairing_server.services.attempts import Turns
 from pairing_server.services.audit import AuditLog
 from pairing_server.services.audit_following import Followers
 from pairing_server.services.revoked import Revoked
-from pairing_server.services.seals import Sealer
+from pairing_server.services.sealer import Sealer
 from pairing_server.store.codes import Draw
 from pairing_server.store.database import Database
 

@@ -1,4 +1,4 @@
-"""The audit log's seals at rest, and its rows as the lines that are sealed. What a seal is: pairing_server/seals.py."""
+"""The audit log's seals at rest, and its rows as the lines that are sealed. What a seal is: pairing_server/seals/."""
 
 from __future__ import annotations
 
@@ -19,6 +19,10 @@ _LOCK = 7421001
 MOST_ROWS = 10_000
 # Beyond every transaction: the end of an epoch.
 LAST_XID = 2**64 - 1
+# Where a row stands in the order of sealing: epoch, transaction, seq.
+Place = tuple[int, int, int]
+# Before every row.
+BEGINNING: Place = (-1, 0, 0)
 
 
 def _utc(column: str) -> str:
@@ -171,10 +175,8 @@ async def add(conn: AsyncConnection, seal: Seal) -> None:
     await conn.execute(statement, values)
 
 
-async def rows(
-    conn: AsyncConnection, after: tuple[int, int, int], limit: int, *, lines: bool = False
-) -> list[Row]:
-    """At most so many rows after the place (epoch, xid, seq), in the order they are sealed in."""
+async def rows(conn: AsyncConnection, after: Place, limit: int, *, lines: bool = False) -> list[Row]:
+    """At most so many rows after that place, in the order they are sealed in."""
     statement = text(
         f"""SELECT epoch, xid::text, seq, month, content FROM (
             SELECT e.epoch, e.xid, e.seq, {_MONTH} AS month, {_LINE if lines else _HASH} AS content

@@ -11,9 +11,10 @@ from tornado.ioloop import IOLoop
 
 from pairing_server.maintenance import SYSTEM
 from pairing_server.seals import Report, SealKey, verify_export
-from pairing_server.services import seals
+from pairing_server.services import audit_verification, seals
 from pairing_server.services.audit_retention import Retention, drop_old
 from pairing_server.services.deps import Deps
+from pairing_server.services.sealer import Sealer
 from pairing_server.web.edge import utcnow
 from tests.devices import Site
 from tests.store.test_audit_partitions import fetch, old_partition
@@ -33,11 +34,11 @@ def deps(io_loop: IOLoop, site: Site, database_url: str, tmp_path: Path) -> Deps
         await site.node.audit.flush(site.node.deps, SYSTEM, utcnow())
 
     io_loop.run_sync(begin)
-    return replace(site.node.deps, sealer=seals.Sealer(KEY, "node-1", tmp_path))
+    return replace(site.node.deps, sealer=Sealer(KEY, "node-1", tmp_path))
 
 
 async def verify(deps: Deps) -> str | None:
-    report = await seals.verify(deps, {}, SYSTEM, utcnow())
+    report = await audit_verification.verify(deps, {}, SYSTEM, utcnow())
     return report.fault.what if report.fault else None
 
 

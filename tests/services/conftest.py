@@ -1,0 +1,29 @@
+"""A node whose audit log is sealed only when a test says so."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from tornado.ioloop import IOLoop
+
+from pairing_server.maintenance import SYSTEM
+from pairing_server.services.deps import Deps
+from pairing_server.services.sealer import Sealer
+from pairing_server.web.edge import utcnow
+from tests.devices import Site
+from tests.services.sealing import KEY
+
+
+@pytest.fixture
+def deps(io_loop: IOLoop, site: Site, tmp_path: Path) -> Deps:
+    """Of a node that does nothing by itself, and remembers in `tmp_path`. Its log has two rows: that it has started."""
+
+    async def begin() -> None:
+        site.node.maintenance.stop()
+        await site.node.maintenance.settled()
+        await site.node.audit.flush(site.node.deps, SYSTEM, utcnow())
+
+    io_loop.run_sync(begin)
+    return replace(site.node.deps, sealer=Sealer(KEY, "node-1", tmp_path))
