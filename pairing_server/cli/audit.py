@@ -23,7 +23,7 @@ from pairing_server.services.audit_following import News
 from pairing_server.services.audit_reading import Found, Listed
 from pairing_server.services.audit_summary import Summary
 from pairing_server.services.deps import Deps
-from pairing_server.web.audit_schemas import AuditEventAnswer, AuditSummaryAnswer
+from pairing_server.web.audit_answers import AuditEventAnswer, AuditSummaryAnswer
 from pairing_server.web.edge import utcnow
 
 _EVENT = AuditEventAnswer()

@@ -14,7 +14,7 @@ from pairing_server.cli.run import administrator, run
 from pairing_server.services.audit_exporting import Export
 from pairing_server.services.deps import Deps
 from pairing_server.web import audit_formats
-from pairing_server.web.audit_schemas import FORMATS
+from pairing_server.web.audit_questions import FORMATS
 from pairing_server.web.edge import utcnow
 
 

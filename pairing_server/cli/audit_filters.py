@@ -10,7 +10,7 @@ import click
 from marshmallow import ValidationError
 
 from pairing_server.services.audit_reading import Question
-from pairing_server.web.audit_schemas import AuditFilter, question_of
+from pairing_server.web.audit_questions import AuditFilter, question_of
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 

@@ -8,7 +8,7 @@ import click
 
 from pairing_server.services.audit_reading import Found
 from pairing_server.store.audit_search import Recorded
-from pairing_server.web.audit_schemas import SEVERITIES
+from pairing_server.web.audit_questions import SEVERITIES
 
 OUTCOME_COLOURS = {"success": "green", "failure": "yellow", "denied": "red", "error": "magenta"}
 _HEADS = ("number", "time (UTC)", "event", "outcome", "who", "address", "details")

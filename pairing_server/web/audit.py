@@ -19,22 +19,23 @@ from pairing_server.services import (
     audit_summary,
 )
 from pairing_server.store.audit_search import Place
+from pairing_server.web import audit_answers as answers
 from pairing_server.web import audit_formats
-from pairing_server.web import audit_schemas as schemas
+from pairing_server.web import audit_questions as questions
 from pairing_server.web.bearer import AuthenticatedHandler
 from pairing_server.web.edge import utcnow
 
-QUERY = schemas.AuditQuery()
-EVENTS = schemas.AuditAnswer()
-EVENT = schemas.AuditOneAnswer()
-FILTER = schemas.AuditFilter()
-TIMES = schemas.AuditTimes()
-TIMELINE = schemas.AuditTimelineAnswer()
-SUMMARY = schemas.AuditSummaryAnswer()
-SEALS = schemas.AuditSealsAnswer()
-FOLLOW = schemas.AuditFollowQuery()
-NEWS = schemas.AuditNewsAnswer()
-EXPORT = schemas.AuditExportQuery()
+QUERY = questions.AuditQuery()
+EVENTS = answers.AuditAnswer()
+EVENT = answers.AuditOneAnswer()
+FILTER = questions.AuditFilter()
+TIMES = questions.AuditTimes()
+TIMELINE = answers.AuditTimelineAnswer()
+SUMMARY = answers.AuditSummaryAnswer()
+SEALS = answers.AuditSealsAnswer()
+FOLLOW = questions.AuditFollowQuery()
+NEWS = answers.AuditNewsAnswer()
+EXPORT = questions.AuditExportQuery()
 MAX_SEQ = 2**63 - 1
 
 
@@ -65,7 +66,7 @@ class AuditHandler(AuthenticatedHandler):
         query, now = self.read_query(QUERY), utcnow()
         before = from_cursor(query["after"]) if "after" in query else None
         listed = await audit_reading.list_events(
-            self.deps, self.caller, schemas.question_of(query, now), query["limit"], before, now
+            self.deps, self.caller, questions.question_of(query, now), query["limit"], before, now
         )
         following = None if listed.next is None else to_cursor(listed.next)
         self.answer(EVENTS, {"events": listed.events, "next": following, "names": listed.names})
@@ -84,7 +85,7 @@ class AuditTimelineHandler(AuthenticatedHandler):
 
     async def get(self) -> None:
         query, now = self.read_query(FILTER), utcnow()
-        found = await audit_summary.timeline(self.deps, self.caller, schemas.question_of(query, now), now)
+        found = await audit_summary.timeline(self.deps, self.caller, questions.question_of(query, now), now)
         self.answer(TIMELINE, found)
 
 
@@ -93,7 +94,7 @@ class AuditSummaryHandler(AuthenticatedHandler):
 
     async def get(self) -> None:
         query, now = self.read_query(TIMES), utcnow()
-        found = await audit_summary.summary(self.deps, self.caller, schemas.question_of(query, now), now)
+        found = await audit_summary.summary(self.deps, self.caller, questions.question_of(query, now), now)
         self.answer(SUMMARY, found)
 
 
@@ -109,12 +110,12 @@ class AuditFollowHandler(AuthenticatedHandler):
 
     async def get(self) -> None:
         query, now = self.read_query(FOLLOW), utcnow()
-        after = schemas.from_follow_word(query["after"]) if "after" in query else None
+        after = questions.from_follow_word(query["after"]) if "after" in query else None
         waits = asyncio.ensure_future(
             audit_following.follow(
                 self.deps,
                 self.caller,
-                schemas.question_of(query, now),
+                questions.question_of(query, now),
                 after,
                 timedelta(seconds=query["wait"]),
                 now,
@@ -125,7 +126,7 @@ class AuditFollowHandler(AuthenticatedHandler):
             news = await waits
         except asyncio.CancelledError:
             return  # nobody is there any more
-        word = schemas.to_follow_word(news.word, news.position)
+        word = questions.to_follow_word(news.word, news.position)
         self.answer(NEWS, {"events": news.events, "next": word, "names": news.names})
 
     _waits: asyncio.Future[audit_following.News] | None = None
@@ -142,7 +143,7 @@ class AuditExportHandler(AuthenticatedHandler):
         query, now = self.read_query(EXPORT), utcnow()
         form = query["format"]
         export = audit_exporting.Export(
-            *(self.deps, self.caller, schemas.question_of(query, now), form, now),
+            *(self.deps, self.caller, questions.question_of(query, now), form, now),
             head=audit_formats.head(form),
             line=partial(audit_formats.line, form),
         )

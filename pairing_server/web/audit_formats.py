@@ -14,7 +14,7 @@ from collections.abc import Mapping
 
 from pairing_server.store.audit_search import Recorded
 from pairing_server.web import ocsf
-from pairing_server.web.audit_schemas import AuditEventAnswer
+from pairing_server.web.audit_answers import AuditEventAnswer
 
 MEDIA = {
     "jsonl": "application/x-ndjson",

@@ -17,7 +17,7 @@ from pairing_server.services.deps import Caller
 from pairing_server.store.audit import Event
 from pairing_server.store.audit_search import Recorded
 from pairing_server.web import audit_formats, ocsf
-from pairing_server.web.audit_schemas import AuditEventAnswer
+from pairing_server.web.audit_answers import AuditEventAnswer
 
 NOW = datetime(2026, 3, 1, 12, 0, 0, 250_000, tzinfo=UTC)
 PAIRING = UUID(int=7)

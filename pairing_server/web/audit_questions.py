@@ -1,4 +1,4 @@
-"""Questions to the audit log, as people write them, and the answers.
+"""Questions to the audit log, as people write them. The answers are in web/audit_answers.py.
 
 There is one set of filters: the URL's parameters and the command line's options are both made from AuditFilter.
 """
@@ -16,12 +16,11 @@ from typing import Any
 from marshmallow import ValidationError, fields, validate
 
 from pairing_server.errors import ValidationFailed
-from pairing_server.seals import format_key
 from pairing_server.services.audit_events import EVENTS
 from pairing_server.services.audit_reading import Question
 from pairing_server.store.audit_filter import Filter
 from pairing_server.store.audit_follow import Position
-from pairing_server.web.schemas import NO_NUL, Instant, Schema, storable
+from pairing_server.web.schemas import NO_NUL, Schema, storable
 
 FORMATS = ("jsonl", "csv", "cef", "ocsf")
 OUTCOMES = ("success", "failure", "denied", "error")
@@ -148,6 +147,31 @@ class AuditTimes(AuditFilter):
         fields = ("since", "until")
 
 
+class AuditQuery(AuditFilter):
+    limit = fields.Integer(load_default=100, validate=validate.Range(1, 500))
+    after = fields.String(
+        metadata={"description": "`next` of the page before"}, validate=validate.Length(1, 80)
+    )
+
+
+class AuditFollowQuery(AuditFilter):
+    class Meta(AuditFilter.Meta):
+        exclude = ("since", "until")
+
+    after = fields.String(
+        metadata={"description": "`next` of the answer before"}, validate=validate.Length(1, 80)
+    )
+    wait = fields.Integer(load_default=0, validate=validate.Range(0, 20), metadata={"description": "seconds"})
+
+
+class AuditExportQuery(AuditFilter):
+    format = fields.String(
+        load_default="jsonl",
+        validate=validate.OneOf(FORMATS),
+        metadata={"description": "jsonl (with the seals), csv, cef or ocsf"},
+    )
+
+
 _PARTS = {part.name for part in fields_of(Filter)}
 
 
@@ -161,152 +185,6 @@ def question_of(loaded: Mapping[str, Any], now: datetime) -> Question:
     return Question(Filter(**given), loaded.get("user"))
 
 
-class AuditQuery(AuditFilter):
-    limit = fields.Integer(load_default=100, validate=validate.Range(1, 500))
-    after = fields.String(
-        metadata={"description": "`next` of the page before"}, validate=validate.Length(1, 80)
-    )
-
-
-class AuditEventAnswer(Schema):
-    seq = fields.Integer(required=True)
-    recorded_at = Instant(required=True)
-    occurred_at = Instant(required=True, attribute="event.occurred_at")
-    event_id = fields.UUID(required=True, attribute="event.event_id")
-    event = fields.String(required=True, attribute="event.event")
-    severity = fields.Integer(required=True, attribute="event.severity")
-    outcome = fields.String(required=True, attribute="event.outcome")
-    reason = fields.String(required=True, allow_none=True, attribute="event.reason")
-    actor = fields.String(required=True, allow_none=True, attribute="event.actor_subject")
-    actor_kind = fields.String(required=True, attribute="event.actor_kind")
-    auth_method = fields.String(required=True, allow_none=True, attribute="event.auth_method")
-    address = fields.String(required=True, allow_none=True, attribute="event.address")
-    request_id = fields.UUID(required=True, allow_none=True, attribute="event.request_id")
-    connection_id = fields.UUID(required=True, allow_none=True, attribute="event.connection_id")
-    pairing_id = fields.UUID(required=True, allow_none=True, attribute="event.pairing_id")
-    node = fields.String(required=True, attribute="event.node")
-    app_version = fields.String(required=True, attribute="event.app_version")
-    count = fields.Integer(required=True, attribute="event.count")
-    attrs = fields.Dict(required=True, attribute="event.attrs")
-
-
-def _names() -> fields.Dict:
-    told = {"description": "the names of the accounts in it, by their subject"}
-    return fields.Dict(keys=fields.String(), values=fields.String(), required=True, metadata=told)
-
-
-class AuditAnswer(Schema):
-    events = fields.List(fields.Nested(AuditEventAnswer), required=True)
-    next = fields.String(required=True, allow_none=True, metadata={"description": "null: the last page"})
-    names = _names()
-
-
-class AuditSealAnswer(Schema):
-    number = fields.Integer(required=True)
-    rows = fields.Integer(required=True)
-    sealed_at = fields.String(required=True, metadata={"format": "date-time"})
-    node = fields.String(required=True)
-    digest = fields.Function(lambda seal: seal.digest.hex(), required=True, metadata={"type": "string"})
-    previous = fields.Function(lambda seal: seal.previous.hex(), required=True, metadata={"type": "string"})
-    public_key = fields.Function(
-        lambda seal: format_key(seal.public_key), required=True, metadata={"type": "string"}
-    )
-
-
-class AuditOneAnswer(Schema):
-    event = fields.Nested(AuditEventAnswer, required=True)
-    seal = fields.Nested(
-        AuditSealAnswer, required=True, allow_none=True, metadata={"description": "null: not sealed yet"}
-    )
-    names = _names()
-
-
-class AuditUnsealedAnswer(Schema):
-    rows = fields.Integer(required=True, metadata={"description": "newer than the last seal; 10000 at most"})
-    oldest = Instant(required=True, allow_none=True)
-
-
-class AuditSealsAnswer(Schema):
-    seals = fields.List(fields.Nested(AuditSealAnswer), required=True)
-    unsealed = fields.Nested(AuditUnsealedAnswer, required=True)
-    public_key = fields.String(required=True)
-    copied = fields.Integer(
-        required=True,
-        allow_none=True,
-        metadata={"description": "the last one outside; null: none are copied"},
-    )
-
-
-class AuditBarAnswer(Schema):
-    at = Instant(required=True)
-    outcomes = fields.Dict(keys=fields.String(), values=fields.Integer(), required=True)
-
-
-class AuditTimelineAnswer(Schema):
-    since = Instant(required=True)
-    until = Instant(required=True)
-    step = fields.Function(
-        lambda timeline: int(timeline.step.total_seconds()),
-        required=True,
-        metadata={"type": "integer", "description": "seconds from one bar to the next"},
-    )
-    bars = fields.List(fields.Nested(AuditBarAnswer), required=True)
-
-
-class AuditCountedAnswer(Schema):
-    value = fields.String(required=True)
-    count = fields.Integer(required=True)
-    last = Instant(required=True)
-
-
-class AuditFailedAnswer(Schema):
-    addresses = fields.List(fields.Nested(AuditCountedAnswer), required=True)
-    users = fields.List(fields.Nested(AuditCountedAnswer), required=True)
-
-
-class AuditAttemptAnswer(Schema):
-    event = fields.String(required=True)
-    reason = fields.String(required=True, allow_none=True)
-    actor = fields.String(required=True, allow_none=True)
-    address = fields.String(required=True, allow_none=True)
-    count = fields.Integer(required=True)
-    last = Instant(required=True)
-
-
-class AuditNewAddressAnswer(Schema):
-    actor = fields.String(required=True)
-    address = fields.String(required=True)
-    first = Instant(required=True)
-    count = fields.Integer(required=True)
-
-
-class AuditSummaryAnswer(Schema):
-    timeline = fields.Nested(AuditTimelineAnswer, required=True)
-    outcomes = fields.Dict(keys=fields.String(), values=fields.Integer(), required=True)
-    logins = fields.Nested(AuditFailedAnswer, required=True)
-    redemptions = fields.Nested(AuditFailedAnswer, required=True)
-    lockouts = fields.List(fields.Nested(AuditEventAnswer), required=True)
-    intruders = fields.List(fields.Nested(AuditAttemptAnswer), required=True)
-    new_addresses = fields.List(fields.Nested(AuditNewAddressAnswer), required=True)
-    names = _names()
-
-
-class AuditFollowQuery(AuditFilter):
-    class Meta(AuditFilter.Meta):
-        exclude = ("since", "until")
-
-    after = fields.String(
-        metadata={"description": "`next` of the answer before"}, validate=validate.Length(1, 80)
-    )
-    wait = fields.Integer(load_default=0, validate=validate.Range(0, 20), metadata={"description": "seconds"})
-
-
-class AuditNewsAnswer(Schema):
-    events = fields.List(fields.Nested(AuditEventAnswer), required=True)
-    next = fields.String(required=True)
-    names = _names()
-
-
 def to_follow_word(word: str, position: Position) -> str:
     """Where to go on following, as an opaque word."""
     return f"{position.xid}.{position.seq}.{word}"
@@ -318,11 +196,3 @@ def from_follow_word(text: str) -> tuple[str, Position]:
     if found is None:
         raise ValidationFailed(fields={"after": ["Must be `next` of the answer before."]})
     return found[3], Position(int(found[1]), int(found[2]))
-
-
-class AuditExportQuery(AuditFilter):
-    format = fields.String(
-        load_default="jsonl",
-        validate=validate.OneOf(FORMATS),
-        metadata={"description": "jsonl (with the seals), csv, cef or ocsf"},
-    )
