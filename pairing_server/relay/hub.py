@@ -34,6 +34,7 @@ class Hub:
         self.limits = limits
         self.counts = Counts()
         self.channels: dict[UUID, Channel] = {}
+        self._by_name: dict[str, Channel] = {}
         self.sessions: dict[str, Session] = {}
         self.report = report
         self.now = now
@@ -142,7 +143,12 @@ class Hub:
                 kept=kept,
             )
             self.channels[pairing_id] = channel
+            self._by_name[name] = channel
         return channel
+
+    def named(self, name: str) -> Channel | None:
+        """The live channel of that name, the newest if a name has been given out anew."""
+        return self._by_name.get(name)
 
     def seated(self, subject: str, session_id: str, channel: Channel) -> None:
         """The device has taken its seat in the channel."""
@@ -157,7 +163,11 @@ class Hub:
     def forget(self, pairing_id: UUID) -> Channel | None:
         """The channel is no longer one of this process's."""
         channel = self.channels.pop(pairing_id, None)
-        for holder in channel.holders.values() if channel is not None else ():
+        if channel is None:
+            return None
+        if self._by_name.get(channel.name) is channel:
+            del self._by_name[channel.name]
+        for holder in channel.holders.values():
             if self._places.get(holder) is channel:
                 del self._places[holder]
         return channel

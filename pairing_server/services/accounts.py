@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
@@ -152,7 +153,7 @@ async def _logged_in(
         await deps.audit.record(
             conn,
             deps.audit.event("auth.login", "success", known, now, auth_method="password"),
-            _token_issued(deps, known, issued, "access", now),
+            _token_issued(deps.audit.event, known, issued, "access", now),
         )
     return issued
 
@@ -165,9 +166,9 @@ async def _begin_login(
 
 
 def _token_issued(
-    deps: Deps, caller: Caller, issued: Issued, kind: str, now: datetime, **attrs: Any
+    make: Callable[..., Event], caller: Caller, issued: Issued, kind: str, now: datetime, **attrs: Any
 ) -> Event:
-    return deps.audit.event(
+    return make(
         "auth.token_issued",
         "success",
         caller,
@@ -192,26 +193,38 @@ async def issue_ws_token(
     """
     name = clean(label, 128) if label else None
     issued = deps.tokens.issue_ws(claims, device_type, name or None, now)
-    event = partial(_token_issued, deps, caller, issued, "ws", now, device_type=device_type)
-    refusal = None
+    event = partial(_token_issued, deps.audit.draft, caller, issued, "ws", now, device_type=device_type)
+    made = event()
     try:
-        async with deps.database.transaction() as conn:
-            await require_enabled(conn, claims.subject)
-            refusal = await logins.note(deps, conn, claims, caller, now)
-            if refusal is None:
-                await deps.audit.record(conn, event())
+        account = account_of(claims.subject)
+        if not await logins.use(deps, claims, account, made, caller, now):
+            await _use_or_refuse(deps, claims, made, caller, now)
     except Unavailable:
-        if account_of(claims.subject) is not None and not deps.enabled.lately(claims.subject, now):
+        if account is not None and not deps.enabled.lately(claims.subject, now):
             raise
-        deps.audit.enqueue(event(degraded=True))
-    except InvalidToken:
-        deps.enabled.forget(claims.subject)
+        made = event(degraded=True)
+        deps.audit.enqueue(made)
+    except InvalidToken as error:
+        if error.reason == "disabled":
+            deps.enabled.forget(claims.subject)
         raise
     else:
-        if refusal is not None:
-            raise refusal
         deps.enabled.note(claims.subject, now)
+    deps.audit.count(made)
     return issued
+
+
+async def _use_or_refuse(
+    deps: Deps, claims: AccessClaims, made: Event, caller: Caller, now: datetime
+) -> None:
+    """Raises InvalidToken for what is against it, which is recorded."""
+    async with deps.database.transaction() as conn:
+        await require_enabled(conn, claims.subject)
+        refusal = await logins.note(deps, conn, claims, caller, now)
+        if refusal is None:
+            await deps.audit.record(conn, made)
+    if refusal is not None:
+        raise refusal
 
 
 async def issue_access_token(
@@ -224,7 +237,9 @@ async def issue_access_token(
             raise Forbidden(f"The user {user.username} is disabled.")
         issued = deps.tokens.issue_access(user.subject, now, ttl=ttl)
         await _begin_login(conn, user, issued, caller, now)
-        await deps.audit.record(conn, _token_issued(deps, caller, issued, "access", now, target=user.subject))
+        await deps.audit.record(
+            conn, _token_issued(deps.audit.event, caller, issued, "access", now, target=user.subject)
+        )
     return issued
 
 

@@ -15,7 +15,7 @@ from pairing_server.errors import Unavailable
 from pairing_server.relay.closing import CloseCode
 from pairing_server.services.deps import Caller, Deps
 from pairing_server.services.membership import both_gone, closed_event
-from pairing_server.store import attempts, logins, pairings, users
+from pairing_server.store import attempts, logins, membership, pairings, users
 from pairing_server.store import lifetimes as store
 
 # Seconds between two notes of who is connected; whoever has not been noted for much longer is gone.
@@ -34,11 +34,8 @@ async def recount_codes(deps: Deps) -> None:
 
 async def note_presence(deps: Deps, active: Sequence[UUID], waiting: Sequence[UUID], now: datetime) -> None:
     """Note which channels have both members connected here, and which only one or none."""
-    async with deps.database.transaction() as conn:
-        if active:
-            await pairings.set_present(conn, active, "active", now)
-        if waiting:
-            await pairings.set_present(conn, waiting, "waiting", now)
+    met = {**dict.fromkeys(waiting, False), **dict.fromkeys(active, True)}
+    await membership.set_present(deps.database.once, met, now)
 
 
 async def expire_codes(deps: Deps, caller: Caller, now: datetime) -> int:

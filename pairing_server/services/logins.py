@@ -18,6 +18,7 @@ from pairing_server.services.deps import Caller, Deps
 from pairing_server.services.revoked import Revoked, issuer_of
 from pairing_server.store import logins as store
 from pairing_server.store import users
+from pairing_server.store.audit import Event
 from pairing_server.store.logins import LOGIN, TOKEN, USER, Login, Revocation
 
 # A transaction may commit this long after the moment that its row tells.
@@ -28,14 +29,26 @@ async def note(
     deps: Deps, conn: AsyncConnection, claims: AccessClaims, caller: Caller, now: datetime
 ) -> InvalidToken | None:
     """Note that the login is used. The refusal, to be raised, if it is revoked: the database knows it first."""
-    login = Login(claims.subject, claims.login_id, claims.issued_at, claims.expires_at, now, caller.address)
-    if await store.note(conn, login, issuer_of(claims.subject), claims.token_id):
+    if await store.note(conn, _used(claims, caller, now), issuer_of(claims.subject), claims.token_id):
         return None
     denied = deps.audit.event(
         "auth.token_rejected", "denied", caller, now, reason="revoked", kind="access", sid=claims.login_id
     )
     await deps.audit.refuse(conn, denied)
     return InvalidToken(reason="revoked")
+
+
+async def use(
+    deps: Deps, claims: AccessClaims, account: UUID | None, told: Event, caller: Caller, now: datetime
+) -> bool:
+    """Note that the login is used, and record for what, in one statement. False if there is something against it."""
+    login = _used(claims, caller, now)
+    issuer = issuer_of(claims.subject)
+    return await store.use(deps.database.once, login, issuer, claims.token_id, account, told)
+
+
+def _used(claims: AccessClaims, caller: Caller, now: datetime) -> Login:
+    return Login(claims.subject, claims.login_id, claims.issued_at, claims.expires_at, now, caller.address)
 
 
 async def begin(

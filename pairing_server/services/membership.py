@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
@@ -11,11 +12,13 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from pairing_server.errors import ChannelFull, InvalidChannel, PairingServerError, SessionConflict
 from pairing_server.relay.settings import Kept
 from pairing_server.services import settings
-from pairing_server.services.accounts import require_enabled
+from pairing_server.services.accounts import account_of, require_enabled
 from pairing_server.services.deps import Caller, Codes, Deps
+from pairing_server.store import membership as devices
 from pairing_server.store import pairings as store
 from pairing_server.store import users
 from pairing_server.store.audit import Event
+from pairing_server.store.membership import Known
 from pairing_server.store.pairings import Pairing, Seat
 
 
@@ -64,6 +67,9 @@ def bound_event(deps: Deps, session_id: str, device_type: str, caller: Caller, n
 
 async def identify(deps: Deps, session_id: str, device_type: str, caller: Caller, now: datetime) -> None:
     """Bind the session id to the caller. Raises SessionConflict, InvalidToken (account disabled)."""
+    known = _known(caller, session_id)
+    if known is not None and await devices.is_known(deps.database.once, known, now):
+        return
     async with deps.database.transaction() as conn:
         await require_enabled(conn, caller.subject)
         refusal = await bind(deps, conn, Seat(session_id, caller.subject), device_type, caller, now)
@@ -76,9 +82,57 @@ async def admit(
 ) -> Admitted:
     """Let the device into the channel of its own pairing, and nobody else.
 
+    Who comes back is let in by one statement; all others are decided about, and recorded, in a transaction.
     Raises InvalidChannel, ChannelFull (both seats taken by others), SessionConflict.
     """
     macs = deps.codes.macs(Codes.of_channel(channel))
+    return await _readmit(deps, channel, role, session_id, macs, caller, now) or await _admit(
+        deps, channel, role, session_id, macs, caller, now
+    )
+
+
+def _known(caller: Caller, session_id: str) -> Known | None:
+    """Raises InvalidToken if there can be no such account."""
+    if caller.subject is None:
+        return None
+    return Known(account_of(caller.subject), caller.subject, session_id)
+
+
+async def _readmit(
+    deps: Deps,
+    channel: str,
+    role: str,
+    session_id: str,
+    macs: Sequence[bytes],
+    caller: Caller,
+    now: datetime,
+) -> Admitted | None:
+    """Let the device into its own seat. None if that is not plainly its own."""
+    known = _known(caller, session_id)
+    if known is None:
+        return None
+    live = deps.hub.named(channel)
+    here = None if live is None else live.pairing_id
+    met = here if here is not None and deps.hub.present(here, _other(role)) else None
+    found = await devices.enter(deps.database.once, known, role, macs, now, met=met, live=here)
+    if found is None:
+        return None
+    return Admitted(found.pairing, None if found.kept is None else Kept(*found.kept))
+
+
+def _other(role: str) -> str:
+    return "mobile" if role == "desktop" else "desktop"
+
+
+async def _admit(
+    deps: Deps,
+    channel: str,
+    role: str,
+    session_id: str,
+    macs: Sequence[bytes],
+    caller: Caller,
+    now: datetime,
+) -> Admitted:
     seat = Seat(session_id, caller.subject)
     async with deps.database.transaction() as conn:
         await require_enabled(conn, caller.subject)
@@ -88,8 +142,7 @@ async def admit(
             pairing = await store.by_code(conn, macs)
             refusal = _refusal(deps, pairing, channel, role, seat)
         if refusal is None and pairing is not None:
-            other = "mobile" if role == "desktop" else "desktop"
-            present = deps.hub.present(pairing.id, other)
+            present = deps.hub.present(pairing.id, _other(role))
             entered = await store.enter(conn, pairing.id, role, seat, now, both_present=present, mac=macs[0])
             if entered is None:
                 refusal = _ended(channel, pairing)
@@ -126,7 +179,7 @@ def _is_seat(deps: Deps, pairing: Pairing, role: str, seat: Seat) -> bool:
         return False
     if own.user is not None:
         return own.user == seat.user
-    other = pairing.seat("mobile" if role == "desktop" else "desktop")
+    other = pairing.seat(_other(role))
     return not (deps.rules.same_user and other and other.user not in (None, seat.user))
 
 

@@ -190,15 +190,17 @@ class Database:
             raise
         await lane.conn.close()
 
-    async def once(self, statement: str, *values: object) -> asyncpg.Record | None:
+    async def once(self, statement: str, *values: object, again: str | None = None) -> asyncpg.Record | None:
         """The first row of one statement that is a transaction by itself.
 
         If the connection is lost, it is sent once more on a new one, so it must be one that may be done twice:
-        whether the first has been done is not known then. Raises Unavailable as `transaction` does.
+        whether the first has been done is not known then. `again`: what to send the second time in its place. Raises
+        Unavailable as `transaction` does.
         """
+        following = iter((statement, again or statement))
 
         async def fetch(lane: Lane) -> asyncpg.Record | None:
-            found: asyncpg.Record | None = await lane.driver.fetchrow(statement, *values)
+            found: asyncpg.Record | None = await lane.driver.fetchrow(next(following), *values)
             return found
 
         async with self._guarded():

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from uuid import UUID
 
+import asyncpg
 from sqlalchemy import ColumnElement, and_, delete, exists, func, literal, or_, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from pairing_server.store import audit
+from pairing_server.store.audit import Event
 from pairing_server.store.tables import logins, revocations, spent_tokens
+
+# Sends a statement with its values, another one the second time, and returns the first row.
+Once = Callable[..., Awaitable[asyncpg.Record | None]]
 
 LOGIN, TOKEN, USER = "login", "token", "user"
 
@@ -47,7 +54,7 @@ _LOGIN = tuple(logins.c[name] for name in Login.__slots__)
 async def note(conn: AsyncConnection, login: Login, issuer: str, token_id: str | None = None) -> bool:
     """Keep the login, or note when and from where it was last used. False if it is revoked: nothing is kept then.
 
-    `token_id`: the token that is used, which may be revoked by itself. One statement, since every ws token waits for it.
+    `token_id`: the token that is used, which may be revoked by itself.
     """
     values = (literal(getattr(login, column.name), column.type) for column in _LOGIN)
     unless = ~exists().where(revocations.c.issuer == issuer, _concerning(login, token_id))
@@ -59,6 +66,49 @@ async def note(conn: AsyncConnection, login: Login, issuer: str, token_id: str |
         ).returning(logins.c.login_id)
     )
     return kept.one_or_none() is not None
+
+
+_USED_FOR = f"""
+WITH kept AS (
+    INSERT INTO logins (subject, login_id, created_at, expires_at, seen_at, address)
+    SELECT $2, $3, $4, $5, $6, $7
+    WHERE ($1::uuid IS NULL OR EXISTS (SELECT FROM users WHERE id = $1 AND disabled_at IS NULL))
+      AND NOT EXISTS (
+        SELECT FROM revocations WHERE issuer = $8 AND (
+            kind = 'login' AND name = $3 OR kind = 'token' AND name = $9
+            OR kind = 'user' AND name = $2 AND revoked_at >= $4))
+    ON CONFLICT (subject, login_id) DO UPDATE
+    SET expires_at = excluded.expires_at, seen_at = excluded.seen_at, address = excluded.address
+    RETURNING login_id
+), told AS (
+    {audit.adding("CASE WHEN EXISTS (SELECT FROM kept) /**/ THEN $10::jsonb ELSE '[]' END")}
+)
+SELECT EXISTS (SELECT FROM kept)
+"""
+# As the same again: the event may have been recorded, on whichever side the clock is ahead.
+_USED_FOR_AGAIN = _USED_FOR.replace(
+    "/**/",
+    """AND NOT EXISTS (
+        SELECT FROM audit_events WHERE actor_subject = $2 AND recorded_at > $6 - interval '10 minutes'
+          AND event_id = ($10::jsonb -> 0 ->> 'event_id')::uuid)""",
+)
+
+
+async def use(
+    once: Once, login: Login, issuer: str, token_id: str, account: UUID | None, told: Event
+) -> bool:
+    """As `note`, and record what the login is used for. False if it is revoked or the account is gone or disabled:
+    then there is neither. `account`: the built-in user's; None for all others."""
+    row = await once(
+        _USED_FOR,
+        account,
+        *(login.subject, login.login_id, login.created_at, login.expires_at, login.seen_at, login.address),
+        issuer,
+        token_id,
+        audit.as_json([told]),
+        again=_USED_FOR_AGAIN,
+    )
+    return row is not None and bool(row[0])
 
 
 def _concerning(login: Login, token_id: str | None) -> ColumnElement[bool]:

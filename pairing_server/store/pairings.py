@@ -147,20 +147,6 @@ async def rename(conn: AsyncConnection, macs: Mapping[UUID, bytes]) -> None:
     )
 
 
-async def set_present(conn: AsyncConnection, ids: Sequence[UUID], state: str, now: datetime) -> None:
-    """Note for live channels that both members ("active") or only one or none ("waiting") are connected.
-
-    `seen_at` keeps the timers of other servers, and of this one after a crash, from ending them.
-    """
-    leaves = ("redeemed", "waiting", "active") if state == "active" else ("active", "waiting")
-    values: dict[str, object] = {"state": state, "seen_at": now}
-    if state == "active":
-        values["activated_at"] = func.coalesce(pairings.c.activated_at, now)
-    await conn.execute(
-        update(pairings).where(pairings.c.id.in_(ids), pairings.c.state.in_(leaves)).values(values)
-    )
-
-
 async def end(conn: AsyncConnection, pairing_id: UUID, reason: str, now: datetime) -> Pairing | None:
     """Close a live pairing for good. None if it was not live any more."""
     statement = (

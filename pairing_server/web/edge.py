@@ -19,6 +19,7 @@ from pairing_server.security.addresses import client_address
 from pairing_server.security.limits import SlidingWindow
 from pairing_server.security.origins import Origins, same_host
 from pairing_server.services.deps import Deps
+from pairing_server.services.presence import Presence
 from pairing_server.web.frames import Engine
 
 log = logging.getLogger(__name__)
@@ -55,6 +56,7 @@ class Edge:
     relay_time: Histogram = field(default_factory=lambda: Histogram(RELAY_BOUNDS))
     http_time: Histogram = field(default_factory=lambda: Histogram(LAG_BOUNDS))
     time_to_pair: Histogram = field(default_factory=lambda: Histogram(PAIR_BOUNDS))
+    presence: Presence = field(default_factory=Presence)
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
 
     def address(self, request: HTTPServerRequest) -> str:

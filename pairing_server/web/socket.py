@@ -34,7 +34,6 @@ from pairing_server.security.tokens import WsClaims
 from pairing_server.services import confirmations, logins
 from pairing_server.services import membership as pairings
 from pairing_server.services.audit import clean
-from pairing_server.services.lifetimes import note_presence
 from pairing_server.services.membership import unpair_from_channel
 from pairing_server.web.base import EdgeHandler
 from pairing_server.web.bearer import known, select_subprotocol, take_ws_token
@@ -297,6 +296,8 @@ class PairingSocket(EdgeHandler, WebSocketHandler):
             self.edge.time_to_pair.observe((utcnow() - pairing.created_at).total_seconds())
         if joined.activated and pairing.state != "active":
             self._note_presence(channel.pairing_id, active=True)
+        elif joined.activated:
+            self.edge.presence.forget(channel.pairing_id)
 
     def _remembered(self, session: Session, session_id: str) -> Channel | None:
         """The channel that this device was seen in a moment ago."""
@@ -399,8 +400,9 @@ class PairingSocket(EdgeHandler, WebSocketHandler):
 
     def _note_presence(self, pairing_id: UUID, *, active: bool) -> None:
         """The timer would note it too, within half a minute."""
-        active_ids, waiting_ids = ([pairing_id], []) if active else ([], [pairing_id])
-        self.edge.spawn(note_presence(self.deps, active_ids, waiting_ids, utcnow()))
+        presence = self.edge.presence
+        if presence.note(pairing_id, active=active):
+            self.edge.spawn(presence.write(self.deps, utcnow))
 
     def _record(self, event: str, outcome: str, pairing: UUID | None = None, **attrs: Any) -> None:
         audit = self.deps.audit

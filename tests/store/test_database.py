@@ -87,6 +87,21 @@ async def test_a_connection_found_broken_by_its_first_statement_is_replaced(
         assert lane.driver.get_server_pid() != pid
 
 
+async def test_what_is_sent_a_second_time_may_be_another_statement(
+    database: Database, database_url: str
+) -> None:
+    async with database.lane() as lane:
+        broken = lane.driver
+    first = await database.once("SELECT 1", again="SELECT 2")
+    broken._transport.pause_reading()
+    await end_all(database_url)
+    broken._transport.resume_reading()
+    second = await database.once("SELECT 1", again="SELECT 2")
+    assert first is not None
+    assert second is not None
+    assert (first[0], second[0]) == (1, 2)
+
+
 async def test_a_connection_lost_in_the_middle_of_a_transaction_is_told(
     database: Database, database_url: str
 ) -> None:

@@ -10,11 +10,23 @@ import pytest
 from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from pairing_server.store import lifetimes
+from pairing_server.store import lifetimes, membership
 from pairing_server.store import pairings as store
 from pairing_server.store.pairings import Seat
 from pairing_server.store.tables import ENDED_STATES, LIVE_STATES, pairings
-from tests.store.rows import CODES, DESKTOP, MOBILE, NOW, ask, draw, redeem, row_in, seconds, type_in
+from tests.store.rows import (
+    CODES,
+    DESKTOP,
+    MOBILE,
+    NOW,
+    ask,
+    draw,
+    fetch_on,
+    redeem,
+    row_in,
+    seconds,
+    type_in,
+)
 
 MACS = CODES.macs("000001")
 LATE = NOW + seconds(1000)
@@ -59,11 +71,11 @@ TRANSITIONS: dict[str, tuple[Act, dict[str, str]]] = {
     "a stranger joins": (joining("mobile", Seat("mobile-2", "alice"), both=True), {}),
     "another user joins": (joining("desktop", Seat("desktop-1", "bob"), both=True), {}),
     "both noted present": (
-        lambda conn, id_: store.set_present(conn, [id_], "active", NOW),
+        lambda conn, id_: membership.set_present(fetch_on(conn), {id_: True}, NOW),
         {"redeemed": "active", "active": "active", "waiting": "active"},
     ),
     "one noted present": (
-        lambda conn, id_: store.set_present(conn, [id_], "waiting", NOW),
+        lambda conn, id_: membership.set_present(fetch_on(conn), {id_: False}, NOW),
         {"active": "waiting", "waiting": "waiting"},
     ),
     "end": (
@@ -114,7 +126,7 @@ async def test_the_first_time_both_are_present_is_kept(conn: AsyncConnection) ->
     pairing_id = await row_in(conn, "redeemed")
     first = await store.enter(conn, pairing_id, "mobile", MOBILE, NOW, both_present=True)
     again = await store.enter(conn, pairing_id, "mobile", MOBILE, LATE, both_present=True)
-    await store.set_present(conn, [pairing_id], "active", LATE)
+    await membership.set_present(fetch_on(conn), {pairing_id: True}, LATE)
     last = await store.by_code(conn, MACS)
     assert first is not None
     assert again is not None

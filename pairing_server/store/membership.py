@@ -1,0 +1,141 @@
+"""How a device comes back that is known, its session id and its seat looked at in one statement each; and who is present.
+
+Whatever is not plain (a session id that is new, a seat that is a guest's, a refusal) is told by nothing being found,
+and decided in a transaction with the statements of store/users.py and store/pairings.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import cache
+from uuid import UUID
+
+import asyncpg
+
+from pairing_server.store.pairings import COLUMNS, Pairing, as_pairing
+
+# Sends a statement with its values and returns the first row.
+Fetch = Callable[..., Awaitable[asyncpg.Record | None]]
+
+# A session id that was noted no longer ago is not noted again; it is kept for hundreds of times as long.
+NOTED = timedelta(days=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A device that says who it is. `account`: the built-in user's, who must not be disabled; None for all others."""
+
+    account: UUID | None
+    user: str
+    session_id: str
+
+
+_KNOWN = """
+    ($1::uuid IS NULL OR EXISTS (SELECT FROM users WHERE id = $1 AND disabled_at IS NULL))
+    AND EXISTS (SELECT FROM sessions WHERE session_id = $3 AND subject = $2 AND seen_at > $4)
+"""
+_IS_KNOWN = f"SELECT {_KNOWN}"
+
+
+async def is_known(fetch: Fetch, device: Known, now: datetime) -> bool:
+    """Whether the account is enabled and the session id its own, noted a short while ago."""
+    row = await fetch(_IS_KNOWN, device.account, device.user, device.session_id, now - NOTED)
+    return row is not None and bool(row[0])
+
+
+@dataclass(frozen=True, slots=True)
+class Entered:
+    """The pairing that was entered; `kept`: revision and document of its settings, where they were wanted."""
+
+    pairing: Pairing
+    kept: tuple[int, bytes] | None
+
+
+_STATES = {
+    "desktop": "state IN ('redeemed', 'active', 'waiting') OR state = 'pending' AND expires_at > $5",
+    "mobile": "state IN ('redeemed', 'active', 'waiting')",
+}
+
+
+@cache
+def _enter(role: str, keys: int) -> str:
+    """The statement for a seat, where codes may be stored under so many keys.
+
+    Each has a place of its own: with an array PostgreSQL would plan the statement anew each time.
+    """
+    macs = ", ".join(f"${8 + number}" for number in range(keys))
+    return f"""
+WITH entered AS (
+    UPDATE pairings SET seen_at = $5, code_mac = $8,
+        state = CASE WHEN id = $6 THEN 'active' ELSE state END,
+        activated_at = CASE WHEN id = $6 THEN coalesce(activated_at, $5) ELSE activated_at END
+    WHERE code_mac IN ({macs}) AND ({_STATES[role]})
+      AND {role}_session = $3 AND {role}_user = $2
+      AND (SELECT {_KNOWN})
+    RETURNING pairings.*
+)
+SELECT {", ".join(f"entered.{column.name}" for column in COLUMNS)}, kept.rev, kept.document
+FROM entered LEFT JOIN channel_settings AS kept
+    ON kept.pairing_id = entered.id AND kept.pairing_id IS DISTINCT FROM $7
+"""
+
+
+async def enter(
+    fetch: Fetch,
+    device: Known,
+    role: str,
+    macs: Sequence[bytes],
+    now: datetime,
+    *,
+    met: UUID | None,
+    live: UUID | None,
+) -> Entered | None:
+    """Record that the known device joins the pairing with one of these MACs, in the seat that is its own.
+
+    The name is kept under the first of them from now on. `met`: the pairing whose other device is here, which is active
+    therefore. `live`: the pairing whose channel has its settings already. None if there is no such pairing, or not for it.
+    """
+    row = await fetch(
+        _enter(role, len(macs)),
+        device.account,
+        device.user,
+        device.session_id,
+        now - NOTED,
+        now,
+        met,
+        live,
+        *macs,
+    )
+    if row is None:
+        return None
+    *columns, rev, document = tuple(row)
+    pairing = as_pairing(columns)
+    if pairing is None:
+        raise RuntimeError("a row has columns")
+    return Entered(pairing, None if rev is None else (rev, document))
+
+
+_PRESENT = """
+WITH noted AS (
+    SELECT pairings.id, given.met FROM unnest($1::uuid[], $2::boolean[]) AS given(id, met)
+    JOIN pairings ON pairings.id = given.id
+    WHERE state IN ('active', 'waiting') OR state = 'redeemed' AND given.met
+    ORDER BY pairings.id FOR NO KEY UPDATE OF pairings
+)
+UPDATE pairings SET seen_at = $3, state = CASE WHEN noted.met THEN 'active' ELSE 'waiting' END,
+    activated_at = CASE WHEN noted.met THEN coalesce(activated_at, $3) ELSE activated_at END
+FROM noted WHERE pairings.id = noted.id
+RETURNING pairings.id
+"""
+
+
+async def set_present(fetch: Fetch, met: Mapping[UUID, bool], now: datetime) -> None:
+    """Note for live channels whether both members are connected ("active"), or only one or none ("waiting").
+
+    `seen_at` keeps the timers of other servers, and of this one after a crash, from ending them. Rows are locked in
+    one order everywhere, so two that note at the same time never wait for each other.
+    """
+    if met:
+        await fetch(_PRESENT, list(met), list(met.values()), now)

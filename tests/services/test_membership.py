@@ -1,0 +1,60 @@
+"""What a device that comes back costs the database."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, cast
+from uuid import UUID
+
+from pairing_server.services import membership
+from pairing_server.services.deps import Caller, Deps
+from pairing_server.store.database import Database
+from pairing_server.web.edge import utcnow
+from tests.devices import Account, Site
+
+SESSION = "desktop-session-1"
+
+
+class Counting:
+    """The database, for single statements only."""
+
+    def __init__(self, database: Database) -> None:
+        self.database, self.sent = database, 0
+
+    async def once(self, statement: str, *values: object, **more: Any) -> object:
+        self.sent += 1
+        return await self.database.once(statement, *values, **more)
+
+
+def counted(site: Site) -> tuple[Deps, Counting]:
+    counting = Counting(site.node.database)
+    return replace(site.node.deps, database=cast(Database, counting)), counting
+
+
+def device_of(account: Account) -> Caller:
+    return Caller(subject=account.subject, kind="device")
+
+
+async def test_a_device_that_is_known_is_identified_and_let_in_by_one_statement_each(site: Site) -> None:
+    account = await site.account()
+    channel = f"pair-{await site.code(account, SESSION)}"
+    deps, counting = counted(site)
+    caller = device_of(account)
+    await membership.identify(deps, SESSION, "desktop", caller, utcnow())
+    assert counting.sent == 1
+    admitted = await membership.admit(deps, channel, "desktop", SESSION, caller, utcnow())
+    assert counting.sent == 2
+    assert admitted.pairing.desktop.session_id == SESSION
+
+
+async def test_a_name_that_is_given_out_anew_leads_to_the_newer_channel(site: Site) -> None:
+    desktop, _ = await site.pair()
+    hub = site.node.hub
+    [old] = hub.channels.values()
+    assert hub.named(desktop.channel) is old
+    newer = hub.channel(UUID(int=1), desktop.channel, hub.now())
+    assert hub.named(desktop.channel) is newer
+    hub.forget(old.pairing_id)
+    assert hub.named(desktop.channel) is newer
+    hub.forget(newer.pairing_id)
+    assert hub.named(desktop.channel) is None

@@ -1,0 +1,68 @@
+"""Noting who has come and gone: behind, and many together."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, cast
+from uuid import uuid4
+
+from sqlalchemy import select
+
+from pairing_server.services.deps import Deps
+from pairing_server.services.presence import Presence
+from pairing_server.store.database import Database
+from pairing_server.store.tables import pairings
+from pairing_server.web.edge import utcnow
+from tests.devices import Site
+
+
+class Counting:
+    """The database, with something to be done before each statement."""
+
+    def __init__(self, database: Database, before: Callable[[], None] = lambda: None) -> None:
+        self.database, self.before, self.sent = database, before, 0
+
+    async def once(self, statement: str, *values: object, **more: Any) -> object:
+        self.before()
+        self.sent += 1
+        return await self.database.once(statement, *values, **more)
+
+
+def counted(deps: Deps, before: Callable[[], None] = lambda: None) -> tuple[Deps, Counting]:
+    counting = Counting(deps.database, before)
+    return replace(deps, database=cast(Database, counting)), counting
+
+
+async def test_what_comes_up_while_one_note_is_under_way_goes_with_the_next(site: Site) -> None:
+    await site.pair()
+    [channel] = site.node.hub.channels
+    presence = Presence()
+
+    def meanwhile() -> None:
+        if counting.sent == 0:
+            for _ in range(100):
+                assert not presence.note(uuid4(), active=True)
+            presence.note(channel, active=False)
+            presence.note(channel, active=True)
+            presence.note(channel, active=False)
+
+    deps, counting = counted(site.node.deps, meanwhile)
+    assert presence.note(channel, active=True)
+    await asyncio.gather(*(presence.write(deps, utcnow) for _ in range(3)))
+    assert counting.sent == 2
+    async with site.node.database.transaction() as conn:
+        assert (await conn.execute(select(pairings.c.state))).scalar_one() == "waiting"
+    assert presence.note(channel, active=True), "nobody is writing any more"
+
+
+async def test_what_the_database_knows_newer_is_not_noted(site: Site) -> None:
+    await site.pair()
+    [channel] = site.node.hub.channels
+    deps, counting = counted(site.node.deps)
+    presence = Presence()
+    presence.note(channel, active=False)
+    presence.forget(channel)
+    await presence.write(deps, utcnow)
+    assert counting.sent == 0
