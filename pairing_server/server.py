@@ -130,7 +130,7 @@ class Node:
             rules=settings.pairing_rules,
             live=LiveCodes(),
             alarm=Alarm(settings.redeem_alarm),
-            turns=Turns(),
+            turns=Turns(self.database.breaker.check),
             enabled=SeenEnabled(),
             codes_by_user=SlidingWindow(settings.code_rate),
             codes_by_address=SlidingWindow(settings.code_rate_address),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -48,13 +48,16 @@ class Turns:
     Who waits for a locked row holds one of the few connections meanwhile; who waits here holds nothing.
     """
 
-    def __init__(self, max_waiting: int = 100) -> None:
+    def __init__(self, check: Callable[[], None], max_waiting: int = 100) -> None:
+        """`check` raises Unavailable while nobody's turn could come to anything: then nobody waits for one."""
+        self._check = check
         self._max_waiting = max_waiting
         self._locks: dict[str, tuple[asyncio.Lock, int]] = {}
 
     @asynccontextmanager
     async def of(self, key: str) -> AsyncIterator[None]:
-        """Wait for the key's turn. Raises Unavailable if too many wait for it already."""
+        """Wait for the key's turn. Raises Unavailable if too many wait for it already, or as `check` does."""
+        self._check()
         lock, waiting = self._locks.get(key, (asyncio.Lock(), 0))
         if waiting >= self._max_waiting:
             raise Unavailable("Too many of your requests are waiting; send them one after the other.")

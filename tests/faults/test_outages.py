@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 
 import asyncpg
 import pytest
@@ -81,6 +81,25 @@ async def test_live_channels_do_not_notice_and_others_are_told_at_once(
     assert [event["reason"] for event in await far.events("db.down")] == [reason]
     [up] = await far.events("db.up")
     assert (up["outcome"], up["reason"]) == ("success", reason)
+
+
+async def test_nobody_waits_for_a_turn_once_the_database_is_known_to_be_away(
+    far: Site, proxy: FaultProxy, database_url: str
+) -> None:
+    """Whose turn it is may wait for the database until his time is over."""
+    account = await far.account()
+    turns = [f"codes {account.subject}", f"redeem {account.subject}", "login at 127.0.0.1"]
+    async with AsyncExitStack() as held:
+        for turn in turns:
+            await held.enter_async_context(far.node.deps.turns.of(turn))
+        proxy.blackhole()
+        while far.node.database.breaker.outage is None:
+            await far.get("/readyz")
+        for answer in await needing_the_database(far, account):
+            assert (answer.status, answer.error) == (503, "UNAVAILABLE"), answer
+    proxy.heal()
+    await ready(far)
+    await is_well(far, database_url, account)
 
 
 async def test_a_pool_that_is_used_up_counts_as_away_and_nothing_leaks(far: Site, database_url: str) -> None:
