@@ -146,6 +146,8 @@ class Http(asyncio.Protocol):
         self._transport: Any = None
         self._received = b""
         self._answer: asyncio.Future[tuple[int, bytes]] | None = None
+        # What came before the body of the last answer.
+        self.head = b""
 
     @classmethod
     async def open(cls, port: int) -> Http:
@@ -154,13 +156,20 @@ class Http(asyncio.Protocol):
 
     async def post(self, path: str, body: str, access: str = "", address: str = "") -> tuple[int, bytes]:
         """The status and the body of the answer. Raises ConnectionError if the server hangs up."""
-        self._answer = asyncio.get_running_loop().create_future()
         head = [f"POST {path} HTTP/1.1", "Host: bench", "Content-Type: application/json"]
         if access:
             head.append(f"Authorization: Bearer {access}")
         if address:
             head.append(f"X-Forwarded-For: {address}")
         head.append(f"Content-Length: {len(body)}")
+        return await self._ask(head, body)
+
+    async def get(self, path: str) -> tuple[int, bytes]:
+        """As `post`."""
+        return await self._ask([f"GET {path} HTTP/1.1", "Host: bench"], "")
+
+    async def _ask(self, head: Sequence[str], body: str) -> tuple[int, bytes]:
+        self._answer = asyncio.get_running_loop().create_future()
         self._transport.write("\r\n".join([*head, "", body]).encode())
         return await self._answer
 
@@ -174,7 +183,7 @@ class Http(asyncio.Protocol):
             return
         length = int(head.lower().partition(b"content-length:")[2].partition(b"\r\n")[0])
         if len(body) >= length:
-            self._received = body[length:]
+            self._received, self.head = body[length:], head
             answer, self._answer = self._answer, None
             answer.set_result((int(head[9:12]), body[:length]))
 

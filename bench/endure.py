@@ -11,7 +11,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from bench import kills, leaks, soak, storm
+from bench import faults, kills, leaks, soak, storm
 from bench.machine import raise_file_limit, two_cores
 from bench.ours import Site
 from bench.processes import Processes
@@ -36,6 +36,9 @@ def arguments() -> argparse.Namespace:
     one = what.add_parser("kills", help="kill -9 at random moments under traffic")
     one.add_argument("--rounds", type=int, default=20)
     one.add_argument("--seed", type=int, default=1)
+    one = what.add_parser("faults", help="the database goes away in every way; how soon callers are told")
+    one.add_argument("--seconds", type=float, default=5, help="how long callers ask while it is away")
+    one.add_argument("--blackhole-seconds", type=float, help="the same, while it is cut off without a reset")
     return parser.parse_args()
 
 
@@ -63,6 +66,9 @@ def main() -> int:
         folder.chmod(0o755)
         if given.what == "kills":
             return kills.run(folder, given.rounds, given.seed, say)
+        if given.what == "faults":
+            blackhole = given.blackhole_seconds or given.seconds
+            return faults.run(processes, folder, server_core, given.seconds, blackhole, say)
         site = Site(processes, folder, server_core)
         try:
             match given.what:

@@ -78,8 +78,8 @@ class User:
 class Site:
     """The database of the run, and the pairing servers on it."""
 
-    def __init__(self, processes: Processes, folder: Path, server_core: int) -> None:
-        """Start the database on the cores of this process."""
+    def __init__(self, processes: Processes, folder: Path, server_core: int, url: str | None = None) -> None:
+        """Start the database on the cores of this process; `url`: take that one instead."""
         self.processes = processes
         self._folder = folder
         self._core = server_core
@@ -89,7 +89,7 @@ class Site:
         self._codes = Codes([key.secret for key in keys])
         self._free_codes = random.sample(range(10**6), 10**6)
         self.postgres = EmbeddedPostgres(folder / "database")
-        self.url = self.postgres.start()
+        self.url = url or self.postgres.start()
         schema.migrate(self.url)
 
     def close(self) -> None:

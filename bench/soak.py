@@ -74,18 +74,32 @@ async def run(
         task.cancel()
     await asyncio.gather(*work, return_exceptions=True)
     close_all(talkers)
-    steady = [point for point in measured if point[0] >= minutes * 60 * WARM_UP]
-    memory = slope([(at / 3600, resident) for at, resident, _ in steady])
-    objects = slope([(at / 3600, held.counts["objects"]) for at, _, held in steady])
-    (first_at, first_mib, first), (last_at, last_mib, last) = steady[0], steady[-1]
-    say(
-        f"after the warm-up, over {(last_at - first_at) / 60:.0f} min: {memory:+.2f} MiB/h, {objects:+.0f} objects/h"
-    )
-    say(
-        f"from {first_mib:.1f} to {last_mib:.1f} MiB, from {first.counts['objects']} to {last.counts['objects']} objects"
-    )
-    say(f"of them more, or fewer: {grown(first.kinds, last.kinds)}")
+    _report(measured, minutes * 60, say)
     return True
+
+
+def _report(
+    measured: Sequence[tuple[float, float, Held]], seconds: float, say: Callable[[str], None]
+) -> None:
+    for quarter in range(4):
+        say(
+            f"quarter {quarter + 1}: {_growth([one for one in measured if one[0] * 4 // seconds == quarter])}"
+        )
+    steady = [one for one in measured if one[0] >= seconds * WARM_UP]
+    say(f"after the warm-up: {_growth(steady)}")
+    say(f"of them more, or fewer: {grown(steady[0][2].kinds, steady[-1][2].kinds)}")
+
+
+def _growth(points: Sequence[tuple[float, float, Held]]) -> str:
+    if not points:
+        return "not measured"
+    memory = slope([(at / 3600, resident) for at, resident, _ in points])
+    objects = slope([(at / 3600, held.counts["objects"]) for at, _, held in points])
+    (first_at, first_mib, first), (last_at, last_mib, last) = points[0], points[-1]
+    return (
+        f"over {(last_at - first_at) / 60:.0f} min {memory:+.2f} MiB/h and {objects:+.0f} objects/h,"
+        f" from {first_mib:.1f} to {last_mib:.1f} MiB, from {first.counts['objects']} to {last.counts['objects']} objects"
+    )
 
 
 class _Load:
