@@ -37,6 +37,7 @@ from pairing_server.services.sealer import Copy, Sealer, to_file
 from pairing_server.starting import DatabaseAway, StartError, check_schema
 from pairing_server.store import schema
 from pairing_server.store.database import Database
+from pairing_server.tracing import OFF, Traces
 from pairing_server.web.edge import Edge, utcnow
 from pairing_server.web.frames import engine_of
 from pairing_server.web.listener import Listener
@@ -70,8 +71,15 @@ def address_of(listening: socket.socket) -> tuple[str, int]:
 class Node:
     """One running server: everything it is made of, for as long as it lives."""
 
-    def __init__(self, settings: Settings, database_url: str, keyfile: KeyFile | None = None) -> None:
-        """`settings` must hold keys (config.with_keys, with_seal_key), `keyfile` the file they are from, if any.
+    def __init__(
+        self,
+        settings: Settings,
+        database_url: str,
+        keyfile: KeyFile | None = None,
+        traces: Traces = OFF,
+    ) -> None:
+        """`settings` must hold keys (config.with_keys, with_seal_key), `keyfile` the file they are from, if any. Whoever
+        gives `traces` stops them after the node.
 
         Call in the event loop.
         """
@@ -80,9 +88,14 @@ class Node:
         self.version = app_version()
         self.audit = AuditLog(socket.gethostname(), self.version)
         events = NodeEvents(self.audit, utcnow)
-        self.database = Database(database_url, told=events.of_database)
+        self.traces = traces
+        self.database = Database(database_url, told=events.of_database, traces=traces)
         self.reading = Database(
-            database_url, pool_size=READERS, statement_timeout=READING_TIMEOUT, breaker=self.database.breaker
+            database_url,
+            pool_size=READERS,
+            statement_timeout=READING_TIMEOUT,
+            breaker=self.database.breaker,
+            traces=traces,
         )
         self.hub = Hub(settings.relay_limits, loop.time, loop.call_later, events.of_relay)
         self.passwords = Passwords()
@@ -136,6 +149,7 @@ class Node:
             codes_by_address=SlidingWindow(settings.code_rate_address),
             registration_open=settings.registration == "open",
             single_use=settings.ws_token_single_use,
+            traces=self.traces,
         )
 
     def _sealer(self) -> Sealer:

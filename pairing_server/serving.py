@@ -7,11 +7,12 @@ import logging
 import signal
 from collections.abc import Callable
 
+from pairing_server import tracing
 from pairing_server.config import ConfigurationError, Settings
 from pairing_server.maintenance import Job
 from pairing_server.pulse import Pulse
 from pairing_server.security.keyfile import KeyFile
-from pairing_server.server import Node
+from pairing_server.server import Node, app_version
 from pairing_server.status import StatusSocket, describe
 from pairing_server.store.embedded_access import EmbeddedPostgresError
 from pairing_server.systemd import Notifier, Started
@@ -44,7 +45,8 @@ async def serve(
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
-    node = Node(settings, database_url, keyfile)
+    traces = tracing.of_process(app_version()) if settings.traces else tracing.OFF
+    node = Node(settings, database_url, keyfile, traces)
     if revive is not None:
         node.maintenance.add(Job("start the database again", 5, lambda: _revive(node, revive)))
     notifier = started.notifier
@@ -54,6 +56,7 @@ async def serve(
     except BaseException:
         # It has never run: there is nothing to drain, and perhaps no audit log to write to.
         await node.release()
+        await traces.stop()
         raise
     node.schema_checked.add_done_callback(lambda checked: stop.set() if checked.exception() else None)
     telling = StatusSocket(settings.data_dir, lambda: describe(node))
@@ -72,6 +75,7 @@ async def serve(
     finally:
         # The pulse goes on: what hangs while it stops is ended by the watchdog.
         await node.stop()
+        await traces.stop()
         telling.close()
         pulse.stop()
         notifier.close()

@@ -21,6 +21,7 @@ from pairing_server.starting import StartError, check_schema
 from pairing_server.store import roles, schema
 from pairing_server.store.embedded import EmbeddedPostgres, EmbeddedPostgresError
 from pairing_server.systemd import ActivationError
+from pairing_server.tracing import TracesError
 
 T = TypeVar("T")
 
@@ -50,6 +51,7 @@ def plainly() -> Iterator[None]:
         ActivationError,
         EmbeddedPostgresError,
         schema.MigrationError,
+        TracesError,
     ) as error:
         raise click.ClickException(str(error)) from None
     except PairingServerError as error:

@@ -63,6 +63,7 @@ class Settings:
     audit_export_dir: Path | None = None
     log_format: str = "json"
     log_level: str = "info"
+    traces: bool = False
 
     @property
     def embedded(self) -> bool:
@@ -143,6 +144,7 @@ READERS: Mapping[str, values.Reader] = {
     "audit_export_dir": lambda text: Path(text).expanduser().absolute(),
     "log_format": values.one_of("text", "json"),
     "log_level": values.one_of("debug", "info", "warning", "error"),
+    "traces": values.flag,
 }
 
 NAMES = tuple(PREFIX + name.upper() for name in READERS)

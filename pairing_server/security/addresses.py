@@ -40,6 +40,12 @@ def client_address(peer: str, forwarded_for: Sequence[str], trusted: Sequence[Ne
     return str(client)
 
 
+def is_trusted(peer: str, trusted: Sequence[Network]) -> bool:
+    """Whether that other end of the connection is a trusted proxy."""
+    address = _address(peer)
+    return address is not None and _is_in(address, trusted)
+
+
 def limit_key(address: str) -> str:
     """What counts as one address for limits: IPv4 itself, IPv6 its /64 (a single home has that many)."""
     parsed = _address(address)

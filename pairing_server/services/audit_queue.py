@@ -69,7 +69,9 @@ class Queue:
         try:
             await self._replay(deps, now)
             while self._waiting or self._behind:
-                await self._write(deps)
+                with deps.traces.span("audit flush") as span:
+                    span.say("pairing.audit.events", len(self._waiting))
+                    await self._write(deps)
                 if self._behind and self.spool is not None:
                     self.spool.turn(now.timestamp())
                     self._behind = False

@@ -27,6 +27,7 @@ from pairing_server.services.revoked import Revoked
 from pairing_server.services.sealer import Sealer
 from pairing_server.store.codes import Draw
 from pairing_server.store.database import Database
+from pairing_server.tracing import OFF, Traces
 
 _CODE = re.compile(r"[0-9]{6}")
 _CHANNEL = re.compile(r"pair-([0-9]{6})")
@@ -161,6 +162,7 @@ class Deps:
     single_use: bool = False
     keyfile: KeyFile | None = None
     followers: Followers = field(default_factory=Followers)
+    traces: Traces = OFF
 
 
 @dataclass(frozen=True, slots=True)

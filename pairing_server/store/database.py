@@ -21,6 +21,7 @@ from sqlalchemy.pool import QueuePool
 from pairing_server.store import hosts
 from pairing_server.store.breaker import PROBE_TIMEOUT, Away, Breaker, Told
 from pairing_server.store.failures import away, breaks_off
+from pairing_server.tracing import OFF, Traces
 
 # Related durations, in seconds: the server gives up on a statement before the client does, and a
 # request waits for a connection less long than for a statement.
@@ -78,6 +79,7 @@ class Database:
         statement_timeout: int = STATEMENT_TIMEOUT,
         told: Told = lambda *_: None,
         breaker: Breaker | None = None,
+        traces: Traces = OFF,
     ) -> None:
         """`url`: postgresql://…, with one host or several; query parameters are asyncpg's. The timeouts are in seconds.
 
@@ -86,6 +88,7 @@ class Database:
         """
         self._asking: asyncio.Future[None] | None = None
         self._told = told
+        self._traces = traces
         self._server: str | None = None
         self._counts = breaker is None
         self.breaker = breaker or Breaker(self._probe, told)
@@ -136,8 +139,9 @@ class Database:
 
         Raises Unavailable if the database is away, overloaded or refuses to write for now.
         """
-        async with self._guarded(), self._lane("BEGIN") as lane:
-            yield lane.conn
+        with self._traces.inner("database transaction", "client"):
+            async with self._guarded(), self._lane("BEGIN") as lane:
+                yield lane.conn
 
     @asynccontextmanager
     async def lane(self) -> AsyncIterator[Lane]:
@@ -146,8 +150,9 @@ class Database:
         Its statements are planned once for each connection, not anew for their values: the one it is for takes
         longer to plan than to do. So none may need values to find its index.
         """
-        async with self._guarded(), self._lane(BEGIN_PLANNED) as lane:
-            yield lane
+        with self._traces.inner("database transaction", "client"):
+            async with self._guarded(), self._lane(BEGIN_PLANNED) as lane:
+                yield lane
 
     @asynccontextmanager
     async def _guarded(self) -> AsyncIterator[None]:
@@ -203,9 +208,10 @@ class Database:
             found: asyncpg.Record | None = await lane.driver.fetchrow(next(following), *values)
             return found
 
-        async with self._guarded():
-            lane, found = await self._first(fetch)
-            await lane.conn.close()
+        with self._traces.inner("database statement", "client"):
+            async with self._guarded():
+                lane, found = await self._first(fetch)
+                await lane.conn.close()
         return found
 
     async def _first(self, act: Callable[[Lane], Awaitable[T]]) -> tuple[Lane, T]:

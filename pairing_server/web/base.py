@@ -7,7 +7,7 @@ import logging
 from collections.abc import Awaitable
 from http import HTTPStatus
 from types import TracebackType
-from typing import Any
+from typing import Any, ClassVar
 from uuid import UUID, uuid4
 
 import marshmallow
@@ -31,6 +31,7 @@ from pairing_server.errors import (
 )
 from pairing_server.security.addresses import limit_key
 from pairing_server.services.deps import Caller, Deps
+from pairing_server.tracing import NOTHING, Span
 from pairing_server.web.edge import Edge
 
 log = logging.getLogger(__name__)
@@ -79,8 +80,38 @@ class EdgeHandler(RequestHandler):
     caller: Caller
     edge: Edge
 
-    def initialize(self, edge: Edge) -> None:
+    # The URL's form, as in "/api/pairings/{}"; empty where each file has its own.
+    route: str = ""
+    # Whether a request is worth a span.
+    traced: ClassVar[bool] = True
+    span: Span = NOTHING
+
+    def initialize(self, edge: Edge, route: str = "") -> None:
         self.edge = edge
+        if route:
+            self.route = route
+
+    def trace(self) -> None:
+        """Begin the request's span, if there are traces; the rest of the request is done within it."""
+        if not (self.edge.deps.traces.on and self.traced):
+            return
+        method = self.request.method if self.request.method in _METHODS else "OTHER"
+        self.span = self.edge.deps.traces.begin(
+            f"{method} {self.route}".rstrip(), "server", traceparent=self.edge.traceparent(self.request)
+        )
+        self.span.say("http.request.method", method)
+        self.span.say("http.route", self.route)
+        self.span.say("pairing.request_id", str(self.request_id))
+        self.span.enter()
+
+    def on_finish(self) -> None:
+        self.end_span(self.get_status())
+
+    def end_span(self, status: int) -> None:
+        self.span.say("http.response.status_code", status)
+        if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            self.span.failed(str(status))
+        self.span.end()
 
     @property
     def deps(self) -> Deps:
@@ -124,6 +155,7 @@ class EdgeHandler(RequestHandler):
         value = (kwargs.get("exc_info") or (None, None, None))[1]
         error = value if isinstance(value, PairingServerError) else self._translated(status_code)
         self.edge.refused[error.code] += 1
+        self.span.say("pairing.error", error.code)
         self.set_status(STATUS[error.code])
         if isinstance(error, RateLimited | Unavailable | ConfirmationNeeded):
             self.set_header("Retry-After", str(max(1, round(error.retry_after_s + 0.5))))
@@ -162,6 +194,7 @@ class JSONHandler(EdgeHandler):
     _origin: str | None = None
 
     async def prepare(self) -> None:
+        self.trace()
         self._chunks: list[bytes] = []
         self._received = 0
         self.caller = self.anonymous()

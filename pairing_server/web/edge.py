@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from tornado.httputil import HTTPServerRequest
 
 from pairing_server.measures import Histogram
-from pairing_server.security.addresses import client_address
+from pairing_server.security.addresses import client_address, is_trusted
 from pairing_server.security.limits import SlidingWindow
 from pairing_server.security.origins import Origins, same_host
 from pairing_server.services.deps import Deps
@@ -33,6 +33,13 @@ PAIR_BOUNDS = (5, 10, 15, 20, 30, 45, 60, 120, 300, 600)
 def utcnow() -> datetime:
     """The wall clock; read at the edge only."""
     return datetime.now(UTC)
+
+
+def _peer(request: HTTPServerRequest) -> str:
+    """The other end of the request's connection."""
+    context: Any = getattr(request.connection, "context", None)
+    peer = context.address if context is not None else None
+    return str(peer[0]) if isinstance(peer, tuple) else "127.0.0.1"
 
 
 @dataclass(slots=True)
@@ -61,10 +68,12 @@ class Edge:
 
     def address(self, request: HTTPServerRequest) -> str:
         """The client's address: forwarded ones are believed from trusted proxies only."""
-        context: Any = getattr(request.connection, "context", None)
-        peer = context.address if context is not None else None
-        host = peer[0] if isinstance(peer, tuple) else "127.0.0.1"
-        return client_address(host, request.headers.get_list("X-Forwarded-For"), self.trusted)
+        return client_address(_peer(request), request.headers.get_list("X-Forwarded-For"), self.trusted)
+
+    def traceparent(self, request: HTTPServerRequest) -> str | None:
+        """The span that the request is part of, if a trusted proxy says so."""
+        given = request.headers.get("Traceparent")
+        return given if given is not None and is_trusted(_peer(request), self.trusted) else None
 
     def origin_allowed(self, request: HTTPServerRequest) -> bool:
         """Whether the page that asks may: none at all (native), our own, or one of the settings'."""

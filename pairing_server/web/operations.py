@@ -21,12 +21,16 @@ STATIC = Path(__file__).resolve().parents[1] / "static"
 class HealthHandler(JSONHandler):
     """GET /healthz: the process is alive."""
 
+    traced = False
+
     def get(self) -> None:
         self.answer(HEALTH, {"status": "ok"})
 
 
 class ReadyHandler(JSONHandler):
     """GET /readyz: it can pair now."""
+
+    traced = False
 
     async def get(self) -> None:
         if self.edge.draining:

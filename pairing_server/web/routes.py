@@ -65,12 +65,17 @@ ROUTES: tuple[tuple[str, type[RequestHandler]], ...] = (
 )
 
 
+def form_of(pattern: str) -> str:
+    """The URL's form, without what differs from one to the other: it may be somebody's name."""
+    return re.sub(r"\([^)]*\)", "{}", pattern).replace("\\", "")
+
+
 def make_app(edge: Edge) -> Application:
     """The application that serves all of ROUTES, the JavaScript client, and the demonstration where it is wanted."""
     own = {"edge": edge}
     return Application(
         [
-            *((pattern, handler, own) for pattern, handler in ROUTES),
+            *((pattern, handler, {**own, "route": form_of(pattern)}) for pattern, handler in ROUTES),
             (r"/docs/", RedirectHandler, {"url": "/docs"}),
             (r"/docs/(.+)", PageFileHandler, {"edge": edge, "path": str(STATIC / "docs")}),
             *client_files.routes(edge),

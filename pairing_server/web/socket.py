@@ -7,6 +7,7 @@ import logging
 from collections.abc import Awaitable
 from dataclasses import replace
 from datetime import datetime
+from http import HTTPStatus
 from time import perf_counter
 from typing import Any, cast
 from uuid import UUID, uuid4
@@ -35,6 +36,7 @@ from pairing_server.services import confirmations, logins
 from pairing_server.services import membership as pairings
 from pairing_server.services.audit import clean
 from pairing_server.services.membership import unpair_from_channel
+from pairing_server.tracing import NOTHING
 from pairing_server.web.base import EdgeHandler
 from pairing_server.web.bearer import known, select_subprotocol, take_ws_token
 from pairing_server.web.edge import utcnow
@@ -57,6 +59,7 @@ class PairingSocket(EdgeHandler, WebSocketHandler):
 
     async def prepare(self) -> None:
         """Raises before the upgrade: Origin, draining, too many handshakes without a valid token."""
+        self.trace()
         now = utcnow()
         token, self.token_via = take_ws_token(self.request)
         if self.request.headers.get("Upgrade", "").lower() != "websocket":
@@ -111,6 +114,18 @@ class PairingSocket(EdgeHandler, WebSocketHandler):
             log.exception("a connection could not be opened", extra=self._ids())
             self.close(CloseCode.INTERNAL, "internal error")
         self._forget_handshake()
+        self._trace_life()
+
+    def _trace_life(self) -> None:
+        """The upgrade's span is over; that of the connection begins below it. Messages have none."""
+        if self.span is NOTHING:
+            return
+        upgrade = self.span
+        self.end_span(HTTPStatus.SWITCHING_PROTOCOLS)
+        self.span = self.deps.traces.begin("websocket", parent=upgrade)
+        for name, value in self._ids().items():
+            self.span.say(f"pairing.{name}", value)
+        self.span.enter()
 
     def _forget_handshake(self) -> None:
         """Most connections are idle most of the time: what only the upgrade needed is let go."""
@@ -223,7 +238,11 @@ class PairingSocket(EdgeHandler, WebSocketHandler):
     async def _serve(self, session: Session, request: Deferred) -> None:
         """Do what needs the database, and tell the session."""
         try:
-            await self._do(session, request)
+            with self.deps.traces.span(
+                f"websocket {request.__struct_config__.tag}", parent=self.span
+            ) as span:
+                span.say("pairing.connection_id", session.connection_id)
+                await self._do(session, request)
         except SessionConflict as error:
             session.refuse(Forbidden(error.text), self.edge.now())
         except InvalidToken as error:
@@ -367,6 +386,7 @@ class PairingSocket(EdgeHandler, WebSocketHandler):
     # The end
 
     def on_close(self) -> None:
+        self._end_life()
         session = self.session
         if session is None:
             return
@@ -387,6 +407,15 @@ class PairingSocket(EdgeHandler, WebSocketHandler):
         if channel is not None:
             self._record("channel.left", "success", pairing=channel.pairing_id, slot=session.device_type)
             self._left(channel)
+
+    def _end_life(self) -> None:
+        session = self.session
+        code = (session.close_code if session is not None else None) or self.close_code
+        if code is not None:
+            self.span.say("pairing.close_code", int(code))
+        if session is not None:
+            self.span.say("pairing.messages_received", session.received)
+        self.span.end()
 
     def _ids(self) -> dict[str, str]:
         """What a line of the log is about."""

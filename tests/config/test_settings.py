@@ -123,6 +123,7 @@ SETTINGS: dict[str, tuple[Any, str, Any, tuple[str, ...], str]] = {
     "audit_export_dir": (None, "/var/lib/x", Path("/var/lib/x"), (), ""),
     "log_format": ("json", "TEXT", "text", ("xml",), "one of text, json"),
     "log_level": ("info", "DEBUG", "debug", ("loud",), "one of debug, info, warning, error"),
+    "traces": (False, "on", True, ("otlp", "2"), "true or false"),
 }
 
 

@@ -103,3 +103,21 @@ def test_from_the_wheel_alone_it_serves_anywhere_and_pairs(installed: Path) -> N
             assert "Stopped." in server.stop()
         finally:
             server.close()
+
+
+def test_traces_without_their_extra_are_refused_with_what_to_install(installed: Path) -> None:
+    with tempfile.TemporaryDirectory(prefix="pairing-anywhere-") as place:
+        kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
+        done = subprocess.run(
+            [installed, "serve", "--port", "0"],
+            env={**kept, "PAIRING_TRACES": "true", "PAIRING_DATABASE_URL": "postgresql://127.0.0.1:1/none"},
+            cwd=place,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert "PAIRING_TRACES is on, but OpenTelemetry is not installed" in done.stderr
+    assert "pip install 'pairing-server[otel]'" in done.stderr
+    assert "Traceback" not in done.stderr
