@@ -18,7 +18,8 @@ import click
 from pairing_server import logs
 from pairing_server.cli import doctor_findings
 from pairing_server.cli.doctor_findings import Finding
-from pairing_server.cli.doctor_steps import Step, Unmet, Visit, steps_of
+from pairing_server.cli.doctor_steps import Step, steps_of
+from pairing_server.cli.doctor_visit import Unmet, Visit
 from pairing_server.cli.run import run_in_loop, settings_of
 from pairing_server.client import ClientError, NotAPairingServer, NotReachable, ServerError, base_url
 from pairing_server.config import Settings

@@ -1,0 +1,62 @@
+"""The devices that `doctor` visits the server with, and what they find out on the way. The steps are in doctor_steps.py."""
+
+from __future__ import annotations
+
+import secrets
+from contextlib import suppress
+
+from pairing_server.client import ClientError, Code, Connection, DeviceType, PairingClient
+
+
+class Unmet(Exception):
+    """Something came that is not what was expected; the text is what came."""
+
+    def __init__(self, expected: str, came: str) -> None:
+        self.expected = expected
+        super().__init__(came)
+
+
+class Visit:
+    """What the steps hand on to one another. Without a username the visit registers an account of its own."""
+
+    code: Code
+    pairing_id: str
+    epoch: str
+    last_seq: int
+
+    def __init__(self, url: str, username: str | None, password: str | None) -> None:
+        self.registered = username is None
+        self.username = username or f"doctor-{secrets.token_hex(6)}"
+        self.password = password or secrets.token_urlsafe(24)
+        self.devices: dict[DeviceType, PairingClient] = {
+            "desktop": PairingClient(url, "desktop"),
+            "mobile": PairingClient(url, "mobile"),
+        }
+        self.intruder = PairingClient(url, "mobile")
+        self.ws_tokens: dict[DeviceType, str] = {}
+        self.connections: dict[DeviceType, Connection] = {}
+
+    @property
+    def desktop(self) -> PairingClient:
+        return self.devices["desktop"]
+
+    def without_secrets(self, text: str) -> str:
+        """The text as it may be shown."""
+        known = [self.password, self.desktop.access_token, *self.ws_tokens.values()]
+        if hasattr(self, "code"):
+            known.append(self.code.code)
+        for secret in filter(None, known):
+            text = text.replace(secret, "(hidden)")
+        return text
+
+    async def end(self) -> None:
+        """Leave nothing behind, wherever the visit stopped."""
+        for connection in self.connections.values():
+            connection.drop()
+        if hasattr(self, "code"):
+            with suppress(ClientError):
+                for pairing in await self.desktop.pairings():
+                    if pairing.desktop_session_id == self.desktop.session_id:
+                        await self.desktop.unpair(pairing.id)
+        for device in (*self.devices.values(), self.intruder):
+            device.close()
