@@ -6,11 +6,9 @@ from tornado.routing import URLSpec
 
 from pairing_server.web.base import EdgeHandler
 from pairing_server.web.edge import Edge
-from pairing_server.web.operations import STATIC, PageFileHandler
+from pairing_server.web.page_files import STATIC, files_of
 
 AUDIT = STATIC / "audit"
-# The one file that builds elements, and the icon, are the demonstration's, too.
-SHARED = STATIC / "demo"
 
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self';"
@@ -31,9 +29,4 @@ class AuditPageHandler(EdgeHandler):
 
 def routes(edge: Edge) -> list[URLSpec]:
     """The page and its files."""
-    own = {"edge": edge}
-    return [
-        URLSpec(r"/audit", AuditPageHandler, own),
-        URLSpec(r"/audit/(dom\.js|icon\.svg)", PageFileHandler, {**own, "path": str(SHARED)}),
-        URLSpec(r"/audit/([a-z-]+\.(?:js|css))", PageFileHandler, {**own, "path": str(AUDIT)}),
-    ]
+    return [URLSpec(r"/audit", AuditPageHandler, {"edge": edge}), *files_of(edge, "audit")]

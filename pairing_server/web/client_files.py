@@ -5,7 +5,7 @@ from __future__ import annotations
 from tornado.routing import URLSpec
 
 from pairing_server.web.edge import Edge
-from pairing_server.web.operations import STATIC, PageFileHandler
+from pairing_server.web.page_files import STATIC, PageFileHandler
 
 CLIENT = STATIC / "client"
 

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable
-from pathlib import Path
 
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
-from tornado.web import HTTPError, StaticFileHandler
 
 from pairing_server.errors import Unavailable
 from pairing_server.web import metrics, openapi, schemas
 from pairing_server.web.base import EdgeHandler, JSONHandler
-from pairing_server.web.edge import Edge
+from pairing_server.web.page_files import STATIC, protect_page
 
 HEALTH = schemas.HealthAnswer()
-STATIC = Path(__file__).resolve().parents[1] / "static"
 
 
 class HealthHandler(JSONHandler):
@@ -68,31 +64,3 @@ class DocsHandler(EdgeHandler):
         protect_page(self)
         self.set_header("Content-Type", "text/html; charset=utf-8")
         self.finish((STATIC / "docs" / "index.html").read_bytes())
-
-
-class PageFileHandler(EdgeHandler, StaticFileHandler):
-    """Files of our pages."""
-
-    def initialize(self, edge: Edge, path: str) -> None:  # type: ignore[override]
-        EdgeHandler.initialize(self, edge)
-        StaticFileHandler.initialize(self, path)
-
-    def prepare(self) -> None:
-        if "\0" in self.path_args[0]:
-            raise HTTPError(404)
-
-    def set_extra_headers(self, path: str) -> None:
-        protect_page(self)
-        self.set_header("Cache-Control", "no-cache")
-
-    def head(self, *args: str) -> Awaitable[None]:
-        return StaticFileHandler.head(self, args[0])
-
-
-def protect_page(handler: EdgeHandler) -> None:
-    """A page runs our scripts only and is shown in nobody's frame. (The viewer sets styles inline.)"""
-    handler.set_header(
-        "Content-Security-Policy",
-        "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:;"
-        " connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-    )

@@ -17,7 +17,7 @@ from tornado.routing import URLSpec
 from pairing_server.web.base import EdgeHandler, JSONHandler
 from pairing_server.web.bearer import AuthenticatedHandler
 from pairing_server.web.edge import Edge
-from pairing_server.web.operations import STATIC, PageFileHandler
+from pairing_server.web.page_files import STATIC, files_of
 from pairing_server.web.pairings import pairing_uri
 from pairing_server.web.schemas import Schema
 
@@ -108,12 +108,12 @@ class QrHandler(AuthenticatedHandler):
 
 
 def routes(edge: Edge) -> list[URLSpec]:
-    """Every URL of the demonstration. The pages are not among the files: they need their headers."""
+    """Every URL of the demonstration."""
     own = {"edge": edge}
     return [
         URLSpec(r"/", HomeHandler, own),
         URLSpec(r"/phone", PhoneHandler, own),
         URLSpec(r"/demo/site\.json", SiteHandler, own),
         URLSpec(r"/demo/qr", QrHandler, own),
-        URLSpec(r"/demo/([a-z-]+\.(?:js|css|svg))", PageFileHandler, {**own, "path": str(DEMO)}),
+        *files_of(edge, "demo"),
     ]

@@ -15,14 +15,13 @@ from pairing_server.web.edge import Edge
 from pairing_server.web.lockouts import LockoutHandler, LockoutsHandler
 from pairing_server.web.logins import LogoutHandler, SessionHandler, SessionsHandler
 from pairing_server.web.operations import (
-    STATIC,
     DocsHandler,
     HealthHandler,
     MetricsHandler,
     OpenAPIHandler,
-    PageFileHandler,
     ReadyHandler,
 )
+from pairing_server.web.page_files import STATIC, PageFileHandler
 from pairing_server.web.pairings import (
     GeneratePairCodeHandler,
     PairDeviceHandler,

@@ -18,7 +18,7 @@ from tornado.web import RequestHandler
 
 from pairing_server.web import openapi
 from pairing_server.web.bearer import AuthenticatedHandler
-from pairing_server.web.operations import STATIC
+from pairing_server.web.page_files import STATIC
 from pairing_server.web.routes import ROUTES
 from tests.devices import Site
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import segno
 
+from pairing_server.web.page_files import SHARED
 from pairing_server.web.pages import DEMO, policy
 from tests.conftest import StartNode
 from tests.devices import Site
@@ -63,8 +64,10 @@ def test_no_host_header_gets_anything_into_the_policy(host: str) -> None:
 async def test_all_that_a_page_names_is_served(demo: Site, path: str) -> None:
     text = (await demo.get(path)).body.decode()
     named = set(re.findall(r'(?:src|href)="(/demo/[^"]+)"', text))
-    assert len(named) == 3
-    for name in sorted(named | {f"/demo/{file.name}" for file in DEMO.glob("*.js")}):
+    assert len(named) == 4
+    for name in sorted(
+        named | {f"/demo/{file.name}" for folder in (DEMO, SHARED) for file in folder.glob("*.js")}
+    ):
         answer = await demo.get(name)
         assert answer.status == 200, name
         assert answer.headers["X-Content-Type-Options"] == "nosniff"
@@ -75,7 +78,7 @@ async def test_nothing_else_is_a_file_of_the_demonstration(demo: Site, path: str
     assert (await demo.get(path)).status == 404
 
 
-@pytest.mark.parametrize("path", [p for p in sorted(DEMO.iterdir()) if p.is_file()], ids=lambda p: p.name)
+@pytest.mark.parametrize("path", sorted([*DEMO.iterdir(), *SHARED.iterdir()]), ids=lambda p: p.name)
 def test_nothing_is_loaded_from_elsewhere_or_stands_inline(path: Any) -> None:
     text = path.read_text("utf-8")
     for name in NAMESPACES:

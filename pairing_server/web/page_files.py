@@ -1,0 +1,55 @@
+"""The files of our pages, and what a browser may do with them."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+from pathlib import Path
+
+from tornado.routing import URLSpec
+from tornado.web import HTTPError, StaticFileHandler
+
+from pairing_server.web.base import EdgeHandler
+from pairing_server.web.edge import Edge
+
+STATIC = Path(__file__).resolve().parents[1] / "static"
+# What several pages have alike. Each has it under its own path, where its modules import it from.
+SHARED = STATIC / "shared"
+
+
+class PageFileHandler(EdgeHandler, StaticFileHandler):
+    """Files of our pages."""
+
+    def initialize(self, edge: Edge, path: str) -> None:  # type: ignore[override]
+        EdgeHandler.initialize(self, edge)
+        StaticFileHandler.initialize(self, path)
+
+    def prepare(self) -> None:
+        if "\0" in self.path_args[0]:
+            raise HTTPError(404)
+
+    def set_extra_headers(self, path: str) -> None:
+        protect_page(self)
+        self.set_header("Cache-Control", "no-cache")
+
+    def head(self, *args: str) -> Awaitable[None]:
+        return StaticFileHandler.head(self, args[0])
+
+
+def protect_page(handler: EdgeHandler) -> None:
+    """A page runs our scripts only and is shown in nobody's frame. (The viewer sets styles inline.)"""
+    handler.set_header(
+        "Content-Security-Policy",
+        "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:;"
+        " connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    )
+
+
+def files_of(edge: Edge, page: str) -> list[URLSpec]:
+    """The URLs under `/{page}/` of the folder of that name, and of what is shared. HTML is not among them: the pages
+    themselves need headers of their own."""
+    shared = "|".join(sorted(path.name.replace(".", r"\.") for path in SHARED.iterdir()))
+    own = {"edge": edge, "path": str(STATIC / page)}
+    return [
+        URLSpec(rf"/{page}/({shared})", PageFileHandler, {"edge": edge, "path": str(SHARED)}),
+        URLSpec(rf"/{page}/([a-z-]+\.(?:js|css))", PageFileHandler, own),
+    ]
