@@ -1,5 +1,5 @@
 // The client against a running server: pairing, order, queue, resumption, tokens, close codes.
-import { ask, assert, breakable, device, given, got, pair, sent, tell, token, until, base } from "./story.mjs";
+import { ask, assert, breakable, device, given, got, kept, pair, sent, tell, token, until, base } from "./story.mjs";
 
 const numbers = (from, to) => Array.from({ length: to - from + 1 }, (_, at) => from + at);
 const say = (client, list) => Promise.all(list.map((n) => client.send({ n })));
@@ -530,11 +530,8 @@ await tell({
     const { Breakable, last } = breakable();
     const { desktop, phone } = await pair({ phone: { webSocket: Breakable } });
     for (const [number, what] of given.codes) {
-      if (number === 4429) continue; // ten seconds
-      const socket = last();
-      const { onclose } = socket;
-      socket.onmessage = socket.onclose = null;
-      onclose({ code: number });
+      if (number === 4429) continue; // a story of its own
+      last().lose(number);
       if (what === "stop" || what === "pair again") {
         assert.equal(phone.state, "closed", number);
         if (what === "pair again") assert.equal(phone.channel, null);
@@ -545,6 +542,23 @@ await tell({
       }
     }
     return desktop;
+  },
+
+  async who_was_over_a_rate_does_not_come_back_within_ten_seconds() {
+    const { Breakable, last, sockets } = breakable();
+    const { desktop, phone } = await pair({ phone: { webSocket: Breakable } });
+    const dialled = sockets.length;
+    const [pause, ...others] = kept(() => last().lose(4429));
+    assert.deepEqual(others, []);
+    assert(pause.ms >= 10_000, `it waits for ${pause.ms} ms`);
+    assert.equal(phone.state, "reconnecting");
+    assert.equal(sockets.length, dialled);
+    pause.end();
+    await until("back", phone, () => phone.state === "paired");
+    assert.equal(sockets.length, dialled + 1);
+    await say(desktop, [1]);
+    await heard(phone, [1]);
+    return [desktop, phone];
   },
 
   async a_listener_that_fails_does_not_stop_the_others() {

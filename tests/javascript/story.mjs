@@ -88,15 +88,30 @@ export function breakable() {
       if (!this.deaf) super.send(data);
     }
 
-    /** As a network does: the client is told, the server not. */
-    lose() {
+    /** As a network does: the client is told, the server not. Or as a server does, with a close code of its own. */
+    lose(code = 1006) {
       this.deaf = true;
       const { onclose } = this;
       this.onmessage = this.onclose = null;
-      onclose({ code: 1006 });
+      onclose({ code });
     }
   }
   return { Breakable, sockets, last: () => sockets.at(-1) };
+}
+
+/** What `act` leaves for later: for how many milliseconds, and `end()`, with which the time is over. Nothing of it comes by itself. */
+export function kept(act) {
+  const timers = [];
+  const { setTimeout: real } = globalThis;
+  globalThis.setTimeout = (end, ms) => {
+    timers.push({ end, ms });
+  };
+  try {
+    act();
+  } finally {
+    globalThis.setTimeout = real;
+  }
+  return timers;
 }
 
 export async function tell(stories) {

@@ -141,7 +141,7 @@ export class Outbox {
     this.#tokens = Math.min(BURST, this.#tokens + ((now - this.#at) * this.#rate) / 1000);
     this.#at = now;
     while (this.#tokens >= 2) {
-      if (this.#urgent(this.#channel)) {
+      if (this.#urgent()) {
         this.#tokens -= 2;
         continue;
       }

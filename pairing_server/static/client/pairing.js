@@ -38,6 +38,8 @@ function tabStorage() {
   }
 }
 
+const unpaired = () => Promise.reject(new PairingError("NOT_IN_CHANNEL", "There is no pairing: pair first."));
+
 function deferred() {
   const made = {};
   made.promise = new Promise((resolve, reject) => Object.assign(made, { resolve, reject }));
@@ -96,7 +98,7 @@ export class PairingClient {
       ended: (why) => this.#ended(why),
       seen: (direction, data) => this.#seen(direction, data),
     });
-    this.#outbox = new Outbox(`~${random()}`, (text) => this.#link.send(text), (channel) => this.#sendSettings(channel));
+    this.#outbox = new Outbox(`~${random()}`, (text) => this.#link.send(text), () => this.#sendSettings());
   }
 
   get state() {
@@ -166,7 +168,7 @@ export class PairingClient {
   }
 
   connect() {
-    if (!this.#channel) return Promise.reject(new PairingError("NOT_IN_CHANNEL", "There is no pairing to come back to."));
+    if (!this.#channel) return unpaired();
     this.#connecting ??= deferred();
     if (this.#joined) this.#connecting.resolve();
     else {
@@ -177,7 +179,7 @@ export class PairingClient {
   }
 
   send(payload) {
-    if (!this.#channel) return Promise.reject(new PairingError("NOT_IN_CHANNEL", "Pair first."));
+    if (!this.#channel) return unpaired();
     return this.#outbox.push(payload);
   }
 
@@ -251,12 +253,17 @@ export class PairingClient {
     this.connect().catch(() => {});
   }
 
-  #forget(why) {
+  /** Nothing of what waits for the channel will come. */
+  #abandon(why) {
+    this.#joined = this.#peer = false;
     this.#outbox.clear(why);
-    this.#settings.reset();
     this.#connecting?.reject(why);
     this.#connecting = null;
-    this.#joined = this.#peer = false;
+  }
+
+  #forget(why) {
+    this.#abandon(why);
+    this.#settings.reset();
     this.#channel = null;
     this.#epoch = this.#seq = undefined;
     this.#storage.removeItem(`pairing.${this.#deviceType}.channel`);
@@ -302,10 +309,10 @@ export class PairingClient {
     this.#link.send({ type: "unpair", channel: this.#channel });
   }
 
-  #sendSettings(channel) {
-    const next = this.#settings.next(channel);
+  #sendSettings() {
+    const next = this.#settings.next();
     if (!next) return false;
-    this.#link.send(next.message);
+    this.#link.send({ type: "settings_sync", channel: this.#channel, ...next.message });
     if (next.sent) this.#link.ping(next.sent);
     return true;
   }
@@ -416,12 +423,9 @@ export class PairingClient {
   /** `gone`: there is no coming back to this channel. */
   #over(why, gone = false) {
     this.#link.stop();
-    this.#joined = this.#peer = false;
     this.#complaint = null;
     if (gone) this.#forget(why);
-    this.#outbox.clear(why);
-    this.#connecting?.reject(why);
-    this.#connecting = null;
+    else this.#abandon(why);
     this.#become("closed", why);
     this.#unpairing?.resolve();
     this.#unpairing = null;

@@ -28,14 +28,14 @@ export class SharedSettings {
     for (const key of keys) this.#fills.add(key);
   }
 
-  /** What to send now, and `sent()` to be called when the server has it; null if there is nothing. */
-  next(channel) {
-    if (!this.#edited.size) return this.#fill(channel);
+  /** What to say of them now, and `sent()` to be called when the server has it; null if there is nothing. */
+  next() {
+    if (!this.#edited.size) return this.#fill();
     const number = ++this.#number;
     const settings = this.#taken(this.#edited);
     for (const key of Object.keys(settings)) this.#unsure.set(key, number);
     return {
-      message: { type: "settings_sync", channel, settings, base_rev: this.#rev },
+      message: { settings, base_rev: this.#rev },
       sent: () => {
         for (const [key, last] of this.#unsure) if (last <= number) this.#unsure.delete(key);
       },
@@ -43,9 +43,9 @@ export class SharedSettings {
   }
 
   /** The same of what this device holds and the document lacks. */
-  #fill(channel) {
+  #fill() {
     for (const key of this.#fills) if (this.#known.has(key) || this.#unsure.has(key)) this.#fills.delete(key);
-    return this.#fills.size ? { message: { type: "settings_sync", channel, settings: this.#taken(this.#fills), fill: true } } : null;
+    return this.#fills.size ? { message: { settings: this.#taken(this.#fills), fill: true } } : null;
   }
 
   #taken(keys) {
