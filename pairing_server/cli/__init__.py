@@ -11,6 +11,7 @@ from pairing_server.cli.backup import backup, restore
 from pairing_server.cli.completion import completion
 from pairing_server.cli.doctor import doctor
 from pairing_server.cli.keys import keys
+from pairing_server.cli.lessons import teach
 from pairing_server.cli.lockouts import lockouts
 from pairing_server.cli.seals import key, rebase, verify
 from pairing_server.cli.serve import config, migrate, serve
@@ -24,12 +25,6 @@ from pairing_server.server import app_version
 @click.version_option(app_version(), prog_name="pairing-server")
 def cli() -> None:
     """Pairs a desktop and a phone by a six-digit code and relays what they say to each other.
-
-    \b
-    First steps:
-      pairing-server serve                    start, with an embedded PostgreSQL
-      pairing-server doctor                   do a whole pairing against it, as two devices would
-      pairing-server user add alice           make an account where registration is closed
 
     Settings come from PAIRING_* of the environment, from `.env`, or from credential files;
     `pairing-server config` shows them.
@@ -56,6 +51,8 @@ for command in (
 
 for command in (key, verify, rebase):
     audit.add_command(command)
+
+teach(cli)
 
 
 def main() -> None:

@@ -33,15 +33,7 @@ _AS_JSON = click.option("--json", "as_json", is_flag=True, help="For programs: o
 
 @click.group()
 def audit() -> None:
-    """Ask the audit log. What is asked is recorded in it, too.
-
-    \b
-    For example:
-      pairing-server audit summary --since 24h
-      pairing-server audit list --since 7d --event 'auth.*' --outcome failure
-      pairing-server audit list --address 203.0.113.0/24 --severity warning
-      pairing-server audit follow
-    """
+    """Ask the audit log. What is asked is recorded in it, too."""
 
 
 @audit.command("list")

@@ -54,10 +54,6 @@ def backup(file: Path) -> None:
     The server may run meanwhile: what is saved is the state of one moment. Whoever has the file can
     sign tokens and read all accounts: it is made readable for you alone. Settings and secrets that you
     keep elsewhere are not in it.
-
-    \b
-    Every night, for example:
-      pairing-server backup /backup/pairing-$(date +%F).tar
     """
     settings = _quietly()
     if str(file) == "-":

@@ -12,11 +12,7 @@ from click.shell_completion import get_completion_class
 def completion(ctx: click.Context, shell: str) -> None:
     """Print a script with which the SHELL completes commands and options.
 
-    \b
-    Keep it where the shell looks for it:
-      pairing-server completion bash > ~/.local/share/bash-completion/completions/pairing-server
-      pairing-server completion zsh  > "${fpath[1]}/_pairing-server"
-      pairing-server completion fish > ~/.config/fish/completions/pairing-server.fish
+    Keep it where the shell looks for it.
     """
     kind = get_completion_class(shell)
     if kind is None:

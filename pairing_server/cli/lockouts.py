@@ -13,7 +13,10 @@ from pairing_server.web.edge import utcnow
 
 @click.group()
 def lockouts() -> None:
-    """Who has to wait after too many failures: list, lift."""
+    """Who has to wait after too many failures: list, lift.
+
+    Locks end by themselves. They keep nobody out who is logged in or connected.
+    """
 
 
 @lockouts.command("list")

@@ -28,7 +28,12 @@ from pairing_server.systemd import started
 @click.option("--port", help="Port to listen on; 0 takes a free one (PAIRING_PORT).")
 @click.option("--data-dir", help="Where the embedded database and the keys are kept (PAIRING_DATA_DIR).")
 def serve(host: str | None, port: str | None, data_dir: str | None) -> None:
-    """Start the server, and stop it with Ctrl-C or SIGTERM."""
+    """Start the server, and stop it with Ctrl-C or SIGTERM.
+
+    Without PAIRING_DATABASE_URL it runs a PostgreSQL of its own in the data directory, and migrates that; a database of yours
+    has to be migrated before (`migrate`). Signing keys are made at the first start. SIGTERM closes every connection so that it
+    comes back; SIGHUP reads the settings again.
+    """
     options = {"PAIRING_HOST": host, "PAIRING_PORT": port, "PAIRING_DATA_DIR": data_dir}
     settings = settings_of(options)
     logs.configure(settings.log_format, settings.log_level)
@@ -113,7 +118,11 @@ def migrate(revision: str, before_start: bool) -> None:
 
 @click.command()
 def config() -> None:
-    """Print the settings in effect, secrets masked."""
+    """Print the settings in effect, secrets masked.
+
+    They come from PAIRING_* of the environment, else from credential files, else from the file that PAIRING_SETTINGS_FILE
+    names or `.env`, else they are the defaults. Nothing is started.
+    """
     settings = settings_of()
     for name, value in effective(settings).items():
         click.echo(f"{name}={value}")

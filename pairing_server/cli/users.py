@@ -29,14 +29,20 @@ def _password() -> str:
 
 @click.group()
 def user() -> None:
-    """Accounts: add, list, disable, enable, set-password, set-role."""
+    """Accounts: add, list, disable, enable, set-password, set-role.
+
+    For people who log in here by name and password. Those of other issuers (PAIRING_ISSUERS) have no account.
+    """
 
 
 @user.command()
 @click.argument("name")
 @click.option("--role", type=_ROLE, default="user", show_default=True)
 def add(name: str, role: str) -> None:
-    """Make an account. The password is asked for, or read from standard input."""
+    """Make an account. The password is asked for, or read from standard input.
+
+    An auditor may also read the audit log; an admin may end others' logins and lift lock-outs, too.
+    """
     password = _password()
 
     async def work(deps: Deps) -> str:
@@ -70,7 +76,10 @@ def _switch(name: str, disabled: bool) -> None:
 @user.command()
 @click.argument("name")
 def disable(name: str) -> None:
-    """Refuse the account's logins and tokens from now on."""
+    """Refuse the account's logins and tokens from now on.
+
+    Its connections are closed on every server. Nothing is deleted: `user enable` lets it in again.
+    """
     _switch(name, True)
 
 
@@ -109,14 +118,17 @@ def set_role(name: str, role: str) -> None:
 
 @click.group()
 def token() -> None:
-    """Access tokens for scripts."""
+    """Access tokens for scripts, which cannot log in with a password."""
 
 
 @token.command()
 @click.argument("name")
 @click.option("--ttl", type=click.IntRange(60, 86400), default=86400, show_default=True, help="Seconds.")
 def issue(name: str, ttl: int) -> None:
-    """Print an access token of the account NAME."""
+    """Print an access token of the account NAME.
+
+    Whoever has it is that account until it ends; `session revoke` and `user disable` end it earlier.
+    """
 
     async def work(deps: Deps) -> str:
         return (await accounts.issue_access_token(deps, name, ttl, administrator(), utcnow())).token
