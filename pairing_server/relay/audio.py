@@ -13,6 +13,11 @@ OGG = b"OggS"
 _UNKNOWN_SIZE = b"\x01" + b"\xff" * 7
 _OGG_HEADER = 27
 LARGEST = 64 * 1024
+# A cluster's time is a number.
+_TIME_SIZE = 8
+# So many elements of a chunk are followed, which is half a minute of sound or more. A chunk made of empty elements
+# would keep all other connections waiting.
+MOST_ELEMENTS = 2000
 
 
 class Clusters:
@@ -34,8 +39,12 @@ class Clusters:
         return self._head + self._open if self._head else b""
 
     def feed(self, chunk: bytes) -> None:
-        data, at = self._open + chunk, 0
+        data, at, left = self._open + chunk, 0, MOST_ELEMENTS
         while at < len(data):
+            if not left:
+                self._head, at = b"", len(data)
+                break
+            left -= 1
             if not self._head and (at := data.find(CLUSTER, at)) < 0:
                 at = max(0, len(data) - len(CLUSTER) + 1)
                 break
@@ -46,13 +55,14 @@ class Clusters:
             if id_ == CLUSTER:
                 self._head, at = CLUSTER + _UNKNOWN_SIZE, content
                 continue
-            if not 0 <= end - content <= LARGEST:
+            if not 0 <= end - content <= (_TIME_SIZE if id_ == TIMESTAMP else LARGEST):
                 self._head, at = b"", at + 1  # that was no element
                 continue
             if end > len(data):
                 break
             if id_ == TIMESTAMP:
-                self._head += data[at:end]
+                # Of several the last; a head that grew with each would have no end.
+                self._head = CLUSTER + _UNKNOWN_SIZE + data[at:end]
             at = end
         self._open = data[at:]
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pairing_server.relay import binary
-from pairing_server.relay.audio import CLUSTER, EBML, LARGEST, StreamStart, begins
+from pairing_server.relay.audio import CLUSTER, EBML, LARGEST, MOST_ELEMENTS, StreamStart, begins
 from tests.relay.wire import Client, Relay
 
 INIT = EBML + b"header, segment, tracks"
@@ -86,6 +86,23 @@ def test_after_a_chunk_is_missing_it_goes_on_with_the_next_cluster() -> None:
 def test_nothing_that_follows_makes_it_fail_or_grow(chunks: list[bytes]) -> None:
     start = fed(INIT + cluster(0), *(chunk for chunk in chunks if not begins(chunk)))
     assert start is None or len(start) < 700
+
+
+def test_a_cluster_whose_time_is_told_again_and_again_does_not_grow() -> None:
+    start = StreamStart()
+    start.feed(INIT + cluster(0))
+    for number in range(1000):
+        start.feed(b"\xe7\x81" + bytes([number % 256]))
+    assert start.before_next() == INIT + CLUSTER + b"\x01" + b"\xff" * 7 + b"\xe7\x81" + bytes([999 % 256])
+    start.feed(b"\xe7\x89" + bytes(9))
+    assert start.before_next() is None, "that is no time"
+
+
+def test_a_chunk_is_followed_only_so_far_and_then_from_the_next_cluster_on() -> None:
+    empty = b"\x81\x80"
+    assert fed(INIT + cluster(0), empty * MOST_ELEMENTS) == INIT + cluster(0)
+    assert fed(INIT + cluster(0), empty * (MOST_ELEMENTS + 1)) is None
+    assert fed(INIT + cluster(0), empty * (MOST_ELEMENTS + 1), cluster(9), block(b"1")) == INIT + cluster(9)
 
 
 def test_a_cluster_that_says_its_size_may_be_continued_too() -> None:
