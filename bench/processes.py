@@ -10,13 +10,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 START_TIMEOUT = 20.0
 STOP_TIMEOUT = 10.0
-
+# Servers of all kinds are started here. That they listen shows in a try alone; that they have ended is an event.
+TRY_EVERY = 0.05
 
 _LIBC = ctypes.CDLL(None)
 _PR_SET_PDEATHSIG = 1
@@ -79,7 +81,8 @@ class Processes:
             with socket.socket() as probe:
                 if probe.connect_ex(("127.0.0.1", port)) == 0:
                     return
-            time.sleep(0.05)
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(TRY_EVERY)
         self.stop(process)
         raise NotStarted(_what_went_wrong((self._folder / f"{name}.log").read_text(errors="replace")))
 

@@ -29,6 +29,8 @@ STOP_TIMEOUT_S = 60
 START_TIMEOUT_S = 300.0
 # How long the children of a killed PostgreSQL may hold on to its shared memory.
 ORPHANS_TIMEOUT_S = 10.0
+# PostgreSQL outlives us and so is not our child, and it tells nobody that it is ready, has ended or has let go of its
+# memory: only postmaster.pid, which it writes in place, and its process show it. (`pg_ctl -w` looks at the same file.)
 POLL_S = 0.02
 LOG_BYTES_KEPT = 1_000_000
 LOG_LINES_SHOWN = 10
