@@ -140,7 +140,7 @@ class Database:
         Raises Unavailable if the database is away, overloaded or refuses to write for now.
         """
         with self._traces.inner("database transaction", "client"):
-            async with self._guarded(), self._lane("BEGIN") as lane:
+            async with self._guarded() as time, self._lane("BEGIN", time) as lane:
                 yield lane.conn
 
     @asynccontextmanager
@@ -151,17 +151,20 @@ class Database:
         longer to plan than to do. So none may need values to find its index.
         """
         with self._traces.inner("database transaction", "client"):
-            async with self._guarded(), self._lane(BEGIN_PLANNED) as lane:
+            async with self._guarded() as time, self._lane(BEGIN_PLANNED, time) as lane:
                 yield lane
 
     @asynccontextmanager
-    async def _guarded(self) -> AsyncIterator[None]:
-        """Ask the database if that is worth it, for no longer than a transaction may take, and note how it went."""
+    async def _guarded(self) -> AsyncIterator[asyncio.Timeout]:
+        """Ask the database if that is worth it, for no longer than a transaction may take, and note how it went.
+
+        Yields the time that it may take.
+        """
         self.breaker.check()
         asked_at = asyncio.get_running_loop().time()
         try:
-            async with asyncio.timeout(self._transaction_timeout):
-                yield
+            async with asyncio.timeout(self._transaction_timeout) as time:
+                yield time
         except Exception as error:
             known = error if isinstance(error, Away) else away(error, lost=False)
             self._note(None if known is None else known.reason, asked_at)
@@ -181,15 +184,15 @@ class Database:
             self.breaker.failed(reason, asked_at)
 
     @asynccontextmanager
-    async def _lane(self, begin: str) -> AsyncIterator[Lane]:
+    async def _lane(self, begin: str, time: asyncio.Timeout) -> AsyncIterator[Lane]:
         # The BEGIN shows whether it works; if not, nothing has been lost yet.
-        lane, _ = await self._first(lambda lane: lane.driver.execute(begin))
+        lane, _ = await self._first(lambda lane: lane.driver.execute(begin), time)
         try:
             yield lane
             if await lane.driver.execute("COMMIT") != "COMMIT":
                 raise RuntimeError("the transaction had failed, and was not committed")
         except BaseException as error:
-            lost = await _undo(lane, error)
+            lost = await _undo(lane, error, time)
             if (unavailable := away(error, lost=lost)) is not None:
                 raise unavailable from error
             raise
@@ -209,19 +212,19 @@ class Database:
             return found
 
         with self._traces.inner("database statement", "client"):
-            async with self._guarded():
-                lane, found = await self._first(fetch)
+            async with self._guarded() as time:
+                lane, found = await self._first(fetch, time)
                 await lane.conn.close()
         return found
 
-    async def _first(self, act: Callable[[Lane], Awaitable[T]]) -> tuple[Lane, T]:
+    async def _first(self, act: Callable[[Lane], Awaitable[T]], time: asyncio.Timeout) -> tuple[Lane, T]:
         """A lane, and what comes of the first statement on it: on a second lane if the first one was lost."""
         for last in (False, True):
             lane = await self._taken()
             try:
                 return lane, await act(lane)
             except BaseException as error:
-                lost = await _undo(lane, error)
+                lost = await _undo(lane, error, time)
                 # Who has waited for one in vain need not wait for another.
                 if lost and not last and isinstance(error, Exception) and not isinstance(error, TimeoutError):
                     continue
@@ -306,7 +309,7 @@ def _opened(_: object, record: Any) -> None:
     record.info["opened"] = asyncio.get_running_loop().time()
 
 
-async def _undo(lane: Lane, error: BaseException) -> bool:
+async def _undo(lane: Lane, error: BaseException, time: asyncio.Timeout) -> bool:
     """Give the lane back: its transaction, if it is in one, has not happened. Whether the connection was lost."""
     lost = lane.dead or breaks_off(error)
     clean = False
@@ -317,8 +320,9 @@ async def _undo(lane: Lane, error: BaseException) -> bool:
     except Exception:
         lost = True
     finally:
-        if isinstance(error, OSError):
-            lane.driver.terminate()  # nobody is there to say goodbye to
+        # Nobody is there to say goodbye to, or there is no time for it, which would be two seconds.
+        if isinstance(error, OSError) or time.expired():
+            lane.driver.terminate()
         if not clean:
             await lane.conn.invalidate()
         await lane.conn.close()

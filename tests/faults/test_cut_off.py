@@ -6,11 +6,13 @@ import asyncio
 import random
 from uuid import uuid4
 
+import pytest
 from sqlalchemy import select
 
 from pairing_server.errors import Unavailable
 from pairing_server.services import pairings
 from pairing_server.services.deps import Caller
+from pairing_server.store.database import Database
 from pairing_server.store.pairings import COLUMNS
 from pairing_server.web.edge import utcnow
 from tests.devices import Account, Answer, Site
@@ -70,6 +72,25 @@ async def test_five_hundred_requests_cut_off_in_the_middle_leave_nothing_behind(
         await far.post("/api/generate-pair-code", {"desktop_session_id": "desktop-1"}, accounts[0].token)
     ).status == 200
     await quiet(far, database_url)
+
+
+async def test_who_has_used_up_his_time_does_not_wait_to_say_goodbye(
+    far_url: str, proxy: FaultProxy, database_url: str
+) -> None:
+    """A server far away would take another two seconds for it, and a connection more for what it shall break off."""
+    database = Database(far_url, statement_timeout=2)
+    try:
+        with pytest.raises(Unavailable):
+            async with database.lane() as lane:
+                pid, accepted = lane.driver.get_server_pid(), proxy.accepted
+                while True:
+                    await lane.driver.execute("SELECT pg_sleep(0.2)")
+        # PostgreSQL notices by itself, and undoes what was begun.
+        while pid in [session["pid"] for session in await sessions(database_url)]:
+            pass
+        assert proxy.accepted == accepted
+    finally:
+        await database.close()
 
 
 async def try_until_told(site: Site, account: Account, code: str, session_id: str) -> Answer:
