@@ -11,7 +11,7 @@ import click
 
 from pairing_server.cli.audit_filters import filters, question
 from pairing_server.cli.run import administrator, run
-from pairing_server.services.audit_exporting import Export
+from pairing_server.services.audit_export import Export
 from pairing_server.services.deps import Deps
 from pairing_server.web import audit_formats
 from pairing_server.web.audit_questions import FORMATS

@@ -1,74 +1,146 @@
-"""The audit log as lines that can be verified by themselves: events and seals, in the order of sealing.
+"""Taking the audit log away: events in pages, oldest first, or with their seals; recorded when it begins and ends.
 
-docs/audit.md describes the format, seals/export.py reads it.
+An export is read in short transactions, one a page, and is never whole in memory. That it began is recorded before
+the first byte goes out; how much it was and its SHA-256, when it has ended.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+import hashlib
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from ipaddress import IPv4Network, IPv6Network, ip_address
+from typing import Any
 
-from pairing_server.seals import Seal, header, omitted
-from pairing_server.services.sealing_order import RowsInOrder, seals
-from pairing_server.store import partitions
-from pairing_server.store import seals as store
-from pairing_server.store.seals import BEGINNING, Place
+from sqlalchemy.ext.asyncio import AsyncConnection
 
-if TYPE_CHECKING:
-    from pairing_server.services.deps import Deps
+from pairing_server.services import sealed_lines
+from pairing_server.services.audit_reading import Question, actor_of, ask, names_in
+from pairing_server.services.deps import Caller, Deps
+from pairing_server.store import audit_search
+from pairing_server.store.audit import Event
+from pairing_server.store.audit_filter import Filter, Kind
+from pairing_server.store.audit_search import Place, Recorded
 
-# No epoch comes so late.
-END = 2**31
-
-# Whether an event, as its line has it, is wanted.
-Keep = Callable[[Mapping[str, Any]], bool]
-
-
-async def lines(
-    deps: Deps, now: datetime, *, months: Sequence[str] | None = None, keep: Keep | None = None
-) -> AsyncIterator[str]:
-    """The lines of an export, one after the other.
-
-    `months` ("202611"): only rows of these, and the seals they are in. Of an event that is not to be kept only the
-    digest goes along, so that the others can still be verified. Each page is a transaction of its own: an export may
-    take long, and holds up nobody.
-    """
-    async with deps.reading.transaction() as conn:
-        oldest = (await partitions.every(conn))[0].begins
-        begins = oldest.strftime("%Y%m") if oldest is not None else ""
-        known = sorted({*await store.months(conn), now.strftime("%Y%m")})
-        # The others have been dropped.
-        wanted = [month for month in (months or known) if month >= begins]
-        spans = [span for month in wanted if (span := await store.of_month(conn, month))]
-        newest = await store.last(conn)
-    yield header(wanted, deps.sealer.key.public, now.isoformat())
-    first = min((span[0] for span in spans), default=1)
-    final = max((span[1] for span in spans), default=0)
-    rows: RowsInOrder | None = None
-    async for seal in seals(deps, first, final):
-        rows = rows or RowsInOrder(deps, after=_before(seal), lines=True)
-        async for line in _lines(rows, seal.epoch, seal.to_xid, wanted, keep):
-            yield line
-        yield seal.line
-    sealed_last = newest.number if newest else 0
-    if final == sealed_last and (months is None or now.strftime("%Y%m") in wanted):
-        rows = rows or RowsInOrder(deps, lines=True)
-        async for line in _lines(rows, END, 0, wanted, keep):
-            yield line
+PAGE = 1000
+# The format whose lines carry the seals.
+SEALED = "jsonl"
 
 
-def _before(seal: Seal) -> Place:
-    """The place before the seal's rows."""
-    return BEGINNING if seal.number == 1 else (seal.epoch, seal.from_xid, -1)
+@dataclass(slots=True)
+class Export:
+    """One export. `line` makes one event's line, `head` comes first; both are not asked for SEALED."""
+
+    deps: Deps
+    caller: Caller
+    question: Question
+    form: str
+    now: datetime
+    head: str = ""
+    line: Callable[[Recorded, dict[str, str]], str] | None = None
+    rows: int = 0
+    # How far in time it has come.
+    reached: datetime | None = None
+    which: Filter = field(default_factory=Filter)
+    _digest: Any = field(default_factory=hashlib.sha256)
+
+    @property
+    def sha256(self) -> str:
+        """Of what has gone out."""
+        return str(self._digest.hexdigest())
+
+    async def begin(self) -> None:
+        """Record that it begins. Raises Forbidden, ValidationFailed, Unavailable."""
+
+        async def answer(conn: AsyncConnection) -> None:
+            which = await actor_of(conn, self.question)
+            # What comes while it goes on is not in it, or it might never end.
+            self.which = replace(which, until=min(which.until or self.now, self.now))
+            begun = self._event("success", self.now, state="begun")
+            await self.deps.audit.record(conn, begun)
+
+        await ask(self.deps, self.caller, self.now, "/api/audit/export", answer)
+
+    async def end(self, now: datetime, *, complete: bool) -> None:
+        """Record how it ended."""
+        ended = self._event(
+            "success" if complete else "failure",
+            now,
+            state="complete" if complete else "broken_off",
+            rows=self.rows,
+            sha256=self.sha256,
+        )
+        async with self.deps.reading.transaction() as conn:
+            await self.deps.audit.record(conn, ended)
+
+    def _event(self, outcome: str, now: datetime, **attrs: Any) -> Event:
+        told = self.question.told()
+        return self.deps.audit.event(
+            "audit.export", outcome, self.caller, now, format=self.form, **attrs, **told
+        )
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """What goes out, a page at a time."""
+        lines = self._sealed() if self.form == SEALED else self._plain()
+        async for text in lines:
+            chunk = text.encode()
+            self._digest.update(chunk)
+            yield chunk
+
+    async def _plain(self) -> AsyncIterator[str]:
+        if self.head:
+            yield self.head
+        place: Place | None = None
+        more = True
+        while more:
+            async with self.deps.reading.transaction() as conn:
+                page = await audit_search.page(conn, self.which, PAGE, place, oldest_first=True)
+                names = await names_in(conn, page.events)
+            place, more = page.next, page.next is not None
+            self.rows += len(page.events)
+            self.reached = place.recorded_at if place else self.which.until
+            if page.events and self.line is not None:
+                yield "".join(self.line(recorded, names) for recorded in page.events)
+
+    async def _sealed(self) -> AsyncIterator[str]:
+        waiting: list[str] = []
+        wanted = self._keep if self.question.told() else None
+        async for line in sealed_lines.lines(self.deps, self.now, months=self._months(), keep=wanted):
+            waiting.append(line)
+            if line.startswith('{"seq"'):
+                self.rows += 1
+            if len(waiting) >= PAGE:
+                yield "\n".join(waiting) + "\n"
+                waiting.clear()
+        if waiting:
+            yield "\n".join(waiting) + "\n"
+
+    def _months(self) -> list[str] | None:
+        """The months of the question's time, as partitions are named; None: all."""
+        since, until = self.question.which.since, self.which.until or self.now
+        if since is None:
+            return None
+        months, at = [], since.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+        while at < until:
+            months.append(f"{at:%Y%m}")
+            at = at.replace(year=at.year + at.month // 12, month=at.month % 12 + 1)
+        return months
+
+    def _keep(self, row: Any) -> bool:
+        """Whether the question asks for the event, as its sealed line has it."""
+        which, recorded_at = self.which, datetime.fromisoformat(row["recorded_at"])
+        self.reached = recorded_at
+        return (
+            (which.since is None or recorded_at >= which.since)
+            and (which.until is None or recorded_at < which.until)
+            and which.has(Kind(row["event"], row["outcome"], row["severity"]))
+            and which.actor in (None, row["actor"])
+            and (which.pairing is None or str(which.pairing) == row["pairing_id"])
+            and (which.connection is None or str(which.connection) == row["connection_id"])
+            and (which.address is None or _inside(row["address"], which.address))
+        )
 
 
-async def _lines(
-    rows: RowsInOrder, epoch: int, xid: int, months: Collection[str], keep: Keep | None
-) -> AsyncIterator[str]:
-    async for found in rows.upto(epoch, xid):
-        for row in found:
-            if row.month in months:
-                wanted = keep is None or keep(json.loads(row.line))
-                yield row.line if wanted else omitted(row.digest, row.month)
+def _inside(address: str | None, network: IPv4Network | IPv6Network) -> bool:
+    return address is not None and ip_address(address) in network

@@ -9,16 +9,13 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from pairing_server.services import audit_export
+from pairing_server.services import sealed_lines
 from pairing_server.services.deps import Caller, Deps
 from pairing_server.store import partitions
 from pairing_server.store import seals as store
+from pairing_server.store.database import Database
 from pairing_server.store.partitions import Partition
-
-if TYPE_CHECKING:
-    from pairing_server.store.database import Database
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +67,7 @@ async def _export(deps: Deps, partition: Partition, folder: Path, now: datetime)
     target = folder / f"{partition.name}.jsonl"
     fresh = folder / f".{partition.name}.{os.getpid()}"
     await asyncio.to_thread(fresh.write_bytes, b"")
-    async for lines in _in_thousands(audit_export.lines(deps, now, months=months)):
+    async for lines in _in_thousands(sealed_lines.lines(deps, now, months=months)):
         await asyncio.to_thread(_append, fresh, lines)
     await asyncio.to_thread(_sync, fresh)
     fresh.replace(target)

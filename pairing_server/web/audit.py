@@ -12,7 +12,7 @@ from tornado.iostream import StreamClosedError
 
 from pairing_server.errors import ValidationFailed
 from pairing_server.services import (
-    audit_exporting,
+    audit_export,
     audit_following,
     audit_reading,
     audit_sealed,
@@ -142,7 +142,7 @@ class AuditExportHandler(AuthenticatedHandler):
     async def get(self) -> None:
         query, now = self.read_query(EXPORT), utcnow()
         form = query["format"]
-        export = audit_exporting.Export(
+        export = audit_export.Export(
             *(self.deps, self.caller, questions.question_of(query, now), form, now),
             head=audit_formats.head(form),
             line=partial(audit_formats.line, form),

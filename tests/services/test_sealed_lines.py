@@ -1,4 +1,4 @@
-"""An export of the audit log is verified by itself."""
+"""The lines of the audit log and its seals are verified by themselves."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import asyncpg
 import pytest
 
 from pairing_server.seals import Report, SealKey, verify_export
-from pairing_server.services import audit_export, sealing_order
+from pairing_server.services import sealed_lines, sealing_order
 from pairing_server.services.deps import Deps
 from pairing_server.web.edge import utcnow
 from tests.services.sealing import KEY, record, seal, sealed, sealed_again
 
 
 async def export(deps: Deps, **how: Any) -> list[str]:
-    return [line async for line in audit_export.lines(deps, utcnow(), **how)]
+    return [line async for line in sealed_lines.lines(deps, utcnow(), **how)]
 
 
 def check(lines: list[str], key: SealKey = KEY) -> Report:
