@@ -59,12 +59,22 @@ async def serve(
         await traces.stop()
         raise
     node.schema_checked.add_done_callback(lambda checked: stop.set() if checked.exception() else None)
-    telling = StatusSocket(settings.data_dir, lambda: describe(node))
+    log.info("listening on %s", ", ".join(f"{host}:{port}" for host, port in bound))
+    try:
+        await _run(node, stop, lambda: ready(bound), notifier)
+    finally:
+        await traces.stop()
+        notifier.close()
+
+
+async def _run(node: Node, stop: asyncio.Event, ready: Callable[[], None], notifier: Notifier) -> None:
+    """From when the node listens until it has stopped."""
+    loop = asyncio.get_running_loop()
+    telling = StatusSocket(node.settings.data_dir, lambda: describe(node))
     pulse = Pulse(loop.time, loop.call_later, notifier, lambda: status(node), node.edge.loop_lag)
     try:
         await telling.open()
-        log.info("listening on %s", ", ".join(f"{host}:{port}" for host, port in bound))
-        ready(bound)
+        ready()
         notifier.ready(status(node))
         pulse.start()
         await stop.wait()
@@ -75,10 +85,8 @@ async def serve(
     finally:
         # The pulse goes on: what hangs while it stops is ended by the watchdog.
         await node.stop()
-        await traces.stop()
         telling.close()
         pulse.stop()
-        notifier.close()
 
 
 async def _revive(node: Node, revive: Callable[[], None]) -> None:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from pairing_server.errors import Unavailable
+from pairing_server.relay.session import Session
 from pairing_server.server import Node
 from pairing_server.services import seals
 from pairing_server.web.edge import utcnow
@@ -63,19 +64,21 @@ async def describe(node: Node) -> dict[str, Any]:
             "lost": deps.audit.lost,
             "last_seal": await _last_seal(node),
         },
-        "devices": [
-            {
-                "user": session.subject,
-                "device_type": session.device_type,
-                "address": session.address,
-                "connection_id": session.connection_id,
-                "pairing_id": str(session.channel.pairing_id) if session.channel else None,
-                "connected_s": round(now - session.opened_at),
-                "messages": session.received,
-                "waiting_bytes": session.outbox.size,
-            }
-            for session in list(hub.sessions.values())[:LISTED]
-        ],
+        "devices": [_device(session, now) for session in list(hub.sessions.values())[:LISTED]],
+    }
+
+
+def _device(session: Session, now: float) -> dict[str, Any]:
+    """`now`: the loop's monotonic seconds."""
+    return {
+        "user": session.subject,
+        "device_type": session.device_type,
+        "address": session.address,
+        "connection_id": session.connection_id,
+        "pairing_id": str(session.channel.pairing_id) if session.channel else None,
+        "connected_s": round(now - session.opened_at),
+        "messages": session.received,
+        "waiting_bytes": session.outbox.size,
     }
 
 

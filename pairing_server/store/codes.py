@@ -7,7 +7,7 @@ they are once it has the lock, and what it decides by them holds; see docs/decis
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -17,10 +17,8 @@ import asyncpg
 
 from pairing_server.store import audit
 from pairing_server.store.audit import Event
+from pairing_server.store.direct import Fetch
 from pairing_server.store.pairings import COLUMNS, Pairing, Seat, as_pairing
-
-# Sends a statement with its values and returns the first row.
-Fetch = Callable[..., Awaitable[asyncpg.Record | None]]
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,6 @@ _PASSING: dict[str, str | None] = {
     "57014": "slow",
     "57": "unreachable",
 }
-REASONS = ("unreachable", "slow", "busy", "full", "refused", "read_only")
 
 # How the server says that it is hanging up.
 _HANGING_UP = (

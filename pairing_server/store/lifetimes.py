@@ -40,7 +40,7 @@ async def _end_where(
         .values(state=state, ended_at=now, end_reason=reason)
         .returning(*COLUMNS)
     )
-    return [found for row in await conn.execute(statement) if (found := as_pairing(row))]
+    return [as_pairing(row) for row in await conn.execute(statement)]
 
 
 async def expire_pending(conn: AsyncConnection, now: datetime) -> list[Pairing]:

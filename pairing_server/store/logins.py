@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-import asyncpg
 from sqlalchemy import ColumnElement, and_, delete, exists, func, literal, or_, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from pairing_server.store import audit
 from pairing_server.store.audit import Event
+from pairing_server.store.direct import Fetch
 from pairing_server.store.tables import logins, revocations, spent_tokens
-
-# Sends a statement with its values, another one the second time, and returns the first row.
-Once = Callable[..., Awaitable[asyncpg.Record | None]]
 
 LOGIN, TOKEN, USER = "login", "token", "user"
 
@@ -95,7 +92,7 @@ _USED_FOR_AGAIN = _USED_FOR.replace(
 
 
 async def use(
-    once: Once, login: Login, issuer: str, token_id: str, account: UUID | None, told: Event
+    once: Fetch, login: Login, issuer: str, token_id: str, account: UUID | None, told: Event
 ) -> bool:
     """As `note`, and record what the login is used for. False if it is revoked or the account is gone or disabled:
     then there is neither. `account`: the built-in user's; None for all others."""

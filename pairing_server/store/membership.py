@@ -6,18 +6,14 @@ and decided in a transaction with the statements of store/users.py and store/pai
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cache
 from uuid import UUID
 
-import asyncpg
-
+from pairing_server.store.direct import Fetch
 from pairing_server.store.pairings import COLUMNS, Pairing, as_pairing
-
-# Sends a statement with its values and returns the first row.
-Fetch = Callable[..., Awaitable[asyncpg.Record | None]]
 
 # A session id that was noted no longer ago is not noted again; it is kept for hundreds of times as long.
 NOTED = timedelta(days=1)
@@ -111,10 +107,7 @@ async def enter(
     if row is None:
         return None
     *columns, rev, document = tuple(row)
-    pairing = as_pairing(columns)
-    if pairing is None:
-        raise RuntimeError("a row has columns")
-    return Entered(pairing, None if rev is None else (rev, document))
+    return Entered(as_pairing(columns), None if rev is None else (rev, document))
 
 
 _PRESENT = """

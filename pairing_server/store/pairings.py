@@ -75,19 +75,21 @@ COLUMNS = (
 )
 
 
-def as_pairing(row: Sequence[object] | None) -> Pairing | None:
+def as_pairing(row: Sequence[object]) -> Pairing:
     """The pairing of a row of COLUMNS."""
-    if row is None:
-        return None
     id_, state, desktop, desktop_user, mobile, mobile_user, *rest = row
     seat = None if mobile is None else Seat(mobile, mobile_user)  # type: ignore[arg-type]
     return Pairing(id_, state, Seat(desktop, desktop_user), seat, *rest)  # type: ignore[arg-type]
 
 
+def _if_any(row: Sequence[object] | None) -> Pairing | None:
+    return None if row is None else as_pairing(row)
+
+
 async def by_code(conn: AsyncConnection, macs: Sequence[bytes]) -> Pairing | None:
     """The pairing that holds this code's name: live, or ended a moment ago."""
     statement = select(*COLUMNS).where(pairings.c.code_mac.in_(macs))
-    return as_pairing((await conn.execute(statement)).one_or_none())
+    return _if_any((await conn.execute(statement)).one_or_none())
 
 
 async def enter(
@@ -127,7 +129,7 @@ async def enter(
         .values(values)
         .returning(*COLUMNS)
     )
-    return as_pairing((await conn.execute(statement)).one_or_none())
+    return _if_any((await conn.execute(statement)).one_or_none())
 
 
 async def rename(conn: AsyncConnection, macs: Mapping[UUID, bytes]) -> None:
@@ -155,7 +157,7 @@ async def end(conn: AsyncConnection, pairing_id: UUID, reason: str, now: datetim
         .values(state="closed", ended_at=now, end_reason=reason)
         .returning(*COLUMNS)
     )
-    return as_pairing((await conn.execute(statement)).one_or_none())
+    return _if_any((await conn.execute(statement)).one_or_none())
 
 
 def _belongs_to(user: str) -> ColumnElement[bool]:
@@ -170,7 +172,7 @@ async def live_of(conn: AsyncConnection, user: str, limit: int = 100) -> list[Pa
         .order_by(pairings.c.created_at.desc())
         .limit(limit)
     )
-    return [found for row in await conn.execute(statement) if (found := as_pairing(row))]
+    return [as_pairing(row) for row in await conn.execute(statement)]
 
 
 async def end_own(conn: AsyncConnection, pairing_id: UUID, user: str, now: datetime) -> Pairing | None:
@@ -181,4 +183,4 @@ async def end_own(conn: AsyncConnection, pairing_id: UUID, user: str, now: datet
         .values(state="closed", ended_at=now, end_reason="unpaired")
         .returning(*COLUMNS)
     )
-    return as_pairing((await conn.execute(statement)).one_or_none())
+    return _if_any((await conn.execute(statement)).one_or_none())

@@ -25,13 +25,14 @@ Place = tuple[int, int, int]
 BEGINNING: Place = (-1, 0, 0)
 
 
-def _utc(column: str) -> str:
-    return f"""to_char(e.{column} AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') AS {column}"""
+def _utc(moment: str) -> str:
+    """SQL for the moment as it stands in lines and seals."""
+    return f"""to_char({moment} AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')"""
 
 
 # Asked for here and not by a function of the database: whoever could change the rows could change that too.
-_LINE = f"""(SELECT row_to_json(r)::text FROM (SELECT e.seq, e.epoch, e.xid::text AS xid, {_utc("recorded_at")},
-    {_utc("occurred_at")}, e.event_id, e.event, e.severity, e.outcome, e.reason, e.node, e.app_version,
+_LINE = f"""(SELECT row_to_json(r)::text FROM (SELECT e.seq, e.epoch, e.xid::text AS xid, {_utc("e.recorded_at")} AS recorded_at,
+    {_utc("e.occurred_at")} AS occurred_at, e.event_id, e.event, e.severity, e.outcome, e.reason, e.node, e.app_version,
     e.actor_subject AS actor, e.actor_kind, e.auth_method, e.address, e.request_id, e.connection_id, e.pairing_id,
     e.count, e.attrs) AS r)"""
 _HASH = f"sha256(convert_to({_LINE}, 'UTF8'))"
@@ -42,8 +43,8 @@ _EPOCH = text(
     JOIN pg_attribute AS a ON a.attrelid = d.adrelid AND a.attnum = d.adnum
     WHERE d.adrelid = 'audit_events'::regclass AND a.attname = 'epoch'"""
 )
-_SEAL = """SELECT seal_no, epoch, from_xid::text, to_xid::text, parts, previous, public_key, signature, node,
-    to_char(sealed_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') FROM audit_seals"""
+_SEAL = f"""SELECT seal_no, epoch, from_xid::text, to_xid::text, parts, previous, public_key, signature, node,
+    {_utc("sealed_at")} FROM audit_seals"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,8 +147,7 @@ async def parts(conn: AsyncConnection, epoch: int, begin: int, end: int) -> tupl
 
 async def now(conn: AsyncConnection) -> str:
     """The database's time, as it stands in a seal."""
-    statement = """SELECT to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')"""
-    return str((await conn.execute(text(statement))).scalar_one())
+    return str((await conn.execute(text(f"SELECT {_utc('clock_timestamp()')}"))).scalar_one())
 
 
 async def add(conn: AsyncConnection, seal: Seal) -> None:

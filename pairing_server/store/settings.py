@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-import asyncpg
 from sqlalchemy import delete, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from pairing_server.store.direct import Fetch
 from pairing_server.store.tables import channel_settings as t
 from pairing_server.store.tables import pairings
-
-# Sends a statement with its values and returns the first row.
-Fetch = Callable[..., Awaitable[asyncpg.Record | None]]
 
 
 @dataclass(frozen=True, slots=True)
