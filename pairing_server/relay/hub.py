@@ -8,6 +8,7 @@ from math import ceil
 from uuid import UUID
 
 from pairing_server.errors import InvalidChannel
+from pairing_server.measures import Histogram
 from pairing_server.relay import messages
 from pairing_server.relay.channel import Channel, Counts, Holder, Later
 from pairing_server.relay.closing import CloseCode
@@ -24,6 +25,9 @@ LONGEST_SPREAD = 10.0
 ENDED_KEPT = 60.0
 MOST_ENDED = 10_000
 
+# Seconds.
+WAIT_BOUNDS = (0.001, 0.005, 0.025, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+
 # Called with an audit event's name, its outcome, the session it is about, and its attributes.
 Report = Callable[[str, str, Session | None, Mapping[str, object]], None]
 
@@ -33,6 +37,8 @@ class Hub:
         """`now`: the loop's monotonic seconds; `later` runs a call after some of them."""
         self.limits = limits
         self.counts = Counts()
+        # How long messages have waited for slow receivers.
+        self.waited = Histogram(WAIT_BOUNDS)
         self.channels: dict[UUID, Channel] = {}
         self._by_name: dict[str, Channel] = {}
         self.sessions: dict[str, Session] = {}

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from enum import Enum
 from typing import NamedTuple, Protocol
 
+from pairing_server.measures import Histogram
 from pairing_server.relay.limits import RelayLimits
 
 
@@ -50,7 +51,8 @@ class Outbox:
     """The queue of one connection.
 
     `on_overflow` is called once, with bytes and seconds, when it has become too long or too old; `on_gap` with
-    the first and last number of the audio that was dropped.
+    the first and last number of the audio that was dropped. `waited` is told how many seconds the queue has held up
+    the oldest of each portion that leaves it.
     """
 
     __slots__ = (
@@ -65,6 +67,7 @@ class Outbox:
         "_relieved",
         "_through",
         "_transport",
+        "_waited",
         "given_up",
         "replaced",
         "unsent",
@@ -77,6 +80,7 @@ class Outbox:
         now: Callable[[], float],
         on_overflow: Callable[[int, float], None],
         on_gap: Callable[[int, int], None],
+        waited: Histogram,
     ) -> None:
         transport.outbox = self
         self._transport = transport
@@ -84,6 +88,7 @@ class Outbox:
         self._now = now
         self._on_overflow = on_overflow
         self._on_gap = on_gap
+        self._waited = waited
         # Whether what is sent goes straight to the transport.
         self._through = True
         self._over = False
@@ -150,6 +155,7 @@ class Outbox:
         self._flight.clear()
         while self._entries and self._through:
             portion = self._portion()
+            self._waited.observe(self._now() - portion[0].queued_at)
             self._flight.extend((len(entry.message), entry.queued_at) for entry in portion)
             self._transport.write_all(portion)
             if self._through:

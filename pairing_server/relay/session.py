@@ -127,7 +127,7 @@ class Session:
         self._hub = hub
         self._limits: RelayLimits = limits
         self._transport = transport
-        self.outbox = Outbox(transport, limits, hub.now, self._overflow, self._gap)
+        self.outbox = Outbox(transport, limits, hub.now, self._overflow, self._gap, hub.waited)
         self._messages = TokenBucket(limits.message_rate, limits.message_burst, now)
         self._audio = TokenBucket(limits.audio_rate, limits.audio_rate, now)
         self._audio_bytes = TokenBucket(limits.audio_bytes_rate, limits.audio_bytes_burst, now)

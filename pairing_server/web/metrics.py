@@ -100,6 +100,12 @@ class EdgeCollector:
             "Connections whose peers are not read for now.",
             value=sum(outbox.congested for outbox in outboxes),
         )
+        yield _histogram(
+            "pairing_queue_wait_seconds",
+            "How long messages waited until a slow receiver took more, one of each portion that left a queue; those"
+            " that went straight through did not wait, and are not in it.",
+            hub.waited,
+        )
         yield _counters(
             "pairing_dropped",
             "What was not sent to slow receivers: audio, settings that newer ones replaced, messages that wait for"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from pairing_server.measures import Histogram
 from pairing_server.relay.limits import RelayLimits
 from pairing_server.relay.outbox import Entry, Lane, Outbox
 from tests.relay.wire import Wire
@@ -41,6 +42,7 @@ class Queue:
         self.wire.stalled = True
         self.overflows: list[tuple[int, float]] = []
         self.gaps: list[tuple[int, int]] = []
+        self.waited = Histogram((1, 2, 4))
         self.now = 0.0
         self.outbox = Outbox(
             self.wire,
@@ -48,6 +50,7 @@ class Queue:
             lambda: self.now,
             lambda size, age: self.overflows.append((size, age)),
             lambda first, last: self.gaps.append((first, last)),
+            self.waited,
         )
 
     def send(
@@ -68,6 +71,18 @@ def test_a_reader_that_keeps_up_is_written_to_at_once() -> None:
     for letter in "abc":
         queue.send(letter)
     assert queue.carried == "abc"
+    assert queue.waited.counts == [0, 0, 0, 0], "none has waited"
+
+
+def test_how_long_the_oldest_of_a_portion_has_waited_is_measured() -> None:
+    queue = Queue()
+    for letter, now in (("a", 0), ("b", 1), ("c", 2), ("d", 3)):
+        queue.send(letter, now=now)
+    queue.now = 4
+    queue.wire.read()  # "a" went straight to the wire; the rest has waited, "b" the longest
+    assert queue.carried == "abcd"
+    assert len(queue.wire.portions) == 3
+    assert (queue.waited.counts, queue.waited.total) == ([1, 1, 1, 0], 1 + 2 + 3)
     assert queue.outbox.size == 0
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from functools import partial
 
 import pytest
@@ -132,6 +133,9 @@ async def test_a_batch_that_the_kernel_takes_in_part_arrives_whole_and_in_order(
     assert await mobile.numbers(count) == list(range(count))
     await sending
     assert mobile.session.outbox.size == 0
+    told = (await fast.get("/metrics")).body.decode()
+    [waits] = re.findall(r"^pairing_queue_wait_seconds_count (\S+)$", told, re.MULTILINE)
+    assert float(waits) > 0
     await desktop.raw.send_bytes(said(1))
     assert await mobile.numbers(1) == [1]
 
