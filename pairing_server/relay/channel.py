@@ -26,6 +26,8 @@ from pairing_server.relay.settings import Kept, SettingsDocument
 from pairing_server.relay.streaming import Streaming
 
 OTHER = {"desktop": "mobile", "mobile": "desktop"}
+# An enumeration's member takes longer to look up than a message to number.
+_MESSAGE = Lane.MESSAGE
 
 # Runs a call after that many seconds of the loop's time.
 Later = Callable[[float, Callable[[], None]], object]
@@ -120,7 +122,7 @@ class Channel:
         """`kept`: the settings that an earlier life of it has left."""
         self.pairing_id = pairing_id
         self.name = name
-        self._head = messages.head_to_peer(name)
+        self._envelope = messages.Envelope(name, limits.nesting)
         self.epoch = secrets.token_urlsafe(9)
         self.seq = 0
         self.history = History(limits)
@@ -291,26 +293,28 @@ class Channel:
         )
 
     def relay(
-        self, sender: Member, payload: bytes, id_: str | int | None, again: bool = False
+        self, sender: Member, payload: Raw | bytes, id_: str | int | None, again: bool = False
     ) -> Outbox | None:
         """Number the message, keep it, and pass it to the other member if that is there.
 
         One that is sent `again` under an id that is known is only acknowledged again. Like `audio` and `sync`,
-        returns the other's outbox if that is congested.
+        returns the other's outbox if that is congested. Raises ValidationFailed if the payload is no object, or
+        nested too deep.
         """
         to = OTHER[sender.device_type]
         if again and id_ is not None and (known := self.history.number_of(id_, to)) is not None:
             sender.deliver(encode(messages.Ack(id=id_, seq=known)))
             return None
-        seq = self.seq = self.seq + 1
-        message = messages.to_peer(self._head, payload, seq, id_)
+        seq = self.seq + 1
+        message = self._envelope.wrap(payload, seq, id_)
+        self.seq = seq
         self.history.add(seq, to, message, id_)
         self._counts.channel_messages += 1
-        outbox = self.members[to].outbox if to in self.members else None
-        congested = outbox is not None and outbox.send(message, Lane.MESSAGE, seq)
+        peer = self.members.get(to)
+        congested = peer is not None and peer.outbox.send(message, _MESSAGE, seq)
         if id_ is not None:
             sender.deliver(encode(messages.Ack(id=id_, seq=seq)))
-        return outbox if congested else None
+        return peer.outbox if peer is not None and congested else None
 
     def audio(self, sender: Member, request: requests.AudioChunk | BinaryAudio) -> Outbox | None:
         """Pass the chunk to the other member, if it is there: audio is live."""

@@ -13,10 +13,11 @@ class History:
     `to`: the role that a message is for. `id_`: what its sender calls it.
     """
 
-    __slots__ = ("_forgotten", "_limits", "_messages", "_size")
+    __slots__ = ("_count", "_forgotten", "_messages", "_room", "_size")
 
     def __init__(self, limits: RelayLimits) -> None:
-        self._limits = limits
+        self._count = limits.history_count
+        self._room = limits.history_size
         self._messages: deque[tuple[int, str, bytes, str | int | None]] = deque()
         self._size = 0
         # By role, the newest seq that is gone.
@@ -34,18 +35,18 @@ class History:
         """Keep the message; `seq` is larger than any before."""
         kept = self._messages
         size = self._size + len(message)
-        if len(kept) == self._limits.history_count:
+        if len(kept) == self._count:
             # Nearly always the only one that has to go.
             gone, role, old, _ = kept.popleft()
             self._forgotten[role] = gone
             size -= len(old)
         kept.append((seq, to, message, id_))
         self._size = size
-        if size > self._limits.history_size:
+        if size > self._room:
             self._forget()
 
     def _forget(self) -> None:
-        while self._size > self._limits.history_size:
+        while self._size > self._room:
             seq, to, message, _ = self._messages.popleft()
             self._forgotten[to] = seq
             self._size -= len(message)

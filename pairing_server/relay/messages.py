@@ -10,6 +10,7 @@ import msgspec
 from msgspec import Raw
 
 from pairing_server.errors import PairingServerError, RateLimited, Unavailable
+from pairing_server.relay.nesting import check_object
 
 
 class ServerMessage(msgspec.Struct, tag_field="type", frozen=True, omit_defaults=True, kw_only=True):
@@ -151,18 +152,31 @@ _encoder = msgspec.json.Encoder()
 encode = _encoder.encode
 
 
-# A relayed message is put together from bytes: the payload is not looked into, and its head is always the same.
-def head_to_peer(channel: str) -> bytes:
-    """What every message to a member of that channel begins with, up to the payload."""
-    name = encode(channel)
-    return b'{"type":"channel_message","channel":' + name + b',"channelId":' + name + b',"payload":'
+class Envelope:
+    """What a channel wraps relayed messages in: a ToPeer, put together from bytes.
 
+    The payload is copied once and not looked into more than its check needs; the head is always the same.
+    """
 
-def to_peer(head: bytes, payload: bytes, seq: int, id_: str | int | None) -> bytes:
-    """A ToPeer message, encoded."""
-    if id_ is None:
-        return b'%b%b,"seq":%d}' % (head, payload, seq)
-    return b'%b%b,"seq":%d,"id":%b}' % (head, payload, seq, encode(id_))
+    __slots__ = ("_head", "_nesting", "_payload_at")
+
+    def __init__(self, channel: str, nesting: int) -> None:
+        """`nesting`: how deep a payload may be."""
+        name = encode(channel)
+        self._head = b'{"type":"channel_message","channel":%b,"channelId":%b,"payload":' % (name, name)
+        self._payload_at = len(self._head)
+        self._nesting = nesting
+
+    def wrap(self, payload: Raw | bytes, seq: int, id_: str | int | None) -> bytes:
+        """The message, encoded. Raises ValidationFailed if the payload is no object, or nested too deep."""
+        if id_ is None:
+            message = b"".join((self._head, payload, b',"seq":%d}' % seq))
+        else:
+            message = b"".join((self._head, payload, b',"seq":%d,"id":' % seq, encode(id_), b"}"))
+        # Nearly every payload is flat: its first byte is the last brace that opens.
+        if message.rfind(b"{") != self._payload_at or b"[" in message:
+            check_object(payload, self._nesting)
+        return message
 
 
 def error_message(error: PairingServerError) -> Error:

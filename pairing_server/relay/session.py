@@ -88,6 +88,7 @@ class Session:
         "_messages",
         "_refusals",
         "_reported_bad",
+        "_surely_small",
         "_transport",
         "_warned",
         "address",
@@ -126,6 +127,8 @@ class Session:
         self.opened_at = now
         self._hub = hub
         self._limits: RelayLimits = limits
+        # A text of so many characters is a small enough message, whatever they are: one has four bytes at most.
+        self._surely_small = limits.message_size // 4
         self._transport = transport
         self.outbox = Outbox(transport, limits, hub.now, self._overflow, self._gap, hub.waited)
         self._messages = TokenBucket(limits.message_rate, limits.message_burst, now)
@@ -167,11 +170,17 @@ class Session:
                     # Nearly every message.
                     if wait := self._messages.take(now):
                         raise RateLimited(wait, limit="messages")
-                    payload = requests.checked_payload(request, frame, self._limits)
+                    if len(frame) > self._surely_small:
+                        requests.check(request, requests.size_of(frame), self._limits)
                     channel = self.channel
-                    if channel is None or request.channel_named != channel.name:
+                    if (
+                        channel is None
+                        or request.channelId != channel.name
+                        or request.channel is not None
+                        or request.channel_id is not None
+                    ):
                         channel = self._joined(request)
-                    rest = channel.relay(self, payload, request.id, request.again)
+                    rest = channel.relay(self, request.payload, request.id, request.again)
                 else:
                     size = requests.size_of(frame)
                     self._take(request, size, now)

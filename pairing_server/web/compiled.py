@@ -34,6 +34,7 @@ class CompiledProtocol(Sending):
 
     # Most are found faster than what an ordinary instance has, and there are many of them.
     __slots__ = (
+        "_at",
         "_closing_timer",
         "_fragments",
         "_fragments_size",
@@ -63,11 +64,13 @@ class CompiledProtocol(Sending):
         on_abuse: Callable[[str], None],
     ) -> None:
         super().__init__(handler)
-        self._receive = handler.on_message
+        # With the time, which it need not ask for then.
+        self._receive: Callable[[str | bytes, float], Awaitable[None] | None] = handler.on_message  # type: ignore[assignment]
         self._limits = limits
         self._now = now
         self._on_abuse = on_abuse
-        started = now()
+        # When the last read was.
+        self._at = started = now()
         self._frames = TokenBucket(limits.frame_rate, 2 * limits.frame_rate, started)
         self._pings = TokenBucket(limits.ping_count / limits.ping_seconds, limits.ping_count, started)
         self._fragments: list[bytes] = []
@@ -126,12 +129,14 @@ class CompiledProtocol(Sending):
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
         last = frame.last_in_buffer
-        if not last:
-            gathering.on = True
+        if not gathering.on:
+            # The first of this read.
+            self._at = self._now()
+            gathering.on = not last
         try:
             if self.client_terminated:
                 return
-            if self._frames.take(self._now()):
+            if self._frames.take(self._at):
                 self._abuse("frames")
             elif (
                 frame.msg_type is _TEXT_FRAME
@@ -141,7 +146,7 @@ class CompiledProtocol(Sending):
                 )
             ):
                 # Nearly every frame.
-                self._message(frame.get_payload_as_utf8_text())
+                self._message(frame.get_payload_as_utf8_text(), self._at)
             else:
                 self._other(frame)
         except UnicodeDecodeError:
@@ -195,12 +200,12 @@ class CompiledProtocol(Sending):
         """Raises UnicodeDecodeError."""
         self._message(message if opcode == WSMsgType.BINARY.value else message.decode("utf-8"))
 
-    def _message(self, message: str | bytes) -> None:
+    def _message(self, message: str | bytes, now: float | None = None) -> None:
         if self._serving:
             self._waiting.append(partial(self._message, message))
             return
         try:
-            serving: Awaitable[None] | None = self._receive(message)
+            serving = self._receive(message, self._now() if now is None else now)
         except Exception as error:
             self._failed(error)
             return

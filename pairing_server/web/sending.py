@@ -21,6 +21,10 @@ LARGE = 2048
 
 _medium_head = struct.Struct("!BBH").pack
 _large_head = struct.Struct("!BBQ").pack
+# The heads of texts below LARGE, by size: nearly all that is sent.
+_TEXT_HEADS = tuple(
+    bytes((TEXT, size)) if size < 126 else _medium_head(TEXT, 126, size) for size in range(LARGE)
+)
 
 
 def head_of(first: int, size: int) -> bytes:
@@ -85,13 +89,13 @@ class Sending(Listener, WebSocketProtocol):
 
     def write(self, message: bytes, binary: bool) -> None:
         """Send one message."""
-        first = BINARY if binary else TEXT
-        if len(message) >= LARGE:
-            self._write(head_of(first, len(message)), message)
+        size = len(message)
+        if binary or size >= LARGE:
+            self._write(head_of(BINARY if binary else TEXT, size), message)
         elif gathering.on or self.server_terminated or self._out is None:
-            self._write(frame_of(first, message))
+            self._write(_TEXT_HEADS[size], message)
         else:
-            self._out.write(frame_of(first, message))
+            self._out.write(_TEXT_HEADS[size] + message)
 
     def write_all(self, entries: Sequence[Entry]) -> None:
         """Send several in one system call."""

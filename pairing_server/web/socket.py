@@ -199,14 +199,14 @@ class PairingSocket(EdgeHandler, WebSocketHandler):
 
     # Messages
 
-    def on_message(self, message: str | bytes) -> Awaitable[None] | None:
-        """Nothing further is read until what this returns is done."""
+    def on_message(self, message: str | bytes, now: float | None = None) -> Awaitable[None] | None:
+        """Nothing further is read until what this returns is done. `now`: of an engine that has just asked."""
         session = self.session
         if session is None or session.closing:
             return None
         began = 0.0 if session.received & SAMPLED else perf_counter()
         try:
-            rest = session.receive(message, self.edge.now())
+            rest = session.receive(message, self.edge.now() if now is None else now)
         except PairingServerError as error:
             session.refuse(error, self.edge.now())
             if error.code == "PAYLOAD_TOO_LARGE":

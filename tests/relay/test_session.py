@@ -74,6 +74,30 @@ def test_names_that_disagree_are_refused_even_if_one_is_right() -> None:
     assert mobile.received() == []
 
 
+@pytest.mark.parametrize("pad", ["x", "é"])
+def test_a_channel_message_may_be_as_large_as_the_limit_and_not_a_byte_more(pad: str) -> None:
+    desktop, mobile = Relay().pair()
+    form = '{"type":"channel_message","payload":{"a":"%s"}}'
+    room = 64 * 1024 - len(form) + 2
+    count, rest = divmod(room, len(pad.encode()))
+    fits = form % (pad * count + "x" * rest)
+    assert desktop.ask(fits) == []
+    assert mobile.types() == ["channel_message"]
+    [error] = desktop.ask(fits + " ")
+    assert (error["code"], error["details"]) == ("PAYLOAD_TOO_LARGE", {"limit": 65_536, "size": 65_537})
+    assert mobile.received() == []
+
+
+@pytest.mark.parametrize("payload", [[], "{", None, {"a": [[[[[[[[[[[[[[[[1]]]]]]]]]]]]]]]]}])
+def test_a_payload_that_is_refused_takes_no_number(payload: object) -> None:
+    desktop, mobile = Relay().pair()
+    [error] = desktop.ask({"type": "channel_message", "payload": payload, "id": "m1"})
+    assert (error["code"], error["details"], error["id"]) == ("VALIDATION_ERROR", {"field": "payload"}, "m1")
+    assert mobile.received() == []
+    desktop.send({"type": "channel_message", "payload": {}})
+    assert [message["seq"] for message in mobile.received()] == [1]
+
+
 def test_identify_and_join_are_handed_to_the_edge_and_the_rest_is_not() -> None:
     client = Relay().client("desktop")
     identify = {"type": "identify", "device_type": "desktop", "session_id": "desktop-1"}

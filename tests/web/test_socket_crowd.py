@@ -139,6 +139,7 @@ def roomy(start_node: StartNode) -> Site:
     return start_node(connections_per_address=10_000, message_rate=1000, message_burst=1000)
 
 
+@pytest.mark.timeout(seconds=120)
 async def test_five_hundred_channels_hear_only_themselves_once_and_in_order(roomy: Site) -> None:
     draw = random.Random(3)
     pairs = await members(roomy)
