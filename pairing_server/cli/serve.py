@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from functools import partial
 from pathlib import Path
@@ -41,6 +42,9 @@ def serve(host: str | None, port: str | None, data_dir: str | None) -> None:
         by = started(os.environ)
     told = partial(click.echo, err=True)
     with database_to_revive(settings, told) as (ready, url, revive), plainly():
+        # What has been imported stays: going through it again would stop the loop for tens of milliseconds.
+        gc.collect()
+        gc.freeze()
         run_in_loop(
             serve_node(
                 ready,

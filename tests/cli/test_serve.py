@@ -43,6 +43,16 @@ def test_it_prints_where_it_listens_and_stops_cleanly_at_sigterm(operator: Opera
     assert told == ["audit.seal", "audit.stopped", "system.stopping", "system.started", "audit.started"]
 
 
+def test_the_garbage_collector_leaves_alone_what_was_imported(operator: Operator) -> None:
+    code = "import atexit, gc; atexit.register(lambda: print(gc.get_freeze_count(), len(gc.get_objects())))"
+    (operator.folder / "sitecustomize.py").write_text(code)
+    with serving({**operator.environ, "PYTHONPATH": str(operator.folder)}, operator.folder) as server:
+        server.stop()
+        assert server.process.stdout is not None
+        frozen, others = map(int, server.process.stdout.read().split()[-2:])
+    assert frozen > 50_000 > others
+
+
 def test_ctrl_c_stops_it_as_sigterm_does(operator: Operator) -> None:
     with serving(operator.environ, operator.folder) as server:
         assert server.stop(signal.SIGINT).endswith("Stopped.\n")
