@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from typing import Any
 
 import pytest
@@ -195,6 +196,39 @@ def test_a_message_may_be_as_large_as_its_kind_allows_and_not_a_byte_more(kind: 
     with pytest.raises(PayloadTooLarge) as refused:
         take(sized(kind, limit + 1))
     assert refused.value.details == {"limit": limit, "size": limit + 1}
+
+
+def test_what_is_too_large_for_its_type_is_refused_before_anything_is_built_from_it() -> None:
+    keys = ",".join(f'"{number:x}":1' for number in range(50_000))
+    for text in (
+        f'{{"type":"settings_sync","settings":{{{keys}}}}}',
+        f'{{"settings":{{{keys}}},"type":"settings_sync"}}',
+        f'{{"type":"settings_sync","settings":{{{keys}}},"type":"audio_chunk"}}',
+    ):
+        before = sys.getallocatedblocks()
+        with pytest.raises(PayloadTooLarge) as refused:
+            requests.decode_large(text, LIMITS)
+        assert sys.getallocatedblocks() - before < 10_000
+        assert refused.value.details == {"limit": LIMITS.control_size, "size": len(text)}
+
+
+def test_a_large_frame_is_decoded_as_a_small_one_if_its_type_may_be_large() -> None:
+    long = "x" * LIMITS.control_size
+    for text in (
+        f'{{"type":"channel_message","channel":"pair-123456","payload":{{"a":"{long}"}},"id":7}}',
+        f'{{"type":"audio_chunk","data":"{long}","chunk_id":"c"}}',
+    ):
+        assert requests.decode_large(text, LIMITS) == requests.decode(text)
+    for text in (
+        f'{{"type":"nonsense","x":"{long}"}}',
+        f'{{"type":7,"x":"{long}"}}',
+        f'{{"x":"{long}"}}',
+        long,
+    ):
+        with pytest.raises(PairingServerError) as small:
+            requests.decode(text)
+        with pytest.raises(type(small.value)):
+            requests.decode_large(text, LIMITS)
 
 
 def test_sizes_count_bytes_not_characters() -> None:
