@@ -112,7 +112,7 @@ class Node:
             demo=bool(settings.demo),
         )
         self.http = Listener(make_app(self.edge))
-        self.maintenance = Maintenance(self.deps, utcnow, loop.time, self.http.cut_slow_headers)
+        self.maintenance = Maintenance(self.deps, utcnow, loop.time, self.http.cut_slow)
         kept = Retention(settings.audit_retention, settings.audit_export_dir)
         self.maintenance.add(
             Job("drop old audit events", 3600, lambda: drop_old(self.deps, kept, SYSTEM, utcnow()))

@@ -320,6 +320,7 @@ def documented_limits() -> dict[str, str]:
         "HTTP body": f"{size(base.BODY_SIZE)}, within {listener.BODY_TIMEOUT:g} s",
         "HTTP header": f"{size(listener.HEADER_SIZE)}, within {listener.HEADER_TIMEOUT:g} s",
         "idle HTTP connection": f"{listener.IDLE_TIMEOUT:g} s",
+        "HTTP answer of which nothing is taken": f"{listener.READ_TIMEOUT:g} s",
         "waiting to be sent to a connection": f"from {size(relay.queue_pause)} on its peer is not read and"
         f" audio is dropped; past {size(relay.queue_size)} or {relay.queue_age:g} s it is closed with"
         f" {CloseCode.SLOW_CONSUMER}",

@@ -3,8 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import os
+import socket
 
-from pairing_server.web.listener import BODY_TIMEOUT, HEADER_SIZE, HEADER_TIMEOUT, IDLE_TIMEOUT
+import pytest
+
+from pairing_server.web.listener import (
+    BODY_TIMEOUT,
+    HEADER_SIZE,
+    HEADER_TIMEOUT,
+    IDLE_TIMEOUT,
+    READ_TIMEOUT,
+)
 from tests.devices import Site
 
 
@@ -114,3 +125,59 @@ async def test_two_hundred_bodies_that_trickle_in_are_cut_and_others_are_served_
         served += 1
     assert served > 1
     assert await slow.told() <= {b""}
+
+
+async def test_who_does_not_take_an_answer_is_cut_and_who_takes_it_slowly_is_not(site: Site) -> None:
+    http = site.node.http
+    asking = socket.socket()
+    asking.setblocking(False)
+    loop = asyncio.get_running_loop()
+    await loop.sock_connect(asking, ("127.0.0.1", site.port))
+    site.sockets.append(asking)
+    # More than the kernel holds.
+    await loop.sock_sendall(asking, 20 * b"GET /docs/swagger-ui-bundle.js HTTP/1.1\r\nHost: a\r\n\r\n")
+    while not (waiting := [c for c in http._connections if c.stream.writing()]):
+        assert (await site.get("/healthz")).status == 200
+    stream = waiting[0].stream
+
+    async def take_some() -> None:
+        before = stream._total_write_done_index
+        while stream._total_write_done_index == before:
+            await loop.sock_recv(asking, 65536)
+
+    now = site.node.edge.now()
+    assert http.cut_slow_readers(now) == 0
+    await take_some()
+    assert http.cut_slow_readers(now + READ_TIMEOUT) == 0
+    await take_some()
+    assert http.cut_slow_readers(now + 2 * READ_TIMEOUT) == 0
+    # Nothing goes out while nothing is read.
+    while True:
+        taken = stream._total_write_done_index
+        assert (await site.get("/healthz")).status == 200
+        if stream._total_write_done_index == taken:
+            break
+    http.cut_slow_readers(now + 3 * READ_TIMEOUT)
+    assert http.cut_slow_readers(now + 4 * READ_TIMEOUT) == 1
+    assert stream.closed()
+
+
+async def test_the_last_descriptors_are_not_for_clients(site: Site, caplog: pytest.LogCaptureFixture) -> None:
+    http = site.node.http
+    account = await site.account()
+    joined = await site.open(await site.ws_token(account, "desktop"))
+    await joined.expect("connected")
+    http.room = 3
+    for _ in range(3):
+        reader, writer = await asyncio.open_connection("127.0.0.1", site.port)
+        writer.write(b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n")
+        with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
+            await reader.readexactly(1)
+        writer.close()
+    assert await joined.pending() == [], "who is there stays"
+    with caplog.at_level(logging.WARNING):
+        http.cut_slow(site.node.edge.now())
+        http.cut_slow(site.node.edge.now())
+    assert [record.message[:15] for record in caplog.records] == ["3 connections w"]
+    http.room = os.sysconf("SC_OPEN_MAX")
+    assert (await site.get("/healthz")).status == 200
