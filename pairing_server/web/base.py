@@ -226,7 +226,8 @@ class JSONHandler(EdgeHandler):
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         """Tornado has cleared the headers by now."""
         self._share()
-        if self._declared() > DRAINED_SIZE:
+        if self._prepared_future is not None and not self._prepared_future.done():
+            # Tornado hangs up on whoever is answered before his body has been read.
             self.set_header("Connection", "close")
         super().write_error(status_code, **kwargs)
 

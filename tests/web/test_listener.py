@@ -58,6 +58,28 @@ async def test_a_header_over_its_size_is_refused(site: Site) -> None:
     writer.close()
 
 
+@pytest.mark.parametrize(
+    ("path", "status", "ends"),
+    [("/healthz", 200, False), ("/api/pairings?limit=x", 401, True), ("/nowhere", 404, True)],
+)
+async def test_an_answer_after_which_the_connection_ends_says_so(
+    site: Site, path: str, status: int, ends: bool
+) -> None:
+    """Whoever is refused before his body has been read must not send the next request on the same connection."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", site.port)
+    request = f"GET {path} HTTP/1.1\r\nHost: a\r\n\r\n".encode()
+    writer.write(request)
+    head = (await reader.readuntil(b"\r\n\r\n")).lower()
+    assert head.startswith(b"http/1.1 %d " % status)
+    assert (b"\r\nconnection: close\r\n" in head) == ends
+    length = int(head.partition(b"content-length: ")[2].partition(b"\r\n")[0])
+    await reader.readexactly(length)
+    if not ends:
+        writer.write(request + request.replace(b"Host: a", b"Host: a\r\nConnection: close"))
+    assert (await reader.read()).count(b"HTTP/1.1 ") == (0 if ends else 2)
+    writer.close()
+
+
 class Slow:
     """Connections that begin a request and go on byte by byte."""
 
