@@ -164,9 +164,10 @@ class Http(asyncio.Protocol):
         head.append(f"Content-Length: {len(body)}")
         return await self._ask(head, body)
 
-    async def get(self, path: str) -> tuple[int, bytes]:
+    async def get(self, path: str, access: str = "") -> tuple[int, bytes]:
         """As `post`."""
-        return await self._ask([f"GET {path} HTTP/1.1", "Host: bench"], "")
+        head = [f"GET {path} HTTP/1.1", "Host: bench"]
+        return await self._ask([*head, f"Authorization: Bearer {access}"] if access else head, "")
 
     async def _ask(self, head: Sequence[str], body: str) -> tuple[int, bytes]:
         self._answer = asyncio.get_running_loop().create_future()

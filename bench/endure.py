@@ -11,7 +11,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from bench import faults, kills, leaks, soak, storm
+from bench import faults, kills, leaks, soak, storm, strangers
 from bench.machine import raise_file_limit, two_cores
 from bench.ours import Site
 from bench.processes import Processes
@@ -39,6 +39,9 @@ def arguments() -> argparse.Namespace:
     one = what.add_parser("faults", help="the database goes away in every way; how soon callers are told")
     one.add_argument("--seconds", type=float, default=5, help="how long callers ask while it is away")
     one.add_argument("--blackhole-seconds", type=float, help="the same, while it is cut off without a reset")
+    one = what.add_parser("strangers", help="tokens with unknown keys, while the issuer's key set is away")
+    one.add_argument("--seconds", type=float, default=30)
+    one.add_argument("--rate", type=float, default=1000, help="tokens a second")
     return parser.parse_args()
 
 
@@ -76,6 +79,8 @@ def main() -> int:
                     work = soak.run(site, folder, server_core, given.minutes, given.pairs, given.busy, say)
                 case "leaks":
                     work = leaks.run(site, folder, server_core, given.connects, given.pairings, say)
+                case "strangers":
+                    work = strangers.run(site, folder, server_core, given.seconds, given.rate, say)
                 case _:
                     work = storm.run(site, folder, server_core, given.clients, given.within, say)
             return 0 if asyncio.run(work) else 1

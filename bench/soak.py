@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench.connections import Connection, close_all, take_all
 from bench.machine import cpu_seconds, resident_bytes
 from bench.ours import Site
 from bench.patient import Held, Watched
-from pairing_server.client import PairingClient
+from pairing_server.client import ClientError, PairingClient
 
 EVERY = 30.0
 # The first part of the time is for warming up: what is cached is cached then.
@@ -50,10 +52,8 @@ async def run(
     users = await asyncio.to_thread(site.users, 200)
     talkers = await take_all([seat for pair in both for seat in pair])
     load = _Load(talkers, rate=pairs * 20.0)
-    work = [
-        asyncio.ensure_future(load.talk()),
-        asyncio.ensure_future(_meet(f"http://127.0.0.1:{server.port}", [user.access for user in users])),
-    ]
+    meetings = _Meetings(f"http://127.0.0.1:{server.port}", [user.access for user in users])
+    work = [asyncio.ensure_future(load.talk()), asyncio.ensure_future(meetings.go_on())]
     measured: list[tuple[float, float, Held]] = []
     began = time.monotonic()
     used, at = cpu_seconds(server.pid), began
@@ -74,6 +74,7 @@ async def run(
         task.cancel()
     await asyncio.gather(*work, return_exceptions=True)
     close_all(talkers)
+    say(f"{load.sent} messages, {meetings.held} meetings, failed: {dict(meetings.failed)}")
     _report(measured, minutes * 60, say)
     return True
 
@@ -123,20 +124,37 @@ class _Load:
                 await asyncio.sleep(wait)
 
 
-async def _meet(url: str, accounts: Sequence[str]) -> None:
-    """Twice a second two devices pair, meet, share something and go."""
-    for access in itertools.cycle(accounts):
-        with (
-            PairingClient(url, "desktop", access_token=access) as desktop,
-            PairingClient(url, "mobile", access_token=access) as mobile,
-        ):
-            code = await desktop.generate_code()
-            await mobile.redeem(code.code)
-            async with await desktop.connect() as shown, await mobile.connect() as held:
-                await shown.join(code.channel)
-                await held.join(code.channel)
-                await shown.sync_settings({"gain": 1})
-                await held.expect("settings_sync")
-                await held.send({"heard": True}, id="1")
-                await held.expect("ack")
-        await asyncio.sleep(0.4)
+@dataclass(slots=True)
+class _Meetings:
+    """Twice a second two devices pair, meet, share something and go. `failed`: why some have not, and how often."""
+
+    url: str
+    accounts: Sequence[str]
+    held: int = 0
+    failed: Counter[str] = field(default_factory=Counter)
+
+    async def go_on(self) -> None:
+        for access in itertools.cycle(self.accounts):
+            with (
+                PairingClient(self.url, "desktop", access_token=access) as desktop,
+                PairingClient(self.url, "mobile", access_token=access) as mobile,
+            ):
+                try:
+                    await _meet(desktop, mobile)
+                except (ClientError, OSError) as error:
+                    self.failed[f"{type(error).__name__}: {error}"[:100]] += 1
+                else:
+                    self.held += 1
+            await asyncio.sleep(0.4)
+
+
+async def _meet(desktop: PairingClient, mobile: PairingClient) -> None:
+    code = await desktop.generate_code()
+    await mobile.redeem(code.code)
+    async with await desktop.connect() as shown, await mobile.connect() as held:
+        await shown.join(code.channel)
+        await held.join(code.channel)
+        await shown.sync_settings({"gain": 1})
+        await held.expect("settings_sync")
+        await held.send({"heard": True}, id="1")
+        await held.expect("ack")
