@@ -1,0 +1,144 @@
+"""scripts/install-systemd from beginning to end, below a folder of its own: install, upgrade, go back, remove, purge."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.cli.commands import ROOT
+
+# Seconds; what must be installed is fetched the first time.
+PATIENCE = 500
+SCRIPT = str(ROOT / "scripts" / "install-systemd")
+UNITS = sorted(path.name for path in (ROOT / "deploy" / "systemd").glob("*.s*") if path.is_file())
+
+
+def wheel(folder: Path, version: str) -> Path:
+    """A wheel of this checkout that says it is of that version."""
+    source = folder / f"source-{version}"
+    source.mkdir()
+    for name in ("pairing_server", "migrations"):
+        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("README.md", "LICENSE", "alembic.ini"):
+        shutil.copy(ROOT / name, source / name)
+    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    changed, count = re.subn(
+        r'^version = ".*"$', f'version = "{version}"', project, count=1, flags=re.MULTILINE
+    )
+    assert count == 1
+    (source / "pyproject.toml").write_text(changed, encoding="utf-8")
+    build = [sys.executable, "-m", "hatchling", "build", "--directory", str(folder), "--target", "wheel"]
+    subprocess.run(build, cwd=source, check=True, capture_output=True, timeout=PATIENCE)
+    return folder / f"pairing_server-{version}-py3-none-any.whl"
+
+
+class Machine:
+    """What would be a machine's file system."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.opt = root / "opt" / "pairing-server"
+        self.settings = root / "etc" / "pairing-server" / "settings"
+        self.data = root / "var" / "lib" / "private" / "pairing-server" / "jwt-keys"
+
+    def install(self, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [SCRIPT, "--root", str(self.root), *arguments],
+            env={**os.environ, **environ},
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            check=False,
+        )
+
+    def does(self, *arguments: str) -> str:
+        done = self.install(*arguments)
+        assert done.returncode == 0, done.stderr
+        return done.stderr
+
+    @property
+    def releases(self) -> dict[str, str]:
+        """What is installed: the version, and its folder."""
+        return {path.name.partition("-")[0]: path.name for path in self.opt.glob("*-*") if path.is_dir()}
+
+    @property
+    def runs(self) -> str:
+        """What the release that is started says it is."""
+        command = self.opt / "current" / "bin" / "pairing-server"
+        told = subprocess.run([command, "--version"], capture_output=True, text=True, check=True)
+        return told.stdout.strip()
+
+    def files(self) -> set[str]:
+        return {
+            str(path.relative_to(self.root))
+            for path in self.root.rglob("*")
+            if path.is_symlink() or not path.is_dir()
+        }
+
+
+@pytest.fixture(scope="module")
+def wheels(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
+    folder = tmp_path_factory.mktemp("wheels")
+    return str(wheel(folder, "1.0.0")), str(wheel(folder, "1.1.0"))
+
+
+def test_it_is_installed_upgraded_gone_back_from_and_removed_without_a_trace(
+    wheels: tuple[str, str], tmp_path: Path
+) -> None:
+    machine = Machine(tmp_path / "machine")
+    first, second = wheels
+
+    assert "nothing was started" in machine.does(first)
+    assert machine.runs == "pairing-server, version 1.0.0"
+    files = machine.files()
+    assert {f"etc/systemd/system/{name}" for name in UNITS} <= files
+    assert len(UNITS) == 4
+    assert (tmp_path / "machine/usr/local/sbin/pairing-server").stat().st_mode & 0o777 == 0o755
+    assert machine.settings.read_text() == (ROOT / "deploy/systemd/settings").read_text()
+    assert (machine.opt / "doc" / "operations.md").exists()
+
+    # What is the operator's from then on.
+    machine.settings.write_text("PAIRING_CODE_TTL=60\n")
+    machine.data.parent.mkdir(parents=True)
+    machine.data.write_text("k1:secret\n")
+
+    # Again: nothing is done. Without an index nothing could be.
+    before = (machine.opt / machine.releases["1.0.0"] / "complete").stat().st_mtime_ns
+    assert machine.install(first, PIP_NO_INDEX="1").returncode == 0
+    assert (machine.opt / machine.releases["1.0.0"] / "complete").stat().st_mtime_ns == before
+
+    # One that cannot be installed changes nothing that runs.
+    broken = tmp_path / "pairing_server-9.0.0-py3-none-any.whl"
+    broken.write_text("no wheel")
+    failed = machine.install(str(broken), PIP_NO_INDEX="1")
+    assert failed.returncode == 1 and "what ran before still runs" in failed.stderr
+    assert machine.runs == "pairing-server, version 1.0.0"
+
+    # One from before that is in nobody's way any more.
+    (machine.opt / "0.9.0-0123456789ab").mkdir()
+    machine.does(second)
+    assert machine.runs == "pairing-server, version 1.1.0"
+    assert set(machine.releases) == {"1.0.0", "1.1.0"}, "the one before stays, older ones go"
+    assert machine.settings.read_text() == "PAIRING_CODE_TTL=60\n"
+
+    # A way back that needs nothing from outside.
+    assert machine.install(first, PIP_NO_INDEX="1").returncode == 0
+    assert machine.runs == "pairing-server, version 1.0.0"
+    assert set(machine.releases) == {"1.0.0", "1.1.0"}
+
+    told = machine.does("--remove")
+    assert "settings are still in" in told and "--purge removes both" in told
+    assert machine.files() == {
+        str(path.relative_to(machine.root)) for path in (machine.settings, machine.data)
+    }
+    assert not machine.opt.exists()
+
+    assert "removed, with settings and data" in machine.does("--remove", "--purge")
+    assert machine.files() == set()
+    assert not machine.settings.parent.exists() and not machine.data.parent.exists()
