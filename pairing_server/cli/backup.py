@@ -9,7 +9,7 @@ import shutil
 import sys
 import tarfile
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -18,7 +18,9 @@ import click
 
 from pairing_server import logs
 from pairing_server.cli.run import plainly, settings_of
-from pairing_server.config import Settings
+from pairing_server.cli.seals import begin_epoch
+from pairing_server.config import Settings, with_keys, with_seal_key
+from pairing_server.seals import SealKey
 from pairing_server.security.keys import parse_keys
 from pairing_server.server import app_version
 from pairing_server.store import backups, roles, schema
@@ -26,7 +28,7 @@ from pairing_server.store.embedded import EmbeddedPostgres
 from pairing_server.web.edge import utcnow
 
 # The members of the archive.
-_ABOUT, _DATABASE, _KEYS = "about.json", "database", "jwt-keys"
+_ABOUT, _DATABASE, _KEYS, _SEAL_KEY = "about.json", "database", "jwt-keys", "audit-seal-key"
 
 
 @contextmanager
@@ -48,19 +50,28 @@ def _database(settings: Settings) -> Iterator[str]:
 
 @click.command()
 @click.argument("file", type=click.Path(dir_okay=False, allow_dash=True, path_type=Path))
-def backup(file: Path) -> None:
+@click.option(
+    "--with-seal-key",
+    "with_seal",
+    is_flag=True,
+    help="Also the key that seals the audit log, if it is kept in the data directory.",
+)
+def backup(file: Path, with_seal: bool) -> None:
     """Save the database and the generated keys in FILE, or on standard output for `-`.
 
     The server may run meanwhile: what is saved is the state of one moment. Whoever has the file can
     sign tokens and read all accounts: it is made readable for you alone. Settings and secrets that you
-    keep elsewhere are not in it.
+    keep elsewhere are not in it. Nor is the key that seals the audit log, unless it is asked for: whoever
+    has that and the database can make other seals. Without it a restored server makes another, and
+    `audit verify` needs the former public key (`audit key`).
     """
     settings = _quietly()
+    keys = _keys(settings, with_seal)
     if str(file) == "-":
         if sys.stdout.isatty():
             raise click.UsageError("A backup is not text: send standard output to a file.")
         with _database(settings) as url:
-            _save(settings, url, sys.stdout.buffer)
+            _save(keys, url, sys.stdout.buffer)
         return
     if file.exists():
         raise click.ClickException(f"{file} exists already; choose another name or move it away.")
@@ -68,7 +79,7 @@ def backup(file: Path) -> None:
     try:
         descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(descriptor, "wb") as out, _database(settings) as url:
-            revision = _save(settings, url, out)
+            revision = _save(keys, url, out)
             out.flush()
             os.fsync(out.fileno())
         partial.rename(file)
@@ -85,7 +96,23 @@ def _quietly() -> Settings:
     return settings
 
 
-def _save(settings: Settings, url: str, out: BinaryIO) -> str:
+def _keys(settings: Settings, with_seal: bool) -> list[Path]:
+    """The files of generated keys that go with the database."""
+    keys = settings.data_dir / _KEYS
+    found = [keys] if not settings.jwt_keys and keys.is_file() else []
+    if with_seal:
+        seal_key = settings.data_dir / _SEAL_KEY
+        if settings.audit_seal_key is not None:
+            raise click.UsageError(
+                "The key that seals is set by PAIRING_AUDIT_SEAL_KEY: keep that, without --with-seal-key."
+            )
+        if not seal_key.is_file():
+            raise click.ClickException(f"There is no key that seals yet: {seal_key} does not exist.")
+        found.append(seal_key)
+    return found
+
+
+def _save(keys: Sequence[Path], url: str, out: BinaryIO) -> str:
     """Write the archive; the revision of what is in it."""
     there = backups.state(url)
     if there.revision is None:
@@ -97,9 +124,8 @@ def _save(settings: Settings, url: str, out: BinaryIO) -> str:
         with tarfile.open(fileobj=out, mode="w|") as archive:
             _add(archive, _ABOUT, json.dumps(about).encode())
             archive.add(saved, _DATABASE, filter=_nobodys)
-            keys = settings.data_dir / _KEYS
-            if not settings.jwt_keys and keys.is_file():
-                _add(archive, _KEYS, keys.read_bytes())
+            for key in keys:
+                _add(archive, key.name, key.read_bytes())
     return there.revision
 
 
@@ -124,7 +150,8 @@ def restore(file: Path, replacing: bool) -> None:
     """Put what `backup` saved in FILE (`-`: standard input) into the database of the settings.
 
     Stop the server before. A database that holds data is left alone, unless --replace is given. A backup of an
-    older release is brought to this one's schema; one of a newer release is refused.
+    older release is brought to this one's schema; one of a newer release is refused, unless it says that it works with
+    this one. The audit log begins a new epoch, as by `audit rebase`.
     """
     settings = _quietly()
     with tempfile.TemporaryDirectory(prefix="pairing-restore-") as place:
@@ -142,9 +169,11 @@ def restore(file: Path, replacing: bool) -> None:
             running = roles.role_of(settings.database_url or url)
             if running != roles.role_of(url):
                 roles.grant(url, running)
-        _restore_keys(settings, Path(place) / _KEYS)
-    click.echo("Now let the seals of the audit log begin anew: pairing-server audit rebase")
-    click.echo(f"Restored what was saved at {about.get('made_at')}; the database is at revision {revision}.")
+            _restore_keys(settings, Path(place))
+            click.echo(
+                f"Restored what was saved at {about.get('made_at')}; the database is at revision {revision}."
+            )
+            begin_epoch(with_seal_key(with_keys(settings)), url)
 
 
 def _unpack(file: Path, place: Path) -> dict[str, object]:
@@ -153,7 +182,7 @@ def _unpack(file: Path, place: Path) -> dict[str, object]:
         with source, tarfile.open(fileobj=source, mode="r|") as archive:
             for member in archive:
                 data = archive.extractfile(member) if member.isfile() else None
-                if data is not None and member.name in (_ABOUT, _DATABASE, _KEYS):
+                if data is not None and member.name in (_ABOUT, _DATABASE, _KEYS, _SEAL_KEY):
                     with (place / member.name).open("wb") as out:
                         shutil.copyfileobj(data, out)
         about = json.loads((place / _ABOUT).read_bytes())
@@ -173,14 +202,21 @@ def _must_be_free(url: str, replacing: bool) -> None:
         )
 
 
-def _restore_keys(settings: Settings, saved: Path) -> None:
-    """The keys that were generated sign the tokens that are still about, unless there are others in the settings."""
-    if settings.jwt_keys or not saved.is_file():
-        return
-    text = saved.read_text(encoding="utf-8")
-    parse_keys(text.strip())
-    path = settings.data_dir / _KEYS
+def _restore_keys(settings: Settings, place: Path) -> None:
+    """The keys that were generated sign the tokens that are still about, and have made the seals, unless there are
+    others in the settings."""
+    if not settings.jwt_keys and (saved := place / _KEYS).is_file():
+        text = saved.read_text(encoding="utf-8")
+        parse_keys(text.strip())
+        _keep(settings, _KEYS, text)
+    if settings.audit_seal_key is None and (saved := place / _SEAL_KEY).is_file():
+        text = saved.read_text(encoding="utf-8")
+        SealKey.parse(text)
+        _keep(settings, _SEAL_KEY, text)
+
+
+def _keep(settings: Settings, name: str, text: str) -> None:
     settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    descriptor = os.open(settings.data_dir / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "w", encoding="utf-8") as out:
         out.write(text)

@@ -208,7 +208,7 @@ LESSONS: dict[str, Lesson] = {
     ),
     "audit rebase": Lesson(
         {
-            "pairing-server audit rebase": "after a restore, before the server starts",
+            "pairing-server audit rebase": "after a dump was loaded by other means than `restore`",
             "PAIRING_MIGRATE_DATABASE_URL=postgresql://owner@db/pairing pairing-server audit rebase": "with two roles",
         },
         "docs/audit.md, After a restore",
@@ -232,7 +232,7 @@ LESSONS: dict[str, Lesson] = {
     "backup": Lesson(
         {
             "pairing-server backup /backup/pairing-$(date +%F).tar": "every night",
-            "pairing-server backup - > pairing.tar": "as a service, which can write to its own folder only",
+            "pairing-server backup --with-seal-key - > pairing.tar": "from a service, with the key that seals",
         },
         "docs/operations.md, Backing up",
     ),

@@ -13,6 +13,7 @@ from pairing_server.seals import Report, SealFormatError, format_key, parse_key,
 from pairing_server.server import Node
 from pairing_server.services import audit_verification
 from pairing_server.services import seals as service
+from pairing_server.services.audit import make_partitions
 from pairing_server.services.deps import Deps
 from pairing_server.services.sealer import read_copies
 from pairing_server.services.seals import NotTheOwner
@@ -103,16 +104,30 @@ def rebase() -> None:
     logs.configure(settings.log_format, "warning")
     with database(settings) as (ready, url):
         owner = roles.owner_of(url) if ready.embedded else ready.migrate_database_url or url
-        try:
-            epoch = run_in_loop(_rebase(ready, owner))
-        except NotTheOwner as error:
-            raise click.ClickException(str(error)) from None
+        begin_epoch(ready, owner)
+
+
+def begin_epoch(settings: Settings, owner: str) -> None:
+    """Let the log begin a new epoch, by the owner's URL, and say so. Raises ClickException."""
+    try:
+        epoch, strange = run_in_loop(_rebase(settings, owner))
+    except NotTheOwner as error:
+        raise click.ClickException(str(error)) from None
     click.echo(f"The audit log goes on in epoch {epoch}. Whatever was sealed before stays so.")
+    if strange:
+        click.echo(
+            "It was sealed with another key than this server's: give `audit verify --key` the public key that you have kept."
+        )
 
 
-async def _rebase(settings: Settings, url: str) -> int:
+async def _rebase(settings: Settings, url: str) -> tuple[int, bool]:
+    """The epoch, and whether what was sealed before was sealed with another key."""
     node = Node(settings, url)
     try:
-        return await service.rebase(node.deps, administrator(), utcnow())
+        # A dump that is months old has no place for what is recorded now.
+        await make_partitions(node.deps)
+        before = await service.last(node.deps)
+        strange = before is not None and before.public_key != node.deps.sealer.key.public
+        return await service.rebase(node.deps, administrator(), utcnow()), strange
     finally:
         await node.release()

@@ -55,6 +55,16 @@ class Sealer:
         if self.folder is not None and self.folder.is_dir():
             _replace(self.folder / "audit-copied-seal", f"{number}\n")
 
+    def go_back(self, newest: Seal | None, copied: int) -> None:
+        """The log ends with that seal now, as after a restore: later ones are not missed, and those after the seal
+        of the number `copied` are copied again."""
+        if newest is not None:
+            self.remember(newest)
+        elif self.folder is not None:
+            (self.folder / "audit-last-seal").unlink(missing_ok=True)
+        if self.copied() > copied:
+            self.note_copied(copied)
+
 
 def _read_line(text: str) -> Seal:
     try:

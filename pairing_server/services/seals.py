@@ -66,11 +66,13 @@ async def _make(
     last: Seal | None,
     caller: Caller,
     now: datetime,
+    *,
+    closing: bool = False,
 ) -> Seal | None:
     """Seal these transactions of an epoch. None if they have recorded nothing but that there was sealed: else
-    each seal would be the reason for the next one."""
+    each seal would be the reason for the next one. Of an epoch that is `closing` nothing is left out."""
     parts, tells = await store.parts(conn, *span)
-    if not tells:
+    if not (parts if closing else tells):
         return None
     unsigned = Seal(
         number=last.number + 1 if last else 1,
@@ -108,8 +110,10 @@ async def restored(conn: AsyncConnection) -> bool:
 async def rebase(deps: Deps, caller: Caller, now: datetime) -> int:
     """Begin a new epoch, in which transaction ids may be lower than before; the old one is sealed to its end. The epoch.
 
-    For the role that owns the table.
+    What this machine remembers of later seals is forgotten: they were lost with what was restored over. Copies
+    outside still show them. For the role that owns the table.
     """
+    closing: Seal | None = None
     async with deps.database.transaction() as conn:
         await store.lock(conn)
         old, last = await store.epoch(conn), await store.last(conn)
@@ -124,9 +128,10 @@ async def rebase(deps: Deps, caller: Caller, now: datetime) -> int:
             ) from None
         begin = last.to_xid if last is not None and last.epoch == old else 0
         if begin < store.LAST_XID:
-            await _make(deps, conn, (old, begin, store.LAST_XID), last, caller, now)
+            closing = await _make(deps, conn, (old, begin, store.LAST_XID), last, caller, now, closing=True)
         event = deps.audit.event("audit.rebase", "success", caller, now, epoch=old + 1)
         await deps.audit.record(conn, event)
+    await asyncio.to_thread(deps.sealer.go_back, closing or last, last.number if last else 0)
     return old + 1
 
 

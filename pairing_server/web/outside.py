@@ -5,6 +5,8 @@ from __future__ import annotations
 from tornado.httpclient import HTTPClientError, HTTPRequest
 from tornado.simple_httpclient import SimpleAsyncHTTPClient
 
+# Tornado's word for no answer at all.
+UNANSWERED = 599
 # Seconds, bytes.
 POST_TIMEOUT = 5
 JWKS_TIMEOUT = 3
@@ -26,7 +28,8 @@ async def post_line(url: str, line: str) -> None:
     try:
         await client.fetch(request)
     except HTTPClientError as error:
-        raise OSError(f"the receiver answered {error.code}") from None
+        told = "did not answer" if error.code == UNANSWERED else f"answered {error.code}"
+        raise OSError(f"the receiver {told}") from None
     finally:
         client.close()
 

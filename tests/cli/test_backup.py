@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import tarfile
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from pairing_server.seals import SealKey
 from pairing_server.store import schema
 from tests.cli.commands import NO_DATABASE, Operator, command, environment, program
 from tests.cli.serving import serving
@@ -39,8 +41,9 @@ def test_what_was_saved_is_there_again_in_an_empty_database(
     saved: Path, other_database: str, tmp_path: Path
 ) -> None:
     operator = Operator(other_database, tmp_path)
-    told = operator.says("restore", "saved.tar")
-    assert told.endswith(f"the database is at revision {schema.head()}.\n")
+    restored, epoch = operator.says("restore", "saved.tar").splitlines()
+    assert restored.endswith(f"the database is at revision {schema.head()}.")
+    assert epoch == "The audit log goes on in epoch 2. Whatever was sealed before stays so."
     assert operator.says("user", "list").split("\t")[:3] == ["alice", "user", "disabled"]
     events = operator.says("audit", "list", "--json")
     assert "account.created" in events and "account.disabled" in events
@@ -139,3 +142,94 @@ def test_the_embedded_database_moves_to_another_machine_with_its_keys() -> None:
         assert keys[1].stat().st_mode & 0o777 == 0o600
     finally:
         shutil.rmtree(place)
+
+
+# The seals of the audit log
+
+
+def sealing(database_url: str, folder: Path, data: str) -> Operator:
+    """An operator whose server makes its own key for the seals."""
+    return Operator(database_url, folder, PORT="0", DATA_DIR=str(folder / data))
+
+
+def seal(operator: Operator) -> None:
+    """A server seals what is there when it stops."""
+    with serving(operator.environ, operator.folder) as server:
+        server.stop()
+
+
+def seals_of(told: str) -> int:
+    return int(told.partition(" seals over")[0])
+
+
+def test_a_restored_log_verifies_at_once_and_after_the_next_start(
+    database_url: str, other_database: str, tmp_path: Path
+) -> None:
+    before = sealing(database_url, tmp_path, "data")
+    before.says("user", "add", "alice", stdin=PASSWORD)
+    seal(before)
+    public = before.says("audit", "key").strip()
+    before.says("backup", "saved.tar")
+    after = sealing(other_database, tmp_path, "other-machine")
+    told = after.says("restore", "saved.tar")
+    assert "sealed with another key than this server's: give `audit verify --key`" in told
+    assert "is signed by a key that is not trusted" in after.run("audit", "verify").err
+    first = seals_of(after.says("audit", "verify", "--key", public))
+    assert first >= 1
+    seal(after)
+    assert seals_of(after.says("audit", "verify", "--key", public)) > first
+
+
+def test_the_key_that_seals_goes_along_if_it_is_asked_for(
+    database_url: str, other_database: str, tmp_path: Path
+) -> None:
+    before = sealing(database_url, tmp_path, "data")
+    before.says("user", "add", "alice", stdin=PASSWORD)
+    seal(before)
+    before.says("backup", "without.tar")
+    before.says("backup", "--with-seal-key", "with.tar")
+    names = {}
+    for name in ("without.tar", "with.tar"):
+        with tarfile.open(tmp_path / name) as archive:
+            names[name] = set(archive.getnames())
+    assert names["with.tar"] - names["without.tar"] == {"audit-seal-key"}
+    after = sealing(other_database, tmp_path, "other-machine")
+    assert "another key" not in after.says("restore", "with.tar")
+    assert after.says("audit", "key") == before.says("audit", "key")
+    kept = tmp_path / "other-machine" / "audit-seal-key"
+    assert kept.stat().st_mode & 0o777 == 0o600
+    assert seals_of(after.says("audit", "verify")) >= 1
+
+
+def test_a_key_that_is_not_in_the_data_directory_cannot_go_along(database_url: str, tmp_path: Path) -> None:
+    bare = sealing(database_url, tmp_path, "nothing-here")
+    assert "There is no key that seals yet" in bare.refuses("backup", "--with-seal-key", "saved.tar")
+    given = Operator(database_url, tmp_path, AUDIT_SEAL_KEY=SealKey.generate()[1])
+    told = given.refuses("backup", "--with-seal-key", "saved.tar", status=2)
+    assert "PAIRING_AUDIT_SEAL_KEY: keep that" in told
+    assert not (tmp_path / "saved.tar").exists()
+
+
+def test_after_a_step_back_on_the_same_machine_the_log_verifies_and_its_seals_are_copied_again(
+    database_url: str, tmp_path: Path
+) -> None:
+    """What was sealed after the backup is lost with it: the machine must not miss it, and its numbers come again."""
+    copies = tmp_path / "copies.jsonl"
+    operator = Operator(
+        database_url, tmp_path, PORT="0", DATA_DIR=str(tmp_path / "data"), AUDIT_SEAL_COPY=str(copies)
+    )
+    seal(operator)
+    operator.says("backup", "saved.tar")
+    for name in ("bob", "carol"):
+        operator.says("user", "add", name, stdin=PASSWORD)
+        seal(operator)
+    lost = len(copies.read_text().splitlines())
+    operator.says("restore", "--replace", "saved.tar")
+    # Of what is lost the copies tell, as they should. Without them the machine's own memory counts.
+    assert "is another one than was copied outside" in operator.run("audit", "verify").err
+    copies.rename(tmp_path / "copies-before.jsonl")
+    seals_of(operator.says("audit", "verify"))
+    seal(operator)
+    again = [json.loads(line)["seal"] for line in copies.read_text().splitlines()]
+    assert again and again[0] <= lost and again == list(range(again[0], again[0] + len(again)))
+    assert seals_of(operator.says("audit", "verify")) == again[-1]

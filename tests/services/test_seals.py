@@ -164,6 +164,22 @@ async def test_copies_that_could_not_be_sent_are_sent_later(
     assert sent == [1, 2, 3]
 
 
+async def test_an_epoch_that_ends_right_after_a_seal_is_sealed_to_its_end(
+    site: Site, deps: Deps, database_url: str
+) -> None:
+    """All that is left of it is that there was sealed."""
+    await record(deps, "alice-1")
+    assert await seal(deps) == [1]
+    owner = Database(database_url)
+    assert await seals.rebase(replace(deps, database=owner), SYSTEM, utcnow()) == 2
+    await owner.close()
+    await record(deps, "alice-2")
+    await seal(deps)
+    report = await verify(deps)
+    assert report.fault is None
+    assert report.seals == 3
+
+
 async def test_after_a_restore_a_server_refuses_to_start_until_a_new_epoch_has_begun(
     site: Site, deps: Deps, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
