@@ -13,6 +13,7 @@ from typing import Any, cast
 from uuid import UUID, uuid4
 
 from tornado.httputil import HTTPHeaders
+from tornado.web import HTTPError
 from tornado.websocket import WebSocketHandler, WebSocketProtocol
 
 from pairing_server.errors import (
@@ -55,6 +56,10 @@ class PairingSocket(EdgeHandler, WebSocketHandler):
     refusal: InvalidToken | None = None
     claims: WsClaims | None = None
 
+    @classmethod
+    def methods(cls) -> list[str]:
+        return ["GET"]
+
     # Opening
 
     async def prepare(self) -> None:
@@ -64,6 +69,9 @@ class PairingSocket(EdgeHandler, WebSocketHandler):
         token, self.token_via = take_ws_token(self.request)
         if self.request.headers.get("Upgrade", "").lower() != "websocket":
             raise InvalidRequest("Open this URL as a WebSocket.")
+        if self.request.method != "GET":
+            # HEAD, too: what stands between would not know of the upgrade, and take frames for requests.
+            raise HTTPError(HTTPStatus.METHOD_NOT_ALLOWED)
         self.caller = replace(self.anonymous(), connection_id=uuid4())
         if not self.edge.origin_allowed(self.request):
             self._rejected("origin", now)

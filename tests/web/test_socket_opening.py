@@ -41,6 +41,11 @@ def proxied(start_node: StartNode) -> Site:
     return start_node(handshake_failures=Rate(1, 60), trusted_proxies=parse_networks(["127.0.0.0/8"]))
 
 
+@pytest.fixture
+def single_use(start_node: StartNode) -> Site:
+    return start_node(ws_token_single_use=True)
+
+
 def now() -> float:
     return asyncio.get_running_loop().time()
 
@@ -162,6 +167,21 @@ async def test_nothing_is_taken_from_a_client_that_was_turned_away(site: Site) -
     await raw.send(CLOSE)
     assert await raw.rest() == []
     raw.close()
+
+
+@pytest.mark.parametrize("method", ["HEAD", "POST", "PUT", "OPTIONS"])
+async def test_no_other_method_than_get_opens_or_spends_a_token(single_use: Site, method: str) -> None:
+    site = single_use
+    token = await site.ws_token(await site.account(), "desktop")
+    upgrade = {
+        "Upgrade": "websocket",
+        "Connection": "Upgrade",
+        "Sec-WebSocket-Version": "13",
+        "Sec-WebSocket-Key": "AAAAAAAAAAAAAAAAAAAAAA==",
+    }
+    answer = await site.call(method, f"/ws?token={token}", headers=upgrade)
+    assert (answer.status, answer.headers["Allow"]) == (405, "GET")
+    await (await site.open(token)).expect("connected")
 
 
 async def test_another_origin_is_a_plain_403_and_no_origin_is_a_native_app(with_origins: Site) -> None:
