@@ -32,7 +32,6 @@ _EXPRESSIONS: Mapping[object, str] = {
     str(USER): f"{_USER}::text",
     DESKTOP.session_id: "('desktop-' || :device::bigint)",
     MOBILE.session_id: "('mobile-' || :device::bigint)",
-    "address": "('10.0.0.' || :user::bigint)",
     **{bytes([number]): f"sha256(int8send(:device::bigint + {number}))" for number in range(DRAWS)},
 }
 
@@ -88,7 +87,7 @@ def script() -> str:
         account=USER,
         now=NOW,
         same_user=True,
-        limits=[("redeem_address", "address", "counted"), ("redeem_user", str(USER), "binding")],
+        limits=[("redeem_user", str(USER), "binding")],
         bound=log.draft("session.bound", "success", caller, NOW, session_id="s" * 40, device_type="mobile"),
         won=log.draft("pairing.redeem", "success", caller, NOW, mobile_session="s" * 40),
         confirm=False,

@@ -133,7 +133,7 @@ async def make(fetch: Fetch, wanted: Making, draws: Sequence[Draw]) -> Made:
 
 @dataclass(frozen=True, slots=True)
 class Redeeming:
-    """A code that is typed in. `macs`: what it may be stored under. `limits`: (kind, key, how) of what counts.
+    """A code that is typed in. `macs`: what it may be stored under. `limits`: (kind, key, how) of what may refuse it.
 
     While a limit is locked it refuses if it is "binding", and all but the codes of the same user if "but_own". `bound` tells that the session id is now the user's, `won` that the code was
     redeemed; which pairing it was and how old are put into it. With `confirm`, the code of another account needs its

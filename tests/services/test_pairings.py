@@ -10,7 +10,9 @@ import pytest
 
 from pairing_server.errors import InvalidCode, PairingServerError, Unavailable
 from pairing_server.maintenance import SYSTEM
-from pairing_server.services import lifetimes, pairings
+from pairing_server.security.limits import REDEEM_ADDRESS
+from pairing_server.services import attempts, lifetimes, pairings
+from pairing_server.services.attempts import Counted
 from pairing_server.services.deps import Caller, Codes
 from pairing_server.services.pairings import Code
 from pairing_server.store import codes
@@ -104,6 +106,16 @@ async def test_a_retry_by_another_user_with_the_same_session_id_is_refused(any_u
     with pytest.raises(PairingServerError) as refused:
         await redeem(any_user, made.code, somebody(2), "mobile-session")
     assert refused.value.code == "SESSION_CONFLICT"
+
+
+async def test_a_user_does_not_wait_for_others_who_fail_behind_his_address(site: Site) -> None:
+    user = somebody(1)
+    made = await generate(site, user)
+    theirs = Counted("redeem_address", user.address_key, REDEEM_ADDRESS)
+    async with site.node.database.transaction() as conn:
+        await attempts.hold(conn, [theirs], NOW)
+        redeemed = await redeem(site, made.code, user, "mobile-session")
+    assert redeemed.pairing_id == made.pairing_id
 
 
 async def test_pending_codes_stop_counting_when_they_expire(three_codes: Site) -> None:
