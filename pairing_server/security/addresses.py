@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
 Address = IPv4Address | IPv6Address
@@ -46,6 +47,7 @@ def is_trusted(peer: str, trusted: Sequence[Network]) -> bool:
     return address is not None and _is_in(address, trusted)
 
 
+@lru_cache(maxsize=4096)
 def limit_key(address: str) -> str:
     """What counts as one address for limits: IPv4 itself, IPv6 its /64 (a single home has that many)."""
     parsed = _address(address)
@@ -84,8 +86,11 @@ def _is_in(address: Address, networks: Sequence[Network]) -> bool:
 
 def _address(text: str) -> Address | None:
     text = text.strip(" \t")
-    if len(text) > MAX_HOP or not text.isascii():
-        return None
+    return None if len(text) > MAX_HOP or not text.isascii() else _parsed(text)
+
+
+@lru_cache(maxsize=4096)
+def _parsed(text: str) -> Address | None:
     if found := _BRACKETED.fullmatch(text) or _WITH_PORT.fullmatch(text):
         text = found[1]
     # A zone id (fe80::1%eth0) means something on the machine that wrote it only.

@@ -12,11 +12,13 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import jwt
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+from jwt.algorithms import HMACAlgorithm
 
 from pairing_server.errors import InvalidToken
 
@@ -32,10 +34,23 @@ _FORM = re.compile(r"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.[A-Za-z0-9_-]*")
 # Each of these would let a token say how, or with what key, it is to be checked.
 _FORBIDDEN_HEADERS = frozenset({"jku", "x5u", "jwk", "x5c", "crit", "b64", "zip"})
 
+
+class _Hmac(HMACAlgorithm):
+    """As the library's, but looks once, not with each token, whether a secret could be some other kind of key."""
+
+    def __init__(self) -> None:
+        super().__init__(HMACAlgorithm.SHA256)
+        self._prepare = lru_cache(maxsize=16)(super().prepare_key)
+
+    def prepare_key(self, key: str | bytes) -> bytes:
+        return self._prepare(key)
+
+
 _JWS = jwt.PyJWS(
-    algorithms=["HS256", "RS256", "ES256", "EdDSA"],
+    algorithms=["RS256", "ES256", "EdDSA"],
     options={"verify_signature": True, "enforce_minimum_key_length": True},
 )
+_JWS.register_algorithm("HS256", _Hmac())
 
 
 @dataclass(frozen=True, slots=True)

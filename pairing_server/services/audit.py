@@ -29,6 +29,8 @@ log = logging.getLogger(__name__)
 
 def clean(text: str, limit: int = 200) -> str:
     """Text a client chose, made harmless for a log: one line, no control or direction characters, cut."""
+    if text.isprintable():
+        return text[:limit]  # nothing of what is taken out below is printable
     kept = (c for c in text[: limit * 10] if unicodedata.category(c)[0] != "C")
     return "".join(c for c in kept if unicodedata.category(c) not in ("Zl", "Zp"))[:limit]
 

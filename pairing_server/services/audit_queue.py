@@ -35,7 +35,8 @@ class Queue:
 
     def __init__(self, size: int) -> None:
         self._size = size
-        self._waiting: deque[Event] = deque()
+        # When each occurred, and its line: what is on the disk, too.
+        self._waiting: deque[tuple[datetime, bytes]] = deque()
         self.spool: Spool | None = None
         # Events are on disk that are not in memory.
         self._behind = False
@@ -55,9 +56,10 @@ class Queue:
     def offer(self, event: Event) -> bool:
         """Keep the event. False if there is no room for it."""
         needed = event.severity < _INFO
-        on_disk = self.spool is not None and self.spool.append(_line(event), needed=needed)
+        line = store.as_json([event])[1:-1].encode()
+        on_disk = self.spool is not None and self.spool.append(line, needed=needed)
         if not self._behind and len(self._waiting) < self._size:
-            self._waiting.append(event)
+            self._waiting.append((event.occurred_at, line))
         elif on_disk:
             self._behind = True
         else:
@@ -86,9 +88,9 @@ class Queue:
         """Empty the memory, oldest first."""
         while self._waiting:
             batch = [self._waiting[place] for place in range(min(BATCH, len(self._waiting)))]
-            lines = [_line(event) for event in batch]
+            lines = [line for _, line in batch]
             if self._doubtful:
-                since = min(event.occurred_at for event in batch)
+                since = min(occurred_at for occurred_at, _ in batch)
                 lines = await self._unknown(deps, lines, [(since - _SLACK, None)])
             self._doubtful = True
             await self._add(deps, lines)
@@ -155,10 +157,6 @@ def _or_warn(act: Callable[[], object]) -> None:
         act()
     except OSError as error:
         log.error("the spool of audit events: %s", error)
-
-
-def _line(event: Event) -> bytes:
-    return store.as_json([event])[1:-1].encode()
 
 
 def _is_event(line: bytes) -> bool:

@@ -299,8 +299,9 @@ def parse_object(body: bytes) -> dict[str, Any]:
     """The JSON object in a body. Raises InvalidRequest with what is wrong with it."""
     try:
         data = json.loads(body.decode("utf-8"), object_pairs_hook=_once, parse_constant=_no_constant)
-        # Lone surrogates pass json.loads and fail wherever they are written.
-        json.dumps(data, ensure_ascii=False).encode("utf-8")
+        if b"\\u" in body:
+            # Lone surrogates, which only an escape can bring, pass json.loads and fail wherever they are written.
+            json.dumps(data, ensure_ascii=False).encode("utf-8")
     except UnicodeError:
         raise InvalidRequest("The body must be UTF-8 without lone surrogates.") from None
     except (ValueError, RecursionError) as error:

@@ -8,6 +8,7 @@ import jwt
 import pytest
 
 from pairing_server.errors import InvalidToken
+from pairing_server.security import jws
 from pairing_server.security.keys import SigningKey, format_keys, generate_key, parse_keys
 from pairing_server.security.tokens import AccessClaims, Tokens
 from tests.security.forge import KEY, SECOND, access_token
@@ -189,3 +190,16 @@ async def test_a_foreign_token_is_refused_where_no_issuer_is_trusted(io_loop: ob
     raw = json.dumps({"iss": "https://id.example.com/"}).encode()
     token = jwt.PyJWS().encode(raw, elliptic_key(), algorithm="ES256", headers={"kid": "k1"})
     assert await refusal(token) == "iss"
+
+
+def test_a_secret_that_is_another_kind_of_key_neither_signs_nor_verifies() -> None:
+    pem = b"-----BEGIN PUBLIC KEY-----\nMFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAE\n-----END PUBLIC KEY-----\n"
+    token = jws.sign({"iss": "x"}, b"s" * 32, kid="k", token_type="t")
+    for _ in range(2):
+        with pytest.raises(jwt.InvalidKeyError):
+            jws.sign({"iss": "x"}, pem, kid="k", token_type="t")
+        with pytest.raises(InvalidToken):
+            jws.parse(token).verified(pem, ["HS256"])
+    assert jws.parse(token).verified(b"s" * 32, ["HS256"]) == {"iss": "x"}
+    with pytest.raises(InvalidToken):
+        jws.parse(token).verified(b"t" * 32, ["HS256"])
