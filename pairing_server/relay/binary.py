@@ -80,7 +80,15 @@ def encode(
     sample_rate: float | None,
 ) -> bytes:
     """The frame for a receiver that takes binary; `number` is the chunk's `audio_seq`."""
-    names = [str(part).encode()[:_LONGEST] if part is not None else b"" for part in (chunk_id, kind)]
+    names = [_bytes(part) for part in (chunk_id, kind)]
     rate = round(sample_rate or 0)
     head = _HEADER.pack(VERSION, len(names[0]), len(names[1]), 0, rate, number & 0xFFFFFFFF)
     return b"".join((head, *names, sound))
+
+
+def _bytes(name: str | int | None) -> bytes:
+    """A name as UTF-8, as far as there is room for whole characters."""
+    if name is None:
+        return b""
+    text = str(name).encode()
+    return text if len(text) <= _LONGEST else text[:_LONGEST].decode(errors="ignore").encode()

@@ -50,6 +50,15 @@ def test_a_name_that_does_not_fit_is_told_by_its_field(frame: bytes, field: str)
     assert refusal.value.details == {"field": field}
 
 
+@given(st.text("a\u00e9\u20ac\U0001f3a4", min_size=100, max_size=128))
+def test_a_name_that_json_allows_is_cut_between_characters(name: str) -> None:
+    found = binary.decode(binary.encode(b"", 1, name, name, None))
+    assert found.chunk_id == found.format
+    assert found.chunk_id is not None
+    assert name.startswith(found.chunk_id)
+    assert min(len(name.encode()), 125) <= len(found.chunk_id.encode()) <= 128
+
+
 def test_json_audio_becomes_bytes_only_if_it_is_base64() -> None:
     def chunk(data: str) -> requests.AudioChunk:
         found = requests.decode('{"type":"audio_chunk","data":' + data + "}")
