@@ -23,9 +23,10 @@ class Value:
 
     @property
     def meaning(self) -> object:
+        """What clients would call the same has the same, and nothing else has."""
         if self._meaning is self:
             try:
-                self._meaning = _meaning(_DECODER.decode(self.raw.decode()))
+                self._meaning = _meaning(self.raw.decode())
             except (ValueError, RecursionError):
                 self._meaning = self.raw  # equals no other bytes, and nothing decoded
         return self._meaning
@@ -33,18 +34,29 @@ class Value:
 
 # Every number a double, as JavaScript holds it. (msgspec would refuse 1e400 and lone surrogates.)
 _DECODER = json.JSONDecoder(parse_int=float)
+_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
 
 
-def _meaning(value: object) -> object:
-    """The value in a form in which `==` says what clients would call the same."""
-    if isinstance(value, bool):
-        return (value,)  # or True would equal 1.0
-    if isinstance(value, float) and math.isinf(value):
-        return None  # what JSON.stringify makes of it
+def _meaning(text: str) -> str:
+    """The value written in the one way that all others of that meaning are written in.
+
+    A text, since one value is compared with dozens, and thousands of numbers would be compared one by one each time.
+    """
+    value = _DECODER.decode(text)
+    written = _ENCODER.encode(value)
+    if "Infinity" in written or "-0.0" in written:
+        written = _ENCODER.encode(_as_javascript(value))
+    return written
+
+
+def _as_javascript(value: object) -> object:
+    """With what JSON.stringify makes of infinity, and only one zero."""
+    if isinstance(value, float):
+        return None if math.isinf(value) else value + 0.0
     if isinstance(value, dict):
-        return {key: _meaning(item) for key, item in value.items()}
+        return {key: _as_javascript(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [_meaning(item) for item in value]
+        return [_as_javascript(item) for item in value]
     return value
 
 
