@@ -7,7 +7,6 @@ ordinary WebSocketHandlers.
 from __future__ import annotations
 
 import asyncio
-import struct
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
@@ -18,42 +17,34 @@ from tornado.websocket import WebSocketHandler
 
 from pairing_server.relay.closing import CloseCode
 from pairing_server.relay.limits import RelayLimits, TokenBucket
-from pairing_server.web.frames import CLOSE_TIMEOUT, valid_close_code
-from pairing_server.web.sending import CLOSE, PING, PONG, Sending, frame_of, gathering
+from pairing_server.web.closing import Closing
+from pairing_server.web.frames import valid_close_code
+from pairing_server.web.sending import PONG, frame_of, gathering
 from pairing_server.web.takeover import hand_over
 
 _TEXT_FRAME = WSMsgType.TEXT
-# A control frame's 125 bytes, less the code.
-REASON_SIZE = 123
 # So many messages of one connection are served at a stretch; then the others have their turn.
 STRETCH = 20
 
 
-class CompiledProtocol(Sending):
+class CompiledProtocol(Closing):
     """One connection's protocol. `on_abuse` is called once with "frames", "pings" or "fragments" too many."""
 
     # Most are found faster than what an ordinary instance has, and there are many of them.
     __slots__ = (
         "_at",
-        "_closing_timer",
         "_fragments",
         "_fragments_size",
         "_fragments_type",
         "_frames",
-        "_limits",
-        "_loop",
         "_now",
         "_on_abuse",
         "_pings",
-        "_pong_seen",
         "_receive",
         "_serving",
         "_stretch",
         "_subprotocol",
-        "_timer",
         "_waiting",
-        "close_code",
-        "close_reason",
     )
 
     def __init__(
@@ -63,10 +54,9 @@ class CompiledProtocol(Sending):
         now: Callable[[], float],
         on_abuse: Callable[[str], None],
     ) -> None:
-        super().__init__(handler)
+        super().__init__(handler, limits)
         # With the time, which it need not ask for then.
         self._receive: Callable[[str | bytes, float], Awaitable[None] | None] = handler.on_message  # type: ignore[assignment]
-        self._limits = limits
         self._now = now
         self._on_abuse = on_abuse
         # When the last read was.
@@ -81,13 +71,7 @@ class CompiledProtocol(Sending):
         self._serving = False
         # Messages served at this stretch.
         self._stretch = 0
-        self._pong_seen = True
-        self._timer: asyncio.TimerHandle | None = None
-        self._closing_timer: asyncio.TimerHandle | None = None
-        self._loop = asyncio.get_running_loop()
         self._subprotocol: str | None = None
-        self.close_code: int | None = None
-        self.close_reason: str | None = None
 
     # Opening
 
@@ -299,79 +283,9 @@ class CompiledProtocol(Sending):
         """The client breaks the protocol: say so, and hear no more."""
         self._last(partial(self.close, code, reason))
 
-    # Is it still there
-
-    def write_ping(self, data: bytes) -> None:
-        self._write(frame_of(PING, data))
-
-    def start_pinging(self) -> None:
-        if self._limits.ping_interval:
-            self._timer = self._loop.call_later(self._limits.ping_interval, self._ping)
-
-    def _ping(self) -> None:
-        self._pong_seen = False
-        self.write_ping(b"")
-        self._timer = self._loop.call_later(self._limits.ping_timeout, self._check_pong)
-
-    def _check_pong(self) -> None:
-        if self._pong_seen:
-            rest = max(0.0, self._limits.ping_interval - self._limits.ping_timeout)
-            self._timer = self._loop.call_later(rest, self._ping)
-        else:
-            self._abort()
-
-    # The end
-
-    def is_closing(self) -> bool:
-        return self.client_terminated or self.server_terminated
-
-    def close(self, code: int | None = None, reason: str | None = None) -> None:
-        """Start the closing handshake, or end it: the first close frame of ours is the only one."""
-        if not self.server_terminated:
-            if code is None and reason is not None:
-                code = CloseCode.NORMAL
-            payload = b"" if code is None else struct.pack("!H", code) + (reason or "").encode()[:REASON_SIZE]
-            self._write(frame_of(CLOSE, payload))
-            self.flush()
-            self.server_terminated = True
-            self._cancel("_timer")
-        if self.client_terminated:
-            self._cancel("_closing_timer")
-            self._disconnect()
-        elif self._closing_timer is None:
-            self._closing_timer = self._loop.call_later(CLOSE_TIMEOUT, self._abort)
-
-    def _disconnect(self) -> None:
-        """Close once everything is written, but wait for that no longer than for a close frame."""
-        if self._out is not None:
-            self._out.close()
-            self._closing_timer = self._loop.call_later(CLOSE_TIMEOUT, self._abort)
-
-    def _abort(self) -> None:
-        self.client_terminated = self.server_terminated = True
-        if self._out is not None:
-            self._out.abort()
-
     def on_ws_disconnected(self, transport: WSTransport) -> None:
-        self.client_terminated = self.server_terminated = True
-        self._cancel("_timer")
-        self._cancel("_closing_timer")
-        self._out = None
         self._waiting.clear()
-        self._gathered.clear()
-        self.handler.on_ws_connection_close(self.close_code, self.close_reason)
-
-    def _cancel(self, timer: str) -> None:
-        handle: asyncio.TimerHandle | None = getattr(self, timer)
-        if handle is not None:
-            handle.cancel()
-            setattr(self, timer, None)
-
-    def on_connection_close(self) -> None:
-        """The handler lets go of the connection after `on_ws_connection_close`; nothing is left to do."""
-
-    def set_nodelay(self, x: bool) -> None:
-        """picows has set it."""
+        super().on_ws_disconnected(transport)
 
     # What only Tornado's client side calls
 

@@ -204,7 +204,7 @@ async def test_metrics_show_http_database_and_process(site: Site) -> None:
 async def test_log_lines_about_a_connection_have_its_ids(
     site: Site, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.INFO, "pairing_server.web.socket")
+    caplog.set_level(logging.INFO, "pairing_server.web")
     desktop, mobile = await site.pair()
     [channel] = site.node.hub.channels.values()
     mobile.socket.close()
