@@ -10,11 +10,14 @@ from uuid import UUID
 from pairing_server.errors import InvalidChannel
 from pairing_server.measures import Histogram
 from pairing_server.relay import messages
-from pairing_server.relay.channel import Channel, Counts, Holder, Later
+from pairing_server.relay.channel import Channel
 from pairing_server.relay.closing import CloseCode
+from pairing_server.relay.counts import Counts
 from pairing_server.relay.limits import RelayLimits
+from pairing_server.relay.seats import Holder
 from pairing_server.relay.session import Session
 from pairing_server.relay.settings import Kept
+from pairing_server.relay.sharing import Later
 
 # When all are closed: so many at a time, with so many seconds between (500 a second); more at a time if it would
 # take longer than the last.

@@ -28,11 +28,12 @@ from pairing_server.errors import (
 )
 from pairing_server.relay import binary, messages, requests
 from pairing_server.relay.binary import BinaryAudio
-from pairing_server.relay.channel import Channel, Joined
+from pairing_server.relay.channel import Channel
 from pairing_server.relay.closing import CloseCode
 from pairing_server.relay.limits import RelayLimits, TokenBucket
 from pairing_server.relay.messages import encode
 from pairing_server.relay.outbox import Lane, Outbox, Transport
+from pairing_server.relay.seats import Joined
 
 if TYPE_CHECKING:
     from pairing_server.relay.hub import Hub

@@ -8,7 +8,7 @@ import json
 
 import pytest
 
-from pairing_server.relay.channel import OTHER
+from pairing_server.relay.seats import OTHER
 from pairing_server.security.addresses import parse_networks
 from pairing_server.security.limits import Rate
 from tests.conftest import StartNode
