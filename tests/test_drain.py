@@ -11,7 +11,8 @@ import pytest
 from tornado.httpclient import HTTPClientError
 from tornado.ioloop import IOLoop
 
-from pairing_server.relay.session import Identity, Session
+from pairing_server.relay.identity import Identity
+from pairing_server.relay.session import Session
 from pairing_server.server import Node
 from tests import leaks
 from tests.conftest import SETTINGS

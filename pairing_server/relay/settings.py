@@ -1,7 +1,7 @@
 """The settings that both members share: the merged document, and when it has to be sent once more.
 
 What in a message is an edit, and what only an echo, is told by echo.py. No sockets, no clock (`now` is
-monotonic seconds) and no sending: channel.py does what is said here. docs/decisions/0004 has the rules.
+monotonic seconds) and no sending: sharing.py does what is said here. docs/decisions/0004 has the rules.
 """
 
 from __future__ import annotations

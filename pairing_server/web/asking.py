@@ -14,9 +14,11 @@ from pairing_server.errors import (
     Unavailable,
 )
 from pairing_server.relay import requests
+from pairing_server.relay.asking import Deferred
 from pairing_server.relay.channel import Channel
 from pairing_server.relay.closing import CloseCode
-from pairing_server.relay.session import Deferred, Device, Session
+from pairing_server.relay.identity import Device
+from pairing_server.relay.session import Session
 from pairing_server.services import confirmations, logins
 from pairing_server.services import membership as pairings
 from pairing_server.services.audit import clean

@@ -23,8 +23,9 @@ from pairing_server.errors import (
 )
 from pairing_server.relay import messages
 from pairing_server.relay.closing import CloseCode
+from pairing_server.relay.identity import Identity
 from pairing_server.relay.outbox import Transport
-from pairing_server.relay.session import Identity, Session
+from pairing_server.relay.session import Session
 from pairing_server.security.tokens import WsClaims
 from pairing_server.services import logins
 from pairing_server.services.audit import clean

@@ -10,7 +10,7 @@ import pytest
 from pairing_server.errors import Unavailable
 from pairing_server.relay import requests
 from pairing_server.relay.closing import CloseCode
-from pairing_server.relay.session import Device, Identity
+from pairing_server.relay.identity import Device, Identity
 from tests.relay.wire import LOGGED_IN, Client, Relay
 
 PING = {"type": "ping", "sequence": 1}

@@ -11,11 +11,13 @@ from uuid import uuid4
 
 from pairing_server.errors import PairingServerError
 from pairing_server.relay import requests
+from pairing_server.relay.asking import Deferred
 from pairing_server.relay.channel import Channel
 from pairing_server.relay.hub import Hub
+from pairing_server.relay.identity import Device, Identity
 from pairing_server.relay.limits import RelayLimits
 from pairing_server.relay.outbox import Entry, Outbox
-from pairing_server.relay.session import Deferred, Device, Identity, Session
+from pairing_server.relay.session import Session
 
 LOGGED_IN = datetime(2026, 5, 4, 12, 0, tzinfo=UTC)
 
