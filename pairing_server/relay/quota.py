@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pairing_server.errors import RateLimited
+from pairing_server.errors import PayloadTooLarge, RateLimited
 from pairing_server.relay import requests
 from pairing_server.relay.limits import RelayLimits, TokenBucket
 
@@ -18,8 +18,8 @@ class Quota:
         "_audio_bytes",
         "_joins",
         "_limited_at",
-        "_limited_for",
         "_limited_since",
+        "_limits",
         "_refusals",
         "messages",
     )
@@ -30,7 +30,7 @@ class Quota:
         self._audio_bytes = TokenBucket(limits.audio_bytes_rate, limits.audio_bytes_burst, now)
         self._joins = TokenBucket(limits.join_count / limits.join_seconds, limits.join_count, now)
         self._refusals = TokenBucket(limits.refusals_rate, limits.refusals_burst, now)
-        self._limited_for = limits.limited_for
+        self._limits = limits
         self._limited_since: float | None = None
         self._limited_at = now
 
@@ -44,6 +44,15 @@ class Quota:
             wait, limit = self._joins.take(now), "joins"
         if wait:
             raise RateLimited(wait, limit=limit)
+
+    def decode_large(self, frame: str, now: float) -> requests.Request:
+        """As `requests.decode_large`; what is too large for its type counts as a message nevertheless."""
+        try:
+            return requests.decode_large(frame, self._limits)
+        except PayloadTooLarge:
+            if wait := self.messages.take(now):
+                raise RateLimited(wait, limit="messages") from None
+            raise
 
     def take_audio(self, size: int, now: float) -> None:
         """Raises RateLimited for a chunk too many, or for bytes too many."""
@@ -67,4 +76,4 @@ class Quota:
 
     def limited_too_long(self, now: float) -> bool:
         """Ten seconds over a limit, without a pause, is not an accident."""
-        return self._limited_since is not None and now - self._limited_since >= self._limited_for
+        return self._limited_since is not None and now - self._limited_since >= self._limits.limited_for

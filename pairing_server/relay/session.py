@@ -15,7 +15,6 @@ from pairing_server.errors import (
     InvalidToken,
     NotInChannel,
     PairingServerError,
-    PayloadTooLarge,
     RateLimited,
     SlowConsumer,
     Unavailable,
@@ -118,10 +117,8 @@ class Session(Telling):
             if isinstance(frame, bytes):
                 rest = self._audio_frame(frame, now)
             else:
-                if len(frame) <= self._limits.control_size:
-                    request = requests.decode(frame)
-                else:
-                    request = self._large(frame, now)
+                small = len(frame) <= self._limits.control_size
+                request = requests.decode(frame) if small else self._quota.decode_large(frame, now)
                 if type(request) is requests.ChannelMessage:
                     # Nearly every message.
                     if wait := self._messages.take(now):
@@ -150,15 +147,6 @@ class Session(Telling):
             raise
         self._bad_in_a_row = 0
         return rest
-
-    def _large(self, frame: str, now: float) -> requests.Request:
-        """As `requests.decode`; what is too large for its type counts as a message nevertheless."""
-        try:
-            return requests.decode_large(frame, self._limits)
-        except PayloadTooLarge:
-            if wait := self._messages.take(now):
-                raise RateLimited(wait, limit="messages") from None
-            raise
 
     def _audio_frame(self, frame: bytes, now: float) -> Outbox | None:
         chunk, size = binary.decode(frame), len(frame)
