@@ -63,7 +63,6 @@ async def serve(
     try:
         await _run(node, stop, lambda: ready(bound), notifier)
     finally:
-        await traces.stop()
         notifier.close()
 
 
@@ -85,6 +84,7 @@ async def _run(node: Node, stop: asyncio.Event, ready: Callable[[], None], notif
     finally:
         # The pulse goes on: what hangs while it stops is ended by the watchdog.
         await node.stop()
+        await node.traces.stop()
         telling.close()
         pulse.stop()
 
