@@ -30,6 +30,7 @@ POLICIES: Mapping[str, Policy] = {
     "login_user": LOGIN_USER,
     "login_address": LOGIN_ADDRESS,
     "register_address": REGISTER_ADDRESS,
+    # Whatever rate is set: what has locks of its own is locked by these alone.
     alarm.KIND: alarm.policy(PairingRules().alarm),
 }
 
