@@ -19,8 +19,9 @@ import click
 from pairing_server import logs
 from pairing_server.cli.run import plainly, settings_of
 from pairing_server.cli.seals import begin_epoch
-from pairing_server.config import Settings, with_keys, with_seal_key
+from pairing_server.config import SEAL_KEY_FILE, Settings, with_keys, with_seal_key
 from pairing_server.seals import SealKey
+from pairing_server.security.keyfile import NAME as KEY_FILE
 from pairing_server.security.keys import parse_keys
 from pairing_server.server import app_version
 from pairing_server.store import backups, roles, schema
@@ -28,7 +29,7 @@ from pairing_server.store.embedded import EmbeddedPostgres
 from pairing_server.web.edge import utcnow
 
 # The members of the archive.
-_ABOUT, _DATABASE, _KEYS, _SEAL_KEY = "about.json", "database", "jwt-keys", "audit-seal-key"
+_ABOUT, _DATABASE, _KEYS, _SEAL_KEY = "about.json", "database", KEY_FILE, SEAL_KEY_FILE
 
 
 @contextmanager

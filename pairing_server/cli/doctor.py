@@ -20,7 +20,7 @@ from pairing_server.cli import doctor_findings
 from pairing_server.cli.doctor_findings import Finding
 from pairing_server.cli.doctor_steps import Step, steps_of
 from pairing_server.cli.doctor_visit import Unmet, Visit
-from pairing_server.cli.run import run_in_loop, settings_of
+from pairing_server.cli.run import password_from_input, run_in_loop, settings_of
 from pairing_server.client import ClientError, NotAPairingServer, NotReachable, ServerError, base_url
 from pairing_server.config import Settings
 
@@ -50,8 +50,8 @@ def doctor(url: str | None, username: str | None, password: str | None) -> None:
     """
     if password is not None and username is None:
         raise click.UsageError("--password needs --username.")
-    if username is not None:
-        password = _password(password)
+    if username is not None and password in (None, "-"):
+        password = password_from_input(terminal=password is None)
     settings = settings_of() if url is None else None
     where = _where(settings.public_url if settings is not None else url or "")
     logs.configure("text", "critical")
@@ -69,17 +69,6 @@ def _configuration(settings: Settings) -> None:
         found += run_in_loop(doctor_findings.of_database(settings))
     report.line(f"Settings: {len(found)} findings" if found else "Settings: nothing to say against them")
     report.findings(found)
-
-
-def _password(given: str | None) -> str:
-    if given not in (None, "-"):
-        return str(given)
-    if given is None and sys.stdin.isatty():
-        return str(click.prompt("Password", hide_input=True))
-    line = sys.stdin.readline().rstrip("\r\n")
-    if not line:
-        raise click.ClickException("Give the password on standard input, or run this on a terminal.")
-    return line
 
 
 def _where(url: str) -> str:

@@ -6,7 +6,6 @@ A finding is no failure: it says what is so, and what to do about it. None holds
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import math
 import resource
 import shutil
@@ -21,8 +20,9 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from pairing_server.client import PairingClient
-from pairing_server.config import Settings, credential_folders, loopback, settings_file
+from pairing_server.config import Settings, credential_folders, settings_file
 from pairing_server.errors import Unavailable
+from pairing_server.security.addresses import is_loopback
 from pairing_server.security.keys import SigningKey
 from pairing_server.store import schema
 from pairing_server.store.database import Database
@@ -85,7 +85,7 @@ def weak(key: SigningKey) -> bool:
 def _access(settings: Settings) -> list[Finding]:
     found = []
     public = urlsplit(settings.public_url)
-    local = loopback(public.hostname or "")
+    local = is_loopback(public.hostname or "")
     if wide := [str(network) for network in settings.trusted_proxies if network.prefixlen < 8]:
         found.append(
             Finding(
@@ -107,7 +107,7 @@ def _access(settings: Settings) -> list[Finding]:
                 "Put a proxy that speaks TLS before the server (deploy/nginx, deploy/caddy), and https:// into PAIRING_PUBLIC_URL.",
             )
         )
-    if not local and loopback(settings.host) and not settings.trusted_proxies:
+    if not local and is_loopback(settings.host) and not settings.trusted_proxies:
         found.append(
             Finding(
                 "Clients come through a proxy that is not trusted: all seem to have its address, and share its limits.",
@@ -222,7 +222,7 @@ async def of_the_way(client: PairingClient) -> list[Finding]:
 
 def _address(url: str, seen: str) -> list[Finding]:
     host = urlsplit(url).hostname or ""
-    if loopback(host) or not _is_loopback(seen):
+    if is_loopback(host) or not is_loopback(seen):
         return []
     return [
         Finding(
@@ -231,13 +231,6 @@ def _address(url: str, seen: str) -> list[Finding]:
             "Set PAIRING_TRUSTED_PROXIES to the proxy's address, and let the proxy send X-Forwarded-For (deploy/nginx, deploy/caddy).",
         )
     ]
-
-
-def _is_loopback(address: str) -> bool:
-    try:
-        return ipaddress.ip_address(address).is_loopback
-    except ValueError:
-        return False
 
 
 async def _certificate(url: str) -> list[Finding]:
@@ -264,7 +257,7 @@ async def seen_as(client: PairingClient) -> str:
     answer = await client.call("GET", "/api/sessions")
     address = next((s.get("address") for s in answer.get("sessions", []) if s.get("current")), None)
     host = urlsplit(client.url).hostname or ""
-    direct = loopback(host) or address in _own_addresses(host)
+    direct = is_loopback(host) or address in _own_addresses(host)
     why = (
         "as this machine's, on a direct way or by a proxy that it trusts"
         if direct

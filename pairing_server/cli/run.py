@@ -124,6 +124,20 @@ def run_in_loop(work: Awaitable[T]) -> T:
         return runner.run(main())
 
 
+def password_from_input(*, terminal: bool = True, confirm: bool = False) -> str:
+    """Asked for on a terminal, unless that is not wanted, else the first line of standard input. Never an argument: those
+    others see. Raises ClickException."""
+    if terminal and sys.stdin.isatty():
+        return str(click.prompt("Password", hide_input=True, confirmation_prompt=confirm))
+    try:
+        line = sys.stdin.readline().rstrip("\r\n")
+    except UnicodeDecodeError:
+        raise click.ClickException("The password on standard input is not text in UTF-8.") from None
+    if not line:
+        raise click.ClickException("Give the password on standard input, or run this on a terminal.")
+    return line
+
+
 def administrator() -> Caller:
     """Whoever may run commands on this machine."""
     return Caller(subject=None, kind="admin")

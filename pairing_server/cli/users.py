@@ -2,29 +2,14 @@
 
 from __future__ import annotations
 
-import sys
-
 import click
 
-from pairing_server.cli.run import administrator, run
+from pairing_server.cli.run import administrator, password_from_input, run
 from pairing_server.services import accounts
 from pairing_server.services.deps import Deps
 from pairing_server.web.edge import utcnow
 
 _ROLE = click.Choice(accounts.ROLES)
-
-
-def _password() -> str:
-    """Asked for on a terminal, else the first line of standard input; never an argument, which others see."""
-    if sys.stdin.isatty():
-        return str(click.prompt("Password", hide_input=True, confirmation_prompt=True))
-    try:
-        line = sys.stdin.readline().rstrip("\r\n")
-    except UnicodeDecodeError:
-        raise click.ClickException("The password on standard input is not text in UTF-8.") from None
-    if not line:
-        raise click.ClickException("Give the password on standard input, or run this on a terminal.")
-    return line
 
 
 @click.group()
@@ -43,7 +28,7 @@ def add(name: str, role: str) -> None:
 
     An auditor may also read the audit log; an admin may end others' logins and lift lock-outs, too.
     """
-    password = _password()
+    password = password_from_input(confirm=True)
 
     async def work(deps: Deps) -> str:
         made = await accounts.add_user(deps, name, password, role, administrator(), utcnow())
@@ -94,7 +79,7 @@ def enable(name: str) -> None:
 @click.argument("name")
 def set_password(name: str) -> None:
     """Set a new password; it is asked for, or read from standard input."""
-    password = _password()
+    password = password_from_input(confirm=True)
 
     async def work(deps: Deps) -> None:
         await accounts.set_password(deps, name, password, administrator(), utcnow())

@@ -3,12 +3,11 @@
 A wrong or unknown name or value stops the start, by name, with what was expected.
 """
 
-from pairing_server.config.keys import keyfile_of, with_keys, with_seal_key
+from pairing_server.config.keys import SEAL_KEY_FILE, keyfile_of, with_keys, with_seal_key
 from pairing_server.config.reading import (
     ConfigurationError,
     credential_folders,
     load,
-    loopback,
     settings_file,
 )
 from pairing_server.config.settings import NAMES, PREFIX, Settings, effective
@@ -16,13 +15,13 @@ from pairing_server.config.settings import NAMES, PREFIX, Settings, effective
 __all__ = [
     "NAMES",
     "PREFIX",
+    "SEAL_KEY_FILE",
     "ConfigurationError",
     "Settings",
     "credential_folders",
     "effective",
     "keyfile_of",
     "load",
-    "loopback",
     "settings_file",
     "with_keys",
     "with_seal_key",

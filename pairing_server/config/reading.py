@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
 from dotenv import dotenv_values
 
 from pairing_server.config.settings import NAMES, PREFIX, READERS, Settings
+from pairing_server.security.addresses import is_loopback
 
 # Names the file of settings to read instead of `.env`; itself it is no setting.
 FILE = "PAIRING_SETTINGS_FILE"
@@ -18,14 +18,6 @@ FILE = "PAIRING_SETTINGS_FILE"
 
 class ConfigurationError(Exception):
     """Every fault found, one a line, each with the setting's name and what was expected."""
-
-
-def loopback(host: str) -> bool:
-    """Whether only this machine can reach a server bound to that host."""
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def gather(environ: Mapping[str, str], dotenv: Path) -> dict[str, str]:
@@ -124,7 +116,7 @@ def _completed(values: dict[str, Any], environ: Mapping[str, str], *, terminal: 
     settings = Settings(**values)
     values["data_dir"] = settings.data_dir.absolute()
     if not settings.registration:
-        values["registration"] = "open" if settings.embedded and loopback(settings.host) else "closed"
+        values["registration"] = "open" if settings.embedded and is_loopback(settings.host) else "closed"
     if settings.demo is None:
         values["demo"] = (settings.registration or values["registration"]) == "open"
     if not settings.public_url:

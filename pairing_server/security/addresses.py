@@ -63,6 +63,14 @@ def parse_networks(items: Sequence[str]) -> tuple[Network, ...]:
     return tuple(_network(item.strip()) for item in items)
 
 
+def is_loopback(host: str) -> bool:
+    """Whether that address or name of a host is this machine's own, which no other can reach."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
 def _network(item: str) -> Network:
     try:
         network = ip_network(item, strict=False)

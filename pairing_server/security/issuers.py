@@ -5,7 +5,6 @@ Their public keys are kept in `jwks.py`; the tokens themselves are checked in `t
 
 from __future__ import annotations
 
-import ipaddress
 import json
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from datetime import datetime
 from urllib.parse import urlsplit
 
 from pairing_server.errors import InvalidToken
+from pairing_server.security.addresses import is_loopback
 from pairing_server.security.jwks import FileSource, KeyCache, OnRefresh, UrlSource
 from pairing_server.security.jws import PublicKey
 
@@ -160,12 +160,5 @@ def _check_location(jwks: str) -> None:
         raise ValueError("jwks must be a path, or a URL that starts with https://")
     if url.username is not None or url.fragment or " " in jwks:
         raise ValueError("the URL of jwks must have neither a user, a fragment nor a space")
-    if url.scheme == "http" and not _is_loopback(url.hostname):
+    if url.scheme == "http" and not is_loopback(url.hostname):
         raise ValueError("jwks by http:// is taken from a loopback host only; use https://")
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

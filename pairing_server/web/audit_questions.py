@@ -5,6 +5,8 @@ There is one set of filters: the URL's parameters and the command line's options
 
 from __future__ import annotations
 
+import base64
+import binascii
 import re
 from collections.abc import Mapping
 from dataclasses import fields as fields_of
@@ -20,6 +22,7 @@ from pairing_server.services.audit_events import EVENTS
 from pairing_server.services.audit_reading import Question
 from pairing_server.store.audit_filter import Filter
 from pairing_server.store.audit_follow import Position
+from pairing_server.store.audit_search import Place
 from pairing_server.web.schemas import NO_NUL, Schema, storable
 
 FORMATS = ("jsonl", "csv", "cef", "ocsf")
@@ -27,6 +30,7 @@ OUTCOMES = ("success", "failure", "denied", "error")
 # syslog's words, which may stand for the numbers.
 SEVERITIES = ("emergency", "alert", "critical", "error", "warning", "notice", "info", "debug")
 MAX_EVENTS = 20
+MAX_SEQ = 2**63 - 1
 
 _AGO = re.compile(r"\A([0-9]{1,6})([smhdw])\Z")
 _LONGEST = timedelta(days=40 * 365)
@@ -183,6 +187,26 @@ def question_of(loaded: Mapping[str, Any], now: datetime) -> Question:
         if name in _PARTS
     }
     return Question(Filter(**given), loaded.get("user"))
+
+
+def to_page_word(place: Place) -> str:
+    """The place, as an opaque word for the next page."""
+    micros = round(place.recorded_at.timestamp() * 1_000_000)
+    return base64.urlsafe_b64encode(f"{micros}.{place.seq}".encode()).decode().rstrip("=")
+
+
+def from_page_word(text: str) -> Place:
+    """Raises ValidationFailed if the word is none of ours."""
+    try:
+        micros, _, seq = (
+            base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)).decode("ascii").partition(".")
+        )
+        seconds, rest = divmod(int(micros), 1_000_000)
+        if not 0 <= int(seq) <= MAX_SEQ:
+            raise ValueError
+        return Place(datetime.fromtimestamp(seconds, UTC).replace(microsecond=rest), int(seq))
+    except (ValueError, OverflowError, OSError, binascii.Error):
+        raise ValidationFailed(fields={"after": ["Must be `next` of the page before."]}) from None
 
 
 def to_follow_word(word: str, position: Position) -> str:

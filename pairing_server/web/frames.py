@@ -259,16 +259,14 @@ class CountingProtocol(WebSocketProtocol13):
 def _check(first: int, second: int) -> None:
     """A frame's first two bytes. Raises Broken."""
     opcode, size = first & 0x0F, second & 0x7F
-    wrong = (
-        "reserved bits"
-        if first & _RESERVED
-        else "reserved opcode"
-        if opcode not in _OPCODES
-        else "unmasked"
-        if not second & _MASKED
-        else "fragmented or too long for a control frame"
-        if opcode & _CONTROL and (size > 125 or not first & _FINAL)
-        else None
-    )
-    if wrong is not None:
-        raise Broken(CloseCode.PROTOCOL_ERROR, wrong)
+    if first & _RESERVED:
+        wrong = "reserved bits"
+    elif opcode not in _OPCODES:
+        wrong = "reserved opcode"
+    elif not second & _MASKED:
+        wrong = "unmasked"
+    elif opcode & _CONTROL and (size > 125 or not first & _FINAL):
+        wrong = "fragmented or too long for a control frame"
+    else:
+        return
+    raise Broken(CloseCode.PROTOCOL_ERROR, wrong)

@@ -51,12 +51,10 @@ TYPES: Mapping[str, Type] = {
     "auth.token_issued": Type(AUTHENTICATION, 3),
     "auth.token_refreshed": Type(AUTHENTICATION, 5),
     "auth.lockout": Type(ACCOUNT_CHANGE, 9),
-    "auth.unlock": Type(ACCOUNT_CHANGE, 12),
     "account.created": Type(ACCOUNT_CHANGE, 1),
     "account.enabled": Type(ACCOUNT_CHANGE, 2),
     "account.password_changed": Type(ACCOUNT_CHANGE, 3),
     "account.disabled": Type(ACCOUNT_CHANGE, 5),
-    "account.deleted": Type(ACCOUNT_CHANGE, 6),
     "account.role_changed": Type(USER_ACCESS, 3),
     "access.denied": Type(API, 2),
     "pairing.code_created": Type(ENTITY, 1),
@@ -83,8 +81,6 @@ TYPES: Mapping[str, Type] = {
     "system.stopping": Type(LIFECYCLE, 4),
     "audit.started": Type(LIFECYCLE, 3),
     "audit.stopped": Type(LIFECYCLE, 4),
-    "node.joined": Type(LIFECYCLE, 3),
-    "node.left": Type(LIFECYCLE, 4),
 }
 # The rest, by family: an activity that the schema does not name.
 _FAMILIES = {
@@ -93,7 +89,7 @@ _FAMILIES = {
     "pairing": Type(ENTITY, OTHER),
     "session": Type(AUTHORIZE_SESSION, OTHER),
     **dict.fromkeys(("ws", "channel", "msg", "limit"), Type(NETWORK, OTHER)),
-    **dict.fromkeys(("system", "db", "bus", "node"), Type(LIFECYCLE, OTHER)),
+    **dict.fromkeys(("system", "db"), Type(LIFECYCLE, OTHER)),
 }
 
 

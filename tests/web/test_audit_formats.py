@@ -160,6 +160,10 @@ def test_each_event_has_a_class_and_what_the_class_requires(name: str, address: 
         assert made["user"].get("uid") or made["user"].get("name")
 
 
+def test_only_events_that_there_are_have_a_place_in_the_schema() -> None:
+    assert set(ocsf.TYPES) <= set(EVENTS)
+
+
 def test_a_login_is_an_authentication_and_a_lockout_a_locked_account() -> None:
     login = json.loads(line("ocsf", recorded("auth.login", "success", severity=6)))
     assert (login["type_uid"], login["status_id"], login["severity_id"]) == (300201, 1, 1)
