@@ -13,6 +13,7 @@ from typing import Any
 
 from picows import WSFrame, WSMsgType, WSTransport
 from tornado.httputil import HTTPHeaders
+from tornado.iostream import StreamClosedError
 from tornado.websocket import WebSocketHandler
 
 from pairing_server.relay.closing import CloseCode
@@ -91,7 +92,10 @@ class CompiledProtocol(Closing):
         ]
         self._subprotocol = handler.select_subprotocol(offered)
         stream = handler.detach()
-        transport = await hand_over(stream, key, self._subprotocol, self, self._limits.frame_size)
+        try:
+            transport = await hand_over(stream, key, self._subprotocol, self, self._limits.frame_size)
+        except StreamClosedError:
+            return
         if self._serving:
             # It was paused before it had begun to read.
             transport.pause_reading()

@@ -16,7 +16,7 @@ from typing import Any
 from picows import WSAutoPingStrategy, WSListener, WSUpgradeResponse
 from picows.common import WSUpgradeResponseWithListener
 from picows.picows import WSProtocol  # type: ignore[attr-defined]
-from tornado.iostream import IOStream
+from tornado.iostream import IOStream, StreamClosedError
 
 from pairing_server.web.frames import SEND_BUFFER
 
@@ -42,8 +42,10 @@ async def hand_over(
 ) -> asyncio.Transport:
     """Let picows serve the socket of an upgrade that Tornado has checked; the event loop's transport.
 
-    `key`: the client's Sec-WebSocket-Key.
+    `key`: the client's Sec-WebSocket-Key. Raises StreamClosedError if the client has gone meanwhile.
     """
+    if stream.closed():
+        raise StreamClosedError
     early = bytes(stream._read_buffer[: stream._read_buffer_size])
     own = socket.socket(fileno=os.dup(stream.socket.fileno()))
     own.setblocking(False)

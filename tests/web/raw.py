@@ -99,6 +99,11 @@ class RawSocket:
         except (EOFError, ConnectionError):
             return frames
 
+    @property
+    def address(self) -> object:
+        """As the server sees it."""
+        return self._socket.getsockname()
+
     def close(self) -> None:
         self._socket.close()
 

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+from collections.abc import Callable
+from contextlib import suppress
 from datetime import timedelta
 
 import pytest
 
 from pairing_server.maintenance import SYSTEM
 from pairing_server.services import lifetimes
+from pairing_server.store import logins
 from pairing_server.web.edge import utcnow
 from tests.conftest import StartNode
 from tests.devices import Site
+from tests.web.raw import RawSocket
+
+_WAITS = (
+    "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+)
 
 
 @pytest.fixture
@@ -69,3 +78,34 @@ async def test_a_used_token_is_remembered_for_as_long_as_it_would_be_taken(two: 
     assert await remembered() == 1
     await lifetimes.prune(site.node.deps, now + timedelta(seconds=3600 + 61))
     assert await remembered() == 0
+
+
+async def test_who_has_gone_when_the_database_answers_is_no_error(
+    two: tuple[Site, Site], caplog: pytest.LogCaptureFixture
+) -> None:
+    site = two[0]
+    http = site.node.http
+    token = await site.ws_token(await site.account(), "desktop")
+    claims = site.node.deps.tokens.verify_ws(token, utcnow())
+
+    async def until(true: Callable[[], bool]) -> None:
+        while not true():
+            assert (await site.get("/healthz")).status == 200
+
+    raw = RawSocket()
+    with caplog.at_level(logging.ERROR):
+        async with site.node.reading.transaction() as conn:
+            # Whoever comes with the same token waits for this.
+            await logins.spend(conn, claims.token_id, claims.expires_at, utcnow())
+            opening = asyncio.ensure_future(raw.open(site, f"?token={token}"))
+            while not (await conn.exec_driver_sql(_WAITS)).scalar_one():
+                pass
+            own = raw.address
+            [stream] = [c.stream for c in http._connections if c.stream.socket.getpeername() == own]
+            opening.cancel()
+            with suppress(asyncio.CancelledError):
+                await opening
+            raw.reset()
+            await until(stream.closed)
+        await until(lambda: site.node.audit.counts["auth.token_rejected", "denied"] == 1)
+    assert caplog.records == []
