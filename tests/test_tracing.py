@@ -120,6 +120,7 @@ async def test_what_asks_every_second_is_no_span(start: Start) -> None:
     assert [span for span in (await traced.done()).spans if span.name.startswith("GET")] == []
 
 
+@pytest.mark.parametrize("frame_engine", ["compiled", "tornado"], indirect=True)
 async def test_a_sockets_life_is_spans_and_its_messages_are_none(start: Start) -> None:
     traced = await start()
     desktop, mobile = await traced.site.pair()

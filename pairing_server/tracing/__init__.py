@@ -36,6 +36,9 @@ class Span:
     def enter(self) -> None:
         """What the task does from now on is done within it."""
 
+    def leave(self) -> None:
+        """What the task does from now on is done within nothing."""
+
     def end(self) -> None:
         """It is over."""
 

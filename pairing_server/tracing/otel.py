@@ -59,6 +59,9 @@ class OtelSpan(Span):
     def enter(self) -> None:
         context.attach(trace.set_span_in_context(self._span))
 
+    def leave(self) -> None:
+        context.attach(context.Context())
+
     def end(self) -> None:
         if self._span.is_recording():
             self._span.end()

@@ -121,7 +121,8 @@ class Opening(EdgeHandler, WebSocketHandler):
         self.span = self.deps.traces.begin("websocket", parent=upgrade)
         for name, value in self._ids().items():
             self.span.say(f"pairing.{name}", value)
-        self.span.enter()
+        # The task may read the frames from now on.
+        self.span.leave()
 
     def _forget_handshake(self) -> None:
         """Most connections are idle most of the time: what only the upgrade needed is let go."""
