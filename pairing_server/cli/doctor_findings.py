@@ -24,8 +24,8 @@ from pairing_server.config import Settings, credential_folders, settings_file
 from pairing_server.errors import Unavailable
 from pairing_server.security.addresses import is_loopback
 from pairing_server.security.keys import SigningKey
-from pairing_server.store import schema
-from pairing_server.store.database import Database
+from pairing_server.store import hosts, schema
+from pairing_server.store.database import CONNECT_TIMEOUT, Database
 
 # Bits of a secret, by how its signs are spread; 32 random bytes in Base64 have about 200.
 LEAST_BITS = 100
@@ -166,7 +166,19 @@ async def of_database(settings: Settings) -> list[Finding]:
     finally:
         await database.close()
     found = _clock("The database's clock", now)
-    return found + _schema(there)
+    return found + _schema(there) + await _hosts(settings.database_url)
+
+
+async def _hosts(url: str) -> list[Finding]:
+    """Of several hosts, those that will be missed when they are needed."""
+    known = hosts.Hosts(url, timeout=CONNECT_TIMEOUT)
+    return [
+        Finding(
+            f"The database's host {place} cannot be reached: nothing would work after a failover to it.",
+            "Is it running, and may this machine connect to it? If it is gone for good, take it out of PAIRING_DATABASE_URL.",
+        )
+        for place in (await known.absent() if len(known.places) > 1 else ())
+    ]
 
 
 def _schema(there: schema.State) -> list[Finding]:

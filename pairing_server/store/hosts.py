@@ -8,6 +8,8 @@ import asyncpg
 from sqlalchemy.engine import URL, make_url
 
 PORT = 5432
+# How a connection fails.
+_FAILURES = (TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InternalClientError)
 
 
 def parse(url: str) -> list[URL]:
@@ -45,6 +47,21 @@ class Hosts:
         """Which kind of server will do (`target_session_attrs`); None for whichever there is."""
         return self._options.get("target_session_attrs")
 
+    async def absent(self) -> list[str]:
+        """Those of them, as host:port, that take no connection at all, with writes or without."""
+        found = []
+        for host, port in self.places:
+            try:
+                made = await self._reach(host, port, target_session_attrs="any")
+            except _FAILURES:
+                found.append(f"{host}:{port}")
+            else:
+                await made.close()
+        return found
+
+    async def _reach(self, host: str | None, port: int | None, **changed: Any) -> asyncpg.Connection:
+        return await asyncpg.connect(host=host, port=port, timeout=self._timeout, **(self._options | changed))
+
     async def connect(self) -> asyncpg.Connection:
         """A connection to the first host that will do; the one that did last time is asked first.
 
@@ -52,10 +69,9 @@ class Hosts:
         """
         failure: Exception | None = None
         for place in list(self.places):
-            host, port = place
             try:
-                made = await asyncpg.connect(host=host, port=port, timeout=self._timeout, **self._options)
-            except (TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InternalClientError) as error:
+                made = await self._reach(*place)
+            except _FAILURES as error:
                 if failure is None or isinstance(failure, OSError):
                     failure = error
                 continue

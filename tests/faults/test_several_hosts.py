@@ -71,15 +71,22 @@ def test_every_command_works_with_several_hosts_before_and_after_a_failover(plac
             operator.environ["PAIRING_DATABASE_URL"], operator.folder, PUBLIC_URL=server.url, PORT="0"
         ).run("doctor")
         assert (examined.status, examined.err) == (0, "")
-        assert "The database" not in examined.out
+        assert "The database cannot be used" not in examined.out
+        assert f"The database's host 127.0.0.1:{place.primary.port} cannot be reached" in examined.out
         server.stop()
 
 
-def test_doctor_says_when_none_of_the_hosts_takes_writes(place: Place) -> None:
+def test_doctor_names_a_host_that_is_away_and_says_when_none_takes_writes(place: Place) -> None:
     place.operator.says("migrate")
-    place.primary.stop("immediate")
     doctor = Operator(
         place.operator.environ["PAIRING_DATABASE_URL"], place.operator.folder, PUBLIC_URL="http://127.0.0.1:1"
     )
+    assert "The database" not in doctor.run("doctor").out
+    place.standby.stop()
+    told = doctor.run("doctor").out
+    assert f"The database's host 127.0.0.1:{place.standby.port} cannot be reached" in told
+    assert f":{place.primary.port} cannot be reached" not in told
+    place.standby.start()
+    place.primary.stop("immediate")
     told = doctor.run("doctor").out
     assert "The database cannot be used: The database is read-only just now." in told
