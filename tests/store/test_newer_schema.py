@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +16,8 @@ from pairing_server.server import Node
 from pairing_server.starting import StartError, check_schema
 from pairing_server.store import schema
 from pairing_server.store.database import Database
-from tests.cli.commands import Operator
+from pairing_server.store.embedded import EmbeddedPostgres
+from tests.cli.commands import Operator, command, environment
 from tests.conftest import SETTINGS, execute, fresh_database
 from tests.devices import Site
 from tests.faults.sites import ending
@@ -112,6 +115,30 @@ def test_every_command_goes_as_always_on_a_newer_schema(
         restored = Operator(other, tmp_path)
         assert f"is at revision {newer.NEWER}." in restored.says("restore", "saved.tar")
         assert check(other) == newer.NEWER
+
+
+def test_an_embedded_database_of_a_newer_release_is_run_as_it_is(tmp_path: Path) -> None:
+    """As root PostgreSQL runs as another user, who cannot pass through pytest's own folder."""
+    place = Path(tempfile.mkdtemp(prefix="pairing-newer-", dir="/tmp"))
+    environ = environment(DATA_DIR=str(place / "data"))
+    try:
+        added = command("user", "add", "alice", environ=environ, folder=place, stdin=PASSWORD)
+        assert added.status == 0, added.text
+        embedded = EmbeddedPostgres(place / "data")
+        try:
+            url = embedded.start()
+            newer.upgrade(url, tmp_path, works_with=schema.head())
+            execute(url, "GRANT SELECT ON of_tomorrow TO pairing")
+        finally:
+            embedded.stop()
+        listed = command("user", "list", environ=environ, folder=place)
+        assert (listed.status, listed.out[:6]) == (0, "alice\t"), listed.text
+        try:
+            execute(embedded.start().replace("//postgres@", "//pairing@"), "SELECT * FROM of_tomorrow")
+        finally:
+            embedded.stop()
+    finally:
+        shutil.rmtree(place)
 
 
 def test_the_rights_that_a_newer_release_gave_stay(database_url: str, tmp_path: Path) -> None:
