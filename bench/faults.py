@@ -16,7 +16,7 @@ from bench.processes import Processes
 from tests.faults.cluster import Postgres, primary_and_standby
 from tests.faults.proxy import FaultProxy
 
-USERS, PAIRS = 200, 20
+USERS, PAIRS = 240, 20
 
 
 def run(
