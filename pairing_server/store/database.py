@@ -29,7 +29,7 @@ CONNECT_TIMEOUT = 3
 STATEMENT_TIMEOUT = 4
 COMMAND_GRACE = 1
 # For all of a transaction, the wait for a connection included, beyond the longest statement.
-TRANSACTION_GRACE = 2
+TRANSACTION_GRACE = 1.5
 CLOSE_TIMEOUT = 5
 LOCK_TIMEOUT = "2s"
 POOL_TIMEOUT = 4
