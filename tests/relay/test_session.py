@@ -8,17 +8,12 @@ from typing import Any
 import pytest
 
 from pairing_server.errors import Unavailable
-from pairing_server.relay import requests
 from pairing_server.relay.closing import CloseCode
 from pairing_server.relay.identity import Device, Identity
-from tests.relay.wire import LOGGED_IN, Client, Relay
+from tests.relay.wire import LOGGED_IN, Relay, codes
 
 PING = {"type": "ping", "sequence": 1}
 CHANNEL = "pair-123456"
-
-
-def codes(client: Client) -> list[str]:
-    return [m["code"] for m in client.received() if m["type"] == "error"]
 
 
 # What is legal when
@@ -96,52 +91,6 @@ def test_a_payload_that_is_refused_takes_no_number(payload: object) -> None:
     assert mobile.received() == []
     desktop.send({"type": "channel_message", "payload": {}})
     assert [message["seq"] for message in mobile.received()] == [1]
-
-
-def test_identify_and_join_are_handed_to_the_edge_and_the_rest_is_not() -> None:
-    client = Relay().client("desktop")
-    identify = {"type": "identify", "device_type": "desktop", "session_id": "desktop-1"}
-    assert isinstance(client.send(identify), requests.Identify)
-    assert isinstance(
-        client.send({"type": "join_channel", "channel": CHANNEL, "session_id": "desktop-1"}),
-        requests.JoinChannel,
-    )
-    assert isinstance(client.send({"type": "refresh_token", "token": "t"}), requests.RefreshToken)
-    assert client.send(PING) is None
-
-
-@pytest.mark.parametrize("type_", ["identify", "join_channel"])
-def test_the_device_type_must_be_the_tokens(type_: str) -> None:
-    client = Relay().client("desktop")
-    [error] = client.ask(
-        {"type": type_, "device_type": "mobile", "session_id": "mobile-1", "channel": CHANNEL}
-    )
-    assert error["code"] == "DEVICE_TYPE_MISMATCH"
-    assert error["details"] == {"device_type": "mobile", "token_device_type": "desktop"}
-
-
-def test_a_connection_has_one_session_id() -> None:
-    client = Relay().client("desktop")
-    client.session.identified(Device("desktop-1"))
-    for message in (
-        {"type": "identify", "device_type": "desktop", "session_id": "desktop-2"},
-        {"type": "join_channel", "channel": CHANNEL, "session_id": "desktop-2"},
-    ):
-        [error] = client.ask(message)
-        assert (error["code"], error["details"]) == ("VALIDATION_ERROR", {"field": "session_id"})
-
-
-@pytest.mark.parametrize(
-    ("message", "field"),
-    [
-        ({"session_id": "desktop-1"}, "channel"),
-        ({"channel": CHANNEL}, "session_id"),
-        ({"channel": CHANNEL, "channel_id": "pair-654321", "session_id": "desktop-1"}, "channel"),
-    ],
-)
-def test_a_join_needs_a_channel_and_a_session_id(message: dict[str, str], field: str) -> None:
-    [error] = Relay().client("desktop").ask({"type": "join_channel", **message})
-    assert (error["code"], error["details"]) == ("VALIDATION_ERROR", {"field": field})
 
 
 def test_a_ping_is_answered_with_its_sequence() -> None:
@@ -237,113 +186,6 @@ def test_an_error_about_a_message_without_an_id_has_none() -> None:
     desktop, _ = Relay().pair()
     [error] = desktop.ask({"type": "channel_message", "payload": []})
     assert "id" not in error
-
-
-# Rates
-
-
-def test_a_connection_may_send_sixty_a_second_and_a_hundred_and_twenty_at_once() -> None:
-    relay = Relay()
-    client = relay.client("desktop")
-    for _ in range(121):
-        client.send(PING)
-    *pongs, error = client.received()
-    assert len(pongs) == 120
-    assert (error["code"], error["retryable"]) == ("RATE_LIMITED", True)
-    assert error["details"] == {"limit": "messages", "retry_after_ms": 17}
-    relay.pass_time(1)
-    for _ in range(61):
-        client.send(PING)
-    assert [m["type"] for m in client.received()] == ["pong"] * 60 + ["error"]
-
-
-def test_what_is_over_the_rate_does_not_reach_the_peer() -> None:
-    desktop, mobile = Relay().pair()
-    for number in range(130):
-        desktop.send({"type": "channel_message", "payload": {"n": number}})
-    assert len(mobile.received()) == 120
-    assert codes(desktop) == ["RATE_LIMITED"] * 10
-
-
-def test_a_slider_at_sixty_a_second_is_never_limited() -> None:
-    relay = Relay()
-    desktop, mobile = relay.pair()
-    for number in range(1200):
-        desktop.send({"type": "channel_message", "payload": {"n": number}})
-        relay.pass_time(1 / 60)
-    assert desktop.received() == []
-    assert len(mobile.received()) == 1200
-
-
-def test_audio_has_a_rate_of_its_own() -> None:
-    relay = Relay()
-    desktop, mobile = relay.pair()
-    for _ in range(21):
-        desktop.send({"type": "audio_chunk", "data": "AAAA"})
-    [error] = desktop.received()
-    assert error["details"] == {"limit": "audio", "retry_after_ms": 50}
-    assert len(mobile.received()) == 20
-    assert desktop.ask(PING) == [{"type": "pong", "sequence": 1}]
-
-
-def test_audio_is_limited_in_bytes_too() -> None:
-    relay = Relay(queue_pause=2**40, queue_size=2**40)
-    desktop, mobile = relay.pair()
-    chunk = {"type": "audio_chunk", "data": "A" * 500_000}
-    for _ in range(5):
-        desktop.send(chunk)
-    [error] = desktop.received()
-    assert error["details"]["limit"] == "audio_bytes"
-    assert len(mobile.received()) == 4
-    relay.pass_time(1)
-    desktop.send(chunk)
-    assert len(mobile.received()) == 1
-
-
-def test_five_joins_in_ten_seconds_are_enough() -> None:
-    relay = Relay()
-    client = relay.client("desktop")
-    join = {"type": "join_channel", "channel": CHANNEL, "session_id": "desktop-1"}
-    for _ in range(5):
-        assert client.send(join) is not None
-    assert client.send(join) is None
-    [error] = client.received()
-    assert error["details"] == {"limit": "joins", "retry_after_ms": 2000}
-    relay.pass_time(2)
-    assert client.send(join) is not None
-
-
-def test_refusals_are_limited_as_well() -> None:
-    client = Relay().client("desktop")
-    for _ in range(1000):
-        client.send(PING)
-    assert len(codes(client)) == 20
-
-
-def test_ten_seconds_over_the_limit_close() -> None:
-    relay = Relay()
-    client = relay.client("desktop")
-    seconds = 0.0
-    while client.close_code is None and seconds < 20:
-        for _ in range(30):
-            client.send(PING)
-        relay.pass_time(0.1)
-        seconds += 0.1
-    assert client.close_code == 4429
-    assert 10 <= seconds < 12
-    assert client.received()[-1]["code"] == "RATE_LIMITED"
-    assert relay.events("limit.rate") == [{"scope": "connection", "limit": "messages"}]
-
-
-def test_who_pauses_after_going_over_the_limit_stays() -> None:
-    relay = Relay()
-    client = relay.client("desktop")
-    for _ in range(20):
-        for _ in range(200):
-            client.send(PING)
-        relay.pass_time(3)
-    assert client.close_code is None
-    assert len(relay.events("limit.rate")) == 20
 
 
 @pytest.mark.parametrize("kind", ["frames", "pings", "fragments"])

@@ -162,3 +162,13 @@ class Relay:
         desktop.received()
         mobile.received()
         return desktop, mobile
+
+
+def codes(client: Client) -> list[str]:
+    """The codes of the errors that the client has been sent since it was last looked at."""
+    return [message["code"] for message in client.received() if message["type"] == "error"]
+
+
+def sync(client: Client, **settings: Any) -> None:
+    """The client sends these settings."""
+    client.send({"type": "settings_sync", "settings": settings})
