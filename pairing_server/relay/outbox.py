@@ -43,6 +43,9 @@ class Transport(Protocol):
     def pending(self) -> int:
         """Bytes that were handed over and that the kernel has not taken yet."""
 
+    def busy(self) -> None:
+        """The client sends one message after the other; it may be told later that they have come."""
+
     def close(self, code: int, reason: str) -> None:
         """Start the closing handshake. Nothing more is written or received."""
 

@@ -10,6 +10,7 @@ from typing import Any
 from tornado.websocket import WebSocketClosedError, WebSocketHandler, WebSocketProtocol
 
 from pairing_server.relay.outbox import Entry, Outbox
+from pairing_server.web.frames import acknowledge_later
 from pairing_server.web.takeover import Listener
 
 # A frame's first byte: the opcode, and that it is the only one of its message.
@@ -136,6 +137,11 @@ class Sending(Listener, WebSocketProtocol):
         if self._out is None:
             return 0
         return self._gathered_size + int(self._out.get_write_buffer_size())
+
+    def busy(self) -> None:
+        """The client sends one message after the other (relay.outbox.Transport)."""
+        if self._out is not None:
+            acknowledge_later(self._out.get_extra_info("socket"))
 
     def write_message(
         self, message: str | bytes | dict[str, Any], binary: bool = False

@@ -10,11 +10,12 @@ from time import perf_counter
 from pairing_server.errors import Internal, PairingServerError
 from pairing_server.relay.closing import CloseCode
 from pairing_server.relay.outbox import Outbox
+from pairing_server.relay.session import Session
 from pairing_server.web.asking import Asking
 
 log = logging.getLogger(__name__)
 
-# One in 64 messages is timed: a mask of how many the connection has received.
+# One in 64 messages is timed, and may show a busy client: a mask of how many the connection has received.
 SAMPLED = 63
 
 
@@ -44,9 +45,14 @@ class PairingSocket(Asking):
             return None
         if rest is None:
             if began:
-                self.edge.relay_time.observe(perf_counter() - began)
+                self._sampled(session, perf_counter() - began)
             return None
         return self._relieved(rest) if isinstance(rest, Outbox) else self._serve(session, rest)
+
+    def _sampled(self, session: Session, seconds: float) -> None:
+        self.edge.relay_time.observe(seconds)
+        if session.received > SAMPLED:
+            self._transport.busy()
 
     @staticmethod
     def _relieved(outbox: Outbox) -> asyncio.Future[None]:

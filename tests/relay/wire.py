@@ -46,6 +46,9 @@ class Wire:
     def pending(self) -> int:
         return sum(self._untaken)
 
+    def busy(self) -> None:
+        """Nothing is to be told of here."""
+
     def close(self, code: int, reason: str) -> None:
         assert self.closed is None, "closed twice"
         self.closed = (code, reason)

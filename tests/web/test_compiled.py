@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import socket
 import weakref
 from collections.abc import Sequence
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 from tornado.websocket import WebSocketHandler, WebSocketProtocol
 
 from pairing_server.web.compiled import STRETCH
+from pairing_server.web.socket import SAMPLED
 from tests.conftest import StartNode
 from tests.devices import Site
 from tests.web.raw import PING, PONG, Frame, frame
@@ -34,6 +36,7 @@ class Counted:
     def __init__(self, device: RawDevice) -> None:
         self._real = device.protocol._out
         self.written: list[bytes] = []
+        self.get_extra_info: Any = self._real.get_extra_info
         device.protocol._out = self
 
     def write(self, data: bytes) -> None:
@@ -67,6 +70,34 @@ async def test_messages_of_their_own_segments_are_not_held_back_for_others(busy:
         await desktop.raw.send_bytes(said(number))
         assert await mobile.numbers(1) == [number]
         assert len(out.written) == number + 1
+
+
+class Options:
+    """A socket, with the options that are set on it."""
+
+    def __init__(self, real: socket.socket) -> None:
+        self.real = real
+        self.set: list[tuple[int, int, int]] = []
+
+    def setsockopt(self, *option: int) -> None:
+        self.set.append((option[0], option[1], option[2]))
+        self.real.setsockopt(*option)
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_QUICKACK"), reason="Linux has it")
+async def test_a_client_that_sends_on_and_on_is_not_told_of_each_segment(busy: Site) -> None:
+    desktop, mobile = await raw_pair(busy)
+    options = Options(desktop.protocol._out.get_extra_info("socket"))
+    out = Counted(desktop)
+    out.get_extra_info = lambda name: options if name == "socket" else None
+    before = desktop.session.received
+    for number in range(SAMPLED + 1 - before):
+        await desktop.raw.send_bytes(said(number))
+        assert await mobile.numbers(1) == [number]
+    assert options.set == []
+    await desktop.raw.send_bytes(said(0))
+    assert await mobile.numbers(1) == [0]
+    assert options.set == [(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 0)]
 
 
 async def test_large_messages_of_one_read_leave_before_they_pile_up(busy: Site) -> None:
