@@ -22,7 +22,7 @@ from bench.servers import Server
 from bench.wire import Pair, Seat, dumps, framed
 from pairing_server.security.keys import format_keys, generate_key
 from pairing_server.security.tokens import AccessClaims, Tokens
-from pairing_server.services.deps import Codes
+from pairing_server.services.codes import Codes
 from pairing_server.store import schema
 from pairing_server.store.embedded import EmbeddedPostgres
 

@@ -31,7 +31,9 @@ from pairing_server.services.alarm import Alarm
 from pairing_server.services.attempts import Turns
 from pairing_server.services.audit import AuditLog
 from pairing_server.services.audit_retention import Retention, drop_old
-from pairing_server.services.deps import Codes, Deps, LiveCodes, SeenEnabled
+from pairing_server.services.codes import Codes, LiveCodes
+from pairing_server.services.deps import Deps
+from pairing_server.services.enabled import SeenEnabled
 from pairing_server.services.revoked import Revoked
 from pairing_server.services.sealer import Copy, Sealer, to_file
 from pairing_server.starting import DatabaseAway, StartError, check_schema

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -27,6 +27,7 @@ from pairing_server.services import attempts, logins
 from pairing_server.services.attempts import Counted, Lockout
 from pairing_server.services.audit import clean
 from pairing_server.services.deps import Caller, Deps
+from pairing_server.services.enabled import account_of, require_enabled
 from pairing_server.store import users
 from pairing_server.store.audit import Event
 from pairing_server.store.users import User
@@ -241,33 +242,6 @@ async def issue_access_token(
             conn, _token_issued(deps.audit.event, caller, issued, "access", now, target=user.subject)
         )
     return issued
-
-
-def account_of(subject: str | None) -> UUID | None:
-    """The id of the built-in user; None for guests and for foreign subjects, who are their issuer's.
-
-    Raises InvalidToken if there can be no such user.
-    """
-    if subject is None or "|" in subject:
-        return None
-    try:
-        return UUID(subject)
-    except ValueError:
-        raise not_enabled() from None
-
-
-def not_enabled() -> InvalidToken:
-    return InvalidToken("The account of this token is disabled or gone.", reason="disabled")
-
-
-async def require_enabled(conn: AsyncConnection, subject: str | None) -> None:
-    """Raises InvalidToken if a built-in user's account is gone or disabled."""
-    account = account_of(subject)
-    if account is None:
-        return
-    user = await users.by_id(conn, account)
-    if user is None or user.disabled_at is not None:
-        raise not_enabled()
 
 
 async def _named(conn: AsyncConnection, username: str) -> User:

@@ -9,7 +9,8 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from pairing_server.errors import ConfirmationNeeded, InvalidChannel
-from pairing_server.services.deps import Caller, Codes, Deps
+from pairing_server.services.codes import Codes
+from pairing_server.services.deps import Caller, Deps
 from pairing_server.store import confirmations as store
 from pairing_server.store import pairings
 from pairing_server.store.confirmations import Request

@@ -11,7 +11,8 @@ from itertools import pairwise
 from pairing_server.errors import Forbidden, NotFound, ValidationFailed
 from pairing_server.security.keys import SigningKey, generate_key
 from pairing_server.security.tokens import DAY_S
-from pairing_server.services.deps import Caller, Codes, Deps
+from pairing_server.services.codes import Codes
+from pairing_server.services.deps import Caller, Deps
 from pairing_server.store import pairings
 
 log = logging.getLogger(__name__)

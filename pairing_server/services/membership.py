@@ -12,8 +12,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from pairing_server.errors import ChannelFull, InvalidChannel, PairingServerError, SessionConflict
 from pairing_server.relay.settings import Kept
 from pairing_server.services import settings
-from pairing_server.services.accounts import account_of, require_enabled
-from pairing_server.services.deps import Caller, Codes, Deps
+from pairing_server.services.codes import Codes
+from pairing_server.services.deps import Caller, Deps
+from pairing_server.services.enabled import account_of, require_enabled
 from pairing_server.store import membership as devices
 from pairing_server.store import pairings as store
 from pairing_server.store import users

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID, uuid4
 
-from sqlalchemy.ext.asyncio import AsyncConnection
-
 from pairing_server.errors import (
     ConfirmationNeeded,
     InvalidCode,
@@ -18,17 +16,17 @@ from pairing_server.errors import (
     Unavailable,
     ValidationFailed,
 )
-from pairing_server.security.limits import REDEEM_ADDRESS, REDEEM_USER, SlidingWindow
-from pairing_server.services import alarm, attempts, confirmations
-from pairing_server.services.accounts import account_of, lockout_event, not_enabled, require_enabled
-from pairing_server.services.attempts import Counted, Lockout
-from pairing_server.services.deps import Caller, Codes, Deps
+from pairing_server.security.limits import SlidingWindow
+from pairing_server.services import alarm, confirmations, wrong_codes
+from pairing_server.services.attempts import Counted
+from pairing_server.services.codes import Codes
+from pairing_server.services.deps import Caller, Deps
+from pairing_server.services.enabled import account_of, not_enabled, require_enabled
 from pairing_server.services.membership import both_gone, bound_event, closed_event, conflict
 from pairing_server.store import codes
 from pairing_server.store import pairings as store
 from pairing_server.store.audit import Event
-from pairing_server.store.codes import Draw, Made, Making, Redeemed, Redeeming
-from pairing_server.store.database import Lane
+from pairing_server.store.codes import Draw, Made, Making, Redeeming
 from pairing_server.store.pairings import Pairing, Seat
 
 # How many codes are drawn at once. With 90 % of all names taken a thousand draws miss all free ones
@@ -192,7 +190,7 @@ async def _redeem(
     deps: Deps, code: str, mobile: Seat, device: str, caller: Caller, now: datetime
 ) -> tuple[Pairing | None, PairingServerError | None, list[UUID]]:
     """The pairing, or why not; and the pairings it has taken the place of."""
-    limits = _redeem_limits(deps, caller)
+    limits = wrong_codes.limits_of(deps, caller)
     typed = _typed(deps, code, mobile, limits, caller, now)
     async with deps.database.lane() as lane:
         found = await codes.redeem(lane.driver.fetchrow, typed)
@@ -201,7 +199,7 @@ async def _redeem(
         if found.newly_bound:
             deps.audit.count(typed.bound)
         if found.pairing is None:
-            refusal = await _refuse(deps, lane, found, typed, device, limits, caller, now)
+            refusal = await wrong_codes.refuse(deps, lane, found, typed, device, limits, caller, now)
             return None, refusal, []
         deps.audit.count(typed.won)
         if found.superseded:
@@ -225,71 +223,6 @@ def _typed(
         won=won,
         confirm=deps.alarm.on(now),
     )
-
-
-async def _refuse(
-    deps: Deps,
-    lane: Lane,
-    found: Redeemed,
-    typed: Redeeming,
-    device: str,
-    limits: Sequence[Counted],
-    caller: Caller,
-    now: datetime,
-) -> PairingServerError:
-    """Count and record what came to nothing, under the locks it was decided under. The error to be raised."""
-    mobile = typed.mobile
-    if found.owner is not None and found.owner != mobile.user:
-        return await conflict(deps, lane.conn, mobile.session_id, found.owner, caller, now)
-    counting = await attempts.hold(lane.conn, limits, now)
-    seconds, kind = counting.wait(now)
-    if seconds:
-        await _redeem_failed(deps, lane.conn, mobile, [], "locked", caller, now)
-        return RateLimited(seconds, "Too many wrong codes; wait, then try again.", limit=kind)
-    if typed.confirm:
-        needed, new = await confirmations.ask(deps, lane.conn, typed.macs, mobile, device, caller, now)
-        if needed is not None:
-            # Whoever guesses has hit, and is none the better for it; he may not go on for nothing.
-            if new:
-                lockouts = await counting.charge(now)
-                await _redeem_failed(deps, lane.conn, mobile, lockouts, "unconfirmed", caller, now)
-            return needed
-    lockouts = await counting.charge(now)
-    await _redeem_failed(deps, lane.conn, mobile, lockouts, "no_such_code", caller, now)
-    return InvalidCode()
-
-
-def _redeem_limits(deps: Deps, caller: Caller) -> list[Counted]:
-    """Nobody but himself locks a user out of the codes of his own account, whoever else is behind his address.
-
-    With `same_user` there are no others for him; the address's failures are counted all the same, for whoever
-    comes without an account.
-    """
-    if caller.subject is None:
-        return [Counted("redeem_address", caller.address_key, REDEEM_ADDRESS)]
-    others = not deps.rules.same_user
-    return [
-        Counted("redeem_address", caller.address_key, REDEEM_ADDRESS, binding=others, but_own=others),
-        Counted("redeem_user", caller.subject, REDEEM_USER),
-    ]
-
-
-async def _redeem_failed(
-    deps: Deps,
-    conn: AsyncConnection,
-    mobile: Seat,
-    lockouts: Sequence[Lockout],
-    reason: str,
-    caller: Caller,
-    now: datetime,
-) -> None:
-    failed = deps.audit.event(
-        "pairing.redeem", "failure", caller, now, reason=reason, mobile_session=mobile.session_id
-    )
-    await deps.audit.refuse(conn, failed)
-    if lockouts:
-        locked = [lockout_event(deps, lockout, caller, now) for lockout in lockouts]
-        await deps.audit.record(conn, *locked)
 
 
 def _superseded(deps: Deps, replaced: Sequence[UUID], caller: Caller, now: datetime) -> list[Event]:

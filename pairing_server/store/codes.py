@@ -135,9 +135,9 @@ async def make(fetch: Fetch, wanted: Making, draws: Sequence[Draw]) -> Made:
 class Redeeming:
     """A code that is typed in. `macs`: what it may be stored under. `limits`: (kind, key, how) of what may refuse it.
 
-    While a limit is locked it refuses if it is "binding", and all but the codes of the same user if "but_own". `bound` tells that the session id is now the user's, `won` that the code was
-    redeemed; which pairing it was and how old are put into it. With `confirm`, the code of another account needs its
-    desktop's confirmation.
+    While a limit is locked it refuses if it is "binding", and all but the codes of the same user if "but_own". `bound`
+    tells that the session id is now the user's, `won` that the code was redeemed; which pairing it was and how old are
+    put into it. With `confirm`, the code of another account needs its desktop's confirmation.
     """
 
     macs: Sequence[bytes]

@@ -21,7 +21,7 @@ from pairing_server.errors import (
     ValidationFailed,
 )
 from pairing_server.security.passwords import Passwords
-from pairing_server.services import accounts, audit, membership, pairings
+from pairing_server.services import accounts, audit, enabled, membership, pairings
 from pairing_server.services.deps import Caller, Deps
 from pairing_server.store import attempts, users
 from pairing_server.web.edge import utcnow
@@ -197,9 +197,9 @@ async def test_a_token_of_an_account_that_is_gone_is_refused_and_a_foreign_one_i
     async with deps.database.transaction() as conn:
         for subject in (str(uuid4()), "no uuid"):
             with pytest.raises(InvalidToken):
-                await accounts.require_enabled(conn, subject)
-        await accounts.require_enabled(conn, "https://id.example|alice")
-        await accounts.require_enabled(conn, None)
+                await enabled.require_enabled(conn, subject)
+        await enabled.require_enabled(conn, "https://id.example|alice")
+        await enabled.require_enabled(conn, None)
 
 
 async def test_only_enabled_built_in_users_have_a_role(deps: Deps) -> None:

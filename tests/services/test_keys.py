@@ -14,7 +14,8 @@ from pairing_server.maintenance import SYSTEM
 from pairing_server.security.keyfile import KeyFile
 from pairing_server.security.keys import OVERLAP, SigningKey, generate_key
 from pairing_server.services import accounts, keys
-from pairing_server.services.deps import Caller, Codes
+from pairing_server.services.codes import Codes
+from pairing_server.services.deps import Caller
 from pairing_server.store import pairings
 from pairing_server.web.edge import utcnow
 from tests.conftest import SETTINGS, StartNode

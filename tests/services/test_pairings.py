@@ -13,7 +13,8 @@ from pairing_server.maintenance import SYSTEM
 from pairing_server.security.limits import REDEEM_ADDRESS
 from pairing_server.services import attempts, lifetimes, pairings
 from pairing_server.services.attempts import Counted
-from pairing_server.services.deps import Caller, Codes
+from pairing_server.services.codes import Codes
+from pairing_server.services.deps import Caller
 from pairing_server.services.pairings import Code
 from pairing_server.store import codes
 from pairing_server.store import pairings as store

@@ -9,7 +9,7 @@ import asyncpg
 from sqlalchemy import insert, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from pairing_server.services.deps import Codes
+from pairing_server.services.codes import Codes
 from pairing_server.store import codes as store
 from pairing_server.store.audit import Event
 from pairing_server.store.codes import Draw, Made, Making, Redeemed, Redeeming

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from pairing_server.services.deps import Codes
+from pairing_server.services.codes import Codes
 from pairing_server.store import lifetimes
 from pairing_server.store import pairings as store
 from pairing_server.store.database import Database

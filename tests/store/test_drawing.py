@@ -14,7 +14,8 @@ from tornado.ioloop import IOLoop
 
 from pairing_server.errors import Unavailable
 from pairing_server.services import pairings
-from pairing_server.services.deps import Caller, Codes, Deps
+from pairing_server.services.codes import Codes
+from pairing_server.services.deps import Caller, Deps
 from tests.conftest import StartNode, execute
 from tests.devices import Site
 

@@ -16,7 +16,7 @@ from pairing_server.config import Settings
 from pairing_server.security.addresses import parse_networks
 from pairing_server.security.limits import Rate
 from pairing_server.services import lifetimes
-from pairing_server.services.deps import Codes
+from pairing_server.services.codes import Codes
 from pairing_server.store.codes import Draw
 from pairing_server.web.edge import utcnow
 from tests.conftest import StartNode

@@ -14,7 +14,7 @@ import pytest
 from sqlalchemy import text as sql
 
 from pairing_server.security.tokens import AccessClaims
-from pairing_server.services.deps import Codes
+from pairing_server.services.codes import Codes
 from pairing_server.web.edge import utcnow
 from tests.conftest import StartNode
 from tests.devices import Site

@@ -1,0 +1,36 @@
+"""Bodies of requests as JSON objects."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from pairing_server.errors import InvalidRequest
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a key is given twice")
+    return found
+
+
+def _no_constant(name: str) -> float:
+    raise ValueError(f"{name} is not JSON")
+
+
+def parse_object(body: bytes) -> dict[str, Any]:
+    """The JSON object in a body. Raises InvalidRequest with what is wrong with it."""
+    try:
+        data = json.loads(body.decode("utf-8"), object_pairs_hook=_once, parse_constant=_no_constant)
+        if b"\\u" in body:
+            # Lone surrogates, which only an escape can bring, pass json.loads and fail wherever they are written.
+            json.dumps(data, ensure_ascii=False).encode("utf-8")
+    except UnicodeError:
+        raise InvalidRequest("The body must be UTF-8 without lone surrogates.") from None
+    except (ValueError, RecursionError) as error:
+        told = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)[:120]
+        raise InvalidRequest(f"The body is not JSON: {told}.") from None
+    if not isinstance(data, dict):
+        raise InvalidRequest()
+    return data
