@@ -49,6 +49,10 @@ class Entered:
     kept: tuple[int, bytes] | None
 
 
+# The answer to this statement waits for no disk: PostgreSQL writes what it did within a second. For notes of who is here,
+# which the timer makes again, and nothing else. docs/decisions/0010 says what a crash may lose of it.
+_SOON = "set_config('synchronous_commit', 'off', true)"
+
 _STATES = {
     "desktop": "state IN ('redeemed', 'active', 'waiting') OR state = 'pending' AND expires_at > $5",
     "mobile": "state IN ('redeemed', 'active', 'waiting')",
@@ -72,7 +76,8 @@ WITH entered AS (
       AND (SELECT {_KNOWN})
     RETURNING pairings.*
 )
-SELECT {", ".join(f"entered.{column.name}" for column in COLUMNS)}, kept.rev, kept.document
+SELECT {", ".join(f"entered.{column.name}" for column in COLUMNS)}, kept.rev, kept.document,
+    CASE WHEN entered.activated_at = $5 THEN 'that both have met must last' ELSE {_SOON} END
 FROM entered LEFT JOIN channel_settings AS kept
     ON kept.pairing_id = entered.id AND kept.pairing_id IS DISTINCT FROM $7
 """
@@ -106,21 +111,23 @@ async def enter(
     )
     if row is None:
         return None
-    *columns, rev, document = tuple(row)
+    *columns, rev, document, _ = tuple(row)
     return Entered(as_pairing(columns), None if rev is None else (rev, document))
 
 
-_PRESENT = """
+_PRESENT = f"""
 WITH noted AS (
     SELECT pairings.id, given.met FROM unnest($1::uuid[], $2::boolean[]) AS given(id, met)
     JOIN pairings ON pairings.id = given.id
     WHERE state IN ('active', 'waiting') OR state = 'redeemed' AND given.met
     ORDER BY pairings.id FOR NO KEY UPDATE OF pairings
+), done AS (
+    UPDATE pairings SET seen_at = $3, state = CASE WHEN noted.met THEN 'active' ELSE 'waiting' END,
+        activated_at = CASE WHEN noted.met THEN coalesce(activated_at, $3) ELSE activated_at END
+    FROM noted WHERE pairings.id = noted.id
+    RETURNING activated_at = $3 AS first
 )
-UPDATE pairings SET seen_at = $3, state = CASE WHEN noted.met THEN 'active' ELSE 'waiting' END,
-    activated_at = CASE WHEN noted.met THEN coalesce(activated_at, $3) ELSE activated_at END
-FROM noted WHERE pairings.id = noted.id
-RETURNING pairings.id
+SELECT CASE WHEN bool_or(first) THEN 'that both have met must last' ELSE {_SOON} END FROM done
 """
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from sqlalchemy import insert, select, update
+from sqlalchemy import insert, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from pairing_server.store import membership as store
@@ -131,6 +131,34 @@ async def test_who_comes_back_to_another_that_is_here_makes_the_pairing_active(
     again = await store.enter(fetch_on(conn), device, "mobile", MACS, later, met=pairing_id, live=None)
     assert again is not None
     assert (again.pairing.activated_at, again.pairing.seen_at) == (NOW, later)
+
+
+async def waits_for_the_disk(conn: AsyncConnection) -> bool:
+    """Whether the transaction's commit will."""
+    return (await conn.execute(text("SHOW synchronous_commit"))).scalar_one() == "on"
+
+
+@pytest.mark.parametrize(("before", "waits"), [("redeemed", True), ("active", False), ("waiting", False)])
+async def test_only_that_both_have_met_waits_for_the_disk(
+    conn: AsyncConnection, before: str, waits: bool
+) -> None:
+    await conn.execute(text("SET LOCAL synchronous_commit = on"))
+    device = await known(conn, DESKTOP, "desktop")
+    pairing_id = await row_in(conn, before)
+    if not waits:
+        await conn.execute(update(pairings).values(activated_at=NOW - seconds(60)))
+    for act in (
+        lambda: enter(conn, device, "desktop", met=pairing_id),
+        lambda: store.set_present(fetch_on(conn), {pairing_id: True}, NOW),
+    ):
+        async with conn.begin_nested() as trial:
+            assert await waits_for_the_disk(conn)
+            await act()
+            assert await waits_for_the_disk(conn) == waits
+            await trial.rollback()
+    async with conn.begin_nested():
+        await enter(conn, device, "desktop")
+        assert not await waits_for_the_disk(conn), "it is only seen"
 
 
 async def test_the_name_is_kept_under_the_current_key_once_its_device_is_back(conn: AsyncConnection) -> None:
