@@ -114,7 +114,7 @@ def _access(settings: Settings) -> list[Finding]:
                 "Set PAIRING_TRUSTED_PROXIES to the proxy's address, for example 127.0.0.1.",
             )
         )
-    if settings.registration == "open" and not local:
+    if settings.registration == "open" and (not local or settings.trusted_proxies):
         found.append(
             Finding("Strangers may make accounts.", "PAIRING_REGISTRATION=closed, unless that is wanted.")
         )

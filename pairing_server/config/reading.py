@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from dotenv import dotenv_values
 
@@ -110,17 +109,6 @@ def load(
     return _completed(values, environ, terminal=terminal)
 
 
-def _for_oneself(settings: Settings) -> bool:
-    """Whether nobody but this machine's users can come, as far as the settings tell: a proxy may let in the world."""
-    public = urlsplit(settings.public_url).hostname
-    return (
-        settings.embedded
-        and is_loopback(settings.host)
-        and not settings.trusted_proxies
-        and (public is None or is_loopback(public))
-    )
-
-
 def _completed(values: dict[str, Any], environ: Mapping[str, str], *, terminal: bool) -> Settings:
     values.setdefault("log_format", "text" if terminal else "json")
     if "data_dir" not in values and (state := environ.get("STATE_DIRECTORY")):
@@ -128,7 +116,7 @@ def _completed(values: dict[str, Any], environ: Mapping[str, str], *, terminal: 
     settings = Settings(**values)
     values["data_dir"] = settings.data_dir.absolute()
     if not settings.registration:
-        values["registration"] = "open" if _for_oneself(settings) else "closed"
+        values["registration"] = "open" if settings.embedded and is_loopback(settings.host) else "closed"
     if settings.demo is None:
         values["demo"] = (settings.registration or values["registration"]) == "open"
     if not settings.public_url:

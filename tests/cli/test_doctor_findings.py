@@ -52,6 +52,10 @@ def test_good_settings_have_no_findings(monkeypatch: pytest.MonkeyPatch) -> None
         ({"public_url": "http://pairing.example"}, "tokens and codes can be read"),
         ({"trusted_proxies": ()}, "through a proxy that is not trusted"),
         ({"registration": "open"}, "Strangers may make accounts"),
+        (
+            {"registration": "open", "public_url": "http://127.0.0.1:8089"},  # GOOD trusts a proxy
+            "Strangers may make accounts",
+        ),
         ({"redeem_policy": "any_user"}, "up to 50000 codes may be live"),
     ],
 )

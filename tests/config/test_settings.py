@@ -180,20 +180,6 @@ def test_registration_is_open_only_for_oneself(host: str, database: str, registr
         assert settings({**environ, "PAIRING_REGISTRATION": chosen}).registration == chosen
 
 
-@pytest.mark.parametrize(
-    ("name", "value", "registration"),
-    [
-        ("PAIRING_PUBLIC_URL", "http://127.0.0.1:8089", "open"),
-        ("PAIRING_PUBLIC_URL", "http://[::1]:8089", "open"),
-        ("PAIRING_PUBLIC_URL", "https://pairing.example.com", "closed"),
-        ("PAIRING_TRUSTED_PROXIES", "127.0.0.1", "closed"),
-    ],
-)
-def test_registration_is_closed_behind_a_proxy(name: str, value: str, registration: str) -> None:
-    assert settings({name: value}).registration == registration
-    assert settings({name: value, "PAIRING_REGISTRATION": "open"}).registration == "open"
-
-
 @pytest.mark.parametrize("registration", ["open", "closed"])
 def test_the_demonstration_is_there_where_anyone_may_register(registration: str) -> None:
     environ = {"PAIRING_REGISTRATION": registration}
