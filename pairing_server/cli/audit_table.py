@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 
 import click
@@ -82,9 +83,15 @@ def _told(recorded: Recorded) -> Iterable[str]:
     event = recorded.event
     if event.reason:
         yield event.reason
-    yield from (f"{key}={value}" for key, value in event.attrs.items() if value is not None)
+    yield from (f"{key}={_shown(value)}" for key, value in event.attrs.items() if value is not None)
     if event.pairing_id:
         yield f"pairing={event.pairing_id}"
+
+
+def _shown(value: object) -> str:
+    """In quotes where it could pass for more than one: what a client calls itself may say `token_via=header`."""
+    text = str(value)
+    return json.dumps(text, ensure_ascii=False) if any(c in text for c in ' ="') else text
 
 
 def plain(text: str) -> str:

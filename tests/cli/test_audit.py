@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import UUID, uuid4
@@ -198,3 +199,9 @@ def test_on_a_terminal_no_line_is_longer_than_it() -> None:
         assert all(len(line) <= width for line in lines)
     assert lines[3].endswith(f"pairing={PAIRING}"), "where there is room, all is there"
     assert [click.unstyle(line) for line in table(found, {})][3].endswith(f"pairing={PAIRING}")
+
+
+def test_what_a_client_says_cannot_pass_for_another_attribute() -> None:
+    told: dict[str, object] = {"ua": 'Fox reason=fine jti="1"', "token_via": "query"}
+    [_, line] = table([Recorded(1, NOW, replace(EVENTS[0], attrs=told))], {})
+    assert r"""ua="Fox reason=fine jti=\"1\"" token_via=query""" in click.unstyle(line)
