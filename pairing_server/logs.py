@@ -13,7 +13,7 @@ from typing import Any, TextIO
 from pythonjsonlogger.json import JsonFormatter
 
 _SECRETS = (
-    (re.compile(r"eyJ[A-Za-z0-9_-]{6,}\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*"), "[token]"),
+    (re.compile(r"eyJ[A-Za-z0-9_-]{6,}(?:\.[A-Za-z0-9_-]*){0,2}"), "[token]"),
     (re.compile(r"((?:token|password|code)=[\"']?)[^&\s\"']+", re.IGNORECASE), r"\1[hidden]"),
     (re.compile(r"(postgres(?:ql)?(?:\+\w+)?://[^:/@\s]*:)\S+@"), r"\1[hidden]@"),
     (re.compile(r"\bpair-[0-9]{6}\b"), "pair-[hidden]"),

@@ -53,6 +53,7 @@ def failure(text: str) -> Exception:
         (f"Authorization: Bearer {TOKEN}", "Authorization: Bearer [token]"),
         (f"Bearer%20{TOKEN}", "Bearer%20[token]"),
         (f"Sec-WebSocket-Protocol: Bearer.{TOKEN}", "Sec-WebSocket-Protocol: Bearer.[token]"),
+        (f"GET /ws/{TOKEN}"[: len(TOKEN) // 2], "GET /ws/[token]"),  # as where a long path is cut
         ("password=hunter2 user=bob", "password=[hidden] user=bob"),
         ('code="123456" x', 'code="[hidden]" x'),
         ("Code='123456'", "Code='[hidden]'"),
