@@ -167,7 +167,7 @@ _large_decoder: msgspec.json.Decoder[ChannelMessage | AudioChunk] = msgspec.json
     ChannelMessage | AudioChunk
 )
 
-_FIELD = re.compile(r"^(?P<text>.*?) - at (?:`key` in )?`\$\.?(?P<field>[A-Za-z_]*)")
+_FIELD = re.compile(r"^(?P<text>.*?) - at (?:`key` in )?`\$\.?(?P<field>[A-Za-z_]*)", re.DOTALL)
 _FOREIGN_TYPE = re.compile(r"Invalid value '(.*)' - at `\$\.type`", re.DOTALL)
 _TYPES = {struct.__struct_config__.tag for struct in Request.__args__}
 
@@ -212,7 +212,7 @@ def _refusal(text: str) -> PairingServerError:
     if found is None:
         if "missing required field" in text and "`type`" not in text:
             return ValidationFailed(f"{text}.", field=text.rpartition("field `")[2].rstrip("`"))
-        return InvalidMessage(f"{InvalidMessage.message} {text}.")
+        return InvalidMessage(f"{InvalidMessage.message} {text[:120]}.")
     if found["field"] != "type":
         return ValidationFailed(f"{found['text']}.", field=found["field"])
     if (given := _type_in(text)) is None or given in _TYPES:

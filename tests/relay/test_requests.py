@@ -74,6 +74,12 @@ def test_what_clients_do_not_send_is_an_unknown_type(type_: str) -> None:
         requests.decode(f'{{"type":"{type_}"}}')
 
 
+def test_a_type_of_many_lines_is_unknown_and_not_sent_back() -> None:
+    with pytest.raises(UnknownType) as refused:
+        requests.decode(json.dumps({"type": "line\n" * 1000}))
+    assert len(refused.value.text) < 200
+
+
 def test_every_type_only_the_server_sends_is_unknown_from_a_client() -> None:
     both = {"channel_message", "settings_sync", "audio_chunk", "pong"}
     own = set()
