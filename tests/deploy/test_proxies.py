@@ -227,6 +227,26 @@ def test_the_server_sees_the_clients_address_whatever_the_client_says(
 
 
 @pytest.mark.parametrize("proxy_of", PROXIES)
+def test_a_client_cannot_choose_what_is_traced(proxy_of: With, operator: Operator, tmp_path: Path) -> None:
+    place = tmp_path / "proxy"
+    place.mkdir()
+    trace = "0af7651916cd43dd8448eb211c80319c"
+    environ = {
+        **operator.environ,
+        "PAIRING_TRACES": "true",
+        "PAIRING_LOG_FORMAT": "json",
+        # Nobody listens there.
+        "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1",
+    }
+    with serving(environ, operator.folder) as server:
+        with proxy_of(place, {"8089": server.url.removeprefix("http://")}) as proxy:
+            assert proxy.ask("GET", "/openapi.json", Traceparent=f"00-{trace}-b7ad6b7169203331-01") == 200
+        log = server.stop()
+    [line] = [json.loads(line) for line in log.splitlines() if '"GET /openapi.json' in line]
+    assert line["trace_id"] != trace
+
+
+@pytest.mark.parametrize("proxy_of", PROXIES)
 def test_no_token_is_in_any_log_even_when_the_server_is_away(
     proxy_of: With, operator: Operator, tmp_path: Path
 ) -> None:
