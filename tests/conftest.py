@@ -39,7 +39,7 @@ def pytest_configure(config: pytest.Config) -> None:
     leaks.watch(config)
 
 
-async def _execute(url: str, *statements: str) -> None:
+async def execute_within(url: str, *statements: str) -> None:
     connection = await asyncpg.connect(url)
     try:
         for statement in statements:
@@ -49,9 +49,9 @@ async def _execute(url: str, *statements: str) -> None:
 
 
 def execute(url: str, *statements: str) -> None:
-    """Run statements outside any test's loop."""
+    """Run statements outside any test's loop; within one: `execute_within`."""
     with asyncio.Runner() as runner:
-        runner.run(_execute(url, *statements))
+        runner.run(execute_within(url, *statements))
 
 
 @pytest.fixture(scope="session")

@@ -5,16 +5,15 @@
 
 from __future__ import annotations
 
-import itertools
 import re
 from collections.abc import Awaitable, Callable
 
 import pytest
-from playwright.async_api import Page, expect
+from playwright.async_api import expect
 
 from tests.browser.audit import Reviewer, visit
+from tests.browser.looking import look
 from tests.browser.pages import Visitors
-from tests.browser.test_look import AXE, OVERFLOW, SIZES
 from tests.devices import Site
 
 Scene = Callable[[Reviewer], Awaitable[None]]
@@ -66,13 +65,5 @@ async def test_nothing_is_a_barrier_and_nothing_sticks_out(
     visitors.expected.append("422")  # the browser tells of refused requests
     reviewer = await visit(visitors, busy)
     await scene(reviewer)
-    page: Page = reviewer.page
-    await page.evaluate(axe)
     folder = request.config.getoption("--screenshots", default=None)
-    for size, scheme in itertools.product(SIZES, ("light", "dark")):
-        await page.set_viewport_size(SIZES[size])
-        await page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
-        assert await page.evaluate(AXE) == [], (size, scheme)
-        assert await page.evaluate(OVERFLOW) == 0, (size, scheme)
-        if folder:
-            await page.screenshot(path=folder / f"audit-{scene.__name__}-{size}-{scheme}.png")
+    await look(reviewer.page, axe, f"audit-{scene.__name__}", folder)

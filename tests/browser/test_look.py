@@ -5,24 +5,16 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Awaitable, Callable
 
 import pytest
 from playwright.async_api import Page, expect
 
-from tests.browser.pages import DESKTOP_SIZE, PHONE_SIZE, Shown, Visitors, pair_across, pair_beside
+from tests.browser.looking import OVERFLOW, look
+from tests.browser.pages import Shown, Visitors, pair_across, pair_beside
 from tests.conftest import StartNode
 from tests.devices import Site
 
-SIZES = {"large": DESKTOP_SIZE, "small": PHONE_SIZE}
-AXE = """async () => {
-  const { violations } = await axe.run(document, { resultTypes: ["violations"] });
-  return violations
-    .filter(({ impact }) => impact === "serious" || impact === "critical")
-    .map(({ id, help, nodes }) => [id, help, ...nodes.map(({ html }) => html.slice(0, 150))]);
-}"""
-OVERFLOW = "() => document.documentElement.scrollWidth - document.documentElement.clientWidth"
 # Pixels of nothing below the page's foot.
 BLANK = """() => {
   const { documentElement: page, body } = document;
@@ -105,17 +97,8 @@ async def test_nothing_is_a_barrier_and_nothing_sticks_out(
     visitors: Visitors, demo: Site, axe: str, scene: Scene, request: pytest.FixtureRequest
 ) -> None:
     page = await scene(visitors, demo)
-    await page.evaluate(axe)
     folder = request.config.getoption("--screenshots", default=None)
-    for size, scheme in itertools.product(SIZES, ("light", "dark")):
-        await page.set_viewport_size(SIZES[size])
-        await page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
-        assert await page.evaluate(AXE) == [], (size, scheme)
-        assert await page.evaluate(OVERFLOW) == 0, (size, scheme)
-        assert await page.evaluate(BLANK) == 0, (size, scheme)
-        if folder:
-            name = f"{scene.__name__}-{size}-{scheme}.png"
-            await page.screenshot(path=folder / name, full_page=size == "small")
+    await look(page, axe, scene.__name__, folder, nothing_of=(OVERFLOW, BLANK), whole=True)
 
 
 async def test_who_wants_no_motion_gets_none(visitors: Visitors, demo: Site) -> None:

@@ -16,14 +16,12 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import UUID
 
-import asyncpg
-
 from pairing_server.maintenance import SYSTEM, Maintenance
 from pairing_server.server import Node
 from pairing_server.services import accounts
 from pairing_server.store import schema, users
 from pairing_server.store.embedded import EmbeddedPostgres
-from tests.conftest import SETTINGS
+from tests.conftest import SETTINGS, execute_within
 from tests.devices import Account, Site
 
 MARK = "a1a1a1a1"
@@ -36,15 +34,6 @@ _DRIVERS = re.compile(
 )
 _BINARY = re.compile(r"'\\x[0-9a-f]{8}")
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})")
-
-
-async def tell(url: str, *statements: str) -> None:
-    connection = await asyncpg.connect(url)
-    try:
-        for statement in statements:
-            await connection.execute(statement)
-    finally:
-        await connection.close()
 
 
 async def walk(site: Site) -> None:
@@ -151,7 +140,7 @@ def main() -> None:
             url = server.url
             schema.migrate(url)
             asyncio.run(
-                tell(
+                execute_within(
                     url,
                     "ALTER SYSTEM SET log_min_duration_statement = 0",
                     "SELECT pg_reload_conf()",
