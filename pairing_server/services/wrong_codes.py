@@ -15,7 +15,7 @@ from pairing_server.services.attempts import Counted, Lockout
 from pairing_server.services.deps import Caller, Deps
 from pairing_server.services.membership import conflict
 from pairing_server.store.codes import Redeemed, Redeeming
-from pairing_server.store.database import Lane
+from pairing_server.store.lanes import Lane
 from pairing_server.store.pairings import Seat
 
 

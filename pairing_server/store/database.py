@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
 import asyncpg
@@ -20,7 +19,8 @@ from sqlalchemy.pool import QueuePool
 
 from pairing_server.store import hosts
 from pairing_server.store.breaker import PROBE_TIMEOUT, Away, Breaker, Told
-from pairing_server.store.failures import away, breaks_off
+from pairing_server.store.failures import away
+from pairing_server.store.lanes import Lane, undo
 from pairing_server.tracing import OFF, Traces
 
 # Related durations, in seconds: the server gives up on a statement before the client does, and a
@@ -49,22 +49,6 @@ SELECT pg_is_in_recovery() OR current_setting('transaction_read_only')::boolean 
 BEGIN_PLANNED = "BEGIN; SET LOCAL plan_cache_mode = force_generic_plan"
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class Lane:
-    """One connection, in two views: for SQLAlchemy's statements, and for those few that go to the driver directly.
-
-    `conn` sends no BEGIN of its own, so that both are in the same transaction.
-    """
-
-    conn: AsyncConnection
-    driver: asyncpg.Connection
-
-    @property
-    def dead(self) -> bool:
-        """Whether it is known not to work; False promises nothing."""
-        return self.driver.is_closed() or self.conn.invalidated
 
 
 class Database:
@@ -192,7 +176,7 @@ class Database:
             if await lane.driver.execute("COMMIT") != "COMMIT":
                 raise RuntimeError("the transaction had failed, and was not committed")
         except BaseException as error:
-            lost = await _undo(lane, error, time)
+            lost = await undo(lane, error, time)
             if (unavailable := away(error, lost=lost)) is not None:
                 raise unavailable from error
             raise
@@ -224,7 +208,7 @@ class Database:
             try:
                 return lane, await act(lane)
             except BaseException as error:
-                lost = await _undo(lane, error, time)
+                lost = await undo(lane, error, time)
                 # Who has waited for one in vain need not wait for another.
                 if lost and not last and isinstance(error, Exception) and not isinstance(error, TimeoutError):
                     continue
@@ -307,23 +291,3 @@ class Database:
 
 def _opened(_: object, record: Any) -> None:
     record.info["opened"] = asyncio.get_running_loop().time()
-
-
-async def _undo(lane: Lane, error: BaseException, time: asyncio.Timeout) -> bool:
-    """Give the lane back: its transaction, if it is in one, has not happened. Whether the connection was lost."""
-    lost = lane.dead or breaks_off(error)
-    clean = False
-    try:
-        if not lost and lane.driver.is_in_transaction():
-            await lane.driver.execute("ROLLBACK")
-        clean = not lost
-    except Exception:
-        lost = True
-    finally:
-        # Nobody is there to say goodbye to, or there is no time for it, which would be two seconds.
-        if isinstance(error, OSError) or time.expired():
-            lane.driver.terminate()
-        if not clean:
-            await lane.conn.invalidate()
-        await lane.conn.close()
-    return lost
