@@ -90,13 +90,23 @@ class Sending(Listener, WebSocketProtocol):
 
     def write(self, message: bytes, binary: bool) -> None:
         """Send one message."""
+        if self._out is None or self.server_terminated:
+            return
         size = len(message)
-        if binary or size >= LARGE:
-            self._write(head_of(BINARY if binary else TEXT, size), message)
-        elif gathering.on or self.server_terminated or self._out is None:
-            self._write(_TEXT_HEADS[size], message)
+        # All in one step: nearly everything that is sent goes this way.
+        head = _TEXT_HEADS[size] if size < LARGE and not binary else head_of(BINARY if binary else TEXT, size)
+        if gathering.on:
+            gathered = self._gathered
+            if not gathered:
+                gathering.connections.append(self)
+            gathered += (head, message)
+            self._gathered_size += size
+            if self._gathered_size >= GATHERED:
+                self._write_gathered()
+        elif size < LARGE:
+            self._out.write(head + message)
         else:
-            self._out.write(_TEXT_HEADS[size] + message)
+            self._out.writelines((head, message))
 
     def write_all(self, entries: Sequence[Entry]) -> None:
         """Send several in one system call."""
