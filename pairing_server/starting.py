@@ -23,8 +23,8 @@ class DatabaseAway(StartError):
 async def check_schema(database: Database) -> str:
     """The revision that the database is at, if this release works with its schema; else a StartError that says what to run."""
     try:
-        async with database.lane() as lane:
-            there = await schema.state(lane.driver)
+        async with database.direct() as direct:
+            there = await schema.state(direct.driver)
     except Unavailable as error:
         cause = error.__cause__
         told = str(getattr(cause, "orig", None) or cause or error) or type(cause).__name__

@@ -154,9 +154,9 @@ async def of_database(settings: Settings) -> list[Finding]:
         return []
     database = Database(settings.database_url)
     try:
-        async with database.lane() as lane:
-            there = await schema.state(lane.driver)
-            now = await lane.driver.fetchval("SELECT clock_timestamp()")
+        async with database.direct() as direct:
+            there = await schema.state(direct.driver)
+            now = await direct.driver.fetchval("SELECT clock_timestamp()")
     except Unavailable as error:
         return [
             Finding(

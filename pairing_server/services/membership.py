@@ -10,6 +10,7 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from pairing_server.errors import ChannelFull, InvalidChannel, PairingServerError, SessionConflict
+from pairing_server.relay.seats import OTHER
 from pairing_server.relay.settings import Kept
 from pairing_server.services import settings
 from pairing_server.services.codes import Codes
@@ -114,15 +115,11 @@ async def _readmit(
         return None
     live = deps.hub.named(channel)
     here = None if live is None else live.pairing_id
-    met = here if here is not None and deps.hub.present(here, _other(role)) else None
+    met = here if here is not None and deps.hub.present(here, OTHER[role]) else None
     found = await devices.enter(deps.database.once, known, role, macs, now, met=met, live=here)
     if found is None:
         return None
     return Admitted(found.pairing, None if found.kept is None else Kept(*found.kept))
-
-
-def _other(role: str) -> str:
-    return "mobile" if role == "desktop" else "desktop"
 
 
 async def _admit(
@@ -143,7 +140,7 @@ async def _admit(
             pairing = await store.by_code(conn, macs)
             refusal = _refusal(deps, pairing, channel, role, seat)
         if refusal is None and pairing is not None:
-            present = deps.hub.present(pairing.id, _other(role))
+            present = deps.hub.present(pairing.id, OTHER[role])
             entered = await store.enter(conn, pairing.id, role, seat, now, both_present=present, mac=macs[0])
             if entered is None:
                 refusal = _ended(channel, pairing)
@@ -180,7 +177,7 @@ def _is_seat(deps: Deps, pairing: Pairing, role: str, seat: Seat) -> bool:
         return False
     if own.user is not None:
         return own.user == seat.user
-    other = pairing.seat(_other(role))
+    other = pairing.seat(OTHER[role])
     return not (deps.rules.same_user and other and other.user not in (None, seat.user))
 
 

@@ -192,18 +192,18 @@ async def _redeem(
     """The pairing, or why not; and the pairings it has taken the place of."""
     limits = wrong_codes.limits_of(deps, caller)
     typed = _typed(deps, code, mobile, limits, caller, now)
-    async with deps.database.lane() as lane:
-        found = await codes.redeem(lane.driver.fetchrow, typed)
+    async with deps.database.direct() as direct:
+        found = await codes.redeem(direct.driver.fetchrow, typed)
         if not found.enabled:
             raise not_enabled()
         if found.newly_bound:
             deps.audit.count(typed.bound)
         if found.pairing is None:
-            refusal = await wrong_codes.refuse(deps, lane, found, typed, device, limits, caller, now)
+            refusal = await wrong_codes.refuse(deps, direct, found, typed, device, limits, caller, now)
             return None, refusal, []
         deps.audit.count(typed.won)
         if found.superseded:
-            await deps.audit.record(lane.conn, *_superseded(deps, found.superseded, caller, now))
+            await deps.audit.record(direct.conn, *_superseded(deps, found.superseded, caller, now))
     return found.pairing, None, found.superseded
 
 

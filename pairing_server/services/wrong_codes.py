@@ -15,7 +15,7 @@ from pairing_server.services.attempts import Counted, Lockout
 from pairing_server.services.deps import Caller, Deps
 from pairing_server.services.membership import conflict
 from pairing_server.store.codes import Redeemed, Redeeming
-from pairing_server.store.lanes import Lane
+from pairing_server.store.direct import Direct
 from pairing_server.store.pairings import Seat
 
 
@@ -36,7 +36,7 @@ def limits_of(deps: Deps, caller: Caller) -> list[Counted]:
 
 async def refuse(
     deps: Deps,
-    lane: Lane,
+    direct: Direct,
     found: Redeemed,
     typed: Redeeming,
     device: str,
@@ -47,22 +47,22 @@ async def refuse(
     """Count and record what came to nothing, under the locks it was decided under. The error to be raised."""
     mobile = typed.mobile
     if found.owner is not None and found.owner != mobile.user:
-        return await conflict(deps, lane.conn, mobile.session_id, found.owner, caller, now)
-    counting = await attempts.hold(lane.conn, limits, now)
+        return await conflict(deps, direct.conn, mobile.session_id, found.owner, caller, now)
+    counting = await attempts.hold(direct.conn, limits, now)
     seconds, kind = counting.wait(now)
     if seconds:
-        await _record(deps, lane.conn, mobile, [], "locked", caller, now)
+        await _record(deps, direct.conn, mobile, [], "locked", caller, now)
         return RateLimited(seconds, "Too many wrong codes; wait, then try again.", limit=kind)
     if typed.confirm:
-        needed, new = await confirmations.ask(deps, lane.conn, typed.macs, mobile, device, caller, now)
+        needed, new = await confirmations.ask(deps, direct.conn, typed.macs, mobile, device, caller, now)
         if needed is not None:
             # Whoever guesses has hit, and is none the better for it; he may not go on for nothing.
             if new:
                 lockouts = await counting.charge(now)
-                await _record(deps, lane.conn, mobile, lockouts, "unconfirmed", caller, now)
+                await _record(deps, direct.conn, mobile, lockouts, "unconfirmed", caller, now)
             return needed
     lockouts = await counting.charge(now)
-    await _record(deps, lane.conn, mobile, lockouts, "no_such_code", caller, now)
+    await _record(deps, direct.conn, mobile, lockouts, "no_such_code", caller, now)
     return InvalidCode()
 
 

@@ -19,8 +19,8 @@ from sqlalchemy.pool import QueuePool
 
 from pairing_server.store import hosts
 from pairing_server.store.breaker import PROBE_TIMEOUT, Away, Breaker, Told
+from pairing_server.store.direct import Direct, undo
 from pairing_server.store.failures import away
-from pairing_server.store.lanes import Lane, undo
 from pairing_server.tracing import OFF, Traces
 
 # Related durations, in seconds: the server gives up on a statement before the client does, and a
@@ -100,7 +100,7 @@ class Database:
             pool_recycle=MAX_AGE,
             # Those that are not needed grow old together.
             pool_use_lifo=True,
-            # `transaction`, `lane` and `once` leave none to be undone.
+            # `transaction`, `direct` and `once` leave none to be undone.
             pool_reset_on_return=None,
             hide_parameters=True,
         )
@@ -124,19 +124,19 @@ class Database:
         Raises Unavailable if the database is away, overloaded or refuses to write for now.
         """
         with self._traces.inner("database transaction", "client"):
-            async with self._guarded() as time, self._lane("BEGIN", time) as lane:
-                yield lane.conn
+            async with self._guarded() as time, self._begun("BEGIN", time) as direct:
+                yield direct.conn
 
     @asynccontextmanager
-    async def lane(self) -> AsyncIterator[Lane]:
+    async def direct(self) -> AsyncIterator[Direct]:
         """As `transaction`, for those who also send statements to the driver directly.
 
         Its statements are planned once for each connection, not anew for their values: the one it is for takes
         longer to plan than to do. So none may need values to find its index.
         """
         with self._traces.inner("database transaction", "client"):
-            async with self._guarded() as time, self._lane(BEGIN_PLANNED, time) as lane:
-                yield lane
+            async with self._guarded() as time, self._begun(BEGIN_PLANNED, time) as direct:
+                yield direct
 
     @asynccontextmanager
     async def _guarded(self) -> AsyncIterator[asyncio.Timeout]:
@@ -168,19 +168,19 @@ class Database:
             self.breaker.failed(reason, asked_at)
 
     @asynccontextmanager
-    async def _lane(self, begin: str, time: asyncio.Timeout) -> AsyncIterator[Lane]:
+    async def _begun(self, begin: str, time: asyncio.Timeout) -> AsyncIterator[Direct]:
         # The BEGIN shows whether it works; if not, nothing has been lost yet.
-        lane, _ = await self._first(lambda lane: lane.driver.execute(begin), time)
+        direct, _ = await self._first(lambda direct: direct.driver.execute(begin), time)
         try:
-            yield lane
-            if await lane.driver.execute("COMMIT") != "COMMIT":
+            yield direct
+            if await direct.driver.execute("COMMIT") != "COMMIT":
                 raise RuntimeError("the transaction had failed, and was not committed")
         except BaseException as error:
-            lost = await undo(lane, error, time)
+            lost = await undo(direct, error, time)
             if (unavailable := away(error, lost=lost)) is not None:
                 raise unavailable from error
             raise
-        await lane.conn.close()
+        await direct.conn.close()
 
     async def once(self, statement: str, *values: object, again: str | None = None) -> asyncpg.Record | None:
         """The first row of one statement that is a transaction by itself.
@@ -191,24 +191,24 @@ class Database:
         """
         following = iter((statement, again or statement))
 
-        async def fetch(lane: Lane) -> asyncpg.Record | None:
-            found: asyncpg.Record | None = await lane.driver.fetchrow(next(following), *values)
+        async def fetch(direct: Direct) -> asyncpg.Record | None:
+            found: asyncpg.Record | None = await direct.driver.fetchrow(next(following), *values)
             return found
 
         with self._traces.inner("database statement", "client"):
             async with self._guarded() as time:
-                lane, found = await self._first(fetch, time)
-                await lane.conn.close()
+                direct, found = await self._first(fetch, time)
+                await direct.conn.close()
         return found
 
-    async def _first(self, act: Callable[[Lane], Awaitable[T]], time: asyncio.Timeout) -> tuple[Lane, T]:
-        """A lane, and what comes of the first statement on it: on a second lane if the first one was lost."""
+    async def _first(self, act: Callable[[Direct], Awaitable[T]], time: asyncio.Timeout) -> tuple[Direct, T]:
+        """A connection, and what comes of the first statement on it: on a second one if the first was lost."""
         for last in (False, True):
-            lane = await self._taken()
+            direct = await self._taken()
             try:
-                return lane, await act(lane)
+                return direct, await act(direct)
             except BaseException as error:
-                lost = await undo(lane, error, time)
+                lost = await undo(direct, error, time)
                 # Who has waited for one in vain need not wait for another.
                 if lost and not last and isinstance(error, Exception) and not isinstance(error, TimeoutError):
                     continue
@@ -217,14 +217,14 @@ class Database:
                 raise
         raise AssertionError("the last attempt returns or raises")
 
-    async def _taken(self) -> Lane:
+    async def _taken(self) -> Direct:
         try:
             conn = await self.engine.connect()
         except Exception as error:
             if (unavailable := away(error, lost=False)) is not None:
                 raise unavailable from error
             raise
-        return Lane(conn, cast(Connection, conn.sync_connection).connection.driver_connection)
+        return Direct(conn, cast(Connection, conn.sync_connection).connection.driver_connection)
 
     async def ready(self) -> None:
         """Return if the database answers and takes writes; raise Unavailable otherwise.

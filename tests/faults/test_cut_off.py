@@ -81,10 +81,10 @@ async def test_who_has_used_up_his_time_does_not_wait_to_say_goodbye(
     database = Database(far_url, statement_timeout=2)
     try:
         with pytest.raises(Unavailable):
-            async with database.lane() as lane:
-                pid, accepted = lane.driver.get_server_pid(), proxy.accepted
+            async with database.direct() as direct:
+                pid, accepted = direct.driver.get_server_pid(), proxy.accepted
                 while True:
-                    await lane.driver.execute("SELECT pg_sleep(0.2)")
+                    await direct.driver.execute("SELECT pg_sleep(0.2)")
         # PostgreSQL notices by itself, and undoes what was begun.
         while pid in [session["pid"] for session in await sessions(database_url)]:
             pass

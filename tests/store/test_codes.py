@@ -277,11 +277,11 @@ async def test_a_limit_that_is_locked_refuses_all_codes_all_but_ones_own_or_none
 
 async def test_redeeming_is_planned_once_for_each_connection(database: Database) -> None:
     """Planning it takes as long as doing it; nothing in the results would tell."""
-    async with database.lane() as lane:
+    async with database.direct() as direct:
         for number in range(8):
-            await make(lane.conn, f"00000{number}", Seat(f"desktop-{number}", "alice"))
-            assert await redeem(lane.conn, f"00000{number}", Seat(f"mobile-{number}", "alice")) is not None
-        plans = await lane.driver.fetch(
+            await make(direct.conn, f"00000{number}", Seat(f"desktop-{number}", "alice"))
+            assert await redeem(direct.conn, f"00000{number}", Seat(f"mobile-{number}", "alice")) is not None
+        plans = await direct.driver.fetch(
             "SELECT generic_plans, custom_plans FROM pg_prepared_statements WHERE statement LIKE '%seated AS%'"
         )
     # The question itself is among them.

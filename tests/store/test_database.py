@@ -75,23 +75,23 @@ async def test_connections_that_broke_while_nobody_used_them_are_replaced_unnoti
 async def test_a_connection_found_broken_by_its_first_statement_is_replaced(
     database: Database, database_url: str
 ) -> None:
-    async with database.lane() as lane:
-        broken = lane.driver
+    async with database.direct() as direct:
+        broken = direct.driver
         pid = broken.get_server_pid()
     # As when the network has lost it, this side does not know yet. What arrives from the server meanwhile is not heard before something is sent.
     broken._transport.pause_reading()
     await end_all(database_url)
     broken._transport.resume_reading()
     assert not broken.is_closed()
-    async with database.lane() as lane:
-        assert lane.driver.get_server_pid() != pid
+    async with database.direct() as direct:
+        assert direct.driver.get_server_pid() != pid
 
 
 async def test_what_is_sent_a_second_time_may_be_another_statement(
     database: Database, database_url: str
 ) -> None:
-    async with database.lane() as lane:
-        broken = lane.driver
+    async with database.direct() as direct:
+        broken = direct.driver
     first = await database.once("SELECT 1", again="SELECT 2")
     broken._transport.pause_reading()
     await end_all(database_url)
@@ -115,14 +115,14 @@ async def test_a_connection_lost_in_the_middle_of_a_transaction_is_told(
 
 async def test_both_views_of_a_lane_are_in_one_transaction(database: Database) -> None:
     with pytest.raises(asyncpg.DivisionByZeroError):
-        async with database.lane() as lane:
-            await lane.conn.execute(text(adding("by-sqlalchemy")))
-            await lane.driver.execute(adding("by-the-driver"))
-            await lane.driver.fetchrow("SELECT 1/0")
+        async with database.direct() as direct:
+            await direct.conn.execute(text(adding("by-sqlalchemy")))
+            await direct.driver.execute(adding("by-the-driver"))
+            await direct.driver.fetchrow("SELECT 1/0")
     assert await count_of(database, "by-sqlalchemy") == await count_of(database, "by-the-driver") == 0
-    async with database.lane() as lane:
-        await lane.conn.execute(text(adding("by-sqlalchemy")))
-        await lane.driver.execute(adding("by-the-driver"))
+    async with database.direct() as direct:
+        await direct.conn.execute(text(adding("by-sqlalchemy")))
+        await direct.driver.execute(adding("by-the-driver"))
     assert await count_of(database, "by-sqlalchemy") == await count_of(database, "by-the-driver") == 1
 
 
@@ -144,9 +144,9 @@ async def test_after_an_error_the_connection_is_used_again_and_is_in_no_transact
             async with narrow.transaction() as conn:
                 await conn.execute(text(adding("undone")))
                 raise KeyError
-    async with narrow.lane() as lane:
-        assert lane.driver.get_server_pid() == pid
-        assert await lane.driver.fetchval("SELECT pg_current_xact_id_if_assigned()") is None
+    async with narrow.direct() as direct:
+        assert direct.driver.get_server_pid() == pid
+        assert await direct.driver.fetchval("SELECT pg_current_xact_id_if_assigned()") is None
     assert await count_of(narrow, "undone") == 0
 
 
@@ -154,10 +154,10 @@ async def test_who_is_cut_off_in_the_middle_leaves_nothing_open(narrow: Database
     started = asyncio.Event()
 
     async def long() -> None:
-        async with narrow.lane() as lane:
-            await lane.driver.execute(adding("cut-off"))
+        async with narrow.direct() as direct:
+            await direct.driver.execute(adding("cut-off"))
             started.set()
-            await lane.driver.execute("SELECT pg_sleep(60)")
+            await direct.driver.execute("SELECT pg_sleep(60)")
 
     for _ in range(5):
         started.clear()
@@ -178,13 +178,13 @@ async def test_who_is_cut_off_in_the_middle_leaves_nothing_open(narrow: Database
 
 
 async def test_who_waits_for_a_connection_in_vain_is_told_and_takes_none(narrow: Database) -> None:
-    async with narrow.lane(), narrow.lane():
+    async with narrow.direct(), narrow.direct():
         with pytest.raises(Unavailable):
             await narrow.once(BACKEND)
         with pytest.raises(Unavailable):
             async with narrow.transaction():
                 raise AssertionError("there is no third connection")
-    async with narrow.lane() as one, narrow.lane() as other:
+    async with narrow.direct() as one, narrow.direct() as other:
         assert one.driver is not other.driver
 
 
