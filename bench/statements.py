@@ -52,7 +52,7 @@ def _sent(ask: Callable[[Any], Any]) -> str:
     """The statement that `ask` gives to its argument, its values in place. On one line, for pgbench ends it there."""
     said: list[str] = []
 
-    async def fetch(statement: str, *values: object) -> None:
+    async def fetch(statement: str, *values: object, **_: str) -> None:
         placed = re.sub(r"\$(\d+)", lambda found: _sql(values[int(found[1]) - 1]), statement)
         said.append(" ".join(placed.split()))
         raise LookupError

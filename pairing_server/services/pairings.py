@@ -124,7 +124,7 @@ def _wanted(deps: Deps, desktop: Seat, caller: Caller, now: datetime) -> Making:
 
 
 async def _make(deps: Deps, wanted: Making, draws: Sequence[Draw]) -> Made:
-    """What came of the statement. One that is sent twice makes two codes, of which the second supersedes the first."""
+    """What came of the statement."""
     for _ in range(_TURNS):
         made = await codes.make(deps.database.once, wanted, draws)
         if not _contended(made, wanted):

@@ -69,7 +69,7 @@ WITH asked AS (
          WHERE desktop_user = $2 AND ended_at IS NULL AND state = 'pending'
            AND desktop_session <> $3 AND expires_at > $4) AS waiting
 ), admitted AS (
-    SELECT FROM asked WHERE enabled AND waiting < $5
+    SELECT FROM asked WHERE enabled AND waiting < $5 /**/
 ), bound AS (
     INSERT INTO sessions (session_id, subject, device_type, bound_at, seen_at)
     SELECT $3, $2, 'desktop', $4, $4 FROM admitted WHERE $2::text IS NOT NULL
@@ -102,18 +102,26 @@ WITH asked AS (
 )
 SELECT enabled, waiting, (SELECT subject FROM bound), coalesce((SELECT new FROM bound), false),
     (SELECT code_mac FROM made), ARRAY(SELECT id FROM superseded)
-FROM asked
+FROM asked WHERE true /**/
+"""
+# The same, sent again because its answer was lost: what the first has made is found, and not made twice.
+_MAKE_AGAIN = f"""{_MAKE.replace("/**/", "AND NOT EXISTS (SELECT FROM pairings WHERE id = $6)")}
+UNION ALL
+SELECT true, 0, desktop_user, false, code_mac, ARRAY(
+    SELECT id FROM pairings WHERE desktop_session = $3 AND state = 'superseded' AND ended_at = $4)
+FROM pairings WHERE id = $6
 """
 
 
-async def make(fetch: Fetch, wanted: Making, draws: Sequence[Draw]) -> Made:
+async def make(once: Fetch, wanted: Making, draws: Sequence[Draw]) -> Made:
     """Make a pending pairing under the first of the drawn codes that is free, in the place of the session's last.
 
     The names that are taken are looked up in the statement itself, so that drawing takes one statement however
-    many there are. A name given out under a previous key is taken as well.
+    many there are. A name given out under a previous key is taken as well. `once` may send the statement that it is given as
+    `again` if the answer to the first was lost.
     """
     known = [(place, mac) for place, draw in enumerate(draws, 1) for mac in draw.macs]
-    row = await fetch(
+    row = await once(
         _MAKE,
         wanted.account,
         wanted.desktop.user,
@@ -127,6 +135,7 @@ async def make(fetch: Fetch, wanted: Making, draws: Sequence[Draw]) -> Made:
         [mac for _, mac in known],
         audit.as_json([wanted.bound]),
         audit.as_json([wanted.made]),
+        again=_MAKE_AGAIN,
     )
     return Made(*_of(row))
 

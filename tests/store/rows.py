@@ -35,15 +35,15 @@ def event(name: str) -> Event:
     return Event(uuid4(), name, 6, "success", NOW, "node", "0", "device")
 
 
-def fetch_on(conn: AsyncConnection) -> store.Fetch:
-    """Statements for the driver, in the connection's transaction."""
+def fetch_on(conn: AsyncConnection, *, lost: bool = False) -> store.Fetch:
+    """Statements for the driver, in the connection's transaction. `lost`: the first answer does not arrive."""
 
-    async def fetch(statement: str, *values: object) -> asyncpg.Record | None:
+    async def fetch(statement: str, *values: object, again: str | None = None) -> asyncpg.Record | None:
         await conn.execute(text("SELECT 1"))  # begins the transaction, if this is its first statement
         driver = (await conn.get_raw_connection()).driver_connection
         assert driver is not None
         found: asyncpg.Record | None = await driver.fetchrow(statement, *values)
-        return found
+        return await driver.fetchrow(again or statement, *values) if lost else found
 
     return fetch
 
@@ -56,12 +56,13 @@ async def ask(
     *,
     account: UUID | None = None,
     most_waiting: int = 100,
+    lost: bool = False,
 ) -> tuple[UUID, Made]:
-    """Ask for one of these codes, for 300 s: the pairing's id, and what came of it."""
+    """Ask for one of these codes, for 300 s: the pairing's id, and what came of it. `lost`: of the first answer."""
     pairing_id = uuid4()
     bound, made = event("session.bound"), event("pairing.code_created")
     wanted = Making(pairing_id, desktop, account, now, now + seconds(300), most_waiting, bound, made)
-    return pairing_id, await store.make(fetch_on(conn), wanted, draws)
+    return pairing_id, await store.make(fetch_on(conn, lost=lost), wanted, draws)
 
 
 async def make(

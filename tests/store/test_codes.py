@@ -15,7 +15,7 @@ from pairing_server.store import lifetimes
 from pairing_server.store import pairings as store
 from pairing_server.store.database import Database
 from pairing_server.store.pairings import Pairing, Seat
-from pairing_server.store.tables import ENDED_STATES, LIVE_STATES, attempts, audit_events, users
+from pairing_server.store.tables import ENDED_STATES, LIVE_STATES, attempts, audit_events, pairings, users
 from tests.store.rows import CODES, DESKTOP, MOBILE, NOW, ask, draw, make, redeem, row_in, seconds, type_in
 
 # Drawing
@@ -48,6 +48,26 @@ async def test_without_a_free_name_none_is_given_out(conn: AsyncConnection) -> N
     assert await make(conn, "000001") is not None
     assert await make(conn, "000001", Seat("desktop-2", "bob")) is None
     assert await lifetimes.count_live(conn) == 1
+
+
+@pytest.mark.parametrize("desktop", [Seat("desktop-1", "alice"), Seat("desktop-1", None)])
+async def test_a_code_whose_answer_was_lost_is_found_and_not_made_again(
+    conn: AsyncConnection, desktop: Seat
+) -> None:
+    before = await make(conn, "000001", desktop)
+    pairing_id, made = await ask(conn, [draw("000002"), draw("000003")], desktop, NOW + seconds(1), lost=True)
+    assert made.enabled
+    assert (made.owner, made.mac, made.superseded) == (desktop.user, draw("000002").mac, [before])
+    rows = await conn.execute(select(pairings.c.id, pairings.c.state).order_by(pairings.c.created_at))
+    assert [tuple(row) for row in rows] == [(before, "superseded"), (pairing_id, "pending")]
+    told = select(audit_events.c.event).where(audit_events.c.event == "pairing.code_created")
+    assert len((await conn.execute(told)).all()) == 2, "one for each code"
+
+
+async def test_what_could_not_be_made_is_tried_anew_when_its_answer_was_lost(conn: AsyncConnection) -> None:
+    await make(conn, "000001", Seat("desktop-2", "bob"))
+    _, made = await ask(conn, [draw("000001")], lost=True)
+    assert (made.mac, made.owner) == (None, "alice")
 
 
 async def test_of_many_that_draw_one_name_at_once_one_gets_it(database: Database) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from uuid import UUID, uuid4
 
-import asyncpg
 import pytest
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -28,11 +27,7 @@ async def use(
 ) -> bool:
     """`twice`: the answer to the first was lost, so it is sent again."""
 
-    async def once(statement: str, *values: object, again: str) -> asyncpg.Record | None:
-        found = await fetch_on(conn)(statement, *values)
-        return await fetch_on(conn)(again, *values) if twice else found
-
-    return await store.use(once, USED, "own", "token-1", account, event)
+    return await store.use(fetch_on(conn, lost=twice), USED, "own", "token-1", account, event)
 
 
 async def recorded(conn: AsyncConnection, event: Event) -> int:
