@@ -6,6 +6,7 @@ import asyncio
 import struct
 
 from picows import WSTransport
+from tornado.httputil import HTTPHeaders
 from tornado.websocket import WebSocketHandler
 
 from pairing_server.relay.closing import CloseCode
@@ -104,3 +105,11 @@ class Closing(Sending):
 
     def set_nodelay(self, x: bool) -> None:
         """picows has set it."""
+
+    # What only Tornado's client side calls
+
+    def _process_server_headers(self, key: str | bytes, headers: HTTPHeaders) -> None:
+        raise TypeError("this protocol serves")
+
+    async def _receive_frame_loop(self) -> None:
+        raise TypeError("picows reads")

@@ -12,7 +12,6 @@ from functools import partial
 from typing import Any
 
 from picows import WSFrame, WSMsgType, WSTransport
-from tornado.httputil import HTTPHeaders
 from tornado.iostream import StreamClosedError
 from tornado.websocket import WebSocketHandler
 
@@ -290,11 +289,3 @@ class CompiledProtocol(Closing):
     def on_ws_disconnected(self, transport: WSTransport) -> None:
         self._waiting.clear()
         super().on_ws_disconnected(transport)
-
-    # What only Tornado's client side calls
-
-    def _process_server_headers(self, key: str | bytes, headers: HTTPHeaders) -> None:
-        raise TypeError("this protocol serves")
-
-    async def _receive_frame_loop(self) -> None:
-        raise TypeError("picows reads")
