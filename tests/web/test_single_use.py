@@ -18,9 +18,8 @@ from tests.conftest import StartNode
 from tests.devices import Site
 from tests.web.raw import RawSocket
 
-_WAITS = (
-    "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
-)
+# Not pg_stat_activity: within a transaction that always says the same.
+_WAITS = "SELECT count(*) FROM pg_locks WHERE NOT granted AND transactionid = pg_current_xact_id()::xid"
 
 
 @pytest.fixture
@@ -100,12 +99,14 @@ async def test_who_has_gone_when_the_database_answers_is_no_error(
             opening = asyncio.ensure_future(raw.open(site, f"?token={token}"))
             while not (await conn.exec_driver_sql(_WAITS)).scalar_one():
                 pass
-            own = raw.address
-            [stream] = [c.stream for c in http._connections if c.stream.socket.getpeername() == own]
+            streams = [c.stream for c in http._connections if not c.stream.closed()]
+            [stream] = [one for one in streams if one.socket.getpeername() == raw.address]
             opening.cancel()
             with suppress(asyncio.CancelledError):
                 await opening
             raw.reset()
             await until(stream.closed)
-        await until(lambda: site.node.audit.counts["auth.token_rejected", "denied"] == 1)
+        # On a slow machine it has waited too long for the lock.
+        decided, refused = site.node.audit.counts, site.node.edge.refused
+        await until(lambda: bool(decided["auth.token_rejected", "denied"] or refused["UNAVAILABLE"]))
     assert caplog.records == []
