@@ -24,8 +24,10 @@ from pairing_server.relay.closing import CloseCode
 from pairing_server.relay.limits import RelayLimits, TokenBucket
 from pairing_server.relay.outbox import Entry, Outbox
 
-# Linux would grow the kernel's buffer to megabytes, which hides a slow client and ages its audio.
+# Linux would grow the kernel's buffers to megabytes: that for sending hides a slow client and ages its audio, and what
+# comes in at once from the other has to be held by this process, too.
 SEND_BUFFER = 128 * 1024
+RECEIVE_BUFFER = 64 * 1024
 # The closing handshake: how long the client may take to answer our close frame. Tornado's own number.
 CLOSE_TIMEOUT = 5.0
 
@@ -111,7 +113,7 @@ class CountingProtocol(WebSocketProtocol13):
         stream = getattr(connection, "stream", None)
         if stream is not None:
             stream.set_nodelay(True)
-            stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
+            bound_buffers(stream.socket)
         await super()._accept_connection(handler)
 
     # From the client
@@ -284,3 +286,9 @@ def _check(first: int, second: int) -> None:
     else:
         return
     raise Broken(CloseCode.PROTOCOL_ERROR, wrong)
+
+
+def bound_buffers(sock: socket.socket) -> None:
+    """Let the kernel keep no more than that of what is sent and received."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)

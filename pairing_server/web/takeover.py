@@ -18,13 +18,13 @@ from picows.common import WSUpgradeResponseWithListener
 from picows.picows import WSProtocol  # type: ignore[attr-defined]
 from tornado.iostream import IOStream, StreamClosedError
 
-from pairing_server.web.frames import SEND_BUFFER
+from pairing_server.web.frames import bound_buffers
 
 # picows logs each connection; that is the audit log's business. Of a Logger it would make one for each connection.
 _picows_log = logging.LoggerAdapter(logging.getLogger("picows"))
 _picows_log.setLevel(logging.CRITICAL)
 
-# It grows with what a client sends.
+# It doubles while a read fills it, so it grows with what a client sends, up to what the kernel holds at once.
 READ_BUFFER = 512
 _CLOSE = 0x88
 
@@ -49,8 +49,7 @@ async def hand_over(
     early = bytes(stream._read_buffer[: stream._read_buffer_size])
     own = socket.socket(fileno=os.dup(stream.socket.fileno()))
     own.setblocking(False)
-    # Linux would grow the kernel's buffer to megabytes, which hides a slow client and ages its audio.
-    own.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
+    bound_buffers(own)
     stream.close()
     factory = partial(_Parser, _upgrade(key) + early, listener, subprotocol, max_frame_size)
     transport, _ = await asyncio.get_running_loop().connect_accepted_socket(factory, own)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import re
+import socket
 from functools import partial
+from typing import Any
 
 import pytest
 
 from pairing_server.relay.limits import RelayLimits
+from pairing_server.web.frames import RECEIVE_BUFFER, SEND_BUFFER
 from tests.conftest import StartNode
 from tests.devices import Site
 from tests.web.clock import Clock
@@ -30,6 +33,23 @@ def fast(start_node: StartNode) -> Site:
         audio_bytes_rate=10**12,
         audio_bytes_burst=10**12,
     )
+
+
+@pytest.fixture(params=["compiled", "tornado"])
+def either(start_node: StartNode, request: pytest.FixtureRequest) -> Site:
+    """A node with one of the frame engines."""
+    return start_node(frame_engine=request.param)
+
+
+async def test_the_kernel_holds_little_of_what_a_client_sends_at_once(either: Site) -> None:
+    """The process has to hold it next, and goes on holding as much as long as the connection lasts."""
+    desktop, _ = await raw_pair(either)
+    protocol: Any = desktop.session.outbox._transport
+    compiled = either.node.settings.frame_engine == "compiled"
+    sock = protocol._out.get_extra_info("socket") if compiled else protocol.stream.socket
+    # Linux doubles what it is told, for its own bookkeeping.
+    assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) == 2 * RECEIVE_BUFFER
+    assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) == 2 * SEND_BUFFER
 
 
 def chunk(number: int, size: int = 12 * KIB) -> bytes:
@@ -110,9 +130,15 @@ async def test_a_slow_reader_throttles_the_sender_and_loses_nothing(fast: Site) 
     )
     heard: list[int] = []
     while len(heard) < count:
+        # So slow that what is sent waits for it.
+        await until(
+            lambda: (
+                mobile.session.outbox.size >= LIMITS.queue_pause or desktop.session.received - before == count
+            )
+        )
+        most = max(most, mobile.session.outbox.size)
         heard += await mobile.numbers(min(rate // size, count - len(heard)))
         clock.put_forward(1)
-        most = max(most, mobile.session.outbox.size)
         # No more is taken from the sender than waits for the reader, here and in the kernel.
         waiting = desktop.session.received - before - len(heard)
         assert waiting * size < LIMITS.queue_pause + 1024 * KIB
