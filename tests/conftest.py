@@ -54,6 +54,12 @@ def execute(url: str, *statements: str) -> None:
         runner.run(execute_within(url, *statements))
 
 
+@pytest.fixture(scope="session", autouse=True)
+def no_stray_loop() -> None:
+    """The first IOLoop asks asyncio for the loop that there was before, and asyncio would make one that nobody closes."""
+    asyncio.set_event_loop(None)
+
+
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[str]:
     """The URL of an embedded PostgreSQL whose database `pairing` is migrated and used as a template only."""
