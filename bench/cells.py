@@ -35,7 +35,7 @@ def relay_once(
         "window": window,
         "pace": pace,
         "warm_up": run.scale.warm_up,
-        "seconds": run.scale.seconds * (2 if pace else 1),
+        "seconds": run.scale.seconds * (4 if pace else 1),
     }
     silent = as_json(both(server.pairs(idle // 2, size)))
     return run.load.do("relay", plan=plan, pairs=pairs_as_json(server.pairs(pairs, size)), idle=silent)
