@@ -143,6 +143,7 @@ WITH_NOTHING_TO_DO = (
 async def test_while_the_database_is_away_jobs_say_so_in_one_line_and_work_again_afterwards(
     site: Site, caplog: pytest.LogCaptureFixture
 ) -> None:
+    await site.pair()
     site.node.maintenance.stop()
     await site.node.maintenance.settled()
     away = Database("postgresql://nobody@127.0.0.1:1/none")
