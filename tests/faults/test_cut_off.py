@@ -27,9 +27,12 @@ async def quiet(site: Site, database_url: str) -> None:
     await site.node.edge.settled()
     pool = site.node.database.engine.pool
     assert pool.checkedout() == 0  # type: ignore[attr-defined]
-    open_ones = await sessions(database_url)
-    assert len(open_ones) <= pool.size() + 2  # type: ignore[attr-defined]
-    assert "idle in transaction" not in {session["state"] for session in open_ones}
+    # PostgreSQL notices a moment later that a connection has been cut.
+    while True:
+        open_ones = await sessions(database_url)
+        in_use = {session["state"] for session in open_ones} - {"idle"}
+        if len(open_ones) <= pool.size() + 2 and not in_use:  # type: ignore[attr-defined]
+            return
 
 
 async def test_five_hundred_requests_cut_off_in_the_middle_leave_nothing_behind(
