@@ -108,17 +108,25 @@ async def test_of_redemptions_cut_in_their_commit_one_wins_and_its_retry_gets_th
 ) -> None:
     drawn = random.Random(2)
     cuts: list[str] = []
+    unheard = 0
 
     def cut(data: bytes) -> str | None:
+        nonlocal unheard
         if b"COMMIT" not in data:
             return None
         how = drawn.choice(["before", "after", None, None])
+        if how == "after":
+            unheard += 1
+            # Each loser counts twice whose answer is lost, and the tenth wrong code locks the winner out, too.
+            if unheard > 6:
+                return None
         if how is not None:
             cuts.append(how)
         return how
 
     for number in range(8):
-        account = await far.account()  # or the losers' tries would lock it out in the end
+        unheard = 0
+        account = await far.account()  # for the same reason
         code = await far.code(account, f"desktop-{number:08d}")
         proxy.cut_when(cut)
         phones = [f"mobile-{number:04d}-{phone}" for phone in range(3)]
