@@ -58,7 +58,7 @@ def _text(told: dict[str, Any], shown: int) -> str:
         f"  connections  {connections['open']} of {connections['users']} users"
         f" ({connections.get('desktop', 0)} desktops, {connections.get('mobile', 0)} phones)",
         f"  channels     {channels.get('2', 0)} with both devices, {channels.get('1', 0)} with one,"
-        f" {channels.get('0', 0)} with none; {told['codes_live']} live codes",
+        f" {channels.get('0', 0)} with none; codes live: {told['codes_live']}",
         f"  limits       {limits['connections_per_user']} connections a user, {limits['connections_per_address']} an address;"
         f" {limits['message_rate']} messages a second; codes {limits['code_rate']}",
         f"  database     {'up' if database['up'] else 'away: ' + str(database['away_because'])};"

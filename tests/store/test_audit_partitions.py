@@ -184,6 +184,7 @@ async def test_a_server_that_was_off_for_months_makes_its_partitions_before_it_d
         await check_schema(database)
     finally:
         await database.close()
+    assert await later(database_url)
     await fetch(database_url, ROW.format(count=1))
 
 
