@@ -76,7 +76,9 @@ class Reviewer:
         await self.page.get_by_role("button", name="Search", exact=True).click()
 
     async def settled(self) -> None:
-        """Until the question is answered."""
+        """Until the question in the address is answered."""
+        # The page is told of a new address in a task of its own.
+        await self.page.evaluate("() => new Promise((done) => setTimeout(done))")
         await expect(self.page.locator(".page:not([aria-busy])")).to_be_visible()
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import json
 import re
 from pathlib import Path
 
 import pytest
-from playwright.async_api import expect
+from playwright.async_api import Route, expect
 
 from pairing_server.maintenance import SYSTEM
 from pairing_server.services import accounts, logins
@@ -20,7 +21,8 @@ from tests.devices import Site
 
 
 async def total(reviewer: Reviewer) -> int:
-    """How many events the timeline says there are."""
+    """How many events the timeline says there are, once the question is answered."""
+    await reviewer.settled()
     span = reviewer.page.locator(".head .span")
     await expect(span).to_contain_text("events")
     found = re.search(r"([\d,]+) events", await span.inner_text())
@@ -110,6 +112,26 @@ async def test_filters_narrow_the_table_and_the_timeline_and_come_off_again(
     assert await total(reviewer) >= everything
 
 
+async def test_the_page_is_busy_until_list_and_timeline_are_both_there(
+    visitors: Visitors, busy: Site
+) -> None:
+    reviewer = await visit(visitors, busy)
+    go_on = asyncio.Event()
+
+    async def hold(route: Route) -> None:
+        await go_on.wait()
+        await route.continue_()
+
+    await reviewer.page.route(re.compile("/api/audit/timeline"), hold)
+    await reviewer.search(event="auth.lockout")
+    await expect(reviewer.rows).to_have_count(2)
+    page = reviewer.page.locator(".page")
+    await expect(page).to_have_attribute("aria-busy", "true")
+    go_on.set()
+    await expect(page).not_to_have_attribute("aria-busy", "true")
+    assert await total(reviewer) == 2
+
+
 async def test_a_user_is_asked_for_by_name(visitors: Visitors, busy: Site) -> None:
     reviewer = await visit(visitors, busy)
     await reviewer.search(user="ada", event="auth.login")
@@ -161,7 +183,6 @@ async def test_dragging_over_the_timeline_zooms_in_and_back_zooms_out(visitors: 
     await reviewer.page.mouse.move(box["x"] + box["width"] * 0.5, box["y"] + 60, steps=5)
     await reviewer.page.mouse.up()
     await expect(reviewer.page).to_have_url(re.compile(r"since=2\d{3}-.*until=2\d{3}-"))
-    await reviewer.settled()
     assert 0 < await total(reviewer) < before
     await reviewer.page.go_back()
     await expect(reviewer.page).not_to_have_url(re.compile("until="))

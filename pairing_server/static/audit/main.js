@@ -21,6 +21,8 @@ class Page {
   #next = null;
   #asking = null;
   #following = null;
+  /** How many answers are on their way. */
+  #awaited = 0;
 
   constructor(api, stage) {
     this.api = api;
@@ -36,7 +38,7 @@ class Page {
     this.export = new Export(api, () => this.#question, (text, bad) => this.#tell(text, bad));
     this.problem = h("p", { class: "problem", role: "alert" });
     this.notice = h("p", { class: "notice muted", role: "status" });
-    this.older = h("button", { type: "button", class: "quiet", onclick: () => this.#load(), hidden: true }, "Show older events");
+    this.older = h("button", { type: "button", class: "quiet", onclick: () => this.#await(this.#load()), hidden: true }, "Show older events");
     this.live = h("input", { type: "checkbox", role: "switch", class: "switch", id: "live", onchange: () => this.#follow() });
     this.element = h(
       "div",
@@ -84,14 +86,23 @@ class Page {
     this.older.hidden = true;
     this.problem.textContent = "";
     const { signal } = this.#asking;
-    this.#load(signal);
-    this.#draw(signal);
+    this.#await(this.#load(signal));
+    this.#await(this.#draw(signal));
     this.#look(signal);
     this.#follow();
   }
 
   readdress() {
     if (this.api.signedIn) this.#askAgain();
+  }
+
+  /** What is shown is not all of the answer before `answer` is there. */
+  async #await(answer) {
+    this.#awaited += 1;
+    this.element.setAttribute("aria-busy", "true");
+    await answer;
+    this.#awaited -= 1;
+    if (!this.#awaited) this.element.removeAttribute("aria-busy");
   }
 
   async #draw(signal) {
@@ -112,7 +123,6 @@ class Page {
   /** The next page; several, where the server has looked far and found little. */
   async #load(signal = this.#asking.signal) {
     this.older.disabled = true;
-    this.element.setAttribute("aria-busy", "true");
     this.notice.textContent = "Searching …";
     const enough = this.table.size + LIMIT / 2;
     await this.#try(signal, async () => {
@@ -128,8 +138,8 @@ class Page {
       const found = this.table.size ? `${count(this.table.size)} events shown` : "No events match";
       this.notice.textContent = this.#next ? `${found}, searched back to ${shown(placeOf(this.#next))} UTC.` : `${found}.`;
     });
-    this.older.disabled = false;
-    this.element.removeAttribute("aria-busy");
+    // Another question's search may be under way by now.
+    if (!signal.aborted) this.older.disabled = false;
   }
 
   /** What comes from now on, while the switch is on and the question has no end. */
