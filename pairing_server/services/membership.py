@@ -32,6 +32,16 @@ class Admitted:
     kept: Kept | None
 
 
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What a device asks for: a seat in the channel, by the code's `macs`, the newest key's first."""
+
+    channel: str
+    role: str
+    session_id: str
+    macs: Sequence[bytes]
+
+
 async def bind(
     deps: Deps, conn: AsyncConnection, seat: Seat, device_type: str, caller: Caller, now: datetime
 ) -> SessionConflict | None:
@@ -87,10 +97,8 @@ async def admit(
     Who comes back is let in by one statement; all others are decided about, and recorded, in a transaction.
     Raises InvalidChannel, ChannelFull (both seats taken by others), SessionConflict.
     """
-    macs = deps.codes.macs(Codes.of_channel(channel))
-    return await _readmit(deps, channel, role, session_id, macs, caller, now) or await _admit(
-        deps, channel, role, session_id, macs, caller, now
-    )
+    entry = Entry(channel, role, session_id, deps.codes.macs(Codes.of_channel(channel)))
+    return await _readmit(deps, entry, caller, now) or await _admit(deps, entry, caller, now)
 
 
 def _known(caller: Caller, session_id: str) -> Known | None:
@@ -100,38 +108,23 @@ def _known(caller: Caller, session_id: str) -> Known | None:
     return Known(account_of(caller.subject), caller.subject, session_id)
 
 
-async def _readmit(
-    deps: Deps,
-    channel: str,
-    role: str,
-    session_id: str,
-    macs: Sequence[bytes],
-    caller: Caller,
-    now: datetime,
-) -> Admitted | None:
+async def _readmit(deps: Deps, entry: Entry, caller: Caller, now: datetime) -> Admitted | None:
     """Let the device into its own seat. None if that is not plainly its own."""
-    known = _known(caller, session_id)
+    known = _known(caller, entry.session_id)
     if known is None:
         return None
-    live = deps.hub.named(channel)
+    live = deps.hub.named(entry.channel)
     here = None if live is None else live.pairing_id
-    met = here if here is not None and deps.hub.present(here, OTHER[role]) else None
-    found = await devices.enter(deps.database.once, known, role, macs, now, met=met, live=here)
+    met = here if here is not None and deps.hub.present(here, OTHER[entry.role]) else None
+    found = await devices.enter(deps.database.once, known, entry.role, entry.macs, now, met=met, live=here)
     if found is None:
         return None
     return Admitted(found.pairing, None if found.kept is None else Kept(*found.kept))
 
 
-async def _admit(
-    deps: Deps,
-    channel: str,
-    role: str,
-    session_id: str,
-    macs: Sequence[bytes],
-    caller: Caller,
-    now: datetime,
-) -> Admitted:
-    seat = Seat(session_id, caller.subject)
+async def _admit(deps: Deps, entry: Entry, caller: Caller, now: datetime) -> Admitted:
+    channel, role, macs = entry.channel, entry.role, entry.macs
+    seat = Seat(entry.session_id, caller.subject)
     async with deps.database.transaction() as conn:
         await require_enabled(conn, caller.subject)
         refusal: PairingServerError | None = await bind(deps, conn, seat, role, caller, now)
