@@ -1,4 +1,4 @@
-"""The node's time, which a test puts forward instead of waiting."""
+"""The node's time, which stands still until a test puts it forward: however slow the machine is, it counts for nothing."""
 
 from __future__ import annotations
 
@@ -8,18 +8,21 @@ from tests.devices import Site
 
 
 class Clock:
-    """What the connections opened from now on count their limits by, in monotonic seconds."""
+    """What the connections opened from now on count their limits by, in monotonic seconds.
+
+    The node's timer goes by the real time; it is stopped.
+    """
 
     def __init__(self, site: Site) -> None:
-        self._real = asyncio.get_running_loop().time
-        self._ahead = 0.0
+        self._now = asyncio.get_running_loop().time()
         self._hub = site.node.hub
+        site.node.maintenance.stop()
         site.node.edge.now = site.node.hub.now = self
 
     def __call__(self) -> float:
-        return self._real() + self._ahead
+        return self._now
 
     def put_forward(self, seconds: float) -> None:
         """So much later, what time alone brings about has happened."""
-        self._ahead += seconds
-        self._hub.tick(self())
+        self._now += seconds
+        self._hub.tick(self._now)

@@ -24,7 +24,7 @@ CHUNKS = 300
 
 @pytest.fixture
 def fast(start_node: StartNode) -> Site:
-    """A node that takes as much as comes."""
+    """A node that takes as much as comes. Its tests have a Clock: what waits for a slow machine grows no older."""
     return start_node(
         message_rate=1_000_000,
         message_burst=1_000_000,
@@ -70,6 +70,7 @@ async def send_audio(desktop: RawDevice, mobile: RawDevice) -> int:
 async def test_audio_for_a_receiver_that_does_not_read_is_dropped_and_said_and_takes_no_memory(
     fast: Site,
 ) -> None:
+    Clock(fast)
     desktop, mobile = await raw_pair(fast)
     await desktop.raw.send_bytes(said(1))
     # The sender is not held up: audio is live.
@@ -149,6 +150,7 @@ async def test_a_slow_reader_throttles_the_sender_and_loses_nothing(fast: Site) 
 
 
 async def test_a_batch_that_the_kernel_takes_in_part_arrives_whole_and_in_order(fast: Site) -> None:
+    Clock(fast)
     desktop, mobile = await raw_pair(fast)
     # More than the kernel has room for, in messages that are read many at a time.
     count, size = 400, 2000
@@ -167,6 +169,7 @@ async def test_a_batch_that_the_kernel_takes_in_part_arrives_whole_and_in_order(
 
 
 async def test_of_the_settings_that_wait_only_the_newest_are_sent(fast: Site) -> None:
+    Clock(fast)
     desktop, mobile = await raw_pair(fast)
     count = 0
     while not mobile.session.outbox.size:
