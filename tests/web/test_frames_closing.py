@@ -8,17 +8,19 @@ import json
 import struct
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from pairing_server.relay.closing import CloseCode
+from pairing_server.relay.limits import RelayLimits
 from pairing_server.relay.session import Session
 from pairing_server.web.frames import CLOSE_TIMEOUT, CountingProtocol
 from tests.devices import Device, Site
 from tests.web.raw import BINARY, CLOSE, PING, PONG, TEXT, Frame, RawSocket, frame
+from tests.web.raw_pair import ping_time_passes
 
+LIMITS = RelayLimits()
 BEAT = b'{"type":"ping","sequence":5}'
 
 
@@ -256,25 +258,37 @@ async def test_on_close_is_called_once_whoever_goes_first(site: Site) -> None:
     assert site.node.hub.sessions == {}
 
 
+async def pinged(one: Peer) -> None:
+    """A ping has come and was answered, and the server has read that."""
+    assert await one.raw.read() == Frame(PING, b"")
+    await one.raw.send(PONG)
+    await one.raw.send(TEXT, BEAT)
+    assert b'"pong"' in (await one.raw.read()).payload
+
+
 async def test_a_client_that_does_not_answer_our_ping_is_closed_and_its_peer_told(site: Site) -> None:
     account = await site.account()
     desktop, mobile = await site.pair(account)
-    hub = site.node.hub
-    usual, hub.limits = hub.limits, replace(hub.limits, ping_interval=0.4, ping_timeout=0.4)
     dead = await peer(site, await site.ws_token(account, "mobile"))
     live = await peer(site, await site.ws_token(account, "mobile"))
-    hub.limits = usual
     join = {"type": "join_channel", "channel": mobile.channel, "session_id": mobile.session_id}
     await dead.raw.send(TEXT, json.dumps(join).encode())
     await desktop.socket.expect("client_joined")
     assert await mobile.socket.closed() == 4409
-    for _ in range(4):
-        assert await live.raw.read() == Frame(PING, b"")
-        await live.raw.send(PONG)
+    for one in (dead, live):
+        await ping_time_passes(one.session, LIMITS.ping_interval)
+    for _ in range(3):
+        await pinged(live)
+        await ping_time_passes(live.session, LIMITS.ping_timeout)
+        await ping_time_passes(live.session, LIMITS.ping_interval - LIMITS.ping_timeout)
+    assert not dead.gone
+    await ping_time_passes(dead.session, LIMITS.ping_timeout)
     assert (await desktop.socket.expect("mobile_disconnected"))["channel"] == mobile.channel
     assert dead.gone
     assert not live.gone
-    assert {found.opcode for found in await dead.raw.rest()} <= {TEXT, PING}
+    told = [found.opcode for found in await dead.raw.rest()]
+    assert told[-1:] == [PING]
+    assert CLOSE not in told
     live.raw.close()
     dead.raw.close()
 
