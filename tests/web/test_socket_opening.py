@@ -304,9 +304,10 @@ async def test_who_neither_identifies_nor_joins_within_ten_seconds_is_closed_440
     account = await site.account()
     idle, busy = await site.connect(account, "desktop"), await site.connect(account, "desktop")
     await known(site, busy)
-    site.node.hub.tick(now() + 9)
+    [opened_at] = [s.opened_at for s in site.node.hub.sessions.values() if s.device is None]
+    site.node.hub.tick(opened_at + 10)
     assert await idle.pending() == []
-    site.node.hub.tick(now() + 11)
+    site.node.hub.tick(opened_at + 10.1)
     assert await idle.closed() == 4408
     assert await busy.pending() == []
 
@@ -315,15 +316,27 @@ async def test_a_fresh_token_carries_the_connection_on(site: Site) -> None:
     account = await site.account()
     socket = await site.connect(account, "desktop")
     await known(site, socket)
-    site.node.hub.tick(now() + 3530)
-    assert await socket.pending() == []
+    [session] = site.node.hub.sessions.values()
+
+    def left(seconds: float) -> None:
+        """The token lives for so many seconds more."""
+        site.node.hub.tick(session.identity.expires_at - seconds)
+
     for _ in range(2):
-        site.node.hub.tick(now() + 3550)
-        assert 48 <= (await socket.expect("token_expiring"))["expires_in"] <= 50
-        site.node.hub.tick(now() + 3551)
-        socket.send({"type": "refresh_token", "token": await site.ws_token(account, "desktop")})
-        assert 3598 <= (await socket.expect("token_refreshed"))["expires_in"] <= 3600
-    site.node.hub.tick(now() + 3632)
+        left(60.1)
+        assert await socket.pending() == []
+        left(50)
+        assert (await socket.expect("token_expiring"))["expires_in"] == 50
+        left(49)
+        fresh = await site.ws_token(account, "desktop")
+        expires_at = site.node.deps.tokens.verify_ws(fresh, utcnow()).expires_at
+        most = round((expires_at - utcnow()).total_seconds())
+        socket.send({"type": "refresh_token", "token": fresh})
+        told = (await socket.expect("token_refreshed"))["expires_in"]
+        assert round((expires_at - utcnow()).total_seconds()) <= told <= most
+    left(-29.9)
+    assert await socket.pending() == [{"type": "token_expiring", "expires_in": 0}]
+    left(-30.1)
     assert await turned_away(socket) == 4401
     [first, second] = await site.events("auth.token_refreshed")
     assert first["jti_new"] == second["jti_old"]
@@ -350,6 +363,8 @@ async def test_somebody_elses_token_closes_4403(site: Site) -> None:
 
 
 async def test_a_disabled_account_is_closed_4401_when_it_identifies_or_joins(site: Site) -> None:
+    # The timer would close them just so.
+    site.node.maintenance.stop()
     account = await site.account("leaving")
     code = await site.code(account, "desktop-1")
     sockets = [await site.connect(account, "desktop") for _ in range(2)]
