@@ -19,7 +19,7 @@ from pairing_server.web.edge import utcnow
 from tests.conftest import StartNode
 from tests.devices import Site
 from tests.leaks import RUN
-from tests.web.raw import TEXT, RawSocket, frame
+from tests.web.raw import PING, PONG, TEXT, RawSocket, frame
 
 CHANNELS = 500
 MESSAGES = 24
@@ -58,7 +58,9 @@ class Member:
             pass
 
     async def message(self) -> dict[str, Any]:
-        found = await self.raw.read()
+        """The next message. Where all this takes long, the server's pings are answered."""
+        while (found := await self.raw.read()).opcode == PING:
+            await self.raw.send(PONG, found.payload)
         assert found.opcode == TEXT, found
         message: dict[str, Any] = json.loads(found.payload)
         return message
@@ -114,23 +116,27 @@ async def members(site: Site) -> list[tuple[Member, Member]]:
     """The channels' members, put into the database below HTTP: there are too many to pair them one by one."""
     now, deps = utcnow(), site.node.deps
     pairs: list[tuple[Member, Member]] = []
+    users: list[dict[str, Any]] = []
+    pairings: list[dict[str, Any]] = []
+    for code in range(CHANNELS):
+        user, digits = uuid4(), f"{code * 1999:06d}"
+        subject = str(user)
+        sessions = {role: f"{role}-{subject}" for role in ("desktop", "mobile")}
+        users.append({"id": user, "name": f"user-{subject}"})
+        pairings.append({"mac": deps.codes.macs(digits)[0], "user": subject, **sessions})
+        claims = AccessClaims(subject, "login", "login", now, now + timedelta(hours=1), foreign=False)
+        tokens = {role: deps.tokens.issue_ws(claims, role, None, now).token for role in sessions}
+        for token in tokens.values():
+            RUN.secrets.add("token", token)
+        desktop, mobile = [
+            Member(RawSocket(), tokens[role], role, sessions[role], Codes.channel(digits), [], [])
+            for role in sessions
+        ]
+        pairs.append((desktop, mobile))
     async with site.node.database.transaction() as conn:
-        for code in range(CHANNELS):
-            user, digits = uuid4(), f"{code * 1999:06d}"
-            subject = str(user)
-            sessions = {role: f"{role}-{subject}" for role in ("desktop", "mobile")}
-            await conn.execute(ADD_USER, {"id": user, "name": f"user-{subject}"})
-            mac = deps.codes.macs(digits)[0]
-            await conn.execute(ADD_PAIRING, {"mac": mac, "user": subject, **sessions})
-            claims = AccessClaims(subject, "login", "login", now, now + timedelta(hours=1), foreign=False)
-            tokens = {role: deps.tokens.issue_ws(claims, role, None, now).token for role in sessions}
-            for token in tokens.values():
-                RUN.secrets.add("token", token)
-            desktop, mobile = [
-                Member(RawSocket(), tokens[role], role, sessions[role], Codes.channel(digits), [], [])
-                for role in sessions
-            ]
-            pairs.append((desktop, mobile))
+        # All rows at once: a transaction has seconds only.
+        await conn.execute(ADD_USER, users)
+        await conn.execute(ADD_PAIRING, pairings)
     return pairs
 
 
