@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -35,14 +35,21 @@ async def ask(socket: Socket, message: dict[str, Any]) -> dict[str, Any]:
     return await socket.receive()
 
 
-async def expire(site: Site, seconds: float) -> int:
-    """What the timer does about codes so many seconds from now."""
-    return await lifetimes.expire_codes(site.node.deps, SYSTEM, utcnow() + timedelta(seconds=seconds))
+async def when(site: Site, account: Account, what: str) -> datetime:
+    """When the account's only pairing was created, say."""
+    [pairing] = (await site.get("/api/pairings", account.token)).body["pairings"]
+    return datetime.fromisoformat(pairing[f"{what}_at"])
+
+
+async def expire(site: Site, since: datetime, seconds: float) -> int:
+    """What the timer does about codes so many seconds after that."""
+    return await lifetimes.expire_codes(site.node.deps, SYSTEM, since + timedelta(seconds=seconds))
 
 
 async def overdue(site: Site, seconds: float) -> int:
-    """What the timer does about missing members so many seconds from now."""
-    later = asyncio.get_running_loop().time() + seconds
+    """What the timer does about missing members so many seconds after the last has gone from the only channel."""
+    [channel] = site.node.hub.channels.values()
+    later = max(channel.absent_since.values(), default=asyncio.get_running_loop().time()) + seconds
     return await lifetimes.close_overdue(site.node.deps, later, SYSTEM, utcnow())
 
 
@@ -307,9 +314,10 @@ async def test_a_pairing_deleted_over_http_closes_its_channel(site: Site) -> Non
 async def test_a_code_nobody_redeems_expires_and_the_desktop_goes_on_with_the_next(site: Site) -> None:
     account = await site.account()
     desktop = await waiting(site, account)
-    assert await expire(site, 299) == 0
+    created = await when(site, account, "created")
+    assert await expire(site, created, 299.9) == 0
     assert await desktop.socket.pending() == []
-    assert await expire(site, 301) == 1
+    assert await expire(site, created, 300) == 1
     error = await desktop.socket.error()
     assert (error["code"], error["details"]) == (
         "INVALID_CHANNEL",
@@ -353,8 +361,9 @@ async def test_a_redeemed_code_whose_devices_never_meet_is_closed(site: Site) ->
     code = await site.code(account, DESKTOP)
     await site.redeem(account, code, MOBILE)
     mobile = await site.join(account, "mobile", f"pair-{code}", MOBILE)
-    assert await expire(site, 299) == 0
-    assert await expire(site, 301) == 1
+    redeemed = await when(site, account, "redeemed")
+    assert await expire(site, redeemed, 299.9) == 0
+    assert await expire(site, redeemed, 300) == 1
     error = await mobile.socket.error()
     assert (error["code"], error["details"]) == (
         "INVALID_CHANNEL",
@@ -367,7 +376,7 @@ async def test_a_redeemed_code_whose_devices_never_meet_is_closed(site: Site) ->
 
 async def test_a_pair_that_is_connected_outlives_every_timer(site: Site) -> None:
     desktop, mobile = await site.pair()
-    assert (await expire(site, 5000), await overdue(site, 5000)) == (0, 0)
+    assert (await expire(site, utcnow(), 5000), await overdue(site, 5000)) == (0, 0)
     await still_talks(desktop, mobile)
 
 
@@ -376,8 +385,8 @@ async def test_a_member_gone_longer_than_the_grace_ends_the_channel(site: Site) 
     desktop, mobile = await site.pair(account)
     mobile.socket.close()
     await desktop.socket.expect("mobile_disconnected")
-    assert await overdue(site, 299) == 0
-    assert await overdue(site, 301) == 1
+    assert await overdue(site, 300) == 0
+    assert await overdue(site, 300.1) == 1
     gone = await desktop.socket.expect("mobile_disconnected")
     assert (gone["force_disconnect"], gone["client_id"]) == (True, mobile.session_id)
     await desktop.socket.expect("channel_closed")
@@ -394,7 +403,7 @@ async def test_both_members_may_come_back_within_the_grace_and_not_after(site: S
     for member in (desktop, mobile):
         member.socket.send({"type": "leave_channel"})
         await member.socket.pending()
-    assert await overdue(site, 299) == 0
+    assert await overdue(site, 300) == 0
     desktop = await site.join(account, "desktop", desktop.channel, desktop.session_id)
     mobile = await site.join(account, "mobile", mobile.channel, mobile.session_id)
     await desktop.socket.pending()
@@ -402,7 +411,7 @@ async def test_both_members_may_come_back_within_the_grace_and_not_after(site: S
     for member in (desktop, mobile):
         member.socket.send({"type": "leave_channel"})
         await member.socket.pending()
-    assert await overdue(site, 301) == 1
+    assert await overdue(site, 300.1) == 1
     desktop.socket.send(join(desktop.channel, "desktop", desktop.session_id))
     assert (await desktop.socket.error())["code"] == "INVALID_CHANNEL"
     assert [e["reason"] for e in await site.events("pairing.closed")] == ["deserted"]
