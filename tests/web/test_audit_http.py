@@ -164,10 +164,10 @@ async def test_one_event_is_found_by_its_number(site: Site) -> None:
 
 async def test_a_time_may_be_said_as_how_long_ago(site: Site) -> None:
     reader = await site.account(role="auditor")
+    today = f"{utcnow():%Y-%m-%d}"  # without a zone: UTC
     await record(site, 2)
     assert len(await rows(site, reader, event="session.bound", since="1h")) == 2
     assert await rows(site, reader, event="session.bound", until="1h") == []
-    today = f"{utcnow():%Y-%m-%d}"  # without a zone: UTC
     assert len(await rows(site, reader, event="session.bound", since=today)) == 2
 
 
