@@ -151,7 +151,14 @@ async def test_the_summary_tells_where_known_users_are_for_the_first_time(site: 
 # Seals
 
 
+def quiet(site: Site) -> None:
+    """The timer records nothing and tells nobody; the test does. What it is just recording can be neither sealed nor
+    told, nor can anything that comes after."""
+    site.node.maintenance.stop()
+
+
 async def test_the_state_of_the_seals_is_that_of_the_log(site: Site) -> None:
+    quiet(site)
     reader = await site.account(role="auditor")
     await record(site, "session.bound", count=5)
     before = await got(site, "seals", reader)
@@ -167,6 +174,7 @@ async def test_the_state_of_the_seals_is_that_of_the_log(site: Site) -> None:
 
 
 async def test_an_event_names_the_seal_that_it_is_in(site: Site) -> None:
+    quiet(site)
     reader = await site.account(role="auditor")
     await record(site, "session.bound")
     [row] = (await site.get("/api/audit?event=session.bound", reader.token)).body["events"]
@@ -187,11 +195,6 @@ async def waiting(site: Site, count: int = 1) -> None:
     """Until so many wait. Each turn is a request, which gives the others their chance."""
     while len(site.node.deps.followers.waiting) < count:
         await site.get("/healthz")
-
-
-def quiet(site: Site) -> None:
-    """The timer tells nobody; the test does."""
-    site.node.maintenance.stop()
 
 
 async def test_who_follows_hears_of_each_event_once_and_of_nothing_before(site: Site) -> None:
@@ -317,6 +320,7 @@ async def test_an_export_for_a_siem_has_one_line_an_event(site: Site, form: str)
 async def test_an_export_with_seals_verifies_with_the_public_key_alone(
     site: Site, asked: dict[str, str]
 ) -> None:
+    quiet(site)
     reader, key = await site.account(role="auditor"), site.node.deps.sealer.key.public
     await record(site, "session.bound", count=20, address="10.0.0.1")
     await record(site, "ws.connected", count=5)
