@@ -12,7 +12,7 @@ from pairing_server.security.keys import SigningKey
 from pairing_server.web.edge import utcnow
 from tests.conftest import StartNode
 from tests.devices import Site
-from tests.security.forge import KEY
+from tests.security.forge import KEY, access_token
 from tests.security.test_token_attacks import attacks
 
 # What no header can carry does not come that far.
@@ -25,9 +25,19 @@ def site(start_node: StartNode) -> Site:
 
 
 def forged() -> dict[str, tuple[str, str]]:
-    """Those that can be sent, made for this moment: what is a second too early is so for a second only."""
+    """Those that can be sent, made for this moment. What is a second too early would be so for a second only: here it
+    is much too early."""
     second = int(utcnow().timestamp()) + 1
-    return {name: found for name, found in attacks(second).items() if _SENDABLE.fullmatch(found[0])}
+    ahead = {
+        f"{claim} 31 s ahead": (
+            access_token({"iat": second, "exp": second + 3600, claim: second + 600}),
+            "not_yet_valid",
+        )
+        for claim in ("iat", "nbf")
+    }
+    made = attacks(second)
+    assert ahead.keys() < made.keys()
+    return {name: found for name, found in {**made, **ahead}.items() if _SENDABLE.fullmatch(found[0])}
 
 
 NAMES = tuple(forged())
