@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -36,14 +37,16 @@ class Receiver:
         self.answers = asyncio.Event()
         self.answers.set()
         self.asked = asyncio.Event()
-        self.port = 0
+        # Bound for as long as it lives, so that nobody else gets the port while it is away.
+        self._held = socket.socket()
+        self._held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._held.bind(("127.0.0.1", 0))
+        self.port = self._held.getsockname()[1]
         self.open()
 
     def open(self) -> None:
         self._server = HTTPServer(Application([(r"/seals", _Seals, {"receiver": self})]))
-        sockets = bind_sockets(self.port, "127.0.0.1")
-        self.port = sockets[0].getsockname()[1]
-        self._server.add_sockets(sockets)
+        self._server.add_sockets(bind_sockets(self.port, "127.0.0.1"))
 
     @property
     def url(self) -> str:
@@ -58,6 +61,9 @@ class Receiver:
         self.answers.set()
         self._server.stop()
         await self._server.close_all_connections()
+
+    def release(self) -> None:
+        self._held.close()
 
 
 class _Seals(RequestHandler):
@@ -85,6 +91,7 @@ def receiver(io_loop: IOLoop) -> Iterator[Receiver]:
     made: Receiver = io_loop.run_sync(make)
     yield made
     io_loop.run_sync(made.close)
+    made.release()
 
 
 @pytest.fixture
