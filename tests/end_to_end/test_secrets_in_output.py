@@ -121,6 +121,15 @@ async def test_a_secret_in_the_audit_log_is_found(site: Site, database_url: str)
     assert [find.kind for find in secrets().found_in("\n".join(rows))] == ["token"]
 
 
+async def test_the_number_of_a_transaction_is_taken_for_no_code(site: Site, database_url: str) -> None:
+    """In a long run it has six digits, as a code has, and stands in each row."""
+    async with site.node.database.transaction() as conn:
+        await site.node.audit.record(conn, site.node.audit.event("auth.login", "success", SYSTEM, utcnow()))
+        number = (await conn.exec_driver_sql("SELECT pg_current_xact_id()::text")).scalar_one()
+    [row] = [row for row in await audit_rows(database_url) if "auth.login" in row]
+    assert f'"{number}"' not in row
+
+
 async def test_what_devices_use_is_searched_for(site: Site) -> None:
     account = await site.account()
     await site.post("/api/auth/register", {"username": "ada", "password": PASSWORD})
