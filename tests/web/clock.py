@@ -3,8 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import datetime
 
-from tests.devices import Site
+from pairing_server.web.edge import utcnow
+from tests.devices import Answer, Site
+
+
+def waits_for(refused: Answer, seconds: float, began: datetime) -> bool:
+    """Whether it says to wait for what is left of so many seconds, which began after that, however long ago it was."""
+    left = seconds - (utcnow() - began).total_seconds()
+    return left <= int(refused.headers["Retry-After"]) <= seconds + 1
 
 
 class Clock:
