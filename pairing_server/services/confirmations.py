@@ -65,11 +65,13 @@ async def deliver(deps: Deps, names: Mapping[UUID, str], now: datetime) -> int:
 
     `names`: channels' names that are known; of others only those are told whose desktop has joined.
     """
+    told = deps.alarm.told
+    # What another tells meanwhile may be newer than what is read here.
+    before = set(told)
     async with deps.database.transaction() as conn:
         waiting = await store.unanswered(conn, now)
-    told = deps.alarm.told
-    told.intersection_update(
-        {key for key in told if any(one.request.pairing_id == key[0] for one in waiting)}
+    told.difference_update(
+        {key for key in before if all(one.request.pairing_id != key[0] for one in waiting)}
     )
     count = 0
     for one in waiting:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 import pytest
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from pairing_server.client import PairingClient, ServerError
 from pairing_server.errors import InvalidCode
@@ -13,6 +18,7 @@ from pairing_server.maintenance import SYSTEM
 from pairing_server.security.limits import Rate
 from pairing_server.services import alarm, confirmations, lockouts, pairings
 from pairing_server.services.deps import Caller
+from pairing_server.store.database import Database
 from pairing_server.web.edge import utcnow
 from tests.conftest import StartNode
 from tests.devices import Account, Answer, Site, Socket
@@ -250,6 +256,36 @@ async def test_a_desktop_that_connects_again_is_told_again(site: Site) -> None:
     await confirmations.deliver(site.node.deps, {}, utcnow())
     messages: list[dict[str, Any]] = await again.socket.pending()
     assert [message["type"] for message in messages] == ["pairing_request"]
+
+
+class Late:
+    """A database whose transactions end only when they may."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self.asked, self.may_end = asyncio.Event(), asyncio.Event()
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[AsyncConnection]:
+        async with self._database.transaction() as conn:
+            yield conn
+            self.asked.set()
+            await self.may_end.wait()
+
+
+async def test_a_desktop_is_told_once_also_while_the_timer_looks(site: Site) -> None:
+    shown, phone = await show(site), await site.account()
+    await attack(site)
+    late: Any = Late(site.node.database)
+    timer = asyncio.ensure_future(confirmations.deliver(replace(site.node.deps, database=late), {}, utcnow()))
+    await late.asked.wait()
+    assert pending(await redeem(site, phone, shown.code))
+    await shown.socket.expect("pairing_request")
+    # It has asked before there was a request, and has the answer only now.
+    late.may_end.set()
+    assert await timer == 0
+    assert await confirmations.deliver(site.node.deps, {}, utcnow()) == 0
+    assert await shown.socket.pending() == []
 
 
 async def test_the_python_client_waits_for_the_desktops_word(site: Site) -> None:
