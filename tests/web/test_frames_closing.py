@@ -17,6 +17,7 @@ from pairing_server.relay.limits import RelayLimits
 from pairing_server.relay.session import Session
 from pairing_server.web.frames import CLOSE_TIMEOUT, CountingProtocol
 from tests.devices import Device, Site
+from tests.web.clock import Clock
 from tests.web.raw import BINARY, CLOSE, PING, PONG, TEXT, Frame, RawSocket, frame
 from tests.web.raw_pair import ping_time_passes
 
@@ -165,11 +166,11 @@ async def test_a_client_that_never_answers_our_close_has_five_seconds(site: Site
     one = await peer(site, await token_of(site))
     assert one.timer is None
     one.session.close(CloseCode.NOT_IDENTIFIED, "late")
-    assert (await one.raw.read()).close_code == 4408
     timer = one.timer
     assert timer is not None
     left = timer.when() - asyncio.get_running_loop().time()
     assert CLOSE_TIMEOUT - 4 < left <= CLOSE_TIMEOUT == 5
+    assert (await one.raw.read()).close_code == 4408
     assert not one.gone
     timer._run()
     timer.cancel()
@@ -181,6 +182,7 @@ async def test_a_client_that_never_answers_our_close_has_five_seconds(site: Site
 
 
 async def test_a_flood_after_our_close_is_cut_at_once(site: Site) -> None:
+    Clock(site)
     token = await token_of(site)
     for flood in (frame(PING, b"x"), frame(PONG), frame(0, b"", final=False), frame(TEXT, BEAT)):
         one = await peer(site, token)
@@ -306,6 +308,7 @@ FLOODS = (
 
 
 async def test_a_flood_is_cut_soon_and_costs_its_neighbours_and_the_memory_nothing(site: Site) -> None:
+    Clock(site)
     desktop, mobile = await site.pair()
     token = await token_of(site)
     for _, flood, code in FLOODS:
