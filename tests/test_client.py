@@ -225,7 +225,8 @@ async def test_a_fresh_token_prolongs_the_connection(
     clients: tuple[PairingClient, PairingClient], pair: tuple[Connection, Connection]
 ) -> None:
     refreshed = await pair[0].refresh(await clients[0].ws_token())
-    assert refreshed["expires_in"] == pytest.approx(3600, abs=5)
+    # Less than an hour by as long as the answer took, at most as long as a test may take.
+    assert refreshed["expires_in"] == pytest.approx(3600, abs=90)
 
 
 async def test_unpairing_closes_both_with_its_code(pair: tuple[Connection, Connection]) -> None:
