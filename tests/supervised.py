@@ -10,8 +10,8 @@ from pathlib import Path
 
 from tests.cli.commands import program
 
-# Seconds.
-PATIENCE = 30
+# Seconds until something counts as hung.
+PATIENCE = 60
 
 # The environment can name the process only once it is there.
 _LAUNCH = """

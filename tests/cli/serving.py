@@ -13,8 +13,8 @@ from pathlib import Path
 
 from tests.cli.commands import program
 
-# Seconds; a stop with the embedded database takes about one.
-PATIENCE = 20
+# Seconds until something counts as hung; a stop with the embedded database takes about one.
+PATIENCE = 60
 
 
 class Serving:
