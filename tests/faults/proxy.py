@@ -84,6 +84,12 @@ class FaultProxy:
         for line in list(self.lines):
             line.reset()
 
+    def forget(self) -> None:
+        """Whoever is behind lets go of the connections that were silenced, as the database does some time."""
+        for line in list(self.lines):
+            if line.silent:
+                _abort(line.down[1])
+
     def delay(self, seconds: float) -> None:
         """Whatever the client sends arrives that much later."""
         self._delay = seconds
@@ -124,6 +130,9 @@ class FaultProxy:
         ]
         await asyncio.wait(line.tasks)
         self.lines.discard(line)
+        if line.silent:
+            # Both have gone, and neither was told of the other.
+            line.reset()
 
     async def _pump(
         self, line: _Line, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, upwards: bool

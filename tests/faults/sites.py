@@ -57,6 +57,14 @@ async def sessions(url: str) -> list[dict[str, Any]]:
         await connection.close()
 
 
+def pooled(site: Site) -> set[int]:
+    """The connections that the server's pools hold just now, by PostgreSQL's numbers."""
+    pools = [database.engine.pool for database in (site.node.database, site.node.reading)]
+    records = [record for pool in pools for record in pool._pool._queue._queue]  # type: ignore[attr-defined]
+    kept = [record.dbapi_connection for record in records if record.dbapi_connection is not None]
+    return {adapted.driver_connection.get_server_pid() for adapted in kept}
+
+
 @dataclass
 class Talk:
     """Two devices that go on talking, each message numbered, and everything that arrives checked."""
