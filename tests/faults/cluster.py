@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import asyncpg
+
 from pairing_server.store.embedded import find_programs
 from pairing_server.store.embedded_access import account_for
 
@@ -97,6 +99,18 @@ class Postgres:
 
     def url(self, user: str = "postgres", database: str = "postgres") -> str:
         return f"postgresql://{user}@127.0.0.1:{self.port}/{database}"
+
+
+async def copied(primary: Postgres) -> None:
+    """Return once its standby has all that was written up to now: it is not waited for, and the primary may be lost."""
+    connection = await asyncpg.connect(primary.url())
+    try:
+        end = await connection.fetchval("SELECT pg_current_wal_lsn()::text")
+        has = "SELECT bool_and(replay_lsn >= $1::text::pg_lsn) FROM pg_stat_replication"
+        while not await connection.fetchval(has, end):
+            pass
+    finally:
+        await connection.close()
 
 
 @contextmanager

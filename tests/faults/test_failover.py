@@ -8,13 +8,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import asyncpg
 import pytest
 from tornado.ioloop import IOLoop
 
 from pairing_server.store import schema
 from tests.conftest import SETTINGS, execute
 from tests.devices import Site
-from tests.faults.cluster import Postgres, primary_and_standby
+from tests.faults.cluster import Postgres, copied, primary_and_standby
 from tests.faults.sites import Talk, ending, known_to_be_away, ready, started
 
 CODE = {"desktop_session_id": "desktop-session-9"}
@@ -39,6 +40,23 @@ class Place:
 
     async def tell(self, server: Postgres, *statements: str) -> None:
         await asyncio.to_thread(execute, server.url(), *statements)
+
+    async def let_write(self, allowed: bool) -> None:
+        """Whether the primary takes writes. Its sessions know it when this returns."""
+        change = (
+            "RESET default_transaction_read_only" if allowed else "SET default_transaction_read_only = on"
+        )
+        await self.tell(self.primary, f"ALTER SYSTEM {change}", "SELECT pg_reload_conf()")
+        # Who connects is told what all others have been told before.
+        while await self._writes() is not allowed:
+            pass
+
+    async def _writes(self) -> bool:
+        connection = await asyncpg.connect(self.primary.url())
+        try:
+            return await connection.fetchval("SHOW default_transaction_read_only") == "off"
+        finally:
+            await connection.close()
 
 
 @pytest.fixture
@@ -72,6 +90,7 @@ async def test_a_database_that_stops_and_starts_again(place: Place) -> None:
 async def test_the_standby_takes_over_and_writes_go_there_without_a_restart(place: Place) -> None:
     account = await place.site.account()
     talk = Talk(*await place.site.pair(account))
+    await talk.during(copied(place.primary))
     await talk.during(place.does("primary stop immediate", "standby promote"))
     await talk.during(ready(place.site))
     await place.site.pair(account)
@@ -84,14 +103,12 @@ async def test_a_primary_that_becomes_read_only_while_connected_is_left_for_the_
     site = place.site
     account = await site.account()
     talk = Talk(*await site.pair(account))
+    await copied(place.primary)
     await place.does("standby promote")
-    await place.tell(
-        place.primary, "ALTER SYSTEM SET default_transaction_read_only = on", "SELECT pg_reload_conf()"
-    )
+    await place.let_write(False)
     await talk.during(ready(site))
-    async with asyncio.timeout(10):
-        while (await talk.during(site.post("/api/generate-pair-code", CODE, account.token))).status != 200:
-            pass
+    while (await talk.during(site.post("/api/generate-pair-code", CODE, account.token))).status != 200:
+        pass
     await site.pair(account)
     assert set(await place.down()) <= {"read_only"}
     assert len(await site.events("db.failover")) == 1
@@ -102,14 +119,10 @@ async def test_a_read_only_database_without_another_is_away(place: Place) -> Non
     account = await site.account()
     talk = Talk(*await site.pair(account))
     await place.does("standby stop")
-    await place.tell(
-        place.primary, "ALTER SYSTEM SET default_transaction_read_only = on", "SELECT pg_reload_conf()"
-    )
+    await place.let_write(False)
     assert await talk.during(known_to_be_away(site)) == "read_only"
     assert (await site.get("/readyz")).body["details"] == {"reasons": ["database_read_only"]}
-    await place.tell(
-        place.primary, "ALTER SYSTEM RESET default_transaction_read_only", "SELECT pg_reload_conf()"
-    )
+    await place.let_write(True)
     await talk.during(ready(site))
     await site.pair(account)
 

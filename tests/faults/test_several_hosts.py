@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from pairing_server.store import schema
 from tests.cli.commands import Operator
 from tests.cli.serving import serving
 from tests.conftest import execute
-from tests.faults.cluster import Postgres, primary_and_standby
+from tests.faults.cluster import Postgres, copied, primary_and_standby
 
 PASSWORD = "a long enough password"
 
@@ -54,6 +55,8 @@ def test_every_command_works_with_several_hosts_before_and_after_a_failover(plac
     assert operator.says("backup", "saved.tar").startswith("Saved the database at revision")
     operator.says("user", "add", "bob", stdin=PASSWORD)
 
+    with asyncio.Runner() as runner:
+        runner.run(copied(place.primary))
     place.primary.stop("immediate")
     assert "of the hosts" in operator.refuses("migrate")
     place.standby.promote()
