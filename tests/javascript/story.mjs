@@ -11,6 +11,9 @@ const [, , name, handed = "{}"] = process.argv;
 export const given = JSON.parse(handed);
 export const { base, token } = given;
 
+/** Milliseconds after which something counts as never coming: less than the whole test may take, so that it is said what. */
+const PATIENCE = 60_000;
+
 const answers = createInterface({ input: process.stdin })[Symbol.asyncIterator]();
 
 /** Let the test do something to the server, and wait until it has. Its answer, if it has one. */
@@ -24,7 +27,7 @@ export async function ask(what, about = {}) {
 /** Resolves with what `find` gives once that is true; it is asked again at each of the clients' events. */
 export function until(what, clients, find) {
   return new Promise((resolve, reject) => {
-    const late = setTimeout(() => reject(new Error(`never: ${what}`)), 15_000);
+    const late = setTimeout(() => reject(new Error(`never: ${what}`)), PATIENCE);
     const stop = [];
     const look = () => {
       const found = find();
@@ -68,6 +71,7 @@ export async function pair(options = {}) {
   const desktop = device("desktop", options.desktop);
   const phone = device("mobile", options.phone);
   const { code } = await desktop.generateCode();
+  await desktop.connect(); // so that it is the first
   await phone.pair(code);
   await until("paired", [desktop, phone], () => desktop.state === "paired" && phone.state === "paired");
   return { desktop, phone, code };
@@ -112,6 +116,26 @@ export function kept(act) {
     globalThis.setTimeout = real;
   }
   return timers;
+}
+
+/** From now on waits of that many milliseconds do not end by themselves: `end()` ends all that are not cleared by then. */
+export function patience(length) {
+  const waits = new Map();
+  const { setTimeout: real, clearTimeout: clear } = globalThis;
+  globalThis.setTimeout = (end, ms, ...rest) => {
+    if (ms !== length) return real(end, ms, ...rest);
+    const wait = {};
+    waits.set(wait, end);
+    return wait;
+  };
+  globalThis.clearTimeout = (timer) => waits.delete(timer) || clear(timer);
+  return {
+    end() {
+      const due = [...waits.values()];
+      waits.clear();
+      due.forEach((end) => end());
+    },
+  };
 }
 
 export async function tell(stories) {

@@ -13,7 +13,9 @@ from tests.javascript.conftest import Tell, stories
 from tests.protocol import code, table
 
 ATTACKED = {"redeem_policy": "any_user", "redeem_alarm": Rate(1, 60)}
-# What the server of a story is like.
+# How fast a client sends is its own affair: a server that was held up for a moment counts a burst where there was none.
+PATIENT = {"message_rate": 10_000, "message_burst": 10_000, "frame_rate": 10_000}
+# What else the server of a story is like.
 SERVERS: dict[str, dict[str, Any]] = {
     "a_stricter_server_gets_all_the_same": {"message_rate": 20, "message_burst": 20},
     "a_token_is_refreshed_before_it_expires": {"ws_token_ttl": 61},
@@ -25,10 +27,9 @@ SERVERS: dict[str, dict[str, Any]] = {
 
 @pytest.fixture
 def server(start_node: StartNode, story: str) -> Site:
-    return start_node(**SERVERS.get(story, {}))
+    return start_node(**{**PATIENT, **SERVERS.get(story, {})})
 
 
-@pytest.mark.timeout(seconds=60)
 @pytest.mark.parametrize("story", stories("core.mjs"))
 async def test_the_core(server: Site, tell: Tell, story: str) -> None:
     other = await server.account()

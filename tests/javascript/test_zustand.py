@@ -9,7 +9,6 @@ from tests.devices import Site
 from tests.javascript.conftest import Tell, stories
 
 
-@pytest.mark.timeout(seconds=60)
 @pytest.mark.parametrize("story", stories("zustand.mjs"))
 async def test_the_store(site: Site, tell: Tell, story: str) -> None:
     await tell(site, "zustand.mjs", story, zustand=str(installed() / "zustand" / "esm" / "vanilla.mjs"))

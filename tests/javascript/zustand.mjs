@@ -92,6 +92,8 @@ await tell({
     const here = createStore(clamp(100));
     const there = createStore(clamp(10));
     pairSync(here, desktop, { pick: ["gain"] });
+    // What both had at first must not cross the edit.
+    await until("offered", phone, () => "gain" in phone.settings);
     pairSync(there, phone, { pick: (state) => ({ gain: state.gain }), apply: ({ gain }) => ({ gain: Math.min(gain, 10) }) });
     here.getState().put(60);
     await until("clamped", phone, () => there.getState().gain === 10);
