@@ -69,19 +69,23 @@ async def test_they_talk(visitors: Visitors, demo: Site) -> None:
 
 
 async def loud(meter: Locator) -> None:
-    """Wait until the meter shows something."""
+    """Wait until the meter shows something, be it for a moment."""
     await meter.evaluate(
         """(meter) => new Promise((resolve) => {
-          const look = () => (meter.value > 0.02 ? resolve() : requestAnimationFrame(look));
+          const look = () => meter.value > 0.02 && resolve();
+          new MutationObserver(look).observe(meter, { attributes: true });
           look();
         })"""
     )
 
 
+HEARD = re.compile(r"^([1-9][0-9]*\.[0-9]|0\.[1-9]) s heard$")
+
+
 async def test_the_microphone_is_heard_and_decoded_on_the_other_side(visitors: Visitors, demo: Site) -> None:
     desktop, phone = await pair_across(visitors, demo)
     await phone.root.get_by_role("button", name="Start microphone").click()
-    heard = desktop.root.get_by_text(re.compile(r"^([1-9][0-9]*\.[0-9]|0\.[1-9]) s heard$"))
+    heard = desktop.root.get_by_text(HEARD)
     await expect(heard).to_be_visible()
     # The fake microphone beeps, which the meters of both show.
     for meter in (phone.root.get_by_label("To the desktop"), desktop.root.get_by_label("From the phone")):
@@ -89,12 +93,34 @@ async def test_the_microphone_is_heard_and_decoded_on_the_other_side(visitors: V
     await phone.root.get_by_role("button", name="Stop microphone").click()
 
 
+# What a recorder on a busy machine does: it gives the first byte alone.
+TORN = """() => {
+  const listen = MediaRecorder.prototype.addEventListener;
+  MediaRecorder.prototype.addEventListener = function (name, act) {
+    let first = true;
+    listen.call(this, name, ({ data }) => {
+      const parts = first ? [data.slice(0, 1, data.type), data.slice(1, data.size, data.type)] : [data];
+      first = false;
+      for (const part of parts) act({ data: part });
+    });
+  };
+}"""
+
+
+async def test_a_stream_whose_first_byte_comes_alone_is_heard(visitors: Visitors, demo: Site) -> None:
+    desktop, phone = await pair_across(visitors, demo)
+    await phone.page.evaluate(TORN)
+    await phone.root.get_by_role("button", name="Start microphone").click()
+    await expect(desktop.root.get_by_text(HEARD)).to_be_visible()
+    await loud(desktop.root.get_by_label("From the phone"))
+
+
 async def test_who_comes_in_the_middle_of_a_stream_hears_it_from_there(
     visitors: Visitors, demo: Site
 ) -> None:
     desktop, phone = await pair_across(visitors, demo)
     await phone.root.get_by_role("button", name="Start microphone").click()
-    heard = desktop.root.get_by_text(re.compile(r"^([1-9][0-9]*\.[0-9]|0\.[1-9]) s heard$"))
+    heard = desktop.root.get_by_text(HEARD)
     await expect(heard).to_be_visible()
     # The page forgets all it has heard, the beginning of the stream too.
     await desktop.page.reload()

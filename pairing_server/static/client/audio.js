@@ -7,6 +7,8 @@ const BITS_PER_SECOND = 32_000;
 const FORMATS = ["audio/webm;codecs=opus", "audio/ogg;codecs=opus", "audio/mp4;codecs=mp4a.40.2", "audio/mp4"];
 /** Short names that other clients give. */
 const SHORT = { webm: FORMATS[0], ogg: FORMATS[1], mp4: FORMATS[2] };
+/** Bytes at least in a recording's first chunk: by them others know that it begins. A busy recorder gives one byte first. */
+const BEGINNING = 16;
 const LEVEL_EVERY = 50;
 /** Milliseconds until it is tried again whether chunks can be sent. */
 const AGAIN_AFTER = 300;
@@ -53,8 +55,16 @@ export async function startMicrophone({ onChunk, onLevel, constraints = true }) 
 
   const record = () => {
     const mine = new MediaRecorder(stream, { mimeType, audioBitsPerSecond: BITS_PER_SECOND });
+    // Bytes of the beginning that are kept until there are enough; null once it is out.
+    let begun = [];
     mine.addEventListener("dataavailable", ({ data }) => {
       if (mine !== recorder || !data.size) return;
+      if (begun) {
+        begun.push(data);
+        data = new Blob(begun, { type: data.type });
+        if (data.size < BEGINNING) return;
+        begun = null;
+      }
       if (onChunk(data, { format: mine.mimeType, sampleRate, chunkId: String(++number) }) !== false) return;
       // A decoder does not get over a hole: what follows is a recording of its own.
       recorder = null;
