@@ -91,6 +91,28 @@ async def test_a_login_that_has_ended_is_asked_for_again_and_the_question_is_kep
     await expect(reviewer.rows.first.get_by_role("button")).to_have_text(re.compile(r"pairing\."))
 
 
+async def test_a_late_answer_to_a_login_that_has_ended_does_not_end_the_next_one(
+    visitors: Visitors, busy: Site
+) -> None:
+    visitors.expected.append("401")
+    reviewer = await visit(visitors, busy)
+    held: asyncio.Queue[Route] = asyncio.Queue()
+    await reviewer.page.route(re.compile("/api/audit/events/"), held.put)
+    await reviewer.rows.first.get_by_role("button").click()
+    late = await held.get()
+    await logins.revoke_user(busy.node.deps, NAME, SYSTEM, utcnow())
+    await reviewer.page.keyboard.press("Escape")
+    await reviewer.search(event="pairing.*")
+    await expect(reviewer.page.get_by_text("Your login has ended")).to_be_visible()
+    await reviewer.sign_in()
+    await expect(reviewer.rows.first).to_be_visible()
+    async with reviewer.page.expect_response(re.compile("/api/audit/events/")) as answer:
+        await late.continue_()
+    assert (await answer.value).status == 401
+    await reviewer.settled()
+    await expect(reviewer.rows.first).to_be_visible()
+
+
 # Asking
 
 

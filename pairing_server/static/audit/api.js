@@ -52,10 +52,12 @@ export class Api {
   async fetch(path, parameters = {}, signal) {
     const given = Object.entries(parameters).filter(([, value]) => value !== "" && value !== null && value !== undefined);
     const query = new URLSearchParams(given).toString();
+    const token = this.#token;
     try {
-      return await reach(query ? `${path}?${query}` : path, { headers: { Authorization: `Bearer ${this.#token}` }, signal });
+      return await reach(query ? `${path}?${query}` : path, { headers: { Authorization: `Bearer ${token}` }, signal });
     } catch (error) {
-      if (error.status === 401) {
+      // Of several answers the first tells; one that was asked for with an older token tells nothing of this one.
+      if (error.status === 401 && token !== null && token === this.#token) {
         this.#token = null;
         this.onexpired();
       }
