@@ -74,11 +74,16 @@ class Reviewer:
         for name, value in filters.items():
             await self.page.locator(f"#f-{name}").fill(value)
         await self.page.get_by_role("button", name="Search", exact=True).click()
+        await self.asked()
+
+    async def asked(self) -> None:
+        """Until the page asks what its address says: no row of an earlier answer is there any more."""
+        # It is told of a new address in a task of its own.
+        await self.page.evaluate("() => new Promise((done) => setTimeout(done))")
 
     async def settled(self) -> None:
         """Until the question in the address is answered."""
-        # The page is told of a new address in a task of its own.
-        await self.page.evaluate("() => new Promise((done) => setTimeout(done))")
+        await self.asked()
         await expect(self.page.locator(".page:not([aria-busy])")).to_be_visible()
 
 

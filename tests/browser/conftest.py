@@ -16,7 +16,7 @@ from tornado.ioloop import IOLoop
 
 from tests.browser.audit import happen, hire, seal
 from tests.browser.packages import Workshop, installed, lacking
-from tests.browser.pages import Visitors
+from tests.browser.pages import PATIENCE, Visitors
 from tests.conftest import StartNode, execute
 from tests.devices import Site
 
@@ -34,8 +34,8 @@ FLAGS = (
     "--use-fake-ui-for-media-stream",
     "--autoplay-policy=no-user-gesture-required",
 )
-# Seconds for one test: a page is loaded and a password hashed several times.
-TIMEOUT = 90
+# Seconds for one test: pages are loaded and passwords hashed several times, on a machine that may be busy.
+TIMEOUT = 240
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -80,7 +80,9 @@ def browser(io_loop: IOLoop, chromium: str) -> Iterator[Browser]:
     playwright = io_loop.run_sync(async_playwright().start)
     try:
         browser = io_loop.run_sync(
-            lambda: playwright.chromium.launch(executable_path=chromium, args=list(FLAGS))
+            lambda: playwright.chromium.launch(
+                executable_path=chromium, args=list(FLAGS), timeout=2 * PATIENCE
+            )
         )
         try:
             yield browser

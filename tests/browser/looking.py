@@ -17,6 +17,14 @@ AXE = """async () => {
     .filter(({ impact }) => impact === "serious" || impact === "critical")
     .map(({ id, help, nodes }) => [id, help, ...nodes.map(({ html }) => html.slice(0, 150))]);
 }"""
+# Until the page has been laid out anew, whatever observes its size has drawn, and what moves for a moment has arrived.
+STILL = """async () => {
+  const frame = () => new Promise((done) => requestAnimationFrame(done));
+  await frame();
+  await frame();
+  const passing = document.getAnimations().filter((each) => Number.isFinite(each.effect.getComputedTiming().endTime));
+  await Promise.allSettled(passing.map(({ finished }) => finished));
+}"""
 OVERFLOW = "() => document.documentElement.scrollWidth - document.documentElement.clientWidth"
 
 
@@ -35,6 +43,7 @@ async def look(
     for size, scheme in itertools.product(SIZES, ("light", "dark")):
         await page.set_viewport_size(SIZES[size])
         await page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+        await page.evaluate(STILL)
         assert await page.evaluate(AXE) == [], (size, scheme)
         for what in nothing_of:
             assert await page.evaluate(what) == 0, (what, size, scheme)

@@ -17,7 +17,7 @@ PHONE_SIZE = {"width": 390, "height": 844}
 # A page that a test puts in the place of a server's counts as one of another network.
 PERMISSIONS = ["microphone", "local-network-access"]
 # Milliseconds to wait for something to appear on a page.
-PATIENCE = 20_000
+PATIENCE = 60_000
 expect.set_options(timeout=PATIENCE)
 
 # The browser tells of violations on the console, too; this has the directive and what was blocked.
