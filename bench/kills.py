@@ -5,10 +5,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import logging
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -21,7 +23,6 @@ from uuid import uuid4
 import asyncpg
 
 from bench.ours import ADD_USERS, RAISED
-from bench.processes import free_port
 from pairing_server.client import ClientError, PairingClient, ServerError
 from pairing_server.client.device import DeviceType
 from pairing_server.security.keys import format_keys, generate_key
@@ -31,8 +32,8 @@ PHONES = 4
 # Whoever loses a race has typed a wrong code, and ten of those lock an account: so each race is another account's.
 ACCOUNTS = 3000
 START_TIMEOUT = 60.0
-# Settings are written behind, about once a second.
-BEHIND = 1.5
+# Settings are written behind, about once a second. Seconds between two looks at what is written.
+LOOK_EVERY = 0.1
 FAILURES = (ClientError, OSError)
 
 
@@ -41,15 +42,20 @@ class Server:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
+        # Its own in between, too: bound, so that nobody else is given the port; the server can listen on it.
+        self._held = socket.socket()
+        self._held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._held.bind(("127.0.0.1", 0))
+        port = self._held.getsockname()[1]
+        self.url = f"http://127.0.0.1:{port}"
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("PAIRING_")}
         root = str(Path(__file__).resolve().parent.parent)
         self._environ = {**inherited, **RAISED, "PAIRING_TRUSTED_PROXIES": "", "PYTHONPATH": root}
-        self._environ |= {"PAIRING_PORT": str(self.port), "PAIRING_DATA_DIR": str(folder / "data")}
+        self._environ |= {"PAIRING_PORT": str(port), "PAIRING_DATA_DIR": str(folder / "data")}
         keys = [generate_key()]
         self._environ["PAIRING_JWT_KEYS"] = format_keys(keys)
         self._tokens = Tokens(keys)
+        self._database = f"postgresql://postgres@/pairing?host={folder}/data/postgres"
         self._process: subprocess.Popen[bytes] | None = None
 
     def command(self, *arguments: str) -> list[str]:
@@ -64,13 +70,25 @@ class Server:
     async def accounts(self, count: int) -> list[str]:
         """The access tokens of new accounts."""
         ids = [uuid4() for _ in range(count)]
-        connection = await asyncpg.connect(f"postgresql://postgres@/pairing?host={self.folder}/data/postgres")
+        connection = await asyncpg.connect(self._database)
         try:
             await connection.execute(ADD_USERS, ids)
         finally:
             await connection.close()
         now = datetime.now(UTC)
         return [self._tokens.issue_access(str(id_), now).token for id_ in ids]
+
+    async def until_kept(self, number: int) -> None:
+        """Return once the settings of that round are safe in the database."""
+        connection = await asyncpg.connect(self._database)
+        try:
+            while True:
+                documents = await connection.fetch("SELECT document FROM channel_settings")
+                if any(json.loads(row["document"]).get("round") == number for row in documents):
+                    return
+                await asyncio.sleep(LOOK_EVERY)
+        finally:
+            connection.terminate()
 
     def kill(self, *, postgres: bool) -> None:
         """Without a word; `postgres`: and its PostgreSQL with all its processes."""
@@ -106,6 +124,7 @@ class Server:
         if self._process is not None and self._process.poll() is None:
             self._process.kill()
             self._process.wait()
+        self._held.close()
 
 
 def run(folder: Path, rounds: int, seed: int, say: Callable[[str], None]) -> int:
@@ -198,6 +217,7 @@ class _Story:
     async def _talk(self, desktop: PairingClient, mobile: PairingClient, channel: str, number: int) -> None:
         """Come back to the same channel, find the settings of the rounds before, and talk."""
         shown, held = await desktop.connect(), await mobile.connect()
+        looking: asyncio.Task[None] | None = None
         try:
             joined = await shown.join(channel)
             await held.join(channel)
@@ -205,10 +225,8 @@ class _Story:
             if not self._kept <= last < number:
                 self._wrong.append(f"round {number}: the settings are those of round {last}")
             await shown.sync_settings({"round": number})
-            written = time.monotonic() + BEHIND
+            looking = asyncio.ensure_future(self._note_kept(number))
             for count in range(10**6):
-                if time.monotonic() > written:
-                    self._kept = number
                 await shown.send({"n": count})
                 await held.expect("channel_message")
                 self._messages += 1
@@ -218,8 +236,16 @@ class _Story:
         except FAILURES:
             pass  # killed
         finally:
+            if looking is not None:
+                looking.cancel()
+                await asyncio.wait([looking])
             shown.drop()
             held.drop()
+
+    async def _note_kept(self, number: int) -> None:
+        with contextlib.suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):  # killed
+            await self._server.until_kept(number)
+            self._kept = number
 
     async def _redeem(self, name: str) -> None:
         """Again and again a code, and phones that race for it."""
