@@ -75,7 +75,14 @@ class ServiceManager:
         self._heard.close()
 
 
-def free_port() -> int:
-    """A port that nobody listened on a moment ago."""
-    with socket.create_server(("127.0.0.1", 0)) as found:
-        return int(found.getsockname()[1])
+def held_port() -> socket.socket:
+    """A socket whose port nobody else is given as long as it is open: it is bound, and does not listen. Whoever is told
+    the port can."""
+    held = socket.socket()
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    held.bind(("127.0.0.1", 0))
+    return held
+
+
+def port_of(held: socket.socket) -> int:
+    return int(held.getsockname()[1])

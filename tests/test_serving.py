@@ -17,7 +17,7 @@ from pairing_server.store import schema
 from tests.cli.commands import NO_DATABASE, environment, program
 from tests.conftest import execute
 from tests.programs import needs
-from tests.supervised import PATIENCE, ServiceManager, free_port
+from tests.supervised import PATIENCE, ServiceManager, held_port, port_of
 
 Supervise = Callable[..., ServiceManager]
 
@@ -154,15 +154,15 @@ def test_a_reload_is_told_and_takes_over_what_the_file_of_settings_says_now(
 
 @needs("systemd-socket-activate")
 def test_it_listens_on_the_socket_that_systemd_opens(database_url: str, tmp_path: Path) -> None:
-    port = free_port()
     environ = environment(DATABASE_URL=database_url, JWT_KEYS=f"k1:{'s' * 32}", PORT="1")
     given = [f"--setenv={name}={value}" for name, value in environ.items()]
     with (
+        held_port() as held,
         (tmp_path / "log").open("wb") as log,
         subprocess.Popen(
             [
                 "systemd-socket-activate",
-                f"--listen=127.0.0.1:{port}",
+                f"--listen=127.0.0.1:{port_of(held)}",
                 "--fdname=http",
                 *given,
                 *program("serve"),
@@ -177,7 +177,7 @@ def test_it_listens_on_the_socket_that_systemd_opens(database_url: str, tmp_path
             said = ""
             while "Listening on" not in said and process.poll() is None:
                 said = (tmp_path / "log").read_text()
-            assert ask(f"http://127.0.0.1:{port}/readyz") == 200
+            assert ask(f"http://127.0.0.1:{port_of(held)}/readyz") == 200
             process.terminate()
             assert process.wait(PATIENCE) == 0
         finally:

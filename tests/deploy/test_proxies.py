@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from tests.cli.commands import ROOT, Operator, program
 from tests.cli.serving import serving
 from tests.programs import needs
-from tests.supervised import PATIENCE, free_port
+from tests.supervised import PATIENCE, held_port, port_of
 
 NGINX, CADDY = ROOT / "deploy" / "nginx", ROOT / "deploy" / "caddy"
 SECRET = "a-token-that-nobody-may-see"
@@ -137,7 +137,8 @@ def changed(text: str, *pairs: tuple[str, str]) -> str:
 @contextlib.contextmanager
 def nginx(place: Path, backends: dict[str, str], example: str = "pairing-server.conf") -> Iterator[Proxy]:
     certify(place)
-    port = free_port()
+    held = held_port()
+    port = port_of(held)
     site = changed(
         (NGINX / example).read_text(encoding="utf-8"),
         ("listen 443 ssl", f"listen 127.0.0.1:{port} ssl"),
@@ -152,14 +153,16 @@ def nginx(place: Path, backends: dict[str, str], example: str = "pairing-server.
     user = "user root;" if os.geteuid() == 0 else ""
     (place / "nginx.conf").write_text(_NGINX.format(place=place, user=user, site=site))
     binary = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin") or "nginx"
-    with running([binary, "-p", str(place), "-c", str(place / "nginx.conf")], port, place) as proxy:
+    command = [binary, "-p", str(place), "-c", str(place / "nginx.conf")]
+    with held, running(command, port, place) as proxy:
         yield proxy
 
 
 @contextlib.contextmanager
 def caddy(place: Path, backends: dict[str, str]) -> Iterator[Proxy]:
     certify(place)
-    port = free_port()
+    held = held_port()
+    port = port_of(held)
     text = changed(
         (CADDY / "Caddyfile").read_text(encoding="utf-8"),
         ("itself.)\n{\n", "\n{\n\tadmin off\n\tauto_https disable_redirects\n"),
@@ -171,7 +174,7 @@ def caddy(place: Path, backends: dict[str, str]) -> Iterator[Proxy]:
     )
     (place / "Caddyfile").write_text(text)
     command = ["caddy", "run", "--config", str(place / "Caddyfile"), "--adapter", "caddyfile"]
-    with running(command, port, place, XDG_DATA_HOME=str(place), XDG_CONFIG_HOME=str(place)) as proxy:
+    with held, running(command, port, place, XDG_DATA_HOME=str(place), XDG_CONFIG_HOME=str(place)) as proxy:
         yield proxy
 
 

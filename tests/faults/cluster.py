@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ import asyncpg
 
 from pairing_server.store.embedded import find_programs
 from pairing_server.store.embedded_access import account_for
+from tests.supervised import held_port, port_of
 
 SETTINGS = {
     "listen_addresses": "127.0.0.1",
@@ -26,17 +26,14 @@ SETTINGS = {
 TIMEOUT = 60
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        return int(taken.getsockname()[1])
-
-
 class Postgres:
     """One server in `folder`, on a port of its own. Its calls block; they take about a second."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.port = free_port()
+        # Its own while it is stopped, too.
+        self.held = held_port()
+        self.port = port_of(self.held)
         self._account = account_for(folder)
         self._programs = find_programs()
 
@@ -136,4 +133,5 @@ def primary_and_standby(folder: Path) -> Iterator[tuple[Postgres, Postgres]]:
         for server in pair:
             if server.running:
                 server.stop("immediate")
+            server.held.close()
         shutil.rmtree(folder, ignore_errors=True)
