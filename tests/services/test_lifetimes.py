@@ -21,6 +21,17 @@ from tests.devices import Account, Site
 DAY = 86_400
 
 
+def still(site: Site) -> Site:
+    """Without its timer, which goes by today's clock."""
+    site.node.maintenance.stop()
+    return site
+
+
+@pytest.fixture
+def site(start_node: StartNode) -> Site:
+    return still(start_node())
+
+
 def after(seconds: float) -> datetime:
     return utcnow() + timedelta(seconds=seconds)
 
@@ -52,12 +63,14 @@ async def redeemed(site: Site, account: Account | None = None) -> str:
 
 async def test_a_code_that_nobody_uses_expires_once(site: Site) -> None:
     await site.code(await site.account(), "desktop-1")
-    assert await lifetimes.expire_codes(site.node.deps, SYSTEM, after(298)) == 0
-    assert await lifetimes.expire_codes(site.node.deps, SYSTEM, after(300)) == 1
-    assert await lifetimes.expire_codes(site.node.deps, SYSTEM, after(300)) == 0
+    [row] = await rows(site)
+    end = row["created_at"] + timedelta(seconds=300)
+    assert await lifetimes.expire_codes(site.node.deps, SYSTEM, end - timedelta(seconds=1)) == 0
+    assert await lifetimes.expire_codes(site.node.deps, SYSTEM, end) == 1
+    assert await lifetimes.expire_codes(site.node.deps, SYSTEM, end) == 0
     assert await states(site) == [("expired", "expired")]
     [event] = await site.events("pairing.code_expired")
-    assert event["age_s"] == pytest.approx(300, abs=2)
+    assert event["age_s"] == 300
 
 
 async def test_the_desktop_that_waits_is_told_that_its_code_has_expired(site: Site) -> None:
@@ -71,9 +84,11 @@ async def test_the_desktop_that_waits_is_told_that_its_code_has_expired(site: Si
 
 async def test_devices_that_never_meet_have_five_minutes_more(site: Site) -> None:
     await redeemed(site)
-    assert await lifetimes.expire_codes(site.node.deps, SYSTEM, after(298)) == 0
-    assert await lifetimes.expire_codes(site.node.deps, SYSTEM, after(300)) == 1
-    assert await lifetimes.expire_codes(site.node.deps, SYSTEM, after(300)) == 0
+    [row] = await rows(site)
+    end = row["redeemed_at"] + timedelta(seconds=300)
+    assert await lifetimes.expire_codes(site.node.deps, SYSTEM, end - timedelta(seconds=1)) == 0
+    assert await lifetimes.expire_codes(site.node.deps, SYSTEM, end) == 1
+    assert await lifetimes.expire_codes(site.node.deps, SYSTEM, end) == 0
     assert await states(site) == [("closed", "expired")]
     assert [event["reason"] for event in await site.events("pairing.closed")] == ["expired"]
 
@@ -87,18 +102,24 @@ async def test_devices_that_have_met_do_not_expire(site: Site) -> None:
 # Channels
 
 
+def last_left(site: Site) -> float:
+    """When a member was last seen to leave the only channel, in monotonic seconds."""
+    [channel] = site.node.hub.channels.values()
+    return max(channel.absent_since.values())
+
+
 async def test_a_member_that_stays_away_longer_than_the_grace_ends_the_channel(site: Site) -> None:
     desktop, mobile = await site.pair()
     mobile.socket.close()
     assert (await desktop.socket.expect("mobile_disconnected"))["force_disconnect"] is False
-    deps = site.node.deps
-    assert await lifetimes.close_overdue(deps, monotonic(299), SYSTEM, after(299)) == 0
+    deps, left = site.node.deps, last_left(site)
+    assert await lifetimes.close_overdue(deps, left + 299, SYSTEM, after(299)) == 0
     assert await desktop.socket.pending() == []
-    assert await lifetimes.close_overdue(deps, monotonic(301), SYSTEM, after(301)) == 1
+    assert await lifetimes.close_overdue(deps, left + 301, SYSTEM, after(301)) == 1
     gone = await desktop.socket.expect("mobile_disconnected")
     assert (gone["force_disconnect"], gone["client_id"]) == (True, mobile.session_id)
     assert await desktop.socket.closed() == 4410
-    assert await lifetimes.close_overdue(deps, monotonic(301), SYSTEM, after(301)) == 0
+    assert await lifetimes.close_overdue(deps, left + 301, SYSTEM, after(301)) == 0
     assert await states(site) == [("closed", "deserted")]
     assert [event["reason"] for event in await site.events("pairing.closed")] == ["deserted"]
 
@@ -112,9 +133,9 @@ async def test_when_both_are_gone_the_grace_counts_from_the_last(site: Site) -> 
     desktop.socket.close()
     while len(await site.events("channel.left")) < 2:
         pass  # each question gives the server time to notice
-    deps = site.node.deps
-    assert await lifetimes.close_overdue(deps, monotonic(299), SYSTEM, after(299)) == 0
-    assert await lifetimes.close_overdue(deps, monotonic(301), SYSTEM, after(301)) == 1
+    deps, left = site.node.deps, last_left(site)
+    assert await lifetimes.close_overdue(deps, left + 299, SYSTEM, after(299)) == 0
+    assert await lifetimes.close_overdue(deps, left + 301, SYSTEM, after(301)) == 1
     assert site.node.hub.channels == {}
     assert await states(site) == [("closed", "deserted")]
 
@@ -124,6 +145,7 @@ async def test_a_member_that_comes_back_within_the_grace_keeps_the_channel(site:
     desktop, mobile = await site.pair(account)
     mobile.socket.close()
     await desktop.socket.expect("mobile_disconnected")
+    await site.node.edge.settled()  # that it has gone is noted
     await site.join(account, "mobile", mobile.channel, mobile.session_id)
     assert await lifetimes.close_overdue(site.node.deps, monotonic(DAY), SYSTEM, after(DAY)) == 0
     assert await states(site) == [("active", None)]
@@ -149,6 +171,7 @@ async def test_presence_is_noted_as_active_or_waiting(site: Site) -> None:
     mobile.socket.close()
     await desktop.socket.expect("mobile_disconnected")
     assert site.node.hub.connected_channels() == ([], ids)
+    await site.node.edge.settled()  # that it has gone is noted
     now = after(30)
     await lifetimes.note_presence(site.node.deps, [], ids, now)
     assert [(row["state"], row["seen_at"]) for row in await rows(site)] == [("waiting", now)]
@@ -159,10 +182,11 @@ async def test_presence_is_noted_as_active_or_waiting(site: Site) -> None:
 
 async def test_a_pairing_that_no_server_has_seen_for_the_grace_is_closed_once(site: Site) -> None:
     await site.pair()
-    deps = site.node.deps
-    assert await lifetimes.close_deserted(deps, SYSTEM, after(358)) == 0
-    assert await lifetimes.close_deserted(deps, SYSTEM, after(361)) == 1
-    assert await lifetimes.close_deserted(deps, SYSTEM, after(361)) == 0
+    [row] = await rows(site)
+    deps, end = site.node.deps, row["seen_at"] + timedelta(seconds=360)
+    assert await lifetimes.close_deserted(deps, SYSTEM, end - timedelta(seconds=1)) == 0
+    assert await lifetimes.close_deserted(deps, SYSTEM, end) == 1
+    assert await lifetimes.close_deserted(deps, SYSTEM, end) == 0
     assert await states(site) == [("closed", "deserted")]
     assert [event["reason"] for event in await site.events("pairing.closed")] == ["deserted"]
 
@@ -181,7 +205,7 @@ async def test_a_server_does_not_close_what_another_one_holds(start_two: tuple[S
 @pytest.fixture
 def start_two(start_node: StartNode) -> tuple[Site, Site]:
     """Two nodes on one database."""
-    return start_node(), start_node()
+    return still(start_node()), still(start_node())
 
 
 async def test_what_two_servers_end_at_once_is_ended_and_told_once(start_two: tuple[Site, Site]) -> None:
