@@ -26,7 +26,10 @@ _strangers = count()
 
 @pytest.fixture
 def any_user(start_node: StartNode) -> Site:
-    return start_node(redeem_policy="any_user")
+    """Without its timer, by whose clock a code of these tests has long expired."""
+    site = start_node(redeem_policy="any_user")
+    site.node.maintenance.stop()
+    return site
 
 
 def user(name: str, address: str = ADDRESS) -> Caller:
