@@ -27,7 +27,7 @@ ASK_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 60
 # After a crash PostgreSQL first replays its log. If it dies, the wait ends at once.
 START_TIMEOUT_S = 300.0
-# How long the children of a killed PostgreSQL may hold on to its shared memory.
+# How long the children of a killed PostgreSQL may hold on to its shared memory, and one that has stopped may take to go.
 ORPHANS_TIMEOUT_S = 10.0
 # PostgreSQL outlives us and so is not our child, and it tells nobody that it is ready, has ended or has let go of its
 # memory: only postmaster.pid, which it writes in place, and its process show it. (`pg_ctl -w` looks at the same file.)
@@ -119,7 +119,7 @@ class Cluster:
         return answer.stdout.removesuffix("\n")
 
     def shut_down(self) -> None:
-        """Stop PostgreSQL if it runs; its clients are cut off, what they committed is kept."""
+        """Stop PostgreSQL if it runs, and return when it is gone; its clients are cut off, what they committed is kept."""
         found = _read_postmaster(self.folder)
         if found is None or _works_in(found.pid, self.folder) is False:
             return
@@ -128,6 +128,10 @@ class Cluster:
         ended = self._run(command, timeout=STOP_TIMEOUT_S + 10)
         if ended.returncode != 0:
             raise _failure("The embedded database could not be stopped", ended.stderr, self._log_from(0))
+        # postmaster.pid goes a moment before the process does.
+        deadline = time.monotonic() + ORPHANS_TIMEOUT_S
+        while _works_in(found.pid, self.folder) is not False and time.monotonic() < deadline:
+            time.sleep(POLL_S)
         if self._socket_dir != self.folder:
             with contextlib.suppress(OSError):  # A private folder that stays is used again next time.
                 self._socket_dir.rmdir()
