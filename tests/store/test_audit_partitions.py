@@ -34,22 +34,26 @@ async def fetch(url: str, statement: str, *values: object) -> list[Any]:
         await connection.close()
 
 
-async def test_there_are_partitions_for_this_month_and_two_more(database_url: str) -> None:
+async def test_there_are_partitions_for_this_month_and_two_more(empty_database: str) -> None:
+    # Those of the other tests may be of the month before, when the first of them began.
+    await asyncio.to_thread(schema.migrate, empty_database)
     [(months,)] = await fetch(
-        database_url,
+        empty_database,
         """SELECT array_agg(ends = date_trunc('month', now(), 'UTC') + make_interval(months => 1 + place) ORDER BY ends)
         FROM (SELECT ends, row_number() OVER (ORDER BY ends)::int - 1 AS place FROM audit_partitions()) AS each""",
     )
     assert months == [True, True, True]
-    assert await fetch(database_url, "SELECT audit_make_partitions()") == [(0,)]
-    assert await fetch(database_url, "SELECT audit_make_partitions(4)") == [(2,)]
-    assert len(await fetch(database_url, "SELECT * FROM audit_partitions()")) == 5
+    assert await fetch(empty_database, "SELECT audit_make_partitions()") == [(0,)]
+    assert await fetch(empty_database, "SELECT audit_make_partitions(4)") == [(2,)]
+    assert len(await fetch(empty_database, "SELECT * FROM audit_partitions()")) == 5
 
 
 async def test_several_servers_may_make_the_same_partitions_at_once(database_url: str) -> None:
+    await fetch(database_url, "SELECT audit_make_partitions()")
     made = await asyncio.gather(*(fetch(database_url, "SELECT audit_make_partitions(12)") for _ in range(4)))
     assert sum(count for [(count,)] in made) == 10
-    assert len(await fetch(database_url, "SELECT * FROM audit_partitions()")) == 13
+    still_to_come = "SELECT count(*) FROM audit_partitions() WHERE ends > now()"
+    assert await fetch(database_url, still_to_come) == [(13,)]
 
 
 @pytest.mark.parametrize("ahead", [-1, 13])
@@ -62,14 +66,14 @@ async def test_each_partition_refuses_to_be_changed_whoever_asks(database_url: s
     await fetch(database_url, ROW.format(count=3))
     await fetch(database_url, "SELECT audit_make_partitions(3)")
     partitions = [name for (name,) in await fetch(database_url, "SELECT name FROM audit_partitions()")]
-    assert len(partitions) == 4
-    # Rows of a later month, so that a trigger for each row has one to refuse.
+    assert len(partitions) >= 4
+    # A row of each month, so that a trigger for each row has one to refuse.
     await fetch(
         database_url,
         ROW.format(count=1)
         .replace("(occurred_at", "(recorded_at, occurred_at")
         .replace("SELECT now()", "SELECT ends - interval '1 day', now()")
-        + " CROSS JOIN (SELECT ends FROM audit_partitions() OFFSET 1) AS later",
+        + " CROSS JOIN audit_partitions()",
     )
     for table in (*partitions, "audit_events"):
         for act in ("UPDATE {} SET outcome = 'error'", "DELETE FROM {}", "TRUNCATE {}"):
@@ -77,7 +81,8 @@ async def test_each_partition_refuses_to_be_changed_whoever_asks(database_url: s
                 asyncpg.InsufficientPrivilegeError, match=r"append-only: \w+ of audit_events\w* refused"
             ):
                 await fetch(database_url, act.format(table))
-    assert await fetch(database_url, "SELECT count(*) FROM audit_events WHERE outcome = 'success'") == [(6,)]
+    unchanged = "SELECT count(*) FROM audit_events WHERE outcome = 'success'"
+    assert await fetch(database_url, unchanged) == [(3 + len(partitions),)]
 
 
 async def test_seals_cannot_be_changed_either(database_url: str) -> None:
@@ -124,7 +129,7 @@ async def old_partition(url: str, *, months: int) -> str:
                 date_trunc('month', now(), 'UTC') - interval '{months} months');
             EXECUTE format('CREATE TABLE audit_events_recent PARTITION OF audit_events FOR VALUES FROM (%L) TO (%L)',
                 date_trunc('month', now(), 'UTC') - interval '{months} months',
-                date_trunc('month', now(), 'UTC') + interval '1 month'); END $$"""
+                (SELECT min(begins) FROM audit_partitions())); END $$"""
         )
         await connection.execute(
             ROW.format(count=1)

@@ -77,6 +77,7 @@ async def test_neither_may_a_superuser(database_url: str, running_url: str, act:
 async def test_what_a_caller_puts_in_the_way_is_not_found_by_what_runs_as_the_owner(running_url: str) -> None:
     connection = await asyncpg.connect(running_url)
     try:
+        await connection.execute("SELECT audit_make_partitions(2)")
         await connection.execute("CREATE TEMP TABLE audit_seals (epoch int, to_xid xid8, seal_no bigint)")
         await connection.execute("INSERT INTO audit_seals VALUES (1, '99999999', 1)")
         await connection.execute("SET search_path = pg_temp, public")
