@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import shutil
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 from bench.audit import database, pages
@@ -43,7 +44,7 @@ def main() -> None:
         return
     with database.database(given.data_dir, given.database_url) as url:
         if given.command == "fill":
-            asyncio.run(database.fill(url, given.rows, given.days, given.seed, say))
+            asyncio.run(database.fill(url, given.rows, given.days, given.seed, datetime.now(UTC), say))
         else:
             asyncio.run(measure(url, given.only))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from itertools import islice
 from pathlib import Path
 
@@ -32,14 +32,13 @@ def database(folder: Path, url: str | None) -> Iterator[str]:
         yield embedded.url
 
 
-async def fill(url: str, rows: int, days: int, seed: int, say: Callable[[str], None]) -> None:
-    """Write so many events of the last `days` days; nothing else may be in the log yet. Raises SystemExit."""
+async def fill(url: str, rows: int, days: int, seed: int, end: datetime, say: Callable[[str], None]) -> None:
+    """Write so many events of the `days` days before `end`; nothing else may be in the log yet. Raises SystemExit."""
     conn = await asyncpg.connect(url)
     try:
         if await conn.fetchval("SELECT EXISTS (SELECT FROM audit_events)"):
             raise SystemExit("This log has events already, which cannot be removed. Give another database.")
-        end = datetime.now(UTC)
-        await _make_months(conn, end - timedelta(days=days), end)
+        await _make_months(conn, end - timedelta(days=days))
         await conn.execute("SET synchronous_commit = off")
         lines = Stories(rows, days, end, seed).lines()
         written = 0
@@ -59,16 +58,17 @@ async def _pieces(lines: list[str]) -> AsyncIterator[bytes]:
         yield data[start : start + _PIECE]
 
 
-async def _make_months(conn: asyncpg.Connection, begin: datetime, end: datetime) -> None:
+async def _make_months(conn: asyncpg.Connection, begin: datetime) -> None:
     """A partition for each month from then on, in place of the first one, which has all that is older."""
     month = begin.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
     async with conn.transaction():
-        first = await conn.fetchval("SELECT name FROM audit_partitions() WHERE begins IS NULL")
-        if first is None:
+        found = await conn.fetchrow("SELECT name, ends FROM audit_partitions() WHERE begins IS NULL")
+        if found is None:
             return
+        first, ends = found
         await conn.execute(f'ALTER TABLE audit_events DETACH PARTITION "{first}"')
         await conn.execute(f'DROP TABLE "{first}"')
-        while month <= end:
+        while month < ends:
             following = (month + timedelta(days=32)).replace(day=1)
             name = f"audit_events_{month:%Y%m}"
             await conn.execute(

@@ -48,9 +48,10 @@ def test_a_log_is_filled_once_by_months_and_every_filter_is_timed(database_url: 
     said: list[str] = []
 
     async def run() -> dict[str, pages.Times]:
-        await database.fill(database_url, 3_000, DAYS, 1, said.append)
+        end = datetime.now(UTC)
+        await database.fill(database_url, 3_000, DAYS, 1, end, said.append)
         with pytest.raises(SystemExit, match="events already"):
-            await database.fill(database_url, 10, DAYS, 1, said.append)
+            await database.fill(database_url, 10, DAYS, 1, end, said.append)
         asked = await pages.filters(database_url)
         parts = {part for which in asked.values() for part in which.told()}
         assert parts == {field.name for field in fields(Filter)}, "each filter is among those that are timed"
@@ -64,3 +65,10 @@ def test_a_log_is_filled_once_by_months_and_every_filter_is_timed(database_url: 
     assert 0 < measured["pairing"].found < 20
     assert measured["event + outcome"].found > 0
     assert len(pages.table(list(measured.values())).splitlines()) == 2 + len(measured)
+
+
+def test_a_log_is_filled_also_when_a_month_has_begun_since_it_was_made(database_url: str) -> None:
+    said: list[str] = []
+    next_month = (datetime.now(UTC).replace(day=1, hour=0) + timedelta(days=32)).replace(day=2)
+    asyncio.run(database.fill(database_url, 3_000, DAYS, 1, next_month, said.append))
+    assert said[0] == "3,000 of 3,000 rows"
