@@ -20,6 +20,9 @@ from pairing_server.store.audit_filter import Filter
 from pairing_server.web.edge import utcnow
 from tests.leaks import RUN
 
+# Seconds for one answer on a machine that may be busy.
+PATIENCE = 60
+
 
 class SupportsClose(Protocol):
     def close(self) -> None: ...
@@ -142,7 +145,8 @@ class Site:
             body=raw,
             headers=given,
             allow_nonstandard_methods=True,
-            request_timeout=15,
+            connect_timeout=PATIENCE,
+            request_timeout=PATIENCE,
             follow_redirects=False,
         )
         response: HTTPResponse = await self.client.fetch(request, raise_error=False)
