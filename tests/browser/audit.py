@@ -132,6 +132,8 @@ async def happen(site: Site) -> list[str]:
 
 
 async def seal(site: Site) -> None:
+    # A transaction that has begun before holds up what was recorded since.
+    await site.node.maintenance.settled()
     await seals.seal(site.node.deps, SYSTEM, utcnow())
 
 
