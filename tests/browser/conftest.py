@@ -17,7 +17,7 @@ from tornado.ioloop import IOLoop
 from tests.browser.audit import happen, hire, seal
 from tests.browser.packages import Workshop, installed, lacking
 from tests.browser.pages import PATIENCE, Visitors
-from tests.conftest import StartNode, execute
+from tests.conftest import StartNode, execute_within
 from tests.devices import Site
 
 HERE = Path(__file__).parent
@@ -104,7 +104,8 @@ def busy(io_loop: IOLoop, start_node: StartNode, database_url: str) -> Site:
     site = start_node()
     io_loop.run_sync(lambda: hire(site))
     times = io_loop.run_sync(lambda: happen(site))
-    execute(database_url, "SET session_replication_role = replica", *times)
+    # In the node's loop: its jobs that are under way go on.
+    io_loop.run_sync(lambda: execute_within(database_url, "SET session_replication_role = replica", *times))
     io_loop.run_sync(lambda: seal(site))
     return site
 
