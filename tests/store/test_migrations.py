@@ -194,7 +194,7 @@ def alembic(folder: Path, environ: Mapping[str, str], *arguments: str) -> subpro
         env={**kept, **environ},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         check=False,
     )
 
