@@ -31,11 +31,9 @@ class Frame(NamedTuple):
 class RawSocket:
     """One TCP connection to /ws."""
 
+    _socket: socket.socket
+
     def __init__(self) -> None:
-        self._socket = socket.socket()
-        self._socket.setblocking(False)
-        # What the server sends waits in the server, not here.
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         self._received = b""
 
     async def open(
@@ -43,8 +41,12 @@ class RawSocket:
     ) -> bytes:
         """Ask for the upgrade, and send `behind` with it at once. The head of the answer."""
         loop = asyncio.get_running_loop()
+        self._socket = socket.socket()
         # Closed at the latest with the site.
         site.sockets.append(self)
+        self._socket.setblocking(False)
+        # What the server sends waits in the server, not here.
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         await loop.sock_connect(self._socket, ("127.0.0.1", site.port))
         fields = {
             "Host": f"127.0.0.1:{site.port}",
