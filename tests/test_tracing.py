@@ -7,6 +7,7 @@ import json
 import logging
 import re
 import socket
+import threading
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
 from ipaddress import ip_network
@@ -48,6 +49,10 @@ class Traced:
             await self.site.close()
             await self.site.node.stop()
             await self._traces.stop()
+            # The server does not wait for a slow receiver; here the last spans are what counts.
+            for thread in threading.enumerate():
+                if thread.name == "traces-stop":
+                    await asyncio.to_thread(thread.join)
         return self.receiver
 
 
