@@ -98,6 +98,30 @@ await tell({
     return [desktop, phone];
   },
 
+  async what_has_no_ack_counts_against_the_rate_however_long_that_takes() {
+    const { Breakable, last } = breakable();
+    const { desktop, phone } = await pair({ desktop: { webSocket: Breakable } });
+    await until("a pong", desktop, () => desktop.latency !== null);
+    const socket = last();
+    const held = [];
+    socket.send = (data) => held.push(data); // the network is held up
+    const { now } = performance;
+    let later = 0;
+    performance.now = () => now.call(performance) + later;
+    const acked = say(desktop, numbers(1, 200));
+    await Promise.resolve();
+    later = 10_000;
+    // It looks again after 40 ms whether there is room by now.
+    await new Promise((resolve) => setTimeout(resolve, 80));
+    assert(held.length > 90 && held.length <= 100, `${held.length} are under way`);
+    delete socket.send;
+    held.forEach((data) => socket.send(data));
+    await acked;
+    await heard(phone, numbers(1, 200));
+    assert(!got(desktop, "error").length);
+    return [desktop, phone];
+  },
+
   // The server of this story takes 20 a second, which no client knows.
   async a_stricter_server_gets_all_the_same() {
     const { desktop, phone } = await pair();

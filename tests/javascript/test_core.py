@@ -17,6 +17,10 @@ ATTACKED = {"redeem_policy": "any_user", "redeem_alarm": Rate(1, 60)}
 PATIENT = {"message_rate": 10_000, "message_burst": 10_000, "frame_rate": 10_000}
 # What else the server of a story is like.
 SERVERS: dict[str, dict[str, Any]] = {
+    "what_has_no_ack_counts_against_the_rate_however_long_that_takes": {
+        "message_rate": 60,
+        "message_burst": 120,
+    },
     "a_stricter_server_gets_all_the_same": {"message_rate": 20, "message_burst": 20},
     "a_token_is_refreshed_before_it_expires": {"ws_token_ttl": 61},
     "a_code_that_expires_closes_the_desktop": {"code_ttl": 1},

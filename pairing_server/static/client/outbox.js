@@ -99,6 +99,9 @@ export class Outbox {
   acked(id, seq) {
     const at = this.#waiting.findIndex((message) => message.id === id);
     if (at < 0) return;
+    // Counted as taken now, for the server may have been held up until a moment ago.
+    this.#refill();
+    this.#tokens -= 1;
     this.#take(at).resolve({ id, seq });
     // The server answers in order: what was sent before and has no answer was not taken.
     const passed = this.#waiting.slice(0, at);
@@ -135,20 +138,26 @@ export class Outbox {
     }
   }
 
-  #pump() {
-    if (!this.#channel || this.#timer) return;
+  #refill() {
     const now = performance.now();
     this.#tokens = Math.min(BURST, this.#tokens + ((now - this.#at) * this.#rate) / 1000);
     this.#at = now;
-    while (this.#tokens >= 2) {
+  }
+
+  #pump() {
+    if (!this.#channel || this.#timer) return;
+    this.#refill();
+    let room = this.#tokens - this.#waiting.filter(({ sent }) => sent).length;
+    while (room >= 2) {
       if (this.#urgent()) {
         this.#tokens -= 2;
+        room -= 2;
         continue;
       }
       const next = this.#waiting.find(({ sent }) => !sent);
       if (!next || !this.#post(this.#message(next))) return;
       next.sent = true;
-      this.#tokens -= 1;
+      room -= 1;
     }
     this.#timer = setTimeout(() => {
       this.#timer = undefined;
