@@ -19,6 +19,7 @@ class Presence:
 
     def __init__(self) -> None:
         self._waiting: dict[UUID, bool] = {}
+        self._under_way: dict[UUID, bool] = {}
         self._writing = False
 
     def note(self, pairing_id: UUID, *, active: bool) -> bool:
@@ -26,9 +27,13 @@ class Presence:
         self._waiting[pairing_id] = active
         return not self._writing
 
-    def forget(self, pairing_id: UUID) -> None:
-        """The database knows something newer of it."""
-        self._waiting.pop(pairing_id, None)
+    def known_active(self, pairing_id: UUID) -> None:
+        """The database has just been told that both members are here, and what waits is older. What is under way may
+        come after that and undo it: then it is said once more."""
+        if self._under_way.get(pairing_id, True):
+            self._waiting.pop(pairing_id, None)
+        else:
+            self._waiting[pairing_id] = True
 
     async def write(self, deps: Deps, now: Callable[[], datetime]) -> None:
         """Write until nothing waits. Raises Unavailable; what was just being written is then left to the timer."""
@@ -37,9 +42,10 @@ class Presence:
         self._writing = True
         try:
             while self._waiting:
-                noted, self._waiting = self._waiting, {}
-                active = [pairing_id for pairing_id, both in noted.items() if both]
-                waiting = [pairing_id for pairing_id, both in noted.items() if not both]
+                self._under_way, self._waiting = self._waiting, {}
+                active = [pairing_id for pairing_id, both in self._under_way.items() if both]
+                waiting = [pairing_id for pairing_id, both in self._under_way.items() if not both]
                 await note_presence(deps, active, waiting, now())
         finally:
+            self._under_way = {}
             self._writing = False

@@ -113,7 +113,7 @@ class Asking(Opening):
         if joined.activated and pairing.state != "active":
             self._note_presence(channel.pairing_id, active=True)
         elif joined.activated:
-            self.edge.presence.forget(channel.pairing_id)
+            self.edge.presence.known_active(channel.pairing_id)
 
     def _remembered(self, session: Session, session_id: str) -> Channel | None:
         """The channel that this device was seen in a moment ago."""

@@ -63,6 +63,22 @@ async def test_what_the_database_knows_newer_is_not_noted(site: Site) -> None:
     deps, counting = counted(site.node.deps)
     presence = Presence()
     presence.note(channel, active=False)
-    presence.forget(channel)
+    presence.known_active(channel)
     await presence.write(deps, utcnow)
     assert counting.sent == 0
+
+
+async def test_a_note_under_way_does_not_have_the_last_word_over_a_newer_one(site: Site) -> None:
+    await site.pair()
+    [channel] = site.node.hub.channels
+    presence = Presence()
+
+    def meanwhile() -> None:
+        if counting.sent == 0:
+            presence.known_active(channel)
+
+    deps, counting = counted(site.node.deps, meanwhile)
+    presence.note(channel, active=False)
+    await presence.write(deps, utcnow)
+    async with site.node.database.transaction() as conn:
+        assert (await conn.execute(select(pairings.c.state))).scalar_one() == "active"
