@@ -23,7 +23,8 @@ STILL = """async () => {
   await frame();
   await frame();
   const passing = document.getAnimations().filter((each) => Number.isFinite(each.effect.getComputedTiming().endTime));
-  await Promise.allSettled(passing.map(({ finished }) => finished));
+  for (const each of passing) each.finish();
+  await frame();
 }"""
 OVERFLOW = "() => document.documentElement.scrollWidth - document.documentElement.clientWidth"
 
