@@ -12,6 +12,8 @@ OGG = b"OggS"
 # An element of unknown size goes on until the next of its level.
 _UNKNOWN_SIZE = b"\x01" + b"\xff" * 7
 _OGG_HEADER = 27
+# Bytes by which the beginning of an Ogg stream is not known yet; one of WebM is, by four.
+_TORN = 5
 LARGEST = 64 * 1024
 # A cluster's time is a number.
 _TIME_SIZE = 8
@@ -93,9 +95,11 @@ def _width(first: int) -> int:
 class StreamStart:
     """Fed with all chunks of one sender, says what a receiver that comes in between must get first."""
 
-    __slots__ = ("_begun", "_clusters", "_collecting", "_start")
+    __slots__ = ("_begun", "_clusters", "_collecting", "_start", "_torn")
 
     def __init__(self) -> None:
+        # What came last, if it may be the first bytes of a beginning.
+        self._torn = b""
         # What was heard of a beginning that is not complete, and of which format.
         self._begun = b""
         self._collecting: bytes | None = None
@@ -105,8 +109,14 @@ class StreamStart:
 
     @property
     def watching(self) -> bool:
-        """Whether the chunks must be fed: a known stream has begun."""
-        return self._collecting is not None or self._start is not None
+        """Whether the chunks must be fed: a known stream has begun, or may have."""
+        return self._collecting is not None or self._start is not None or bool(self._torn)
+
+    def before(self, chunk: bytes) -> bytes | None:
+        """What goes before this chunk, which is to be fed then; None if nothing is known, or it is the beginning."""
+        if begins(chunk):
+            return None
+        return self._torn if begins(self._torn + chunk) else self.before_next()
 
     def before_next(self) -> bytes | None:
         """What goes before the next chunk; None if nothing is known, or the beginning itself is under way."""
@@ -117,6 +127,10 @@ class StreamStart:
 
     def feed(self, chunk: bytes) -> None:
         """The next chunk of the stream, or the first of a new one."""
+        whole = self._torn + chunk
+        if not begins(chunk) and begins(whole):
+            chunk = whole
+        self._torn = next((heard for heard in (whole, chunk) if may_begin(heard)), b"")
         if begins(chunk):
             self._begun, self._collecting = b"", chunk[:4]
             self._start = self._clusters = None
@@ -137,6 +151,16 @@ class StreamStart:
                 self._clusters.feed(rest)
         elif end > LARGEST or len(self._begun) > LARGEST:
             self._collecting, self._begun = None, b""
+
+
+def may_begin(chunk: bytes) -> bool:
+    """Whether these may be the first bytes of a stream of a known format, and too few to tell.
+
+    Chromium's recorder gives the first byte alone on a busy machine.
+    """
+    if not 0 < len(chunk) <= _TORN or chunk == EBML:
+        return False
+    return EBML.startswith(chunk) or chunk[:4] == OGG[: len(chunk)]
 
 
 def begins(chunk: bytes) -> bool:

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from msgspec import Raw
 
 from pairing_server.errors import InvalidMessage, ValidationFailed
-from pairing_server.relay.audio import begins
+from pairing_server.relay.audio import begins, may_begin
 
 VERSION = 1
 _HEADER = struct.Struct("!BBBBII")
@@ -41,7 +41,7 @@ class BinaryAudio:
     @property
     def may_begin(self) -> bool:
         """Whether the beginning of a stream that is known may be in it."""
-        return begins(self.sound)
+        return begins(self.sound) or may_begin(self.sound)
 
     def as_json(self) -> Raw:
         """The sound as a JSON string in base64."""

@@ -87,8 +87,9 @@ class SettingsSync(_AboutChannel, tag="settings_sync", frozen=True, kw_only=True
     fill: bool = False
 
 
-# Of a JSON string in base64.
+# Of a JSON string in base64: how those of known streams begin, and the length of one that is too short to tell.
 _BEGINNINGS = (b'"GkXfo', b'"T2dnU')
+_SHORT = len(b'"T2dnUwA="')
 
 
 class AudioChunk(_AboutChannel, tag="audio_chunk", frozen=True, kw_only=True):
@@ -108,7 +109,8 @@ class AudioChunk(_AboutChannel, tag="audio_chunk", frozen=True, kw_only=True):
     @property
     def may_begin(self) -> bool:
         """Whether the beginning of a stream that is known may be in it."""
-        return bytes(self.as_json())[:6] in _BEGINNINGS
+        data = bytes(self.as_json())
+        return data[:6] in _BEGINNINGS or len(data) <= _SHORT
 
     def as_bytes(self) -> bytes | None:
         """The sound as it is; None if `data` is not base64."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from pairing_server.relay import binary, messages, requests
-from pairing_server.relay.audio import StreamStart, begins
+from pairing_server.relay.audio import StreamStart
 from pairing_server.relay.binary import BinaryAudio
 from pairing_server.relay.messages import encode
 from pairing_server.relay.outbox import Lane, Outbox
@@ -51,7 +51,7 @@ class Streaming:
         sound = request.as_bytes()
         if sound is None:
             return None
-        start = None if begins(sound) else stream.before_next()
+        start = stream.before(sound)
         stream.feed(sound)
         if receiver is None or not self.newcomer:
             return None

@@ -115,6 +115,30 @@ async def test_a_stream_whose_first_byte_comes_alone_is_heard(visitors: Visitors
     await loud(desktop.root.get_by_label("From the phone"))
 
 
+# A client that passes on what its recorder gives, as it comes. Returns once some of it has been decoded.
+PLAY_TORN = """async () => {
+  const { AudioPlayer, startMicrophone } = await import("/client/audio.js");
+  const player = new AudioPlayer();
+  let first = true;
+  let done = Promise.resolve();
+  const push = async (chunk, format) => {
+    const data = new Uint8Array(await chunk.arrayBuffer());
+    const parts = first ? [data.slice(0, 1), data.slice(1, 3), data.slice(3)] : [data];
+    first = false;
+    for (const part of parts) player.push({ data: part, format });
+  };
+  const microphone = await startMicrophone({ onChunk: (chunk, { format }) => (done = done.then(() => push(chunk, format))) });
+  while (!player.seconds) await new Promise(requestAnimationFrame);
+  microphone.stop();
+  player.stop();
+}"""
+
+
+async def test_the_player_knows_a_stream_whose_first_bytes_come_alone(visitors: Visitors, demo: Site) -> None:
+    page = await visitors.visit(f"{demo.url}/")
+    await page.evaluate(PLAY_TORN)
+
+
 async def test_who_comes_in_the_middle_of_a_stream_hears_it_from_there(
     visitors: Visitors, demo: Site
 ) -> None:

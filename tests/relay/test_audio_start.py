@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import struct
-from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -55,9 +54,7 @@ def test_of_webm_everything_up_to_the_first_cluster_and_the_time_of_the_last() -
 def test_however_the_stream_is_cut_into_chunks(size: int) -> None:
     blocks = [block(bytes([number]) * number) for number in range(9)]
     stream = INIT + cluster(0, *blocks) + cluster(70_000, *blocks)
-    # Recorders do not cut the first four bytes.
-    cuts = [0, *range(4, len(stream), size), len(stream)]
-    chunks = [stream[start:end] for start, end in pairwise(cuts)]
+    chunks = [stream[start : start + size] for start in range(0, len(stream), size)]
     assert fed(*chunks) == INIT + cluster(70_000)
 
 
@@ -123,6 +120,15 @@ def test_of_ogg_the_pages_without_sound() -> None:
     assert not begins(tags)
 
 
+@pytest.mark.parametrize("cut", range(1, 8))
+def test_the_first_bytes_may_come_alone(cut: int) -> None:
+    webm = INIT + cluster(0, block(b"1"))
+    ogg = page(2, 0, b"OpusHead" + bytes(11)) + page(0, 0, b"OpusTags") + page(0, 960, b"sound")
+    for before in ((), (INIT + cluster(9, block(b"0")), block(b"1")), (b"\x1a",), (b"O",)):
+        assert fed(*before, webm[:cut], webm[cut:]) == INIT + cluster(0)
+        assert fed(*before, ogg[:cut], ogg[cut:]) == ogg[: -len(page(0, 960, b"sound"))]
+
+
 def test_other_formats_and_endless_beginnings_are_left_alone() -> None:
     assert fed(b"RIFF....WAVEfmt ", b"more") is None
     start = StreamStart()
@@ -170,6 +176,27 @@ def test_who_heard_the_beginning_does_not_get_it_again() -> None:
     say(desktop, INIT + cluster(0, block(b"1")))
     say(desktop, block(b"2"))
     assert heard(mobile) == [(1, INIT + cluster(0, block(b"1"))), (2, block(b"2"))]
+
+
+@pytest.mark.parametrize("sends_binary", [False, True])
+def test_who_joins_within_the_first_bytes_gets_those_that_he_has_missed(sends_binary: bool) -> None:
+    relay = Relay()
+    channel = relay.channel()
+    desktop, mobile = relay.client("desktop"), relay.client("mobile")
+    desktop.join(channel)
+
+    def send(sound: bytes) -> None:
+        if sends_binary:
+            desktop.send(binary.encode(sound, 0, None, "webm-opus", None))
+        else:
+            say(desktop, sound)
+
+    whole = INIT + cluster(0, block(b"1"))
+    send(whole[:1])
+    mobile.join(channel)
+    mobile.received()
+    send(whole[1:])
+    assert heard(mobile) == [(2, whole[:1]), (3, whole[1:])]
 
 
 @pytest.mark.parametrize("receives_binary", [False, True])

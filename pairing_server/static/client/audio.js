@@ -102,6 +102,8 @@ export class AudioPlayer {
   #muted = false;
   #stream = null;
   #source = null;
+  /** What came last, while it may be the first bytes of a beginning. */
+  #torn = new Uint8Array();
 
   constructor({ onLevel } = {}) {
     this.#onLevel = onLevel;
@@ -122,8 +124,11 @@ export class AudioPlayer {
   }
 
   push({ data, format }) {
-    const sound = typeof data === "string" ? base64(data) : data;
+    const chunk = typeof data === "string" ? base64(data) : data;
     const type = SHORT[format] ?? format;
+    const whole = Uint8Array.of(...this.#torn, ...chunk.subarray(0, BEGINNING));
+    const sound = !begins(chunk) && begins(whole) ? Uint8Array.from([...this.#torn, ...chunk]) : chunk;
+    this.#torn = [whole, chunk].find(({ length }) => length < BEGINNING) ?? new Uint8Array();
     // Also in the middle of what is played: after a gap the server begins again.
     if (begins(sound)) this.#begin(type);
     this.#stream?.append(sound);
