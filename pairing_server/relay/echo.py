@@ -1,7 +1,7 @@
-"""What is known of one session's settings, and what a `settings_sync` of it is taken for.
+"""What is known of one session's copy of the settings, and what a `settings_sync` of it is taken for.
 
 Clients send whole objects, parts of them, or again whatever reaches them; none says which it is, and
-messages cross on the way. A `Seat` remembers what was delivered to its session and what the session
+messages cross on the way. A `Copy` remembers what was delivered to its session and what the session
 said last, and tells an edit from an echo and from the stale part of a whole object. It decides nothing
 about the document: that is settings.py. docs/decisions/0004 has the rules and their reasons.
 """
@@ -17,10 +17,10 @@ UNDER_WAY = 1.5  # seconds in which a delivery may not have been applied yet, an
 ECHO_KEPT = 30.0  # the same for a session known to echo; liveness lets no slower link live
 LATE_ECHO = 10.0  # seconds after which a repetition does not speak for an echoing session any more
 RESEND_WITHIN = 0.25  # seconds in which nobody sees a change and takes it back
-DELIVERIES_KEPT = 256  # a seat: four seconds of a slider's 60 a second
-BYTES_KEPT = 1 << 20  # a seat, whatever its documents weigh
+DELIVERIES_KEPT = 256  # a copy: four seconds of a slider's 60 a second
+BYTES_KEPT = 1 << 20  # a copy, whatever its documents weigh
 
-SURE_ECHO, SURE_QUIET = 12, -6  # the bounds of Seat.score
+SURE_ECHO, SURE_QUIET = 12, -6  # the bounds of Copy.score
 ECHOING, QUIET = 4, -4  # from here on a session is known to echo, or not to
 ALLOWANCE = 64  # edits in a row that bring only values the session has been sent: a loop, or a patient finger
 
@@ -50,8 +50,8 @@ class Reading:
 
 
 @dataclass(slots=True)
-class Seat:
-    """One session. `doubt`: when all has arrived it may hold something else than the document."""
+class Copy:
+    """One session's. `doubt`: when all has arrived it may hold something else than the document."""
 
     doubt: bool = False
     _held: Values = field(default_factory=dict)  # when it sent its last message

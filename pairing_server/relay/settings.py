@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import msgspec
 
 from pairing_server.errors import PayloadTooLarge, ValidationFailed
-from pairing_server.relay.echo import Seat
+from pairing_server.relay.echo import Copy
 from pairing_server.relay.values import Value, Values, differing
 
 Role = str  # "desktop" | "mobile": the session's seat
@@ -55,7 +55,7 @@ class SettingsDocument:
         self._document: Values = {}
         self._size = 2
         self._revisions: dict[int, Values] = {0: self._document}
-        self._seats = {"desktop": Seat(), "mobile": Seat()}
+        self._copies = {"desktop": Copy(), "mobile": Copy()}
         self._settle_delay = SETTLE_LATE
         if kept is not None:
             self._restore(kept)
@@ -92,21 +92,21 @@ class SettingsDocument:
         None: an echo, or nothing new. An unknown `base_rev` counts as none given. Raises ValidationFailed
         or PayloadTooLarge if the merged document would be over its bounds; then nothing has changed.
         """
-        seat = self._seats[role]
+        copy = self._copies[role]
         values = {key: Value(raw) for key, raw in settings.items()}
         base = None if base_rev is None else self._revisions.get(base_rev)
         if base is None:
             base_rev = None
-        seat.age(now)
-        reading = seat.read(values, now, base_rev, base)
+        copy.age(now)
+        reading = copy.read(values, now, base_rev, base)
         other = differing(values, self._document, {})
         lacking = [key for key in values if key not in self._document]
         edits = {key: values[key] for key in (lacking if fill else reading.edited) if key in other}
-        merged = bool(edits) and seat.admit(edits)
+        merged = bool(edits) and copy.admit(edits)
         if merged:
             self._merge(edits)
-        seat.learn(reading, values, now, base_rev)
-        self._note_doubt(seat, now, merged=merged, ignored=len(other) > len(edits) * merged)
+        copy.learn(reading, values, now, base_rev)
+        self._note_doubt(copy, now, merged=merged, ignored=len(other) > len(edits) * merged)
         if not merged:
             self.echoes += 1
             return None
@@ -128,17 +128,17 @@ class SettingsDocument:
         self._revisions[self.rev] = merged
         self._revisions.pop(self.rev - REVISIONS_KEPT, None)
 
-    def _note_doubt(self, seat: Seat, now: float, *, merged: bool, ignored: bool) -> None:
+    def _note_doubt(self, copy: Copy, now: float, *, merged: bool, ignored: bool) -> None:
         """A delivery under way will undo what was merged, or what was ignored stands at the client."""
-        if ignored or (merged and seat.under_way):
+        if ignored or (merged and copy.under_way):
             delay = SETTLE_AFTER
-        elif merged and seat.unproven(now):
+        elif merged and copy.unproven(now):
             delay = SETTLE_LATE
         elif merged and self.settle_at is not None:
             delay = self._settle_delay
         else:
             return
-        seat.doubt = seat.doubt or ignored or seat.under_way or seat.unproven(now)
+        copy.doubt = copy.doubt or ignored or copy.under_way or copy.unproven(now)
         if self.settle_at is not None:
             delay = min(delay, self._settle_delay)
         self._settle_delay = delay
@@ -146,8 +146,8 @@ class SettingsDocument:
 
     def delivered(self, role: Role, now: float) -> None:
         """The whole document, as it is now, has been put on its way to that session, for whatever reason."""
-        self._seats[role].deliver(self._document, self.rev, self._size, now)
-        if not any(seat.doubt for seat in self._seats.values()):
+        self._copies[role].deliver(self._document, self.rev, self._size, now)
+        if not any(copy.doubt for copy in self._copies.values()):
             self.settle_at = None
 
     def settle(self, now: float) -> tuple[Role, ...]:
@@ -155,11 +155,11 @@ class SettingsDocument:
         if self.settle_at is None or now < self.settle_at:
             return ()
         self.settle_at = None
-        return tuple(role for role, seat in self._seats.items() if seat.doubt)
+        return tuple(role for role, copy in self._copies.items() if copy.doubt)
 
     def forget(self, role: Role) -> None:
         """The seat's session is on a new socket: what was under way to it is lost.
 
         What it was known to hold stays as a guess; a restarted app is told by the delivery that follows.
         """
-        self._seats[role].resume()
+        self._copies[role].resume()
