@@ -113,47 +113,62 @@ class Channel:
         The member gets `channel_joined`, what it has missed and the settings so far, the other
         `client_joined`, and both `pairing_success` when this has brought them together.
         """
-        role = member.device_type
-        before = self.members.get(role)
         was_active = self.active
-        self.members[role] = member
-        self.holders[role] = Holder(member.subject, member.session_id)
-        self.absent_since.pop(role, None)
-        fresh = before is not member
-        if before is not None and fresh:
-            before.evict(SessionReplaced(), CloseCode.REPLACED)
-            self._note_sent(before)
-        known = last_seq if epoch == self.epoch and last_seq is not None and last_seq <= self.seq else None
-        # What was sent on this very connection is on its way, and not sent once more.
-        served = (self._sent[role] if known is None else known) if fresh else self.seq
-        since = self.history.kept_after(served, role)
-        recovered = known is not None and known == self.history.kept_after(known, role)
-        member.deliver(
-            self._say.welcome(
-                devices=self.devices,
-                settings=self._settings.raw(),
-                rev=self._settings.rev,
-                epoch=self.epoch,
-                seq=self.seq,
-                last_seq=since,
-                recovered=recovered,
-                degraded=degraded,
-            )
+        fresh = self._seat(member)
+        since = self._welcome(
+            member, last_seq if epoch == self.epoch else None, fresh=fresh, degraded=degraded
         )
         if fresh:
-            for seq, message in self.history.after(since, role):
-                member.outbox.send(message, Lane.MESSAGE, seq)
-            if heard := self._streams.get(OTHER[role]):
-                heard.newcomer = True
-            self._settings.forget(role)
-            self._settings.send(member, now)
-            if other := self.members.get(OTHER[role]):
+            self._catch_up(member, since, now)
+            if other := self.members.get(OTHER[member.device_type]):
                 other.deliver(self._say.came(member))
         activated = self.active and not was_active
         if activated:
             self.ever_active = True
             self._broadcast(self._say.together(self.devices))
         return Joined(fresh, activated)
+
+    def _seat(self, member: Member) -> bool:
+        """Whether it was not there before."""
+        role = member.device_type
+        before = self.members.get(role)
+        self.members[role] = member
+        self.holders[role] = Holder(member.subject, member.session_id)
+        self.absent_since.pop(role, None)
+        if before is not None and before is not member:
+            before.evict(SessionReplaced(), CloseCode.REPLACED)
+            self._note_sent(before)
+        return before is not member
+
+    def _welcome(self, member: Member, last_seq: int | None, *, fresh: bool, degraded: bool) -> int:
+        """Tell the member what there is. The number after which it is to be sent the messages. `last_seq`: in this epoch."""
+        role = member.device_type
+        known = last_seq if last_seq is not None and last_seq <= self.seq else None
+        # What was sent on this very connection is on its way, and not sent once more.
+        served = (self._sent[role] if known is None else known) if fresh else self.seq
+        since = self.history.kept_after(served, role)
+        welcome = self._say.welcome(
+            devices=self.devices,
+            settings=self._settings.raw(),
+            rev=self._settings.rev,
+            epoch=self.epoch,
+            seq=self.seq,
+            last_seq=since,
+            recovered=known is not None and known == self.history.kept_after(known, role),
+            degraded=degraded,
+        )
+        member.deliver(welcome)
+        return since
+
+    def _catch_up(self, member: Member, since: int, now: float) -> None:
+        """Send the messages after that number, the settings, and before the next chunk the beginning of the sound."""
+        role = member.device_type
+        for seq, message in self.history.after(since, role):
+            member.outbox.send(message, Lane.MESSAGE, seq)
+        if heard := self._streams.get(OTHER[role]):
+            heard.newcomer = True
+        self._settings.forget(role)
+        self._settings.send(member, now)
 
     def _broadcast(self, message: bytes) -> None:
         for member in list(self.members.values()):
