@@ -46,6 +46,8 @@ def folder() -> Iterator[Path]:
 def data_dir() -> Iterator[Path]:
     """A database that several tests use, one after the other; each leaves it stopped."""
     path = Path(tempfile.mkdtemp(prefix="pg-", dir="/tmp"))
+    with EmbeddedPostgres(path):
+        pass
     yield path
     assert processes_of(path) == []
     shutil.rmtree(path)
