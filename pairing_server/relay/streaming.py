@@ -35,33 +35,33 @@ class Streaming:
 
         A receiver that comes in the middle of a stream gets the stream's beginning first.
         """
-        start = self._before(request, receiver)
+        watched = self._start.watching or request.may_begin
+        binary_audio = receiver is not None and receiver.binary_audio
+        sound = request.as_bytes() if watched or binary_audio else None
+        start = self._before(sound, receiver) if watched and sound is not None else None
         if receiver is None:
             self._number += 1
             return False
         if start is not None:
-            self._send(receiver, BinaryAudio(None, request.format, request.sample_rate, start))
-        return self._send(receiver, request)
+            beginning = BinaryAudio(None, request.format, request.sample_rate, start)
+            self._send(receiver, beginning, start if binary_audio else None)
+        return self._send(receiver, request, sound if binary_audio else None)
 
-    def _before(self, request: requests.AudioChunk | BinaryAudio, receiver: Receiver | None) -> bytes | None:
+    def _before(self, sound: bytes, receiver: Receiver | None) -> bytes | None:
         """What the receiver needs before this chunk, if it has missed the beginning of the stream."""
-        stream = self._start
-        if not stream.watching and not request.may_begin:
-            return None
-        sound = request.as_bytes()
-        if sound is None:
-            return None
-        start = stream.before(sound)
-        stream.feed(sound)
+        start = self._start.before(sound)
+        self._start.feed(sound)
         if receiver is None or not self.newcomer:
             return None
         self.newcomer = False
         return start
 
-    def _send(self, receiver: Receiver, request: requests.AudioChunk | BinaryAudio) -> bool:
-        """Send one chunk under the next number; whether the receiver's outbox is congested then."""
+    def _send(
+        self, receiver: Receiver, request: requests.AudioChunk | BinaryAudio, sound: bytes | None
+    ) -> bool:
+        """Send one chunk under the next number, as JSON if no `sound` is given; whether the receiver's outbox is
+        congested then."""
         number = self._number = self._number + 1
-        sound = request.as_bytes() if receiver.binary_audio else None
         if sound is not None:
             frame = binary.encode(sound, number, request.chunk_id, request.format, request.sample_rate)
             return receiver.outbox.send(frame, Lane.AUDIO, number, binary=True)
