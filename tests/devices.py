@@ -251,3 +251,9 @@ class Site:
         for socket in self.sockets:
             socket.close()
         self.client.close()
+
+
+def still(site: Site) -> Site:
+    """The node without its timer, which goes by today's clock."""
+    site.node.maintenance.stop()
+    return site

@@ -16,15 +16,9 @@ from pairing_server.store import attempts, users
 from pairing_server.store.tables import pairings
 from pairing_server.web.edge import utcnow
 from tests.conftest import StartNode
-from tests.devices import Account, Site
+from tests.devices import Account, Site, still
 
 DAY = 86_400
-
-
-def still(site: Site) -> Site:
-    """Without its timer, which goes by today's clock."""
-    site.node.maintenance.stop()
-    return site
 
 
 @pytest.fixture

@@ -19,16 +19,10 @@ from pairing_server.services.pairings import Code
 from pairing_server.store import codes
 from pairing_server.store import pairings as store
 from tests.conftest import StartNode
-from tests.devices import Site
+from tests.devices import Site, still
 from tests.faults.sites import ready
 
 NOW = datetime(2026, 5, 4, 12, 0, tzinfo=UTC)
-
-
-def still(site: Site) -> Site:
-    """Without its timer, which goes by today's clock."""
-    site.node.maintenance.stop()
-    return site
 
 
 @pytest.fixture

@@ -35,6 +35,13 @@ def counted(deps: Deps, before: Callable[[], None] = lambda: None) -> tuple[Deps
     return replace(deps, database=cast(Database, counting)), counting
 
 
+async def state(site: Site) -> str:
+    """That of the only pairing, in the database."""
+    async with site.node.database.transaction() as conn:
+        found: str = (await conn.execute(select(pairings.c.state))).scalar_one()
+    return found
+
+
 async def test_what_comes_up_while_one_note_is_under_way_goes_with_the_next(site: Site) -> None:
     await site.pair()
     [channel] = site.node.hub.channels
@@ -52,8 +59,7 @@ async def test_what_comes_up_while_one_note_is_under_way_goes_with_the_next(site
     assert presence.note(channel, active=True)
     await asyncio.gather(*(presence.write(deps, utcnow) for _ in range(3)))
     assert counting.sent == 2
-    async with site.node.database.transaction() as conn:
-        assert (await conn.execute(select(pairings.c.state))).scalar_one() == "waiting"
+    assert await state(site) == "waiting"
     assert presence.note(channel, active=True), "nobody is writing any more"
 
 
@@ -80,5 +86,4 @@ async def test_a_note_under_way_does_not_have_the_last_word_over_a_newer_one(sit
     deps, counting = counted(site.node.deps, meanwhile)
     presence.note(channel, active=False)
     await presence.write(deps, utcnow)
-    async with site.node.database.transaction() as conn:
-        assert (await conn.execute(select(pairings.c.state))).scalar_one() == "active"
+    assert await state(site) == "active"
