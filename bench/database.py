@@ -10,7 +10,7 @@ from bench.loads import JobFailed, Values
 from bench.machine import two_cores
 from bench.run import Run
 from bench.servers import Server
-from pairing_server.store.embedded import DATABASE, find_programs
+from pairing_server.db.embedded.postgres import DATABASE, find_programs
 
 PAIRINGS = "pairings"
 POSTS = "bare JSON POSTs"

@@ -20,11 +20,11 @@ import asyncpg
 from bench.processes import Processes, free_port, python_module
 from bench.servers import Server
 from bench.wire import Pair, Seat, dumps, framed
+from pairing_server.db import migrations
+from pairing_server.db.embedded.postgres import EmbeddedPostgres
 from pairing_server.security.keys import format_keys, generate_key
 from pairing_server.security.tokens import AccessClaims, Tokens
 from pairing_server.services.codes import Codes
-from pairing_server.store import schema
-from pairing_server.store.embedded import EmbeddedPostgres
 
 TITLES = {"compiled": "pairing server", "tornado": "pairing server, Tornado's frames"}
 
@@ -90,7 +90,7 @@ class Site:
         self._free_codes = random.sample(range(10**6), 10**6)
         self.postgres = EmbeddedPostgres(folder / "database")
         self.url = url or self.postgres.start()
-        schema.migrate(self.url)
+        migrations.migrate(self.url)
 
     def close(self) -> None:
         """Stop the database. The servers on it are stopped with the other processes."""

@@ -9,11 +9,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
-from pairing_server.services.audit import AuditLog
+from pairing_server.audit.recorder import AuditLog
+from pairing_server.db.database import BEGIN_PLANNED
 from pairing_server.services.deps import Caller
 from pairing_server.store import codes
 from pairing_server.store.codes import Draw, Making, Redeeming
-from pairing_server.store.database import BEGIN_PLANNED
 from pairing_server.store.pairings import Seat
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

@@ -18,8 +18,8 @@ from tornado.web import RequestHandler
 
 from pairing_server.cli import main
 from pairing_server.relay.channel import Channel
-from pairing_server.relay.outbox import Outbox
-from pairing_server.relay.session import Session
+from pairing_server.relay.connection import Session
+from pairing_server.relay.send_queue import Outbox
 
 OURS = (Channel, Outbox, Session, RequestHandler)
 

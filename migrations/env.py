@@ -44,7 +44,7 @@ def database_url() -> str:
 def say_what_works(*, ctx: MigrationContext, step: MigrationInfo, **_: object) -> None:
     """Write beside the revision which releases work with it: `works_with` of its migration, or nothing.
 
-    Releases read it (pairing_server/store/schema.py), those older than the migration, too.
+    Releases read it (pairing_server/db/migrations.py), those older than the migration, too.
     """
     script = step.up_revision if step.is_upgrade else step.down_revisions[0] if step.down_revisions else None
     oldest = getattr(script.module, "works_with", None) if script is not None else None

@@ -1,7 +1,7 @@
 """What can go wrong: one tree, each error with its wire code.
 
 The codes are those of the protocol (docs/protocol.md, "Errors"). Each edge maps them in one table:
-`web/base.py` to an HTTP status, `web/socket.py` to an `error` message and, where the protocol names
+`web/base_handler.py` to an HTTP status, `websocket/handler.py` to an `error` message and, where the protocol names
 one, a close code. An error carries only what the other side may know.
 """
 

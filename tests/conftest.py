@@ -16,14 +16,14 @@ import pytest
 from hypothesis import HealthCheck, settings
 from tornado.ioloop import IOLoop
 
+from pairing_server.audit.recorder import AuditLog
+from pairing_server.audit.seals import SealKey
 from pairing_server.config import Settings
-from pairing_server.seals import SealKey
+from pairing_server.db import migrations, roles
+from pairing_server.db.embedded.postgres import EmbeddedPostgres
 from pairing_server.security.keys import generate_key
 from pairing_server.security.limits import Rate
-from pairing_server.server import Node
-from pairing_server.services.audit import AuditLog
-from pairing_server.store import roles, schema
-from pairing_server.store.embedded import EmbeddedPostgres
+from pairing_server.server.server import Node
 from tests import leaks
 from tests.devices import Site
 
@@ -76,7 +76,7 @@ def postgres() -> Iterator[str]:
             "ALTER SYSTEM SET autovacuum = off",
             "SELECT pg_reload_conf()",
         )
-        schema.migrate(url)
+        migrations.migrate(url)
         roles.make_running(url)
         yield url
     finally:

@@ -13,11 +13,12 @@ from tornado.httpclient import HTTPRequest, HTTPResponse
 from tornado.simple_httpclient import SimpleAsyncHTTPClient
 from tornado.websocket import WebSocketClientConnection, websocket_connect
 
-from pairing_server.maintenance import SYSTEM
-from pairing_server.server import Node
-from pairing_server.store import audit_search, users
-from pairing_server.store.audit_filter import Filter
-from pairing_server.web.edge import utcnow
+from pairing_server.audit.store import search
+from pairing_server.audit.store.filters import Filter
+from pairing_server.server.scheduler import SYSTEM
+from pairing_server.server.server import Node
+from pairing_server.store import users
+from pairing_server.web.app_context import utcnow
 from tests.leaks import RUN
 
 # Seconds for one answer on a machine that may be busy.
@@ -112,7 +113,7 @@ class Site:
         self.node = node
         self.port = port
         self.client = SimpleAsyncHTTPClient(force_instance=True, max_clients=500)
-        # Of either kind: see also tests/web/raw.py.
+        # Of either kind: see also tests/websocket/raw.py.
         self.sockets: list[SupportsClose] = []
         for key in node.settings.jwt_keys:
             RUN.secrets.add("signing key", key.secret.decode())
@@ -236,7 +237,7 @@ class Site:
         """The audit events of that name, oldest first, once all that waits is written."""
         await self.node.audit.flush(self.node.deps, SYSTEM, utcnow())
         async with self.node.database.transaction() as conn:
-            found = (await audit_search.page(conn, Filter(event=name), 1000)).events
+            found = (await search.page(conn, Filter(event=name), 1000)).events
         return [
             {
                 "outcome": r.event.outcome,

@@ -1,7 +1,7 @@
 """A restart under load: pairs that talk all the time, a server that is replaced beneath them, and what becomes of it.
 
 `python -m tests.drill --pairs 500` (scripts/drill-restart) does it with a database of its own and prints figures;
-tests/test_restart.py does it with a few.
+tests/server/test_restart.py does it with a few.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pairing_server.client import ClientError, Closed, Connection, PairingClient
-from pairing_server.server import event_loop
-from pairing_server.store import schema
-from pairing_server.store.embedded import EmbeddedPostgres
+from pairing_server.db import migrations
+from pairing_server.db.embedded.postgres import EmbeddedPostgres
+from pairing_server.server.server import event_loop
 from tests.cli.commands import environment, program
-from tests.supervised import ServiceManager
+from tests.server.supervised import ServiceManager
 
 log = logging.getLogger("drill")
 
@@ -284,7 +284,7 @@ def main() -> int:
         tempfile.TemporaryDirectory(prefix="pairing-drill-", ignore_cleanup_errors=True) as place,
         EmbeddedPostgres(Path(place) / "data") as database,
     ):
-        schema.migrate(database.url)
+        migrations.migrate(database.url)
         given = {"DATABASE_URL": database.url, "DATA_DIR": str(Path(place) / "service"), **SETTINGS}
         manager = ServiceManager(environment(**given), Path(place))
         try:

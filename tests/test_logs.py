@@ -14,7 +14,7 @@ from pairing_server import logs
 from pairing_server.logs import redact
 from pairing_server.security.keys import generate_key
 from pairing_server.security.tokens import Tokens
-from pairing_server.web.edge import utcnow
+from pairing_server.web.app_context import utcnow
 
 TOKEN = Tokens([generate_key()]).issue_access("alice", utcnow()).token
 

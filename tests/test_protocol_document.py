@@ -17,13 +17,13 @@ import pairing_server
 from pairing_server import config
 from pairing_server.errors import PairingServerError, ValidationFailed
 from pairing_server.relay import messages, requests
-from pairing_server.relay.closing import CloseCode
+from pairing_server.relay.close_codes import CloseCode
 from pairing_server.relay.limits import RelayLimits
 from pairing_server.security import limits
 from pairing_server.security.limits import Policy, Rate
-from pairing_server.services import alarm
+from pairing_server.services import brute_force_guard
 from pairing_server.services.deps import PairingRules
-from pairing_server.web import base, listener, openapi
+from pairing_server.web import base_handler, http_server, openapi
 from pairing_server.web.routes import ROUTES
 from tests import protocol
 from tests.protocol import EXAMPLES, code, section, table
@@ -126,7 +126,7 @@ def test_the_document_and_the_edge_agree_on_each_http_status() -> None:
         for row in table("errors")
         if (found := re.search(r"HTTP (\d{3})", row["when"]))
     }
-    assert documented == base.STATUS
+    assert documented == base_handler.STATUS
 
 
 def test_the_document_says_which_errors_are_worth_another_try() -> None:
@@ -258,7 +258,9 @@ def test_the_contract_has_the_statuses_of_the_documented_errors(operation: opena
     text = section(f"{operation.method.upper()} {operation.path}", 3)
     named = re.search(r"^.*?Errors: (.*?)(?:\n\n|\Z)", text, re.MULTILINE | re.DOTALL)
     documented = {
-        base.STATUS[word] for word in re.findall(r"`([A-Z_]+)`", named[1] if named else "") if word in ERRORS
+        base_handler.STATUS[word]
+        for word in re.findall(r"`([A-Z_]+)`", named[1] if named else "")
+        if word in ERRORS
     }
     described = set(openapi.contract("0")["paths"][operation.path][operation.method]["responses"])
     assert {str(status) for status in documented} <= described
@@ -288,7 +290,7 @@ def documented_limits() -> dict[str, str]:
         f" then locked for {locks(limits.REDEEM_ADDRESS)}",
         "codes that did not work, for a user": f"{minutes(user.rates[0])}, {user.rates[1].count} a day;"
         f" then locked for {user.locks[0] / 3600:g} h",
-        "codes that did not work, altogether": f"{minutes(settings.redeem_alarm)}; then for {alarm.LASTS / 60:g} min"
+        "codes that did not work, altogether": f"{minutes(settings.redeem_alarm)}; then for {brute_force_guard.LASTS / 60:g} min"
         " the codes of other accounts need `pairing_confirm`",
         "failed logins, for a username": minutes(limits.LOGIN_USER.rates[0]),
         "failed logins, for an address": minutes(limits.LOGIN_ADDRESS.rates[0]),
@@ -317,10 +319,10 @@ def documented_limits() -> dict[str, str]:
         "a frame": size(relay.frame_size),
         "the settings document": f"{relay.settings_keys} keys, {size(relay.control_size)}",
         "nesting of `payload` and `settings`": f"{relay.nesting}",
-        "HTTP body": f"{size(base.BODY_SIZE)}, within {listener.BODY_TIMEOUT:g} s",
-        "HTTP header": f"{size(listener.HEADER_SIZE)}, within {listener.HEADER_TIMEOUT:g} s",
-        "idle HTTP connection": f"{listener.IDLE_TIMEOUT:g} s",
-        "HTTP answer of which nothing is taken": f"{listener.READ_TIMEOUT:g} s",
+        "HTTP body": f"{size(base_handler.BODY_SIZE)}, within {http_server.BODY_TIMEOUT:g} s",
+        "HTTP header": f"{size(http_server.HEADER_SIZE)}, within {http_server.HEADER_TIMEOUT:g} s",
+        "idle HTTP connection": f"{http_server.IDLE_TIMEOUT:g} s",
+        "HTTP answer of which nothing is taken": f"{http_server.READ_TIMEOUT:g} s",
         "waiting to be sent to a connection": f"from {size(relay.queue_pause)} on its peer is not read and"
         f" audio is dropped; past {size(relay.queue_size)} or {relay.queue_age:g} s it is closed with"
         f" {CloseCode.SLOW_CONSUMER}",

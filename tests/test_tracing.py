@@ -20,7 +20,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span as Proto
 from tornado.ioloop import IOLoop
 
 from pairing_server import tracing
-from pairing_server.server import Node
+from pairing_server.server.server import Node
 from pairing_server.tracing.otel import OtelTraces
 from tests.cli.commands import Operator
 from tests.cli.serving import serving

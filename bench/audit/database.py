@@ -12,8 +12,8 @@ from pathlib import Path
 import asyncpg
 
 from bench.audit.stories import COLUMNS, Stories
-from pairing_server.store import schema
-from pairing_server.store.embedded import EmbeddedPostgres
+from pairing_server.db import migrations
+from pairing_server.db.embedded.postgres import EmbeddedPostgres
 
 BATCH = 100_000
 _PIECE = 1 << 20
@@ -23,12 +23,12 @@ _PIECE = 1 << 20
 def database(folder: Path, url: str | None) -> Iterator[str]:
     """The URL of a migrated database: at `url`, or an embedded one in `folder`."""
     if url is not None:
-        schema.migrate(url)
+        migrations.migrate(url)
         yield url
         return
     folder.mkdir(parents=True, exist_ok=True)
     with EmbeddedPostgres(folder) as embedded:
-        schema.migrate(embedded.url)
+        migrations.migrate(embedded.url)
         yield embedded.url
 
 

@@ -9,10 +9,10 @@ from ipaddress import ip_network
 
 import asyncpg
 
-from pairing_server.store import audit_search
-from pairing_server.store.audit_filter import Filter
-from pairing_server.store.audit_search import Place
-from pairing_server.store.database import Database
+from pairing_server.audit.store import search
+from pairing_server.audit.store.filters import Filter
+from pairing_server.audit.store.search import Place
+from pairing_server.db.database import Database
 
 LIMIT = 100
 PAGES = 1_000
@@ -121,7 +121,7 @@ async def measure(url: str, name: str, which: Filter) -> Times:
 async def _page(database: Database, which: Filter, after: Place | None) -> tuple[float, int, Place | None]:
     began = time.perf_counter()
     async with database.transaction() as conn:
-        page = await audit_search.page(conn, which, LIMIT, after)
+        page = await search.page(conn, which, LIMIT, after)
     return 1000 * (time.perf_counter() - began), len(page.events), page.next
 
 

@@ -6,19 +6,19 @@ import sys
 
 import click
 
-from pairing_server.cli.audit import audit
+from pairing_server.cli.audit.commands import audit
+from pairing_server.cli.audit.seals import key, rebase, verify
 from pairing_server.cli.backup import backup, restore
 from pairing_server.cli.completion import completion
-from pairing_server.cli.doctor import doctor
+from pairing_server.cli.doctor.command import doctor
 from pairing_server.cli.keys import keys
 from pairing_server.cli.lessons import teach
 from pairing_server.cli.lockouts import lockouts
-from pairing_server.cli.seals import key, rebase, verify
+from pairing_server.cli.logins import session
 from pairing_server.cli.serve import config, migrate, serve
-from pairing_server.cli.sessions import session
 from pairing_server.cli.status import status
 from pairing_server.cli.users import token, user
-from pairing_server.server import app_version
+from pairing_server.server.server import app_version
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

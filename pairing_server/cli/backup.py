@@ -17,16 +17,17 @@ from typing import BinaryIO
 import click
 
 from pairing_server import logs
+from pairing_server.audit.seals import SealKey
+from pairing_server.cli.audit.seals import begin_epoch
 from pairing_server.cli.run import plainly, settings_of
-from pairing_server.cli.seals import begin_epoch
 from pairing_server.config import SEAL_KEY_FILE, Settings, with_keys, with_seal_key
-from pairing_server.seals import SealKey
+from pairing_server.db import backup as database_backup
+from pairing_server.db import migrations, roles
+from pairing_server.db.embedded.postgres import EmbeddedPostgres
 from pairing_server.security.keyfile import NAME as KEY_FILE
 from pairing_server.security.keys import parse_keys
-from pairing_server.server import app_version
-from pairing_server.store import backups, roles, schema
-from pairing_server.store.embedded import EmbeddedPostgres
-from pairing_server.web.edge import utcnow
+from pairing_server.server.server import app_version
+from pairing_server.web.app_context import utcnow
 
 # The members of the archive.
 _ABOUT, _DATABASE, _KEYS, _SEAL_KEY = "about.json", "database", KEY_FILE, SEAL_KEY_FILE
@@ -45,7 +46,7 @@ def _database(settings: Settings) -> Iterator[str]:
                 yield embedded.start()
             finally:
                 embedded.stop()
-        except backups.BackupError as error:
+        except database_backup.BackupError as error:
             raise click.ClickException(str(error)) from None
 
 
@@ -115,13 +116,13 @@ def _keys(settings: Settings, with_seal: bool) -> list[Path]:
 
 def _save(keys: Sequence[Path], url: str, out: BinaryIO) -> str:
     """Write the archive; the revision of what is in it."""
-    there = backups.state(url)
+    there = database_backup.state(url)
     if there.revision is None:
-        raise backups.BackupError("There is nothing to save: the database has never been migrated.")
+        raise database_backup.BackupError("There is nothing to save: the database has never been migrated.")
     about = {"release": app_version(), **there._asdict(), "made_at": utcnow().isoformat()}
     with tempfile.TemporaryDirectory(prefix="pairing-backup-") as place:
         saved = Path(place) / _DATABASE
-        backups.dump(url, saved)
+        database_backup.dump(url, saved)
         with tarfile.open(fileobj=out, mode="w|") as archive:
             _add(archive, _ABOUT, json.dumps(about).encode())
             archive.add(saved, _DATABASE, filter=_nobodys)
@@ -157,16 +158,16 @@ def restore(file: Path, replacing: bool) -> None:
     settings = _quietly()
     with tempfile.TemporaryDirectory(prefix="pairing-restore-") as place:
         about = _unpack(file, Path(place))
-        saved = schema.State(str(about.get("revision")), str(about.get("works_with")))
+        saved = migrations.State(str(about.get("revision")), str(about.get("works_with")))
         if saved.newer and not saved.suits:
             raise click.ClickException(
                 f"The backup is of release {about.get('release')}, whose schema ({saved.revision}) is newer than this"
-                f" release knows ({schema.head()}). Install that release first."
+                f" release knows ({migrations.head()}). Install that release first."
             )
         with _database(settings) as url:
             _must_be_free(url, replacing)
-            backups.load(url, Path(place) / _DATABASE)
-            revision = schema.migrate(url)
+            database_backup.load(url, Path(place) / _DATABASE)
+            revision = migrations.migrate(url)
             running = roles.role_of(settings.database_url or url)
             if running != roles.role_of(url):
                 roles.grant(url, running)
@@ -195,10 +196,12 @@ def _unpack(file: Path, place: Path) -> dict[str, object]:
 
 
 def _must_be_free(url: str, replacing: bool) -> None:
-    if connected := backups.users(url):
-        raise backups.BackupError(f"A server is using the database ({connected} connections). Stop it first.")
-    if not replacing and backups.state(url).revision is not None:
-        raise backups.BackupError(
+    if connected := database_backup.users(url):
+        raise database_backup.BackupError(
+            f"A server is using the database ({connected} connections). Stop it first."
+        )
+    if not replacing and database_backup.state(url).revision is not None:
+        raise database_backup.BackupError(
             "The database holds data. Give --replace to lose them, or set PAIRING_DATABASE_URL to an empty one."
         )
 

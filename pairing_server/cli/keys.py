@@ -7,9 +7,9 @@ import click
 from pairing_server.cli.run import administrator, plainly, run, settings_of
 from pairing_server.config import Settings, keyfile_of, with_keys
 from pairing_server.security.keys import SigningKey, format_keys, generate_key
-from pairing_server.services import keys as service
+from pairing_server.services import signing_keys as service
 from pairing_server.services.deps import Deps
-from pairing_server.web.edge import utcnow
+from pairing_server.web.app_context import utcnow
 
 _SET = (
     "The keys are set by PAIRING_JWT_KEYS. Put the line above in its place on every server, and reload each"

@@ -8,7 +8,7 @@ from pairing_server.cli.run import administrator, run
 from pairing_server.services import lockouts as service
 from pairing_server.services.deps import Deps
 from pairing_server.services.lockouts import Lockout
-from pairing_server.web.edge import utcnow
+from pairing_server.web.app_context import utcnow
 
 
 @click.group()

@@ -13,14 +13,14 @@ import click
 
 from pairing_server import logs
 from pairing_server.config import ConfigurationError, Settings, keyfile_of, load, with_keys, with_seal_key
+from pairing_server.db import migrations, roles
+from pairing_server.db.embedded.postgres import EmbeddedPostgres, EmbeddedPostgresError
 from pairing_server.errors import PairingServerError, RateLimited
 from pairing_server.security.keyfile import KeyFile
-from pairing_server.server import Node, event_loop
+from pairing_server.server.server import Node, event_loop
+from pairing_server.server.startup_checks import StartError, check_schema
+from pairing_server.server.systemd import ActivationError
 from pairing_server.services.deps import Caller, Deps
-from pairing_server.starting import StartError, check_schema
-from pairing_server.store import roles, schema
-from pairing_server.store.embedded import EmbeddedPostgres, EmbeddedPostgresError
-from pairing_server.systemd import ActivationError
 from pairing_server.tracing import TracesError
 
 T = TypeVar("T")
@@ -50,7 +50,7 @@ def plainly() -> Iterator[None]:
         StartError,
         ActivationError,
         EmbeddedPostgresError,
-        schema.MigrationError,
+        migrations.MigrationError,
         TracesError,
     ) as error:
         raise click.ClickException(str(error)) from None
@@ -89,7 +89,7 @@ def database_to_revive(
         say(f"Starting the embedded PostgreSQL in {ready.data_dir} …")
         try:
             url = embedded.start()
-            newest = schema.migrate(url) == schema.head()
+            newest = migrations.migrate(url) == migrations.head()
             yield ready, roles.make_running(url, rights=newest), embedded.revive
         finally:
             embedded.stop()

@@ -19,9 +19,9 @@ from pairing_server.cli.run import (
     settings_of,
 )
 from pairing_server.config import Settings, effective, keyfile_of, with_keys, with_seal_key
-from pairing_server.serving import serve as serve_node
-from pairing_server.store import roles, schema
-from pairing_server.systemd import started
+from pairing_server.db import migrations, roles
+from pairing_server.server.lifecycle import serve as serve_node
+from pairing_server.server.systemd import started
 
 
 @click.command()
@@ -101,21 +101,21 @@ def migrate(revision: str, before_start: bool) -> None:
         return
     with database(settings) as (_, url):
         owner = settings.migrate_database_url or url
-        reached = schema.head() if revision == "head" else revision
+        reached = migrations.head() if revision == "head" else revision
         try:
             if not settings.embedded:  # that has just been done as its owner
-                reached = schema.migrate(owner, revision)
-            if reached == schema.head() and roles.role_of(owner) != roles.role_of(url):
+                reached = migrations.migrate(owner, revision)
+            if reached == migrations.head() and roles.role_of(owner) != roles.role_of(url):
                 roles.grant(owner, roles.role_of(url))
-        except schema.NotReachable as error:
+        except migrations.NotReachable as error:
             if not before_start:
                 raise
             click.echo(f"{error} `serve` waits for it.", err=True)
             return
     newer = (
         ""
-        if schema.known(reached)
-        else f", which is newer than this release's ({schema.head()}) and works with it"
+        if migrations.known(reached)
+        else f", which is newer than this release's ({migrations.head()}) and works with it"
     )
     click.echo(f"The database is at revision {reached}{newer}.")
 

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from pairing_server.cli.run import settings_of
-from pairing_server.status import PATTERN
+from pairing_server.server.status import PATTERN
 
 _SHOWN = 20
 _PATIENCE = 15

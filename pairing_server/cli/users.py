@@ -7,7 +7,7 @@ import click
 from pairing_server.cli.run import administrator, password_from_input, run
 from pairing_server.services import accounts
 from pairing_server.services.deps import Deps
-from pairing_server.web.edge import utcnow
+from pairing_server.web.app_context import utcnow
 
 _ROLE = click.Choice(accounts.ROLES)
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from pairing_server.audit.seals import SealKey
 from pairing_server.config.reading import ConfigurationError
 from pairing_server.config.settings import Settings
-from pairing_server.seals import SealKey
 from pairing_server.security.keyfile import NAME as KEY_FILE
 from pairing_server.security.keyfile import KeyFile, check_private, make_once
 

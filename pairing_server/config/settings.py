@@ -8,9 +8,9 @@ from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Any
 
+from pairing_server.audit.seals import SealKey
 from pairing_server.config import values
 from pairing_server.relay.limits import RelayLimits
-from pairing_server.seals import SealKey
 from pairing_server.security.addresses import parse_networks
 from pairing_server.security.issuers import Issuer, parse_issuers
 from pairing_server.security.keys import SigningKey, parse_keys

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from msgspec import Raw
 
 from pairing_server.relay import messages
+from pairing_server.relay.members import Member
 from pairing_server.relay.messages import encode
-from pairing_server.relay.seats import Member
 
 
 class Announcements:

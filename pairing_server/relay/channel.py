@@ -14,17 +14,17 @@ from msgspec import Raw
 from pairing_server.errors import PairingServerError, SessionReplaced
 from pairing_server.relay import requests
 from pairing_server.relay.announcements import Announcements
-from pairing_server.relay.binary import BinaryAudio
-from pairing_server.relay.closing import CloseCode
-from pairing_server.relay.counts import Counts
+from pairing_server.relay.audio.binary_frames import BinaryAudio
+from pairing_server.relay.audio.forwarder import Streaming
+from pairing_server.relay.close_codes import CloseCode
+from pairing_server.relay.counters import Counts
 from pairing_server.relay.history import History
 from pairing_server.relay.limits import RelayLimits, TokenBucket
+from pairing_server.relay.members import OTHER, Holder, Joined, Member
 from pairing_server.relay.messages import Ack, Envelope, encode
-from pairing_server.relay.outbox import Lane, Outbox
-from pairing_server.relay.seats import OTHER, Holder, Joined, Member
-from pairing_server.relay.settings import Kept
-from pairing_server.relay.sharing import Later, Sharing
-from pairing_server.relay.streaming import Streaming
+from pairing_server.relay.send_queue import Lane, Outbox
+from pairing_server.relay.settings.document import Kept
+from pairing_server.relay.settings.sync import Later, Sharing
 
 # An enumeration's member takes longer to look up than a message to number.
 _MESSAGE = Lane.MESSAGE

@@ -8,16 +8,16 @@ from math import ceil
 from uuid import UUID
 
 from pairing_server.errors import InvalidChannel
-from pairing_server.measures import Histogram
+from pairing_server.metrics import Histogram
 from pairing_server.relay import messages
 from pairing_server.relay.channel import Channel
-from pairing_server.relay.closing import CloseCode
-from pairing_server.relay.counts import Counts
+from pairing_server.relay.close_codes import CloseCode
+from pairing_server.relay.connection import Session
+from pairing_server.relay.counters import Counts
 from pairing_server.relay.limits import RelayLimits
-from pairing_server.relay.seats import Holder
-from pairing_server.relay.session import Session
-from pairing_server.relay.settings import Kept
-from pairing_server.relay.sharing import Later
+from pairing_server.relay.members import Holder
+from pairing_server.relay.settings.document import Kept
+from pairing_server.relay.settings.sync import Later
 
 # When all are closed: so many at a time, with so many seconds between (500 a second); more at a time if it would
 # take longer than the last.

@@ -10,7 +10,7 @@ import msgspec
 from msgspec import Raw
 
 from pairing_server.errors import PairingServerError, RateLimited, Unavailable
-from pairing_server.relay.nesting import check_object
+from pairing_server.relay.json_nesting import check_object
 
 
 class ServerMessage(msgspec.Struct, tag_field="type", frozen=True, omit_defaults=True, kw_only=True):

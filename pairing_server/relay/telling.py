@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pairing_server.errors import InvalidToken, PairingServerError
 from pairing_server.relay import messages, requests
-from pairing_server.relay.closing import CloseCode
+from pairing_server.relay.close_codes import CloseCode
 from pairing_server.relay.messages import encode
-from pairing_server.relay.outbox import Lane, Outbox, Transport
+from pairing_server.relay.send_queue import Lane, Outbox, Transport
 
 
 class Telling:

@@ -11,6 +11,7 @@ from uuid import uuid4
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from pairing_server.audit.recorder import clean
 from pairing_server.errors import (
     BadCredentials,
     Forbidden,
@@ -23,13 +24,12 @@ from pairing_server.errors import (
 )
 from pairing_server.security.limits import LOGIN_ADDRESS, LOGIN_USER, REGISTER_ADDRESS
 from pairing_server.security.tokens import AccessClaims, Issued
-from pairing_server.services import attempts, logins
-from pairing_server.services.attempts import Counted, Lockout
-from pairing_server.services.audit import clean
+from pairing_server.services import logins, rate_limits
+from pairing_server.services.account_status import account_of, require_enabled
 from pairing_server.services.deps import Caller, Deps
-from pairing_server.services.enabled import account_of, require_enabled
+from pairing_server.services.rate_limits import Counted, Lockout
 from pairing_server.store import users
-from pairing_server.store.audit import Event
+from pairing_server.store.audit_events import Event
 from pairing_server.store.users import User
 
 ROLES = ("user", "auditor", "admin")
@@ -59,7 +59,7 @@ async def register(deps: Deps, username: str, password: str, caller: Caller, now
     check_new(username, password)
     async with deps.database.transaction() as conn:
         limit = Counted("register_address", caller.address_key, REGISTER_ADDRESS)
-        counting = await attempts.hold(conn, [limit], now)
+        counting = await rate_limits.hold(conn, [limit], now)
         seconds, kind = counting.wait(now)
         if not seconds:
             await counting.charge(now)
@@ -100,7 +100,7 @@ async def login(deps: Deps, username: str, password: str, caller: Caller, now: d
         deps.turns.of(f"login at {limits[1].key}"),
         deps.database.transaction() as conn,
     ):
-        counting = await attempts.hold(conn, limits, now)
+        counting = await rate_limits.hold(conn, limits, now)
         seconds, kind = counting.wait(now)
         if not seconds:
             await counting.charge(now)
@@ -147,7 +147,7 @@ async def _logged_in(
         user.subject, issued.login_id, caller.address, caller.address_key, caller.request_id, kind="user"
     )
     async with deps.database.transaction() as conn:
-        await (await attempts.hold(conn, limits, now)).take_back(now)
+        await (await rate_limits.hold(conn, limits, now)).take_back(now)
         if rehashed:
             await users.set_password(conn, user.id, rehashed)
         await _begin_login(conn, user, issued, caller, now)

@@ -5,21 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from uuid import UUID
 
+from pairing_server.audit.recorder import AuditLog
+from pairing_server.audit.seals.sealer import Sealer
+from pairing_server.audit.tail import Followers
+from pairing_server.db.database import Database
 from pairing_server.relay.hub import Hub
 from pairing_server.security.keyfile import KeyFile
 from pairing_server.security.keys import Keyring
 from pairing_server.security.limits import Rate, SlidingWindow
 from pairing_server.security.passwords import Passwords
 from pairing_server.security.tokens import Tokens
-from pairing_server.services.alarm import Alarm
-from pairing_server.services.attempts import Turns
-from pairing_server.services.audit import AuditLog
-from pairing_server.services.audit_following import Followers
+from pairing_server.services.account_status import SeenEnabled
+from pairing_server.services.brute_force_guard import Alarm
 from pairing_server.services.codes import Codes, LiveCodes
-from pairing_server.services.enabled import SeenEnabled
-from pairing_server.services.revoked import Revoked
-from pairing_server.services.sealer import Sealer
-from pairing_server.store.database import Database
+from pairing_server.services.rate_limits import Turns
+from pairing_server.services.revocation_list import Revoked
 from pairing_server.tracing import OFF, Traces
 
 

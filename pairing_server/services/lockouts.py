@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from pairing_server.audit.recorder import role_of
 from pairing_server.errors import Forbidden, NotFound
 from pairing_server.security.limits import (
     LOGIN_ADDRESS,
@@ -19,10 +20,9 @@ from pairing_server.security.limits import (
     Policy,
     wait,
 )
-from pairing_server.services import alarm
-from pairing_server.services.audit import role_of
+from pairing_server.services import brute_force_guard
 from pairing_server.services.deps import Caller, Deps, PairingRules
-from pairing_server.store import attempts as store
+from pairing_server.store import rate_limits as store
 
 POLICIES: Mapping[str, Policy] = {
     "redeem_user": REDEEM_USER,
@@ -31,7 +31,7 @@ POLICIES: Mapping[str, Policy] = {
     "login_address": LOGIN_ADDRESS,
     "register_address": REGISTER_ADDRESS,
     # Whatever rate is set: what has locks of its own is locked by these alone.
-    alarm.KIND: alarm.policy(PairingRules().alarm),
+    brute_force_guard.KIND: brute_force_guard.policy(PairingRules().alarm),
 }
 
 

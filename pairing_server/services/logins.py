@@ -10,15 +10,15 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from pairing_server.errors import InvalidToken, NotFound
-from pairing_server.relay.session import Session
+from pairing_server.relay.connection import Session
 from pairing_server.security.claims import LEEWAY_S, MAX_ID, is_text
 from pairing_server.security.issuers import OWN_ISSUER
 from pairing_server.security.tokens import AccessClaims, WsClaims
 from pairing_server.services.deps import Caller, Deps
-from pairing_server.services.revoked import Revoked, issuer_of
+from pairing_server.services.revocation_list import Revoked, issuer_of
 from pairing_server.store import logins as store
 from pairing_server.store import users
-from pairing_server.store.audit import Event
+from pairing_server.store.audit_events import Event
 from pairing_server.store.logins import LOGIN, TOKEN, USER, Login, Revocation
 
 # A transaction may commit this long after the moment that its row tells.

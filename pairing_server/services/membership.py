@@ -10,16 +10,16 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from pairing_server.errors import ChannelFull, InvalidChannel, PairingServerError, SessionConflict
-from pairing_server.relay.seats import OTHER
-from pairing_server.relay.settings import Kept
-from pairing_server.services import settings
+from pairing_server.relay.members import OTHER
+from pairing_server.relay.settings.document import Kept
+from pairing_server.services import settings_documents
+from pairing_server.services.account_status import account_of, require_enabled
 from pairing_server.services.codes import Codes
 from pairing_server.services.deps import Caller, Deps
-from pairing_server.services.enabled import account_of, require_enabled
 from pairing_server.store import membership as devices
 from pairing_server.store import pairings as store
 from pairing_server.store import users
-from pairing_server.store.audit import Event
+from pairing_server.store.audit_events import Event
 from pairing_server.store.membership import Known
 from pairing_server.store.pairings import Pairing, Seat
 
@@ -138,7 +138,7 @@ async def _admit(deps: Deps, entry: Entry, caller: Caller, now: datetime) -> Adm
             if entered is None:
                 refusal = _ended(channel, pairing)
             elif pairing.seen_at is not None:
-                kept = await settings.kept_for(deps, conn, pairing.id)
+                kept = await settings_documents.kept_for(deps, conn, pairing.id)
             pairing = entered or pairing
         if refusal is not None and not isinstance(refusal, SessionConflict):
             await deps.audit.refuse(conn, _denied(deps, refusal, pairing, caller, now))

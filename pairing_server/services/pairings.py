@@ -17,15 +17,15 @@ from pairing_server.errors import (
     ValidationFailed,
 )
 from pairing_server.security.limits import SlidingWindow
-from pairing_server.services import alarm, confirmations, wrong_codes
-from pairing_server.services.attempts import Counted
+from pairing_server.services import brute_force_guard, confirmations, redeem_failures
+from pairing_server.services.account_status import account_of, not_enabled, require_enabled
 from pairing_server.services.codes import Codes
 from pairing_server.services.deps import Caller, Deps
-from pairing_server.services.enabled import account_of, not_enabled, require_enabled
 from pairing_server.services.membership import both_gone, bound_event, closed_event, conflict
+from pairing_server.services.rate_limits import Counted
 from pairing_server.store import codes
 from pairing_server.store import pairings as store
-from pairing_server.store.audit import Event
+from pairing_server.store.audit_events import Event
 from pairing_server.store.codes import Draw, Made, Making, Redeeming
 from pairing_server.store.pairings import Pairing, Seat
 
@@ -176,7 +176,7 @@ async def redeem(
     if isinstance(refusal, ConfirmationNeeded):
         await confirmations.deliver_one(deps, code, now)
     if isinstance(refusal, InvalidCode) and deps.alarm.failed(now):
-        await alarm.settle(deps, Caller(kind="system"), now)
+        await brute_force_guard.settle(deps, Caller(kind="system"), now)
     if refusal is not None or pairing is None:
         raise refusal or InvalidCode()
     if pairing.redeemed_at == now:
@@ -190,7 +190,7 @@ async def _redeem(
     deps: Deps, code: str, mobile: Seat, device: str, caller: Caller, now: datetime
 ) -> tuple[Pairing | None, PairingServerError | None, list[UUID]]:
     """The pairing, or why not; and the pairings it has taken the place of."""
-    limits = wrong_codes.limits_of(deps, caller)
+    limits = redeem_failures.limits_of(deps, caller)
     typed = _typed(deps, code, mobile, limits, caller, now)
     async with deps.database.direct() as direct:
         found = await codes.redeem(direct.driver.fetchrow, typed)
@@ -199,7 +199,7 @@ async def _redeem(
         if found.newly_bound:
             deps.audit.count(typed.bound)
         if found.pairing is None:
-            refusal = await wrong_codes.refuse(deps, direct, found, typed, device, limits, caller, now)
+            refusal = await redeem_failures.refuse(deps, direct, found, typed, device, limits, caller, now)
             return None, refusal, []
         deps.audit.count(typed.won)
         if found.superseded:

@@ -11,7 +11,7 @@ from datetime import datetime
 from uuid import UUID
 
 from pairing_server.services.deps import Deps
-from pairing_server.services.lifetimes import note_presence
+from pairing_server.services.expiry import note_presence
 
 
 class Presence:

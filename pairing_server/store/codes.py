@@ -15,9 +15,9 @@ from uuid import UUID
 
 import asyncpg
 
-from pairing_server.store import audit
-from pairing_server.store.audit import Event
-from pairing_server.store.direct import Fetch
+from pairing_server.db.raw_connection import Fetch
+from pairing_server.store import audit_events
+from pairing_server.store.audit_events import Event
 from pairing_server.store.pairings import COLUMNS, Pairing, Seat, as_pairing
 
 
@@ -94,7 +94,7 @@ WITH asked AS (
     RETURNING id
 ), told AS (
     {
-    audit.adding(
+    audit_events.adding(
         "CASE WHEN (SELECT new FROM bound) THEN $11::jsonb ELSE '[]' END"
         " || CASE WHEN EXISTS (SELECT FROM made) THEN $12::jsonb ELSE '[]' END"
     )
@@ -133,8 +133,8 @@ async def make(once: Fetch, wanted: Making, draws: Sequence[Draw]) -> Made:
         [draw.mac for draw in draws],
         [place for place, _ in known],
         [mac for _, mac in known],
-        audit.as_json([wanted.bound]),
-        audit.as_json([wanted.made]),
+        audit_events.as_json([wanted.bound]),
+        audit_events.as_json([wanted.made]),
         again=_MAKE_AGAIN,
     )
     return Made(*_of(row))
@@ -219,7 +219,7 @@ WITH asked AS (
     RETURNING pairings.id
 ), told AS (
     {
-    audit.adding('''CASE WHEN (SELECT new FROM bound) THEN $11::jsonb ELSE '[]' END || (
+    audit_events.adding('''CASE WHEN (SELECT new FROM bound) THEN $11::jsonb ELSE '[]' END || (
         SELECT coalesce(jsonb_agg($10::jsonb || jsonb_build_object(
             'pairing_id', id,
             'reason', CASE WHEN redeemed_at <> $2 THEN 'retry_same' END,
@@ -252,8 +252,8 @@ async def redeem(fetch: Fetch, typed: Redeeming) -> Redeemed:
         typed.mobile.user,
         typed.macs,
         typed.same_user,
-        audit.as_json([typed.won])[1:-1],
-        audit.as_json([typed.bound]),
+        audit_events.as_json([typed.won])[1:-1],
+        audit_events.as_json([typed.bound]),
         [kind for kind, _, how in typed.limits if how == "but_own"],
         typed.confirm,
     )

@@ -11,8 +11,8 @@ from sqlalchemy import ColumnElement, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from pairing_server.db.tables import confirmations, pairings
 from pairing_server.store.pairings import Seat
-from pairing_server.store.tables import confirmations, pairings
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,10 +11,10 @@ from sqlalchemy import ColumnElement, and_, delete, exists, func, literal, or_, 
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from pairing_server.store import audit
-from pairing_server.store.audit import Event
-from pairing_server.store.direct import Fetch
-from pairing_server.store.tables import logins, revocations, spent_tokens
+from pairing_server.db.raw_connection import Fetch
+from pairing_server.db.tables import logins, revocations, spent_tokens
+from pairing_server.store import audit_events
+from pairing_server.store.audit_events import Event
 
 LOGIN, TOKEN, USER = "login", "token", "user"
 
@@ -78,7 +78,7 @@ WITH kept AS (
     SET expires_at = excluded.expires_at, seen_at = excluded.seen_at, address = excluded.address
     RETURNING login_id
 ), told AS (
-    {audit.adding("CASE WHEN EXISTS (SELECT FROM kept) /**/ THEN $10::jsonb ELSE '[]' END")}
+    {audit_events.adding("CASE WHEN EXISTS (SELECT FROM kept) /**/ THEN $10::jsonb ELSE '[]' END")}
 )
 SELECT EXISTS (SELECT FROM kept)
 """
@@ -102,7 +102,7 @@ async def use(
         *(login.subject, login.login_id, login.created_at, login.expires_at, login.seen_at, login.address),
         issuer,
         token_id,
-        audit.as_json([told]),
+        audit_events.as_json([told]),
         again=_USED_FOR_AGAIN,
     )
     return row is not None and bool(row[0])

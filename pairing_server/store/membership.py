@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from functools import cache
 from uuid import UUID
 
-from pairing_server.store.direct import Fetch
+from pairing_server.db.raw_connection import Fetch
 from pairing_server.store.pairings import COLUMNS, Pairing, as_pairing
 
 # A session id that was noted no longer ago is not noted again; it is kept for hundreds of times as long.

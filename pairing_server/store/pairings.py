@@ -21,7 +21,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from pairing_server.store.tables import LIVE_STATES, pairings
+from pairing_server.db.tables import LIVE_STATES, pairings
 
 _LIVE = pairings.c.state.in_(LIVE_STATES)
 

@@ -12,7 +12,7 @@ from sqlalchemy import Row, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from pairing_server.store.tables import sessions, users
+from pairing_server.db.tables import sessions, users
 
 
 @dataclass(frozen=True, slots=True)

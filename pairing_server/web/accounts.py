@@ -6,9 +6,9 @@ from typing import ClassVar
 
 from pairing_server.services import accounts
 from pairing_server.web import schemas
-from pairing_server.web.base import JSONHandler
-from pairing_server.web.bearer import AuthenticatedHandler
-from pairing_server.web.edge import utcnow
+from pairing_server.web.app_context import utcnow
+from pairing_server.web.authentication import AuthenticatedHandler
+from pairing_server.web.base_handler import JSONHandler
 
 REGISTER = schemas.RegisterBody()
 REGISTERED = schemas.RegisteredAnswer()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tornado.routing import URLSpec
 
-from pairing_server.web.edge import Edge
+from pairing_server.web.app_context import Edge
 from pairing_server.web.page_files import STATIC, PageFileHandler
 
 CLIENT = STATIC / "client"

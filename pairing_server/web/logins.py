@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pairing_server.services import logins
 from pairing_server.web import schemas
-from pairing_server.web.bearer import AuthenticatedHandler
-from pairing_server.web.edge import utcnow
+from pairing_server.web.app_context import utcnow
+from pairing_server.web.authentication import AuthenticatedHandler
 
 LOGOUT = schemas.LogoutBody()
 LOGGED_OUT = schemas.LoggedOutAnswer()

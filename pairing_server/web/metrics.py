@@ -17,8 +17,8 @@ from prometheus_client.core import (
     Metric,
 )
 
-from pairing_server.measures import Histogram
-from pairing_server.web.edge import Edge
+from pairing_server.metrics import Histogram
+from pairing_server.web.app_context import Edge
 
 # By the audit log's counts, since these are the events of record.
 _OUTCOMES = (

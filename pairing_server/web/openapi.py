@@ -14,8 +14,9 @@ from marshmallow import Schema
 
 from pairing_server.errors import PairingServerError
 from pairing_server.services.lockouts import POLICIES
-from pairing_server.web import audit_answers, audit_questions, schemas
-from pairing_server.web.base import STATUS
+from pairing_server.web import schemas
+from pairing_server.web.audit import answers, questions
+from pairing_server.web.base_handler import STATUS
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,30 +109,30 @@ OPERATIONS = (
         errors=(404, 503),
     ),
     Operation(
-        "/api/audit", "get", "What has happened, for auditors and admins.", audit_answers.AuditAnswer,
-        query=audit_questions.AuditQuery, errors=(422, 503),
+        "/api/audit", "get", "What has happened, for auditors and admins.", answers.AuditAnswer,
+        query=questions.AuditQuery, errors=(422, 503),
     ),
     Operation(
-        "/api/audit/events/{seq}", "get", "One event.", audit_answers.AuditOneAnswer, errors=(404, 503),
+        "/api/audit/events/{seq}", "get", "One event.", answers.AuditOneAnswer, errors=(404, 503),
     ),
     Operation(
-        "/api/audit/timeline", "get", "How much happened when.", audit_answers.AuditTimelineAnswer,
-        query=audit_questions.AuditFilter, errors=(422, 503),
+        "/api/audit/timeline", "get", "How much happened when.", answers.AuditTimelineAnswer,
+        query=questions.AuditFilter, errors=(422, 503),
     ),
     Operation(
-        "/api/audit/summary", "get", "What a reviewer asks first.", audit_answers.AuditSummaryAnswer,
-        query=audit_questions.AuditTimes, errors=(422, 503),
+        "/api/audit/summary", "get", "What a reviewer asks first.", answers.AuditSummaryAnswer,
+        query=questions.AuditTimes, errors=(422, 503),
     ),
     Operation(
-        "/api/audit/seals", "get", "How far the log is sealed.", audit_answers.AuditSealsAnswer, errors=(503,),
+        "/api/audit/seals", "get", "How far the log is sealed.", answers.AuditSealsAnswer, errors=(503,),
     ),
     Operation(
         "/api/audit/follow", "get", "What has come since, as soon as there is something.",
-        audit_answers.AuditNewsAnswer, query=audit_questions.AuditFollowQuery, errors=(422, 429, 503),
+        answers.AuditNewsAnswer, query=questions.AuditFollowQuery, errors=(422, 429, 503),
     ),
     Operation(
         "/api/audit/export", "get", "The events as a file, oldest first.", None,
-        query=audit_questions.AuditExportQuery, errors=(403, 422, 503), media="*/*",
+        query=questions.AuditExportQuery, errors=(403, 422, 503), media="*/*",
     ),
     Operation("/api/lockouts", "get", "Who is locked out now, for admins.", schemas.LockoutsAnswer, errors=(503,)),
     Operation(

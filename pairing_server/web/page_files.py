@@ -8,8 +8,8 @@ from pathlib import Path
 from tornado.routing import URLSpec
 from tornado.web import HTTPError, StaticFileHandler
 
-from pairing_server.web.base import EdgeHandler
-from pairing_server.web.edge import Edge
+from pairing_server.web.app_context import Edge
+from pairing_server.web.base_handler import EdgeHandler
 
 STATIC = Path(__file__).resolve().parents[1] / "static"
 # What several pages have alike. Each has it under its own path, where its modules import it from.

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from uuid import UUID
 
+from pairing_server.audit.recorder import clean
 from pairing_server.errors import NotFound
 from pairing_server.services import pairings
-from pairing_server.services.audit import clean
 from pairing_server.services.deps import Deps
 from pairing_server.web import schemas
-from pairing_server.web.bearer import AuthenticatedHandler
-from pairing_server.web.edge import utcnow
+from pairing_server.web.app_context import utcnow
+from pairing_server.web.authentication import AuthenticatedHandler
 
 GENERATE = schemas.GenerateBody()
 CODE = schemas.CodeAnswer()

@@ -8,19 +8,20 @@ from http import HTTPStatus
 
 from tornado.web import Application, RedirectHandler, RequestHandler
 
-from pairing_server.web import audit, audit_page, client_files, pages
+from pairing_server.web import client_files, demo
 from pairing_server.web.accounts import LoginHandler, RegisterHandler, WsTokenHandler, WsTokenMobileHandler
-from pairing_server.web.base import NotFoundHandler
-from pairing_server.web.edge import Edge
-from pairing_server.web.lockouts import LockoutHandler, LockoutsHandler
-from pairing_server.web.logins import LogoutHandler, SessionHandler, SessionsHandler
-from pairing_server.web.operations import (
+from pairing_server.web.app_context import Edge
+from pairing_server.web.audit import handlers, page
+from pairing_server.web.base_handler import NotFoundHandler
+from pairing_server.web.health import (
     DocsHandler,
     HealthHandler,
     MetricsHandler,
     OpenAPIHandler,
     ReadyHandler,
 )
+from pairing_server.web.lockouts import LockoutHandler, LockoutsHandler
+from pairing_server.web.logins import LogoutHandler, SessionHandler, SessionsHandler
 from pairing_server.web.page_files import STATIC, PageFileHandler
 from pairing_server.web.pairings import (
     GeneratePairCodeHandler,
@@ -28,7 +29,7 @@ from pairing_server.web.pairings import (
     PairingHandler,
     PairingsHandler,
 )
-from pairing_server.web.socket import PairingSocket
+from pairing_server.websocket.handler import PairingSocket
 
 log = logging.getLogger("pairing_server.access")
 
@@ -46,13 +47,13 @@ ROUTES: tuple[tuple[str, type[RequestHandler]], ...] = (
     (r"/api/pair-device", PairDeviceHandler),
     (r"/api/pairings", PairingsHandler),
     (rf"/api/pairings/{_UUID}", PairingHandler),
-    (r"/api/audit", audit.AuditHandler),
-    (r"/api/audit/events/([0-9]{1,19})", audit.AuditEventHandler),
-    (r"/api/audit/timeline", audit.AuditTimelineHandler),
-    (r"/api/audit/summary", audit.AuditSummaryHandler),
-    (r"/api/audit/seals", audit.AuditSealsHandler),
-    (r"/api/audit/follow", audit.AuditFollowHandler),
-    (r"/api/audit/export", audit.AuditExportHandler),
+    (r"/api/audit", handlers.AuditHandler),
+    (r"/api/audit/events/([0-9]{1,19})", handlers.AuditEventHandler),
+    (r"/api/audit/timeline", handlers.AuditTimelineHandler),
+    (r"/api/audit/summary", handlers.AuditSummaryHandler),
+    (r"/api/audit/seals", handlers.AuditSealsHandler),
+    (r"/api/audit/follow", handlers.AuditFollowHandler),
+    (r"/api/audit/export", handlers.AuditExportHandler),
     (r"/api/lockouts", LockoutsHandler),
     (r"/api/lockouts/([^/]+)/([^/]+)", LockoutHandler),
     (r"/ws", PairingSocket),
@@ -78,8 +79,8 @@ def make_app(edge: Edge) -> Application:
             (r"/docs/", RedirectHandler, {"url": "/docs"}),
             (r"/docs/(.+)", PageFileHandler, {"edge": edge, "path": str(STATIC / "docs")}),
             *client_files.routes(edge),
-            *audit_page.routes(edge),
-            *(pages.routes(edge) if edge.demo else ()),
+            *page.routes(edge),
+            *(demo.routes(edge) if edge.demo else ()),
         ],
         default_handler_class=NotFoundHandler,
         default_handler_args=own,

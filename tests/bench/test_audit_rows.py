@@ -11,8 +11,8 @@ import pytest
 
 from bench.audit import database, pages
 from bench.audit.stories import COLUMNS, Stories
-from pairing_server.services.audit_events import EVENTS
-from pairing_server.store.audit_filter import Filter
+from pairing_server.audit.events import EVENTS
+from pairing_server.audit.store.filters import Filter
 
 ROWS, DAYS = 40_000, 100
 END = datetime(2026, 3, 1, tzinfo=UTC)

@@ -9,11 +9,12 @@ from uuid import UUID
 
 from playwright.async_api import Locator, Page, expect
 
-from pairing_server.maintenance import SYSTEM
-from pairing_server.services import accounts, seals
+from pairing_server.audit.seals import sealing
+from pairing_server.server.scheduler import SYSTEM
+from pairing_server.services import accounts
 from pairing_server.services.deps import Caller
-from pairing_server.store.audit import Event
-from pairing_server.web.edge import utcnow
+from pairing_server.store.audit_events import Event
+from pairing_server.web.app_context import utcnow
 from tests.browser.pages import Visitors
 from tests.devices import Site
 
@@ -134,7 +135,7 @@ async def happen(site: Site) -> list[str]:
 async def seal(site: Site) -> None:
     # A transaction that has begun before holds up what was recorded since.
     await site.node.maintenance.settled()
-    await seals.seal(site.node.deps, SYSTEM, utcnow())
+    await sealing.seal(site.node.deps, SYSTEM, utcnow())
 
 
 ATTRS: dict[str, dict[str, object]] = {

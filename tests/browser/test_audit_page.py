@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from playwright.async_api import Route, expect
 
-from pairing_server.maintenance import SYSTEM
+from pairing_server.server.scheduler import SYSTEM
 from pairing_server.services import accounts, logins
 from pairing_server.services.deps import Caller
-from pairing_server.web.edge import utcnow
+from pairing_server.web.app_context import utcnow
 from tests.browser.audit import NAME, PASSWORD, Reviewer, visit
 from tests.browser.pages import Visitors
 from tests.devices import Site

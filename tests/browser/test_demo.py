@@ -7,10 +7,10 @@ import re
 import pytest
 from playwright.async_api import Locator, expect
 
-from pairing_server.maintenance import SYSTEM
 from pairing_server.security.limits import Rate
+from pairing_server.server.scheduler import SYSTEM
 from pairing_server.services import accounts
-from pairing_server.web.edge import utcnow
+from pairing_server.web.app_context import utcnow
 from tests.browser.pages import PHONE_SIZE, Shown, Visitors, pair_across, pair_beside
 from tests.conftest import StartNode
 from tests.devices import Site

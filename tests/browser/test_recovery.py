@@ -11,8 +11,8 @@ from dataclasses import replace
 import pytest
 from playwright.async_api import expect
 
-from pairing_server.relay.closing import CloseCode
-from pairing_server.server import Node
+from pairing_server.relay.close_codes import CloseCode
+from pairing_server.server.server import Node
 from tests.browser.pages import Shown, Visitors, pair_across
 from tests.conftest import StartNode
 from tests.devices import Site

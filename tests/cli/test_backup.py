@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from pairing_server.seals import SealKey
-from pairing_server.store import schema
+from pairing_server.audit.seals import SealKey
+from pairing_server.db import migrations
 from tests.cli.commands import NO_DATABASE, Operator, command, environment, program
 from tests.cli.serving import serving
 from tests.conftest import execute, fresh_database
@@ -28,7 +28,7 @@ def saved(database_url: str, tmp_path: Path) -> Path:
     operator.says("user", "add", "alice", stdin=PASSWORD)
     operator.says("user", "disable", "alice")
     told = operator.says("backup", "saved.tar")
-    assert told.startswith(f"Saved the database at revision {schema.head()} in saved.tar (")
+    assert told.startswith(f"Saved the database at revision {migrations.head()} in saved.tar (")
     return tmp_path / "saved.tar"
 
 
@@ -42,7 +42,7 @@ def test_what_was_saved_is_there_again_in_an_empty_database(
 ) -> None:
     operator = Operator(other_database, tmp_path)
     restored, epoch = operator.says("restore", "saved.tar").splitlines()
-    assert restored.endswith(f"the database is at revision {schema.head()}.")
+    assert restored.endswith(f"the database is at revision {migrations.head()}.")
     assert epoch == "The audit log goes on in epoch 2. Whatever was sealed before stays so."
     assert operator.says("user", "list").split("\t")[:3] == ["alice", "user", "disabled"]
     events = operator.says("audit", "list", "--json")
@@ -100,12 +100,12 @@ def test_a_backup_of_a_newer_release_is_refused(saved: Path, other_database: str
     with tarfile.open(saved) as archive:
         archive.extractall(tmp_path / "parts", filter="data")
     about = tmp_path / "parts" / "about.json"
-    about.write_text(about.read_text().replace(f'"{schema.head()}"', '"9999"'))
+    about.write_text(about.read_text().replace(f'"{migrations.head()}"', '"9999"'))
     with tarfile.open(tmp_path / "newer.tar", "w") as archive:
         for path in (tmp_path / "parts").iterdir():
             archive.add(path, path.name)
     told = Operator(other_database, tmp_path).refuses("restore", "newer.tar")
-    assert f"(9999) is newer than this release knows ({schema.head()})" in told
+    assert f"(9999) is newer than this release knows ({migrations.head()})" in told
 
 
 def test_what_is_no_backup_is_told(other_database: str, tmp_path: Path) -> None:

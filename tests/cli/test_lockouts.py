@@ -9,7 +9,7 @@ import pytest
 from pairing_server.errors import InvalidCode, RateLimited
 from pairing_server.services import pairings
 from pairing_server.services.deps import Caller
-from pairing_server.web.edge import utcnow
+from pairing_server.web.app_context import utcnow
 from tests.cli.commands import Operator
 from tests.devices import Site
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pairing_server.store import schema
+from pairing_server.db import migrations
 from tests.cli.commands import NO_DATABASE, Operator
 from tests.conftest import execute
 
@@ -12,15 +12,15 @@ from tests.conftest import execute
 def test_an_empty_database_is_brought_to_the_newest_revision(empty_database: str, tmp_path: Path) -> None:
     operator = Operator(empty_database, tmp_path)
     told = operator.refuses("user", "list")
-    assert f"The database is at revision none, this release needs {schema.head()}." in told
+    assert f"The database is at revision none, this release needs {migrations.head()}." in told
     assert "Run: pairing-server migrate" in told
-    assert operator.says("migrate") == f"The database is at revision {schema.head()}.\n"
+    assert operator.says("migrate") == f"The database is at revision {migrations.head()}.\n"
     assert operator.run("user", "list").status == 0
 
 
 def test_migrating_again_changes_nothing(database_url: str, tmp_path: Path) -> None:
     operator = Operator(database_url, tmp_path)
-    assert operator.says("migrate") == f"The database is at revision {schema.head()}.\n"
+    assert operator.says("migrate") == f"The database is at revision {migrations.head()}.\n"
 
 
 def test_a_database_of_a_newer_release_is_left_alone(database_url: str, tmp_path: Path) -> None:
@@ -53,7 +53,7 @@ def test_before_a_start_a_database_that_is_away_is_left_to_the_server(tmp_path: 
 
 def test_before_a_start_a_database_that_is_there_is_migrated(empty_database: str, tmp_path: Path) -> None:
     operator = Operator(empty_database, tmp_path)
-    assert operator.says("migrate", "--before-start") == f"The database is at revision {schema.head()}.\n"
+    assert operator.says("migrate", "--before-start") == f"The database is at revision {migrations.head()}.\n"
     assert operator.run("user", "list").status == 0
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from pairing_server.store import schema
+from pairing_server.db import migrations
 from tests.cli.commands import NO_DATABASE, Operator, command, environment
 from tests.cli.serving import PATIENCE, serving
 from tests.conftest import execute
@@ -81,14 +81,14 @@ def test_a_schema_that_is_behind_is_refused_with_the_command_to_run(
     empty_database: str, tmp_path: Path
 ) -> None:
     told = Operator(empty_database, tmp_path, PORT="0").refuses("serve")
-    assert f"The database is at revision none, this release needs {schema.head()}." in told
+    assert f"The database is at revision none, this release needs {migrations.head()}." in told
     assert "Run: pairing-server migrate" in told
 
 
 def test_a_schema_that_is_newer_is_refused_and_left_alone(operator: Operator, database_url: str) -> None:
     execute(database_url, "UPDATE alembic_version SET version_num = '9999'")
     told = operator.refuses("serve")
-    assert f"revision 9999, which is newer than this release knows ({schema.head()})" in told
+    assert f"revision 9999, which is newer than this release knows ({migrations.head()})" in told
 
 
 @pytest.fixture(scope="module")

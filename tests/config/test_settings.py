@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from pairing_server.audit.seals import SealKey
 from pairing_server.config import NAMES, Settings, effective, load
-from pairing_server.seals import SealKey
 from pairing_server.security.issuers import Issuer
 from pairing_server.security.keys import SigningKey
 from pairing_server.security.limits import Rate

@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from tests.cli.commands import ROOT, Operator, program
 from tests.cli.serving import serving
 from tests.programs import needs
-from tests.supervised import PATIENCE, held_port, port_of
+from tests.server.supervised import PATIENCE, held_port, port_of
 
 NGINX, CADDY = ROOT / "deploy" / "nginx", ROOT / "deploy" / "caddy"
 SECRET = "a-token-that-nobody-may-see"

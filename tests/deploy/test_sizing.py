@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from pairing_server.db.database import POOL_SIZE
 from pairing_server.relay.limits import RelayLimits
-from pairing_server.server import READERS
-from pairing_server.services.lifetimes import PAIRINGS_KEPT, SESSIONS_KEPT
-from pairing_server.store.database import POOL_SIZE
+from pairing_server.server.server import READERS
+from pairing_server.services.expiry import PAIRINGS_KEPT, SESSIONS_KEPT
 from tests.cli.commands import ROOT
 from tests.conftest import SETTINGS
 

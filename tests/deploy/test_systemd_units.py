@@ -12,7 +12,7 @@ import pytest
 
 from tests.cli.commands import ROOT, environment, program
 from tests.programs import needs
-from tests.supervised import PATIENCE
+from tests.server.supervised import PATIENCE
 
 UNITS = ROOT / "deploy" / "systemd"
 SERVICES = ("pairing-server.service", "pairing-server@.service")

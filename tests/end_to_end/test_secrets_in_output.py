@@ -11,10 +11,10 @@ from textwrap import dedent
 
 import pytest
 
-from pairing_server.maintenance import SYSTEM
 from pairing_server.security.keys import generate_key
 from pairing_server.security.tokens import Tokens
-from pairing_server.web.edge import utcnow
+from pairing_server.server.scheduler import SYSTEM
+from pairing_server.web.app_context import utcnow
 from tests.devices import Site
 from tests.leaks import RUN, Secrets, audit_rows
 

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import asyncpg
 
-from pairing_server.store.embedded import find_programs
-from pairing_server.store.embedded_access import account_for
-from tests.supervised import held_port, port_of
+from pairing_server.db.embedded.access import account_for
+from pairing_server.db.embedded.postgres import find_programs
+from tests.server.supervised import held_port, port_of
 
 SETTINGS = {
     "listen_addresses": "127.0.0.1",

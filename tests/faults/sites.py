@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import asyncpg
 
 from pairing_server.config import Settings
-from pairing_server.server import Node
+from pairing_server.server.server import Node
 from tests import leaks
 from tests.devices import Device, Site
 

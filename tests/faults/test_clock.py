@@ -9,10 +9,10 @@ from uuid import uuid4
 import pytest
 
 from pairing_server.errors import InvalidCode
-from pairing_server.maintenance import Maintenance
+from pairing_server.server.scheduler import Maintenance
 from pairing_server.services import pairings
 from pairing_server.services.deps import Caller
-from pairing_server.web.edge import utcnow
+from pairing_server.web.app_context import utcnow
 from tests.devices import Site
 from tests.faults.sites import Talk
 

@@ -9,12 +9,12 @@ from uuid import uuid4
 import pytest
 from sqlalchemy import select
 
+from pairing_server.db.database import Database
 from pairing_server.errors import Unavailable
 from pairing_server.services import pairings
 from pairing_server.services.deps import Caller
-from pairing_server.store.database import Database
 from pairing_server.store.pairings import COLUMNS
-from pairing_server.web.edge import utcnow
+from pairing_server.web.app_context import utcnow
 from tests.devices import Account, Answer, Site
 from tests.faults.proxy import FaultProxy
 from tests.faults.sites import ready, sessions

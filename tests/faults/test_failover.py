@@ -12,7 +12,7 @@ import asyncpg
 import pytest
 from tornado.ioloop import IOLoop
 
-from pairing_server.store import schema
+from pairing_server.db import migrations
 from tests.conftest import SETTINGS, execute
 from tests.devices import Site
 from tests.faults.cluster import Postgres, copied, primary_and_standby
@@ -65,7 +65,7 @@ def place(io_loop: IOLoop, postgres: str) -> Iterator[Place]:
     folder = Path(tempfile.mkdtemp(prefix="pairing-failover-", dir="/tmp"))
     with primary_and_standby(folder) as (primary, standby):
         execute(primary.url(), "CREATE ROLE pairing LOGIN", "CREATE DATABASE pairing OWNER pairing")
-        schema.migrate(primary.url("pairing", "pairing"))
+        migrations.migrate(primary.url("pairing", "pairing"))
         url = f"postgresql://pairing@127.0.0.1:{primary.port},127.0.0.1:{standby.port}/pairing"
         settings = replace(SETTINGS, message_rate=100_000, message_burst=100_000, frame_rate=100_000)
         site: Site = io_loop.run_sync(lambda: started(settings, url))

@@ -16,7 +16,7 @@ from threading import Timer
 import asyncpg
 from tornado.httpclient import AsyncHTTPClient, HTTPRequest
 
-from pairing_server.seals import SealKey
+from pairing_server.audit.seals import SealKey
 from tests.cli.commands import Operator, environment, program
 from tests.conftest import execute
 

@@ -9,7 +9,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import asyncpg
 import pytest
 
-from pairing_server.store.database import POOL_SIZE
+from pairing_server.db.database import POOL_SIZE
 from tests.devices import Account, Answer, Site
 from tests.faults.proxy import FaultProxy
 from tests.faults.sites import LOGIN, Talk, known_to_be_away, pooled, ready, sessions

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pairing_server.store import schema
+from pairing_server.db import migrations
 from tests.cli.commands import Operator
 from tests.cli.serving import serving
 from tests.conftest import execute
@@ -50,7 +50,7 @@ def place(postgres: str, tmp_path: Path) -> Iterator[Place]:
 
 def test_every_command_works_with_several_hosts_before_and_after_a_failover(place: Place) -> None:
     operator = place.operator
-    assert operator.says("migrate") == f"The database is at revision {schema.head()}.\n"
+    assert operator.says("migrate") == f"The database is at revision {migrations.head()}.\n"
     operator.says("user", "add", "alice", stdin=PASSWORD)
     assert operator.says("backup", "saved.tar").startswith("Saved the database at revision")
     operator.says("user", "add", "bob", stdin=PASSWORD)
@@ -61,7 +61,7 @@ def test_every_command_works_with_several_hosts_before_and_after_a_failover(plac
     assert "of the hosts" in operator.refuses("migrate")
     place.standby.promote()
 
-    assert operator.says("migrate") == f"The database is at revision {schema.head()}.\n"
+    assert operator.says("migrate") == f"The database is at revision {migrations.head()}.\n"
     assert {line.split("\t")[0] for line in operator.says("user", "list").splitlines()} == {"alice", "bob"}
     assert "epoch 2" in operator.says("restore", "--replace", "saved.tar")
     assert "epoch 3" in operator.says("audit", "rebase")

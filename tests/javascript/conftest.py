@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from pairing_server.server import Node
+from pairing_server.server.server import Node
 from tests.browser.packages import lacking
 from tests.devices import Site
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pairing_server.relay.closing import CloseCode
+from pairing_server.relay.close_codes import CloseCode
 from pairing_server.relay.hub import CLOSED_AT_ONCE, LONGEST_SPREAD, SPREAD_STEP
 from tests.relay.wire import Client, Relay
 

@@ -12,7 +12,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from pairing_server.relay.seats import OTHER
+from pairing_server.relay.members import OTHER
 from tests.relay.wire import Client, Relay
 
 ROLES = st.sampled_from(["desktop", "mobile"])

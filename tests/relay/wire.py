@@ -13,11 +13,11 @@ from pairing_server.errors import PairingServerError
 from pairing_server.relay import requests
 from pairing_server.relay.asking import Deferred
 from pairing_server.relay.channel import Channel
+from pairing_server.relay.connection import Session
 from pairing_server.relay.hub import Hub
 from pairing_server.relay.identity import Device, Identity
 from pairing_server.relay.limits import RelayLimits
-from pairing_server.relay.outbox import Entry, Outbox
-from pairing_server.relay.session import Session
+from pairing_server.relay.send_queue import Entry, Outbox
 
 LOGGED_IN = datetime(2026, 5, 4, 12, 0, tzinfo=UTC)
 

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 from tornado.ioloop import IOLoop
 
-from pairing_server.maintenance import SYSTEM
+from pairing_server.audit.seals.sealer import Sealer
+from pairing_server.server.scheduler import SYSTEM
 from pairing_server.services.deps import Deps
-from pairing_server.services.sealer import Sealer
-from pairing_server.web.edge import utcnow
+from pairing_server.web.app_context import utcnow
+from tests.audit.sealing import KEY
 from tests.devices import Site
-from tests.services.sealing import KEY
 
 
 @pytest.fixture

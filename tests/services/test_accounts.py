@@ -11,6 +11,7 @@ from uuid import uuid4
 import pytest
 from argon2 import PasswordHasher
 
+from pairing_server.audit import recorder
 from pairing_server.errors import (
     BadCredentials,
     Forbidden,
@@ -21,10 +22,10 @@ from pairing_server.errors import (
     ValidationFailed,
 )
 from pairing_server.security.passwords import Passwords
-from pairing_server.services import accounts, audit, enabled, membership, pairings
+from pairing_server.services import account_status, accounts, membership, pairings
 from pairing_server.services.deps import Caller, Deps
-from pairing_server.store import attempts, users
-from pairing_server.web.edge import utcnow
+from pairing_server.store import rate_limits, users
+from pairing_server.web.app_context import utcnow
 from tests.devices import Site
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -95,7 +96,7 @@ async def test_right_logins_made_at_once_count_nothing(deps: Deps) -> None:
     assert len({issued.token_id for issued in made}) == 8
     async with deps.database.transaction() as conn:
         for kind, key in (("login_user", "alice"), ("login_address", "192.0.2.1")):
-            bucket = await attempts.read(conn, kind, key)
+            bucket = await rate_limits.read(conn, kind, key)
             assert bucket is not None
             assert bucket.times == ()
 
@@ -200,17 +201,17 @@ async def test_a_token_of_an_account_that_is_gone_is_refused_and_a_foreign_one_i
     async with deps.database.transaction() as conn:
         for subject in (str(uuid4()), "no uuid"):
             with pytest.raises(InvalidToken):
-                await enabled.require_enabled(conn, subject)
-        await enabled.require_enabled(conn, "https://id.example|alice")
-        await enabled.require_enabled(conn, None)
+                await account_status.require_enabled(conn, subject)
+        await account_status.require_enabled(conn, "https://id.example|alice")
+        await account_status.require_enabled(conn, None)
 
 
 async def test_only_enabled_built_in_users_have_a_role(deps: Deps) -> None:
     auditor = await accounts.add_user(deps, "alice", PASSWORD, "auditor", ADMIN, NOW)
     async with deps.database.transaction() as conn:
-        assert await audit.role_of(conn, auditor.subject) == "auditor"
+        assert await recorder.role_of(conn, auditor.subject) == "auditor"
         for subject in (None, str(uuid4()), "https://id.example|alice"):
-            assert await audit.role_of(conn, subject) is None
+            assert await recorder.role_of(conn, subject) is None
     await accounts.set_disabled(deps, "alice", True, ADMIN, NOW)
     async with deps.database.transaction() as conn:
-        assert await audit.role_of(conn, auditor.subject) is None
+        assert await recorder.role_of(conn, auditor.subject) is None

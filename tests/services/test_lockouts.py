@@ -9,12 +9,12 @@ from urllib.parse import quote
 import pytest
 
 from pairing_server.errors import BadCredentials, InvalidCode, RateLimited, ValidationFailed
-from pairing_server.maintenance import SYSTEM
 from pairing_server.security.limits import REGISTER_ADDRESS
-from pairing_server.services import accounts, attempts, lifetimes, lockouts, pairings
-from pairing_server.services.attempts import Counted
+from pairing_server.server.scheduler import SYSTEM
+from pairing_server.services import accounts, expiry, lockouts, pairings, rate_limits
 from pairing_server.services.deps import Caller
-from pairing_server.web.edge import utcnow
+from pairing_server.services.rate_limits import Counted
+from pairing_server.web.app_context import utcnow
 from tests.conftest import StartNode
 from tests.devices import Account, Site
 
@@ -127,10 +127,10 @@ async def test_pruning_forgets_no_lock_that_still_holds(any_user: Site) -> None:
         for _ in range(5):
             await fail(any_user, stranger(), now)
         now += timedelta(seconds=seconds)
-    await lifetimes.prune(any_user.node.deps, now - timedelta(seconds=1))
+    await expiry.prune(any_user.node.deps, now - timedelta(seconds=1))
     assert await locked_for(any_user, stranger(), now - timedelta(seconds=1)) == 1
     # Its step is remembered for a day more, then everything is forgotten.
-    assert await lifetimes.prune(any_user.node.deps, now + timedelta(days=3)) > 0
+    assert await expiry.prune(any_user.node.deps, now + timedelta(days=3)) > 0
     for _ in range(5):
         await fail(any_user, stranger(), now + timedelta(days=3))
     assert await locked_for(any_user, stranger(), now + timedelta(days=3)) == 300
@@ -142,7 +142,7 @@ async def test_an_address_makes_thirty_accounts_in_fifteen_minutes(site: Site) -
     # Thirty passwords are not hashed for this.
     async with deps.database.transaction() as conn:
         for _ in range(29):
-            await (await attempts.hold(conn, [made], NOW)).charge(NOW)
+            await (await rate_limits.hold(conn, [made], NOW)).charge(NOW)
     await accounts.register(deps, "the-thirtieth", PASSWORD, here, NOW)
     with pytest.raises(RateLimited) as refused:
         await accounts.register(deps, "one-more", PASSWORD, here, NOW + timedelta(minutes=5))

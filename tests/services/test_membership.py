@@ -6,10 +6,10 @@ from dataclasses import replace
 from typing import Any, cast
 from uuid import UUID
 
+from pairing_server.db.database import Database
 from pairing_server.services import membership
 from pairing_server.services.deps import Caller, Deps
-from pairing_server.store.database import Database
-from pairing_server.web.edge import utcnow
+from pairing_server.web.app_context import utcnow
 from tests.devices import Account, Site
 
 SESSION = "desktop-session-1"

@@ -9,13 +9,13 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from pairing_server.errors import InvalidCode, PairingServerError, Unavailable
-from pairing_server.maintenance import SYSTEM
 from pairing_server.security.limits import REDEEM_ADDRESS
-from pairing_server.services import attempts, lifetimes, pairings
-from pairing_server.services.attempts import Counted
+from pairing_server.server.scheduler import SYSTEM
+from pairing_server.services import expiry, pairings, rate_limits
 from pairing_server.services.codes import Codes
 from pairing_server.services.deps import Caller
 from pairing_server.services.pairings import Code
+from pairing_server.services.rate_limits import Counted
 from pairing_server.store import codes
 from pairing_server.store import pairings as store
 from tests.conftest import StartNode
@@ -110,7 +110,7 @@ async def test_a_user_does_not_wait_for_others_who_fail_behind_his_address(site:
     made = await generate(site, user)
     theirs = Counted("redeem_address", user.address_key, REDEEM_ADDRESS)
     async with site.node.database.transaction() as conn:
-        await attempts.hold(conn, [theirs], NOW)
+        await rate_limits.hold(conn, [theirs], NOW)
         redeemed = await redeem(site, made.code, user, "mobile-session")
     assert redeemed.pairing_id == made.pairing_id
 
@@ -147,10 +147,10 @@ async def test_a_name_is_not_drawn_again_until_ten_minutes_after_its_end(site: S
     ended = NOW + timedelta(minutes=1)
     await pairings.unpair(site.node.deps, made.pairing_id, caller, ended)
     site.node.edge.deps = only = replace(site.node.deps, codes=Only(site, made.code))
-    await lifetimes.release_names(only, ended + timedelta(seconds=599))
+    await expiry.release_names(only, ended + timedelta(seconds=599))
     with pytest.raises(Unavailable):
         await pairings.generate(only, "desktop-2", caller, ended + timedelta(seconds=599))
-    await lifetimes.release_names(only, ended + timedelta(seconds=600))
+    await expiry.release_names(only, ended + timedelta(seconds=600))
     again = await pairings.generate(only, "desktop-2", caller, ended + timedelta(seconds=600))
     assert again.code == made.code
 
@@ -184,8 +184,8 @@ async def test_expiry_ends_what_is_due_and_nothing_else(site: Site) -> None:
     caller = somebody(0)
     due = await generate(site, caller, "desktop-1", NOW - timedelta(seconds=300))
     await generate(site, caller, "desktop-2")
-    assert await lifetimes.expire_codes(site.node.deps, SYSTEM, NOW) == 1
-    assert await lifetimes.expire_codes(site.node.deps, SYSTEM, NOW) == 0
+    assert await expiry.expire_codes(site.node.deps, SYSTEM, NOW) == 1
+    assert await expiry.expire_codes(site.node.deps, SYSTEM, NOW) == 0
     [left] = await pairings.list_own(site.node.deps, caller)
     assert left.desktop.session_id == "desktop-2"
     assert due.pairing_id != left.id

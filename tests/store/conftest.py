@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncConnection
 from tornado.ioloop import IOLoop
 
-from pairing_server.store.database import Database
+from pairing_server.db.database import Database
 from tests.conftest import fresh_database
 
 

@@ -9,12 +9,12 @@ import asyncpg
 from sqlalchemy import insert, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from pairing_server.db.tables import ENDED_STATES, pairings
 from pairing_server.services.codes import Codes
 from pairing_server.store import codes as store
-from pairing_server.store.audit import Event
+from pairing_server.store.audit_events import Event
 from pairing_server.store.codes import Draw, Made, Making, Redeemed, Redeeming
 from pairing_server.store.pairings import Pairing, Seat
-from pairing_server.store.tables import ENDED_STATES, pairings
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 CODES = Codes([b"current key"])

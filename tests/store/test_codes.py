@@ -10,12 +10,12 @@ import pytest
 from sqlalchemy import select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from pairing_server.db.database import Database
+from pairing_server.db.tables import ENDED_STATES, LIVE_STATES, attempts, audit_events, pairings, users
 from pairing_server.services.codes import Codes
-from pairing_server.store import lifetimes
+from pairing_server.store import expiry
 from pairing_server.store import pairings as store
-from pairing_server.store.database import Database
 from pairing_server.store.pairings import Pairing, Seat
-from pairing_server.store.tables import ENDED_STATES, LIVE_STATES, attempts, audit_events, pairings, users
 from tests.store.rows import CODES, DESKTOP, MOBILE, NOW, ask, draw, make, redeem, row_in, seconds, type_in
 
 # Drawing
@@ -47,7 +47,7 @@ async def test_the_first_free_name_of_those_drawn_is_given_out(conn: AsyncConnec
 async def test_without_a_free_name_none_is_given_out(conn: AsyncConnection) -> None:
     assert await make(conn, "000001") is not None
     assert await make(conn, "000001", Seat("desktop-2", "bob")) is None
-    assert await lifetimes.count_live(conn) == 1
+    assert await expiry.count_live(conn) == 1
 
 
 @pytest.mark.parametrize("desktop", [Seat("desktop-1", "alice"), Seat("desktop-1", None)])
@@ -83,7 +83,7 @@ async def test_of_many_that_draw_one_name_at_once_one_gets_it(database: Database
 async def test_a_name_is_taken_in_every_state_until_it_is_released(conn: AsyncConnection, state: str) -> None:
     await row_in(conn, state, code="000001")
     assert await make(conn, "000001") is None
-    await lifetimes.release_names(conn, NOW + seconds(1))
+    await expiry.release_names(conn, NOW + seconds(1))
     assert (await make(conn, "000001") is not None) == (state in ENDED_STATES)
 
 
@@ -91,10 +91,10 @@ async def test_a_name_is_released_once_it_has_ended_long_enough_ago(conn: AsyncC
     made = await make(conn, "000001")
     assert made is not None
     await store.end(conn, made, "unpaired", NOW)
-    assert await lifetimes.release_names(conn, NOW - timedelta(microseconds=1)) == 0
+    assert await expiry.release_names(conn, NOW - timedelta(microseconds=1)) == 0
     assert (await store.by_code(conn, CODES.macs("000001"))) is not None
-    assert await lifetimes.release_names(conn, NOW) == 1
-    assert await lifetimes.release_names(conn, NOW) == 0
+    assert await expiry.release_names(conn, NOW) == 1
+    assert await expiry.release_names(conn, NOW) == 0
     assert (await store.by_code(conn, CODES.macs("000001"))) is None
 
 
@@ -163,7 +163,7 @@ async def test_a_code_expires_at_the_moment_it_stops_working(
     conn: AsyncConnection, age: float, expires: bool
 ) -> None:
     made = await make(conn, "000001")
-    expired = await lifetimes.expire_pending(conn, NOW + seconds(age))
+    expired = await expiry.expire_pending(conn, NOW + seconds(age))
     assert [(found.id, found.state, found.end_reason) for found in expired] == (
         [(made, "expired", "expired")] if expires else []
     )

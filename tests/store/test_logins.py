@@ -8,11 +8,11 @@ import pytest
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from pairing_server.db.tables import audit_events, logins
 from pairing_server.store import logins as store
 from pairing_server.store import users
-from pairing_server.store.audit import Event
+from pairing_server.store.audit_events import Event
 from pairing_server.store.logins import LOGIN, TOKEN, USER, Login, Revocation
-from pairing_server.store.tables import audit_events, logins
 from tests.store.rows import NOW, fetch_on, seconds
 
 USED = Login("alice", "login-1", NOW, NOW + seconds(3600), NOW + seconds(5), "192.0.2.1")

@@ -10,10 +10,10 @@ import pytest
 from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from pairing_server.store import lifetimes, membership
+from pairing_server.db.tables import ENDED_STATES, LIVE_STATES, pairings
+from pairing_server.store import expiry, membership
 from pairing_server.store import pairings as store
 from pairing_server.store.pairings import Seat
-from pairing_server.store.tables import ENDED_STATES, LIVE_STATES, pairings
 from tests.store.rows import (
     CODES,
     DESKTOP,
@@ -92,10 +92,10 @@ TRANSITIONS: dict[str, tuple[Act, dict[str, str]]] = {
         _redeemed_anew,
         {"pending": "superseded", "redeemed": "superseded", "active": "superseded", "waiting": "superseded"},
     ),
-    "expire": (lambda conn, _: lifetimes.expire_pending(conn, LATE), {"pending": "expired"}),
-    "nobody met": (lambda conn, _: lifetimes.close_never_active(conn, NOW, LATE), {"redeemed": "closed"}),
+    "expire": (lambda conn, _: expiry.expire_pending(conn, LATE), {"pending": "expired"}),
+    "nobody met": (lambda conn, _: expiry.close_never_active(conn, NOW, LATE), {"redeemed": "closed"}),
     "nobody seen": (
-        lambda conn, _: lifetimes.close_deserted(conn, NOW, LATE),
+        lambda conn, _: expiry.close_deserted(conn, NOW, LATE),
         {"active": "closed", "waiting": "closed"},
     ),
 }
@@ -170,7 +170,7 @@ async def test_a_users_live_pairings_are_found_on_either_side_newest_first(conn:
 async def test_pairings_that_ended_long_ago_are_forgotten(conn: AsyncConnection) -> None:
     await row_in(conn, "closed", "000001")
     await row_in(conn, "active", "000002")
-    assert await lifetimes.prune(conn, NOW - seconds(1)) == 0
-    assert await lifetimes.prune(conn, NOW) == 1
-    assert await lifetimes.count_live(conn) == 1
+    assert await expiry.prune(conn, NOW - seconds(1)) == 0
+    assert await expiry.prune(conn, NOW) == 1
+    assert await expiry.count_live(conn) == 1
     assert await store.by_code(conn, CODES.macs("000001")) is None

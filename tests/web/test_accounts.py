@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from pairing_server.errors import BadCredentials, RateLimited
-from pairing_server.maintenance import SYSTEM
 from pairing_server.security.addresses import parse_networks
+from pairing_server.server.scheduler import SYSTEM
 from pairing_server.services import accounts
 from pairing_server.services.deps import Caller
-from pairing_server.web.edge import utcnow
+from pairing_server.web.app_context import utcnow
 from tests.conftest import StartNode
 from tests.devices import Answer, Site
 from tests.web.clock import waits_for

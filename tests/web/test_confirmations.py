@@ -13,13 +13,13 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from pairing_server.client import PairingClient, ServerError
+from pairing_server.db.database import Database
 from pairing_server.errors import InvalidCode
-from pairing_server.maintenance import SYSTEM
 from pairing_server.security.limits import Rate
-from pairing_server.services import alarm, confirmations, lockouts, pairings
+from pairing_server.server.scheduler import SYSTEM
+from pairing_server.services import brute_force_guard, confirmations, lockouts, pairings
 from pairing_server.services.deps import Caller
-from pairing_server.store.database import Database
-from pairing_server.web.edge import utcnow
+from pairing_server.web.app_context import utcnow
 from tests.conftest import StartNode
 from tests.devices import Account, Answer, Site, Socket
 
@@ -186,7 +186,7 @@ async def test_the_alarm_is_one_event_of_severity_2_and_ends_ten_minutes_after_t
 ) -> None:
     deps, now = site.node.deps, utcnow()
     await attack(site, FEW.count * 3)
-    await alarm.settle(deps, SYSTEM, now)
+    await brute_force_guard.settle(deps, SYSTEM, now)
     assert deps.alarm.on(now + timedelta(seconds=599))
     assert not deps.alarm.on(utcnow() + timedelta(seconds=601))
     [event] = await site.events("pairing.bruteforce")
@@ -215,7 +215,7 @@ async def test_failures_on_several_servers_count_together_and_the_alarm_holds_on
     for site in (here, there):
         assert not site.node.deps.alarm.on(utcnow())
     for site in (here, there, here):
-        await alarm.settle(site.node.deps, SYSTEM, utcnow())
+        await brute_force_guard.settle(site.node.deps, SYSTEM, utcnow())
     for site in (here, there):
         assert site.node.deps.alarm.on(utcnow())
     assert len(await here.events("pairing.bruteforce")) == 1
@@ -233,7 +233,7 @@ async def test_slow_guessing_sets_nothing_off(site: Site) -> None:
     deps, now = site.node.deps, utcnow()
     for number in range(12):
         deps.alarm.failed(now + number * timedelta(seconds=21))
-        await alarm.settle(deps, SYSTEM, now + number * timedelta(seconds=21))
+        await brute_force_guard.settle(deps, SYSTEM, now + number * timedelta(seconds=21))
     assert not deps.alarm.on(now + timedelta(seconds=12 * 21))
 
 
@@ -243,7 +243,7 @@ async def test_an_admin_sees_the_alarm_and_lifts_it(site: Site) -> None:
     [one] = [x for x in await lockouts.list_lockouts(deps, admin, utcnow()) if x.kind == "redeem_alarm"]
     assert one.key == "all"
     await lockouts.lift(deps, "redeem_alarm", "all", admin, utcnow())
-    await alarm.settle(deps, SYSTEM, utcnow())
+    await brute_force_guard.settle(deps, SYSTEM, utcnow())
     assert not deps.alarm.on(utcnow())
 
 

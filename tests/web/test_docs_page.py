@@ -17,7 +17,7 @@ import schemathesis
 from tornado.web import RequestHandler
 
 from pairing_server.web import openapi
-from pairing_server.web.bearer import AuthenticatedHandler
+from pairing_server.web.authentication import AuthenticatedHandler
 from pairing_server.web.page_files import STATIC
 from pairing_server.web.routes import ROUTES
 from tests.devices import Site

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from pairing_server.maintenance import SYSTEM
 from pairing_server.security.issuers import Issuer
-from pairing_server.server import Node
+from pairing_server.server.scheduler import SYSTEM
+from pairing_server.server.server import Node
 from pairing_server.services import accounts, logins
-from pairing_server.web.edge import utcnow
+from pairing_server.web.app_context import utcnow
 from tests.conftest import StartNode
 from tests.devices import Account, Device, Site
 from tests.security.provider import AUDIENCE, ISSUER, Provider

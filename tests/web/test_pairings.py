@@ -15,10 +15,10 @@ import pytest
 from pairing_server.config import Settings
 from pairing_server.security.addresses import parse_networks
 from pairing_server.security.limits import Rate
-from pairing_server.services import lifetimes
+from pairing_server.services import expiry
 from pairing_server.services.codes import Codes
 from pairing_server.store.codes import Draw
-from pairing_server.web.edge import utcnow
+from pairing_server.web.app_context import utcnow
 from tests.conftest import StartNode
 from tests.devices import Account, Answer, Site
 from tests.web.clock import waits_for
@@ -242,7 +242,7 @@ async def test_when_too_many_codes_live_there_are_no_new_ones(two_live: Site) ->
     assert int(refused.headers["Retry-After"]) >= 1
     [pairing, _] = await own(two_live, account)
     await two_live.call("DELETE", f"/api/pairings/{pairing['id']}", token=account.token)
-    await lifetimes.recount_codes(two_live.node.deps)
+    await expiry.recount_codes(two_live.node.deps)
     assert (await generate(two_live, account, "desktop-3")).status == 200
 
 

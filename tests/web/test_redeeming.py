@@ -10,7 +10,7 @@ import pytest
 from pairing_server.security.addresses import parse_networks
 from pairing_server.services import pairings
 from pairing_server.services.deps import Caller
-from pairing_server.web.edge import utcnow
+from pairing_server.web.app_context import utcnow
 from tests.conftest import StartNode
 from tests.devices import Account, Answer, Site
 from tests.web.clock import waits_for

@@ -10,13 +10,13 @@ from datetime import timedelta
 
 import pytest
 
-from pairing_server.maintenance import SYSTEM
-from pairing_server.services import lifetimes
+from pairing_server.server.scheduler import SYSTEM
+from pairing_server.services import expiry
 from pairing_server.store import logins
-from pairing_server.web.edge import utcnow
+from pairing_server.web.app_context import utcnow
 from tests.conftest import StartNode
 from tests.devices import Site
-from tests.web.raw import RawSocket
+from tests.websocket.raw import RawSocket
 
 # Not pg_stat_activity: within a transaction that always says the same.
 _WAITS = "SELECT count(*) FROM pg_locks WHERE NOT granted AND transactionid = pg_current_xact_id()::xid"
@@ -73,9 +73,9 @@ async def test_a_used_token_is_remembered_for_as_long_as_it_would_be_taken(two: 
             found = await conn.exec_driver_sql("SELECT count(*) FROM spent_tokens")
             return int(found.scalar_one())
 
-    await lifetimes.prune(site.node.deps, now + timedelta(seconds=3600 + 29))
+    await expiry.prune(site.node.deps, now + timedelta(seconds=3600 + 29))
     assert await remembered() == 1
-    await lifetimes.prune(site.node.deps, now + timedelta(seconds=3600 + 61))
+    await expiry.prune(site.node.deps, now + timedelta(seconds=3600 + 61))
     assert await remembered() == 0
 
 

@@ -7,9 +7,9 @@ from collections import Counter
 
 import pytest
 
-from pairing_server.maintenance import SYSTEM
 from pairing_server.security.keys import SigningKey
-from pairing_server.web.edge import utcnow
+from pairing_server.server.scheduler import SYSTEM
+from pairing_server.web.app_context import utcnow
 from tests.conftest import StartNode
 from tests.devices import Site
 from tests.security.forge import KEY, access_token

@@ -1,0 +1,40 @@
+"""Seals of the audit log: how they are made, signed and checked, in the database and in an export. No I/O.
+
+A *line* is one event as JSON text, made by the database; what is hashed are the line's bytes, so whoever has the
+lines can check them with nothing but SHA-256 and Ed25519. docs/audit.md describes the format.
+"""
+
+from pairing_server.audit.seals.chain import Chain, Fault, Report, Rows
+from pairing_server.audit.seals.export import header, omitted, verify_export
+from pairing_server.audit.seals.seal import (
+    NOTHING,
+    Part,
+    Seal,
+    SealFormatError,
+    SealKey,
+    format_key,
+    parse_key,
+    parts_as_json,
+    parts_from_json,
+    seal_from_line,
+)
+
+__all__ = [
+    "NOTHING",
+    "Chain",
+    "Fault",
+    "Part",
+    "Report",
+    "Rows",
+    "Seal",
+    "SealFormatError",
+    "SealKey",
+    "format_key",
+    "header",
+    "omitted",
+    "parse_key",
+    "parts_as_json",
+    "parts_from_json",
+    "seal_from_line",
+    "verify_export",
+]

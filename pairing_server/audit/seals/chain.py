@@ -1,0 +1,117 @@
+"""Whether seals continue one another, are signed, and fit the rows that are there."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from pairing_server.audit.seals.seal import NOTHING, Part, Seal, format_key
+
+# How many rows of a bad seal are named.
+_NAMED = 20
+
+
+class Rows:
+    """Rows of one month, added in the order of (transaction, seq)."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._digest = hashlib.sha256()
+
+    def add(self, row: bytes) -> None:
+        """`row`: the digest of its line."""
+        self.count += 1
+        self._digest.update(row)
+
+    @property
+    def digest(self) -> bytes:
+        return self._digest.digest()
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """The first thing that is wrong. `seal`: the seal's number."""
+
+    seal: int
+    what: str
+
+
+class Chain:
+    """Seals, given one after the other with the rows that are there, and the first fault among them."""
+
+    def __init__(self, trusted: Collection[bytes], *, whole: bool = True) -> None:
+        """`whole`: the first seal must be number 1. Otherwise the chain begins with whichever comes first."""
+        self._trusted = trusted
+        self._last: Seal | None = None
+        self._whole = whole
+        self.seals = 0
+        self.rows = 0
+
+    @property
+    def last(self) -> Seal | None:
+        return self._last
+
+    def add(self, seal: Seal, rows: Mapping[str, Rows], gone: Collection[str] = ()) -> Fault | None:
+        """What is wrong with the seal; `gone`: the months whose rows are known not to be there any more."""
+        what = self._out_of_place(seal) or self._forged(seal) or self._other_rows(seal, rows, gone)
+        if what is not None:
+            return what if isinstance(what, Fault) else Fault(seal.number, what)
+        self._last = seal
+        self.seals += 1
+        self.rows += sum(found.count for found in rows.values())
+        return None
+
+    def _out_of_place(self, seal: Seal) -> Fault | str | None:
+        expected = self._last.number + 1 if self._last else 1 if self._whole else seal.number
+        if seal.number > expected:
+            return Fault(expected, "is missing")
+        if seal.number < expected:
+            return "comes twice"
+        previous = self._last.digest if self._last else NOTHING if self._whole else seal.previous
+        if seal.previous != previous:
+            return "does not continue the seal before it"
+        if self._last and self._last.epoch == seal.epoch and self._last.to_xid != seal.from_xid:
+            return "does not begin where the seal before it ends"
+        return None
+
+    def _forged(self, seal: Seal) -> str | None:
+        if seal.public_key not in self._trusted:
+            return f"is signed by a key that is not trusted: {format_key(seal.public_key)}"
+        return None if seal.is_signed_by(self._trusted) else "has been changed: its signature is wrong"
+
+    @staticmethod
+    def _other_rows(seal: Seal, rows: Mapping[str, Rows], gone: Collection[str]) -> str | None:
+        expected = {part.month: part for part in seal.parts}
+        for month in sorted({*expected, *rows}):
+            part, found = expected.get(month, Part(month, 0, Rows().digest)), rows.get(month, Rows())
+            if month in gone and not found.count:
+                continue
+            if found.count != part.rows:
+                return f"had {part.rows} rows of {month[:4]}-{month[4:]} when it was made, and now has {found.count}"
+            if found.digest != part.digest:
+                return f"has other rows of {month[:4]}-{month[4:]} than when it was made"
+        return None
+
+
+@dataclass(slots=True)
+class Report:
+    """What a verification came to. `suspects`: rows under the bad seal; `unsealed`: rows after the last seal."""
+
+    seals: int = 0
+    rows: int = 0
+    unsealed: int = 0
+    fault: Fault | None = None
+    last: Seal | None = None
+    months: Sequence[str] = ()
+    suspects: list[str] = field(default_factory=list)
+    n_suspects: int = 0
+
+    def suspect(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Name rows of the bad seal."""
+        self.n_suspects = len(rows)
+        self.suspects = [
+            f"seq {row['seq']}  {row['recorded_at']}  {row['event']}  {row['outcome']}"
+            for row in rows[:_NAMED]
+        ]

@@ -1,0 +1,137 @@
+"""audit …: questions to the audit log."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+import signal
+import sys
+from contextlib import suppress
+from datetime import timedelta
+from typing import Any
+
+import click
+
+from pairing_server.audit import query, tail
+from pairing_server.audit import summary as audit_summary
+from pairing_server.audit.query import Found, Listed
+from pairing_server.audit.summary import Summary
+from pairing_server.audit.tail import News
+from pairing_server.cli.audit.export import export
+from pairing_server.cli.audit.filters import filters, question
+from pairing_server.cli.audit.summary import lines
+from pairing_server.cli.audit.table import details, followed, heads, table
+from pairing_server.cli.run import administrator, run
+from pairing_server.services.deps import Deps
+from pairing_server.web.app_context import utcnow
+from pairing_server.web.audit.answers import AuditEventAnswer, AuditSummaryAnswer
+
+_EVENT = AuditEventAnswer()
+_SUMMARY = AuditSummaryAnswer()
+_AS_JSON = click.option("--json", "as_json", is_flag=True, help="For programs: one JSON object a line.")
+
+
+@click.group()
+def audit() -> None:
+    """Ask the audit log. What is asked is recorded in it, too."""
+
+
+@audit.command("list")
+@filters
+@click.option("--limit", type=click.IntRange(1, 100_000), default=100, show_default=True)
+@_AS_JSON
+def list_events(limit: int, as_json: bool, **given: Any) -> None:
+    """The events that match, newest first."""
+    now = utcnow()
+    asked = question(given, now)
+
+    async def work(deps: Deps) -> Listed:
+        return await query.gather(deps, administrator(), asked, limit, now)
+
+    found = run(work)
+    if as_json:
+        for recorded in found.events:
+            click.echo(json.dumps(_EVENT.dump(recorded), ensure_ascii=False))
+    elif found.events:
+        width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+        click.echo("\n".join(table(found.events, found.names, width)))
+    if not found.events:
+        click.echo("No events match.", err=True)
+    elif found.next is not None and not as_json:
+        click.echo(f"These are the newest {limit}; for older ones: --until, --limit.", err=True)
+
+
+@audit.command()
+@click.argument("number", type=click.IntRange(0))
+@_AS_JSON
+def show(number: int, as_json: bool) -> None:
+    """All that is known of one event; its number is the first column of the list."""
+
+    async def work(deps: Deps) -> Found:
+        return await query.one_event(deps, administrator(), number, utcnow())
+
+    found = run(work)
+    if as_json:
+        click.echo(json.dumps(_EVENT.dump(found.event), ensure_ascii=False))
+    else:
+        click.echo("\n".join(details(found)))
+
+
+@audit.command()
+@click.option("--since", metavar="SINCE", help="From then on: a time, or 30m, 24h, 7d ago; 24h unless given.")
+@click.option("--until", metavar="UNTIL", help="Before then: a time, or how long ago.")
+@_AS_JSON
+def summary(as_json: bool, since: str | None, until: str | None) -> None:
+    """What a reviewer asks first: who failed, who was locked out, who intruded, who is somewhere new."""
+    now = utcnow()
+    asked = question({"since": since, "until": until, "event": ()}, now)
+
+    async def work(deps: Deps) -> Summary:
+        return await audit_summary.summary(deps, administrator(), asked, now)
+
+    found = run(work)
+    if as_json:
+        click.echo(json.dumps(_SUMMARY.dump(found), ensure_ascii=False))
+        return
+    width = min(shutil.get_terminal_size((100, 24)).columns, 140)
+    click.echo("\n".join(lines(found, width)))
+
+
+@audit.command()
+@filters
+@_AS_JSON
+def follow(as_json: bool, **given: Any) -> None:
+    """Print the events that match as they come, until Ctrl-C."""
+    asked = question(given, utcnow())
+    if asked.which.since is not None or asked.which.until is not None:
+        raise click.UsageError(
+            "What is followed comes from now on; --since and --until are for `audit list`."
+        )
+
+    def show(news: News) -> None:
+        for recorded in news.events:
+            if as_json:
+                click.echo(json.dumps(_EVENT.dump(recorded), ensure_ascii=False))
+            else:
+                click.echo(followed(recorded, news.names))
+
+    async def work(deps: Deps) -> None:
+        stopped = asyncio.Event()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+        after = None
+        while not stopped.is_set():
+            news = await tail.follow(deps, administrator(), asked, after, timedelta(), utcnow())
+            if after is None and not as_json:
+                click.echo(heads())
+            show(news)
+            after = (news.word, news.position)
+            if len(news.events) < tail.PAGE:
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(stopped.wait(), 1)
+
+    run(work)
+
+
+audit.add_command(export)

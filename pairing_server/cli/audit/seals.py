@@ -1,0 +1,139 @@
+"""audit key, audit verify, audit rebase: the seals of the audit log."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from pairing_server import logs
+from pairing_server.audit.recorder import make_partitions
+from pairing_server.audit.seals import (
+    Report,
+    SealFormatError,
+    format_key,
+    parse_key,
+    verification,
+    verify_export,
+)
+from pairing_server.audit.seals import sealing as service
+from pairing_server.audit.seals.sealer import read_copies
+from pairing_server.audit.seals.sealing import NotTheOwner
+from pairing_server.cli.run import administrator, database, plainly, run, run_in_loop, settings_of
+from pairing_server.config import Settings, with_seal_key
+from pairing_server.db import roles
+from pairing_server.server.server import Node
+from pairing_server.services.deps import Deps
+from pairing_server.web.app_context import utcnow
+
+
+class PublicKey(click.ParamType[bytes]):
+    """A public key, as `audit key` prints it."""
+
+    name = "public key"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> bytes:
+        try:
+            return value if isinstance(value, bytes) else parse_key(str(value))
+        except SealFormatError as error:
+            self.fail(str(error))
+
+
+_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+
+@click.command("key")
+def key() -> None:
+    """Print the public key of the seals. Keep it elsewhere: with it anybody can verify an export."""
+    with plainly():
+        settings = with_seal_key(settings_of())
+    if settings.audit_seal_key is not None:
+        click.echo(format_key(settings.audit_seal_key.public))
+
+
+@click.command("verify")
+@click.option("--from-export", type=_FILE, help="Verify this export instead of the database; needs --key.")
+@click.option("--key", "keys", type=PublicKey(), multiple=True, help="A public key that is trusted, too.")
+@click.option("--copies", type=_FILE, help="Compare with this file of copies (PAIRING_AUDIT_SEAL_COPY).")
+def verify(from_export: Path | None, keys: tuple[bytes, ...], copies: Path | None) -> None:
+    """Compute every seal of the audit log anew. Exits 1 if one does not fit, and names it and its rows."""
+    try:
+        report = _of_export(from_export, keys) if from_export else _of_database(keys, copies)
+    except (SealFormatError, OSError) as error:
+        raise click.ClickException(f"The audit log cannot be verified: {error}") from None
+    told = f"{report.seals} seals over {report.rows} rows are right."
+    if report.months:
+        told += f" Months: {', '.join(f'{month[:4]}-{month[4:]}' for month in report.months)}."
+    if report.last is not None:
+        told += f"\nThe last is seal {report.last.number} of {report.last.sealed_at}, digest {report.last.digest.hex()}."
+    if report.fault is not None:
+        click.echo(told)
+        raise click.ClickException(_fault(report))
+    click.echo(f"{told}\n{report.unsealed} rows are newer than the last seal.")
+
+
+def _of_export(path: Path, keys: tuple[bytes, ...]) -> Report:
+    if not keys:
+        raise click.UsageError("--from-export needs --key: what `pairing-server audit key` prints.")
+    with path.open("rb") as lines:
+        return verify_export(lines, frozenset(keys))
+
+
+def _of_database(keys: tuple[bytes, ...], copies: Path | None) -> Report:
+    target = settings_of().audit_seal_copy
+    if copies is None and target and "://" not in target and Path(target).exists():
+        copies = Path(target)
+    known = read_copies(copies) if copies else {}
+
+    async def work(deps: Deps) -> Report:
+        return await verification.verify(deps, known, administrator(), utcnow(), frozenset(keys))
+
+    return run(work)
+
+
+def _fault(report: Report) -> str:
+    if report.fault is None:
+        return ""
+    told = [f"Seal {report.fault.seal} {report.fault.what}."]
+    if report.suspects:
+        told.append(f"Rows that are there now in its place ({report.n_suspects}):")
+        told += [f"  {each}" for each in report.suspects]
+        if report.n_suspects > len(report.suspects):
+            told.append(f"  … and {report.n_suspects - len(report.suspects)} more")
+    return "\n".join(told)
+
+
+@click.command("rebase")
+def rebase() -> None:
+    """After the database was restored from a dump: begin a new epoch of the audit log, as the tables' owner."""
+    settings = settings_of()
+    logs.configure(settings.log_format, "warning")
+    with database(settings) as (ready, url):
+        owner = roles.owner_of(url) if ready.embedded else ready.migrate_database_url or url
+        begin_epoch(ready, owner)
+
+
+def begin_epoch(settings: Settings, owner: str) -> None:
+    """Let the log begin a new epoch, by the owner's URL, and say so. Raises ClickException."""
+    try:
+        epoch, strange = run_in_loop(_rebase(settings, owner))
+    except NotTheOwner as error:
+        raise click.ClickException(str(error)) from None
+    click.echo(f"The audit log goes on in epoch {epoch}. Whatever was sealed before stays so.")
+    if strange:
+        click.echo(
+            "It was sealed with another key than this server's: give `audit verify --key` the public key that you have kept."
+        )
+
+
+async def _rebase(settings: Settings, url: str) -> tuple[int, bool]:
+    """The epoch, and whether what was sealed before was sealed with another key."""
+    node = Node(settings, url)
+    try:
+        # A dump that is months old has no place for what is recorded now.
+        await make_partitions(node.deps)
+        before = await service.last(node.deps)
+        strange = before is not None and before.public_key != node.deps.sealer.key.public
+        return await service.rebase(node.deps, administrator(), utcnow()), strange
+    finally:
+        await node.release()

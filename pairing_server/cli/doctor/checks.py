@@ -1,0 +1,290 @@
+"""What `doctor` finds besides the steps: settings that are dangerous or will bite later, and how the way to the server looks.
+
+A finding is no failure: it says what is so, and what to do about it. None holds a secret.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import resource
+import shutil
+import socket
+import ssl
+import statistics
+import time
+from collections import Counter
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+from pairing_server.client import PairingClient
+from pairing_server.config import Settings, credential_folders, settings_file
+from pairing_server.db import endpoints, migrations
+from pairing_server.db.database import CONNECT_TIMEOUT, Database
+from pairing_server.errors import Unavailable
+from pairing_server.security.addresses import is_loopback
+from pairing_server.security.keys import SigningKey
+
+# Bits of a secret, by how its signs are spread; 32 random bytes in Base64 have about 200.
+LEAST_BITS = 100
+LEAST_FILES = 4096
+LEAST_SPACE = 1024**3
+LARGEST_SKEW = timedelta(seconds=5)
+CERTIFICATE_LEFT = timedelta(days=14)
+SLOW = 0.3  # seconds for a request, there and back
+
+
+class Finding(NamedTuple):
+    what: str
+    todo: str
+
+
+def of_settings(settings: Settings, environ: Mapping[str, str]) -> list[Finding]:
+    """What is wrong or risky with the settings of this machine."""
+    return [*_secrets(settings, environ), *_access(settings), *_machine(settings)]
+
+
+def _secrets(settings: Settings, environ: Mapping[str, str]) -> list[Finding]:
+    found = [
+        Finding(
+            f"The secret of the signing key {key.kid!r} can be guessed: it looks written by hand.",
+            "Make another: pairing-server keys rotate, or openssl rand -base64 48.",
+        )
+        for key in settings.jwt_keys
+        if weak(key)
+    ]
+    path = settings_file(environ)
+    if path.is_file() and path.stat().st_mode & 0o044:
+        text = path.read_text(encoding="utf-8", errors="replace")
+        if any(f"\nPAIRING_{name}=" in f"\n{text}" for name in ("JWT_KEYS", "DATABASE_URL")):
+            found.append(
+                Finding(
+                    f"{path} holds secrets and can be read by others.",
+                    f"chmod 600 {path}, or put them into credential files (docs/operations.md, Settings).",
+                )
+            )
+    for folder in credential_folders(environ):
+        found += [
+            Finding(f"{file} can be read by others.", f"chmod 600 {file}")
+            for file in folder.iterdir()
+            if file.name in ("jwt-keys", "database-url") and file.stat().st_mode & 0o044
+        ]
+    return found
+
+
+def weak(key: SigningKey) -> bool:
+    """Whether the secret has too little in it, by the frequency of its signs."""
+    counts, size = Counter(key.secret), len(key.secret)
+    bits = -sum(count * math.log2(count / size) for count in counts.values())
+    words = (b"secret", b"password", b"changeme", b"change-me", b"example", b"12345678")
+    return bits < LEAST_BITS or any(word in key.secret.lower() for word in words)
+
+
+def _access(settings: Settings) -> list[Finding]:
+    found = []
+    public = urlsplit(settings.public_url)
+    local = is_loopback(public.hostname or "")
+    if wide := [str(network) for network in settings.trusted_proxies if network.prefixlen < 8]:
+        found.append(
+            Finding(
+                f"Forwarding headers are believed from almost everywhere ({', '.join(wide)}): whoever sends one has any address.",
+                "Set PAIRING_TRUSTED_PROXIES to the addresses of your proxies.",
+            )
+        )
+    if any(opaque in str(settings.allowed_origins).split(", ") for opaque in ("null", "file://")):
+        found.append(
+            Finding(
+                "Pages without an origin of their own (null, file://) are let in: every sandboxed frame of every site is one.",
+                "Take null and file:// out of PAIRING_ALLOWED_ORIGINS, unless an app of yours cannot do without.",
+            )
+        )
+    if public.scheme == "http" and not local:
+        found.append(
+            Finding(
+                "The public URL is http: tokens and codes can be read on the way.",
+                "Put a proxy that speaks TLS before the server (deploy/nginx, deploy/caddy), and https:// into PAIRING_PUBLIC_URL.",
+            )
+        )
+    if not local and is_loopback(settings.host) and not settings.trusted_proxies:
+        found.append(
+            Finding(
+                "Clients come through a proxy that is not trusted: all seem to have its address, and share its limits.",
+                "Set PAIRING_TRUSTED_PROXIES to the proxy's address, for example 127.0.0.1.",
+            )
+        )
+    if settings.registration == "open" and (not local or settings.trusted_proxies):
+        found.append(
+            Finding("Strangers may make accounts.", "PAIRING_REGISTRATION=closed, unless that is wanted.")
+        )
+    if (settings.guest_pairing or settings.redeem_policy == "any_user") and settings.max_live_codes > 1000:
+        found.append(
+            Finding(
+                f"A guessed code admits a stranger, and up to {settings.max_live_codes} codes may be live to be guessed.",
+                "Lower PAIRING_MAX_LIVE_CODES, or set PAIRING_REDEEM_POLICY=same_user (docs/protocol.md, Security).",
+            )
+        )
+    return found
+
+
+def _machine(settings: Settings) -> list[Finding]:
+    found = []
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if files != resource.RLIM_INFINITY and files < LEAST_FILES:
+        found.append(
+            Finding(
+                f"A process may have {files} files open here; each connection is one.",
+                "Raise it: LimitNOFILE= in the unit, or ulimit -n, before the server starts.",
+            )
+        )
+    if settings.data_dir.exists() and (free := shutil.disk_usage(settings.data_dir).free) < LEAST_SPACE:
+        found.append(
+            Finding(
+                f"{settings.data_dir} has only {free // 1024**2} MiB left.",
+                "Free some space: without it the database stops.",
+            )
+        )
+    return found
+
+
+async def of_database(settings: Settings) -> list[Finding]:
+    """Whether a database of one's own is there, at this release's schema, and agrees on the time."""
+    if settings.database_url is None:
+        return []
+    database = Database(settings.database_url)
+    try:
+        async with database.direct() as direct:
+            there = await migrations.state(direct.driver)
+            now = await direct.driver.fetchval("SELECT clock_timestamp()")
+    except Unavailable as error:
+        return [
+            Finding(
+                f"The database cannot be used: {error.text}", "Is it running? Check PAIRING_DATABASE_URL."
+            )
+        ]
+    finally:
+        await database.close()
+    found = _clock("The database's clock", now)
+    return found + _schema(there) + await _hosts(settings.database_url)
+
+
+async def _hosts(url: str) -> list[Finding]:
+    """Of several hosts, those that will be missed when they are needed."""
+    known = endpoints.Hosts(url, timeout=CONNECT_TIMEOUT)
+    return [
+        Finding(
+            f"The database's host {place} cannot be reached: nothing would work after a failover to it.",
+            "Is it running, and may this machine connect to it? If it is gone for good, take it out of PAIRING_DATABASE_URL.",
+        )
+        for place in (await known.absent() if len(known.places) > 1 else ())
+    ]
+
+
+def _schema(there: migrations.State) -> list[Finding]:
+    if there.revision == migrations.head():
+        return []
+    if not there.newer:
+        told = (
+            f"The database is at revision {there.revision or 'none'}, this release needs {migrations.head()}."
+        )
+        return [Finding(told, "pairing-server migrate")]
+    if there.suits:
+        told = (
+            f"The database is at revision {there.revision}, which is newer than this release's ({migrations.head()}) and works"
+            f" with releases from {there.works_with} on, so with this one."
+        )
+        return [Finding(told, "Nothing for now; install the newer release when you can.")]
+    told = f"The database is at revision {there.revision}, which is newer than this release knows ({migrations.head()})."
+    return [Finding(told, "Install the newer release, or restore a backup.")]
+
+
+def _clock(whose: str, theirs: datetime) -> list[Finding]:
+    skew = theirs - datetime.now(UTC)
+    if abs(skew) <= LARGEST_SKEW:
+        return []
+    seconds = skew.total_seconds()
+    return [
+        Finding(
+            f"{whose} and this machine's differ by {abs(seconds):.0f} s: tokens and codes seem to be too old, or not valid yet.",
+            "Let both be set by NTP: timedatectl set-ntp true.",
+        )
+    ]
+
+
+async def of_the_way(client: PairingClient) -> list[Finding]:
+    """How the server sees whoever is logged in as `client`, and what the way there is like. Raises ClientError."""
+    answer = await client.call("GET", "/api/sessions")
+    [own] = [session for session in answer.get("sessions", []) if session.get("current")]
+    times = []
+    for _ in range(5):
+        began = time.perf_counter()
+        await client.healthz()
+        times.append(time.perf_counter() - began)
+    latency = statistics.median(times)
+    found = _address(client.url, str(own.get("address")))
+    found += _clock("The server's clock", datetime.fromisoformat(own["seen_at"]))
+    if latency > SLOW:
+        found.append(
+            Finding(
+                f"A request takes {latency * 1000:.0f} ms there and back.",
+                "From here that may be the network. From the server's own machine, look at its load and at the proxy.",
+            )
+        )
+    return found + await _certificate(client.url)
+
+
+def _address(url: str, seen: str) -> list[Finding]:
+    host = urlsplit(url).hostname or ""
+    if is_loopback(host) or not is_loopback(seen):
+        return []
+    return [
+        Finding(
+            f"The server saw this client as {seen}, which is the proxy's address: it does not trust the proxy, or the proxy"
+            " says nothing of the client.",
+            "Set PAIRING_TRUSTED_PROXIES to the proxy's address, and let the proxy send X-Forwarded-For (deploy/nginx, deploy/caddy).",
+        )
+    ]
+
+
+async def _certificate(url: str) -> list[Finding]:
+    parts = urlsplit(url)
+    if parts.scheme != "https":
+        return []
+    try:
+        _, writer = await asyncio.wait_for(
+            asyncio.open_connection(parts.hostname, parts.port or 443, ssl=ssl.create_default_context()), 10
+        )
+    except (OSError, TimeoutError):
+        return []  # the steps have told it already
+    certificate = writer.get_extra_info("peercert")
+    writer.close()
+    ends = datetime.fromtimestamp(ssl.cert_time_to_seconds(certificate["notAfter"]), UTC)
+    left = ends - datetime.now(UTC)
+    if left > CERTIFICATE_LEFT:
+        return []
+    return [Finding(f"The certificate ends in {max(0, left.days)} days, on {ends:%Y-%m-%d}.", "Renew it.")]
+
+
+async def seen_as(client: PairingClient) -> str:
+    """The address that the server takes for ours, and why. Raises ClientError."""
+    answer = await client.call("GET", "/api/sessions")
+    address = next((s.get("address") for s in answer.get("sessions", []) if s.get("current")), None)
+    host = urlsplit(client.url).hostname or ""
+    direct = is_loopback(host) or address in _own_addresses(host)
+    why = (
+        "as this machine's, on a direct way or by a proxy that it trusts"
+        if direct
+        else "as somebody or something forwards it"
+    )
+    return f"The server saw this client as {address}: {why}."
+
+
+def _own_addresses(host: str) -> set[str]:
+    """The address that this machine uses towards the host."""
+    try:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            probe.connect((host, 9))
+            return {str(probe.getsockname()[0])}
+    except OSError:
+        return set()

@@ -1,0 +1,186 @@
+"""doctor: a whole pairing against a running server, as two devices would do it, one line a step.
+
+The steps are in pairing_server.cli.doctor.steps; here is how they are run and told. Tokens, passwords and the
+code are never shown.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+import click
+
+from pairing_server import logs
+from pairing_server.cli.doctor import checks
+from pairing_server.cli.doctor.checks import Finding
+from pairing_server.cli.doctor.client import Unmet, Visit
+from pairing_server.cli.doctor.steps import Step, steps_of
+from pairing_server.cli.run import password_from_input, run_in_loop, settings_of
+from pairing_server.client import ClientError, NotAPairingServer, NotReachable, ServerError, base_url
+from pairing_server.config import Settings
+
+_HINTS = {
+    "RATE_LIMITED": "That is a limit of the server, not a fault. Wait, then try again.",
+    "UNAVAILABLE": "The server is stopping or its database is away; its log says which.",
+    "INTERNAL": "The server has failed; its log says where.",
+}
+
+
+@click.command()
+@click.option("--url", help="The server; without it, PAIRING_PUBLIC_URL of the settings.")
+@click.option("--username", help="An account to use; without it, a throw-away one is registered.")
+@click.option(
+    "--password",
+    help="Its password, which other users of this machine can see in the list of processes; "
+    "`-` reads a line of standard input, and without the option it is asked for.",
+)
+def doctor(url: str | None, username: str | None, password: str | None) -> None:
+    """Look at the settings, then do a whole pairing against the running server, as two devices would.
+
+    Prints a line for each step. Ends with status 0 if all is right, else with 1, and says what was expected,
+    what came instead and what to do. What works but is risky is marked with `!`; that is no failure.
+
+    The settings are looked at where the server's own are meant, that is without --url. Run it as the server runs: in its
+    folder, with its environment; as a service, `sudo pairing-server doctor`.
+    """
+    if password is not None and username is None:
+        raise click.UsageError("--password needs --username.")
+    if username is not None and password in (None, "-"):
+        password = password_from_input(terminal=password is None)
+    settings = settings_of() if url is None else None
+    where = _where(settings.public_url if settings is not None else url or "")
+    logs.configure("text", "critical")
+    if settings is not None:
+        _configuration(settings)
+    if not run_in_loop(_examine(where, username, password)):
+        sys.exit(1)
+
+
+def _configuration(settings: Settings) -> None:
+    """Look at the settings, and at a database that they name."""
+    report = Report(0)
+    found = checks.of_settings(settings, os.environ)
+    if settings.database_url is not None:
+        found += run_in_loop(checks.of_database(settings))
+    report.line(f"Settings: {len(found)} findings" if found else "Settings: nothing to say against them")
+    report.findings(found)
+
+
+def _where(url: str) -> str:
+    try:
+        return base_url(url)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--url") from None
+
+
+async def _examine(url: str, username: str | None, password: str | None) -> bool:
+    """Take the steps until one fails; whether all went right."""
+    visit = Visit(url, username, password)
+    steps = steps_of(visit)
+    report = Report(max(len(step.title) for step in steps))
+    report.line(f"Pairing server at {url}\n")
+    began = time.perf_counter()
+    try:
+        for step in steps:
+            if not await _take(step, visit, report):
+                return False
+        took = time.perf_counter() - began
+        await _way(visit, report)
+    finally:
+        await visit.end()
+    report.line(f"\nAll right: {len(steps)} steps in {_ms(took).strip()}.")
+    if visit.registered:
+        report.line(
+            f"The account {visit.username} stays; to disable it: pairing-server user disable {visit.username}"
+        )
+    return True
+
+
+async def _way(visit: Visit, report: Report) -> None:
+    """Tell how the server sees us. A server that does not say is no failure."""
+    with suppress(ClientError):
+        report.line(f"\n{_inert(await checks.seen_as(visit.desktop))}")
+        report.findings(await checks.of_the_way(visit.desktop))
+
+
+async def _take(step: Step, visit: Visit, report: Report) -> bool:
+    began = time.perf_counter()
+    fault: Unmet | ClientError | None = None
+    try:
+        await step.work(visit)
+    except (Unmet, ClientError) as error:
+        fault = error
+    report.step(step.title, time.perf_counter() - began, right=fault is None)
+    if fault is None:
+        return True
+    expected = fault.expected if isinstance(fault, Unmet) else step.expected
+    report.fault(visit.without_secrets(expected), visit.without_secrets(str(fault)), _hint(step, fault))
+    return False
+
+
+def _hint(step: Step, fault: Unmet | ClientError) -> str:
+    if "CERTIFICATE_VERIFY_FAILED" in str(fault):
+        return "If its certificate is of your own authority, set SSL_CERT_FILE to that one's file."
+    if isinstance(fault, NotReachable):
+        return (
+            "Start it with `pairing-server serve`, or say where it is with --url"
+            " (https only where a proxy before it speaks TLS)."
+        )
+    if isinstance(fault, NotAPairingServer):
+        return "Is --url the pairing server's? A proxy before it must pass all paths and the WebSocket on."
+    if isinstance(fault, ServerError) and fault.code in _HINTS:
+        wait = f" Seconds to wait: {fault.retry_after:.0f}." if fault.retry_after else ""
+        return _HINTS[fault.code] + wait
+    return step.hint
+
+
+def _ms(seconds: float) -> str:
+    return f"{seconds * 1000:8.1f} ms"
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Writes the lines: aligned, in colour on a terminal, and in what the output can show."""
+
+    width: int
+
+    def step(self, title: str, seconds: float, *, right: bool) -> None:
+        sign = ("\u2713" if right else "\u2717") if self._shows("\u2713\u2717") else ("+" if right else "x")
+        self.line(
+            f"  {click.style(sign, fg='green' if right else 'red')}  {title:{self.width}} {_ms(seconds)}"
+        )
+
+    def fault(self, expected: str, came: str, hint: str) -> None:
+        self.line(
+            f"\n     expected  {_inert(expected)}\n     came      {_inert(came)}\n     hint      {hint}"
+        )
+
+    def findings(self, found: Sequence[Finding]) -> None:
+        for finding in found:
+            sign = click.style("!", fg="yellow")
+            self.line(f"  {sign}  {_inert(finding.what)}\n     to do     {_inert(finding.todo)}")
+        if found:
+            self.line("")
+
+    def line(self, text: str) -> None:
+        encoding = sys.stdout.encoding or "ascii"
+        plain = text.encode(encoding, "replace").decode(encoding)
+        click.echo(plain, color=False if os.environ.get("NO_COLOR") else None)
+
+    @staticmethod
+    def _shows(signs: str) -> bool:
+        try:
+            signs.encode(sys.stdout.encoding or "ascii")
+        except UnicodeEncodeError:
+            return False
+        return True
+
+
+def _inert(text: str) -> str:
+    """What a stranger's server says must not steer the terminal, nor flood it."""
+    return "".join(sign if sign.isprintable() else "?" for sign in text[:500])

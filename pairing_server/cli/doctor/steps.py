@@ -1,0 +1,251 @@
+"""The steps of `doctor`: what two devices and an intruder do, and what must come of it. They print nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from functools import partial
+
+from pairing_server.cli.doctor.client import Unmet, Visit
+from pairing_server.client import DeviceType, Message, ServerError
+
+# One word for each device in what people read; "mobile" is the wire's.
+_NAMES: dict[DeviceType, str] = {"desktop": "desktop", "mobile": "phone"}
+_OTHER: dict[DeviceType, DeviceType] = {"desktop": "mobile", "mobile": "desktop"}
+_SOUND = "UGFpcmluZyBzZXJ2ZXIgZG9jdG9y"
+_SETTINGS: dict[DeviceType, tuple[str, object]] = {"mobile": ("language", "nl"), "desktop": ("audioGain", 75)}
+
+_FAULT = "That is a fault of the server; please report it with what its log says."
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """`title`: what is done. `expected`: what should come. `hint`: what to do if it does not."""
+
+    title: str
+    expected: str
+    work: Callable[[Visit], Awaitable[None]]
+    hint: str = _FAULT
+
+
+def steps_of(visit: Visit) -> tuple[Step, ...]:
+    """All steps, in their order."""
+    return (*_HEALTH, *((_REGISTER,) if visit.registered else ()), _login_step(visit), *_PAIRING)
+
+
+def _same(what: str, came: object, expected: object) -> None:
+    if came != expected:
+        raise Unmet(f"{what} {expected!r}", f"{what} {came!r}")
+
+
+async def _healthz(visit: Visit) -> None:
+    await visit.desktop.healthz()
+
+
+async def _readyz(visit: Visit) -> None:
+    await visit.desktop.readyz()
+
+
+async def _register(visit: Visit) -> None:
+    await visit.desktop.register(visit.username, visit.password)
+
+
+async def _login(visit: Visit) -> None:
+    await visit.desktop.login(visit.username, visit.password)
+    for device in (visit.devices["mobile"], visit.intruder):
+        device.access_token = visit.desktop.access_token
+
+
+async def _ws_token(device: DeviceType, visit: Visit) -> None:
+    visit.ws_tokens[device] = await visit.devices[device].ws_token()
+
+
+async def _generate(visit: Visit) -> None:
+    visit.code = await visit.desktop.generate_code()
+    if not (len(visit.code.code) == 6 and visit.code.code.isascii() and visit.code.code.isdecimal()):
+        raise Unmet("a code of six digits", f"one of {len(visit.code.code)} signs")
+
+
+async def _connect(device: DeviceType, visit: Visit) -> None:
+    client = visit.devices[device]
+    connection = await client.connect(visit.ws_tokens[device])
+    visit.connections[device] = connection
+    identified = await connection.identify("pairing-server doctor")
+    _same("session_id", identified.get("session_id"), client.session_id)
+
+
+async def _desktop_joins(visit: Visit) -> None:
+    joined = await visit.connections["desktop"].join(visit.code.channel)
+    _same("devices", joined.get("devices"), ["desktop"])
+
+
+async def _redeem(visit: Visit) -> None:
+    channel = await visit.devices["mobile"].redeem(visit.code.code)
+    if channel != visit.code.channel:
+        raise Unmet("the channel of the code", "another one")
+
+
+async def _claimed(visit: Visit) -> None:
+    await visit.connections["desktop"].expect("pairing_claimed")
+
+
+async def _phone_joins(visit: Visit) -> None:
+    joined = await visit.connections["mobile"].join(visit.code.channel)
+    _same("devices", joined.get("devices"), ["desktop", "mobile"])
+    visit.epoch, visit.last_seq = str(joined.get("epoch")), int(joined.get("seq", 0))
+
+
+async def _paired(visit: Visit) -> None:
+    joined = await visit.connections["desktop"].expect("client_joined")
+    _same("client_id", joined.get("client_id"), visit.devices["mobile"].session_id)
+    for connection in visit.connections.values():
+        await connection.expect("pairing_success")
+
+
+async def _message(sender: DeviceType, visit: Visit) -> None:
+    source, target = visit.connections[sender], visit.connections[_OTHER[sender]]
+    payload = {"action": "DOCTOR", "from": sender}
+    await source.send(payload, id=f"doctor-{sender}")
+    received, ack = await target.expect("channel_message"), await source.expect("ack")
+    _same("payload", received.get("payload"), payload)
+    _same("ack of", ack.get("id"), f"doctor-{sender}")
+    _same("seq of the ack", ack.get("seq"), received.get("seq"))
+
+
+async def _settings(sender: DeviceType, visit: Visit) -> None:
+    key, value = _SETTINGS[sender]
+    await visit.connections[sender].sync_settings({key: value})
+    received = await visit.connections[_OTHER[sender]].expect("settings_sync")
+    _same("changed", received.get("changed"), [key])
+    _same(key, _of(received, "settings").get(key), value)
+    visit.last_seq = int(received.get("seq", 0))
+
+
+async def _audio(sender: DeviceType, visit: Visit) -> None:
+    await visit.connections[sender].send_audio("doctor-1", _SOUND, "webm", 16000)
+    received = await visit.connections[_OTHER[sender]].expect("audio_chunk")
+    _same("data", received.get("data"), _SOUND)
+    _same("audio_seq", received.get("audio_seq"), 1)
+
+
+async def _ping(visit: Visit) -> None:
+    for connection in visit.connections.values():
+        _same("sequence", (await connection.ping()).get("sequence"), 1)
+
+
+async def _intrude(visit: Visit) -> None:
+    async with await visit.intruder.connect() as connection:
+        await connection.identify()
+        try:
+            await connection.join(visit.code.channel)
+        except ServerError as refusal:
+            _same("error", refusal.code, "CHANNEL_FULL")
+        else:
+            raise Unmet("error CHANNEL_FULL", "channel_joined")
+    for connection in visit.connections.values():
+        await connection.expect("intruder_refused")
+
+
+async def _phone_goes(visit: Visit) -> None:
+    await visit.connections["mobile"].close()
+    gone = await visit.connections["desktop"].expect("mobile_disconnected")
+    _same("force_disconnect", gone.get("force_disconnect"), False)
+
+
+async def _phone_returns(visit: Visit) -> None:
+    await _connect("mobile", visit)
+    joined = await visit.connections["mobile"].join(visit.code.channel, visit.last_seq, visit.epoch)
+    _same("recovered", joined.get("recovered"), True)
+    _same("settings", _of(joined, "settings"), dict(_SETTINGS.values()))
+    await _paired(visit)
+
+
+async def _listed(visit: Visit) -> None:
+    ids = [
+        pairing.id
+        for pairing in await visit.desktop.pairings()
+        if pairing.desktop_session_id == visit.desktop.session_id
+        and pairing.mobile_session_id == visit.devices["mobile"].session_id
+    ]
+    if len(ids) != 1:
+        raise Unmet("one pairing of the two devices", f"{len(ids)}")
+    visit.pairing_id = ids[0]
+
+
+async def _unpair(visit: Visit) -> None:
+    await visit.connections["desktop"].unpair()
+    gone = await visit.connections["mobile"].expect("desktop_disconnected")
+    _same("force_disconnect", gone.get("force_disconnect"), True)
+    for connection in visit.connections.values():
+        await connection.expect("channel_closed")
+        _same("close code", await connection.expect_close(), 4410)
+
+
+async def _gone(visit: Visit) -> None:
+    if visit.pairing_id in [pairing.id for pairing in await visit.desktop.pairings()]:
+        raise Unmet("a list without the pairing", "the pairing is still in it")
+
+
+def _of(message: Message, name: str) -> Message:
+    value = message.get(name)
+    return value if isinstance(value, dict) else {}
+
+
+def _login_step(visit: Visit) -> Step:
+    return Step(
+        f"log in as {visit.username}",
+        "an access token",
+        _login,
+        "Check --username and --password. An operator can do: pairing-server user set-password NAME",
+    )
+
+
+def _both_ways(
+    title: str, expected: str, work: Callable[[DeviceType, Visit], Awaitable[None]]
+) -> tuple[Step, Step]:
+    """The phone first: what it is sent last tells it the channel's newest number."""
+    phone, desktop = (
+        Step(
+            f"{title}, {_NAMES[sender]} to {_NAMES[_OTHER[sender]]}",
+            f"{expected} at the {_NAMES[_OTHER[sender]]}",
+            partial(work, sender),
+        )
+        for sender in _SETTINGS
+    )
+    return phone, desktop
+
+
+_WS = "Does a proxy before the server pass the WebSocket upgrade and the Authorization header on to /ws?"
+_HEALTH = (
+    Step("the server is there", "GET /healthz says ok", _healthz, "Is --url the pairing server's?"),
+    Step("it can pair", "GET /readyz says ready", _readyz, "Its log says what it is waiting for."),
+)
+_REGISTER = Step(
+    "register a throw-away account",
+    "an account, since neither --username nor --password is given",
+    _register,
+    "If registration is closed give --username and --password of an account; an operator makes one with:"
+    " pairing-server user add NAME",
+)
+_PAIRING = (
+    Step("a ws token for the desktop", "a ws token", partial(_ws_token, "desktop")),
+    Step("a ws token for the phone", "a ws token", partial(_ws_token, "mobile")),
+    Step("the desktop asks for a code", "a code of six digits", _generate),
+    Step("the desktop connects and identifies", "connected, identified", partial(_connect, "desktop"), _WS),
+    Step("the desktop joins the channel", "channel_joined", _desktop_joins),
+    Step("the phone redeems the code", "the name of the channel", _redeem),
+    Step("the desktop hears of it", "pairing_claimed", _claimed),
+    Step("the phone connects and identifies", "connected, identified", partial(_connect, "mobile"), _WS),
+    Step("the phone joins the channel", "channel_joined", _phone_joins),
+    Step("both are told that they are paired", "client_joined, pairing_success", _paired),
+    *_both_ways("a message and its ack", "channel_message", _message),
+    *_both_ways("settings", "settings_sync", _settings),
+    *_both_ways("a piece of sound", "audio_chunk", _audio),
+    Step("ping from both", "pong", _ping),
+    Step("an intruder is refused, both hear of it", "CHANNEL_FULL, intruder_refused", _intrude),
+    Step("the phone disconnects, the desktop sees it", "mobile_disconnected", _phone_goes),
+    Step("the phone comes back, nothing is lost", "channel_joined, pairing_success", _phone_returns),
+    Step("the pairing is in the account's list", "one pairing of the two devices", _listed),
+    Step("the desktop unpairs, both see the end", "channel_closed, close code 4410", _unpair),
+    Step("the pairing is in the list no more", "a list without it", _gone),
+)

@@ -1,0 +1,62 @@
+"""session …: logins, as an administrator sees them."""
+
+from __future__ import annotations
+
+import click
+
+from pairing_server.cli.run import administrator, run
+from pairing_server.services import logins
+from pairing_server.services.deps import Deps
+from pairing_server.store.logins import Login
+from pairing_server.web.app_context import utcnow
+
+
+@click.group()
+def session() -> None:
+    """Logins: list, revoke."""
+
+
+@session.command("list")
+@click.option("--user", help="Of this user only: a name, an id, or issuer|sub.")
+def list_sessions(user: str | None) -> None:
+    """The logins that last, newest first: id, subject, since, last used, address."""
+
+    async def work(deps: Deps) -> list[Login]:
+        return await logins.list_of(deps, user, utcnow())
+
+    found = run(work)
+    if not found:
+        click.echo("Nobody is logged in.", err=True)
+    for login in found:
+        click.echo(
+            f"{login.login_id}\t{login.subject}\t{login.created_at:%Y-%m-%dT%H:%MZ}"
+            f"\t{login.seen_at:%Y-%m-%dT%H:%MZ}\t{login.address or '-'}"
+        )
+
+
+@session.command()
+@click.argument("login_id", required=False)
+@click.option("--user", help="All logins of this user: a name, an id, or issuer|sub.")
+@click.option("--token", "token_id", help="One token, by its `jti`.")
+@click.option("--issuer", help="With --token: the foreign issuer that has made it.")
+def revoke(login_id: str | None, user: str | None, token_id: str | None, issuer: str | None) -> None:
+    """End a login: its tokens are refused and its connections closed, on every server within two seconds."""
+    if sum(given is not None for given in (login_id, user, token_id)) != 1:
+        raise click.UsageError(
+            "Give one of: a login's id (see: pairing-server session list), --user, --token."
+        )
+    if issuer is not None and token_id is None:
+        raise click.UsageError("--issuer goes with --token.")
+
+    async def work(deps: Deps) -> str:
+        if user is not None:
+            return (
+                f"All logins of {await logins.revoke_user(deps, user, administrator(), utcnow())} are ended."
+            )
+        if token_id is not None:
+            await logins.revoke_token(deps, token_id, issuer, administrator(), utcnow())
+            return f"The token {token_id} is refused from now on."
+        ended = await logins.revoke_login(deps, login_id or "", administrator(), utcnow())
+        return f"The login {login_id} of {', '.join(login.subject for login in ended)} is ended."
+
+    click.echo(run(work))

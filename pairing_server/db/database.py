@@ -1,0 +1,293 @@
+"""The way to PostgreSQL: one engine with its pool, transactions, and what an absent database looks like.
+
+No SQL of ours lives here but the probe of `ready`. Taking a connection costs no round trip: whether it still works shows
+with the BEGIN that has to be sent anyway, and one that is lost then is replaced.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from typing import Any, TypeVar, cast
+
+import asyncpg
+from sqlalchemy import Connection, event
+from sqlalchemy.exc import DisconnectionError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.pool import QueuePool
+
+from pairing_server.db import endpoints
+from pairing_server.db.circuit_breaker import PROBE_TIMEOUT, Away, Breaker, Told
+from pairing_server.db.errors import away
+from pairing_server.db.raw_connection import Direct, undo
+from pairing_server.tracing import OFF, Traces
+
+# Related durations, in seconds: the server gives up on a statement before the client does, and a
+# request waits for a connection less long than for a statement.
+CONNECT_TIMEOUT = 3
+STATEMENT_TIMEOUT = 4
+COMMAND_GRACE = 1
+# For all of a transaction, the wait for a connection included, beyond the longest statement.
+TRANSACTION_GRACE = 1.5
+CLOSE_TIMEOUT = 5
+LOCK_TIMEOUT = "2s"
+POOL_TIMEOUT = 4
+MAX_AGE = 1800
+
+POOL_SIZE = 12
+WARM = 4
+
+# Whether this server takes writes, and which one it is. A promoted standby writes on another timeline.
+_LOOK = """
+SELECT pg_is_in_recovery() OR current_setting('transaction_read_only')::boolean AS read_only,
+    concat_ws(' ', inet_server_addr(), inet_server_port(),
+        CASE WHEN NOT pg_is_in_recovery() THEN left(pg_walfile_name(pg_current_wal_lsn()), 8) END) AS server
+"""
+
+# One message, so it costs no round trip.
+BEGIN_PLANNED = "BEGIN; SET LOCAL plan_cache_mode = force_generic_plan"
+
+T = TypeVar("T")
+
+
+class Database:
+    """The engine and its connections. One for each process; made before the first request, closed at the end."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        pool_size: int = POOL_SIZE,
+        pool_timeout: float = POOL_TIMEOUT,
+        statement_timeout: int = STATEMENT_TIMEOUT,
+        told: Told = lambda *_: None,
+        breaker: Breaker | None = None,
+        traces: Traces = OFF,
+    ) -> None:
+        """`url`: postgresql://…, with one host or several; query parameters are asyncpg's. The timeouts are in seconds.
+
+        `told` hears of outages. `breaker`: that of another way to the same database, which knows when it is away;
+        what goes wrong on this one does not count there.
+        """
+        self._asking: asyncio.Future[None] | None = None
+        self._told = told
+        self._traces = traces
+        self._server: str | None = None
+        self._counts = breaker is None
+        self.breaker = breaker or Breaker(self._probe, told)
+        self._transaction_timeout = statement_timeout + TRANSACTION_GRACE
+        self._hosts = endpoints.Hosts(
+            url,
+            timeout=CONNECT_TIMEOUT,
+            command_timeout=statement_timeout + COMMAND_GRACE,
+            server_settings={
+                "application_name": "pairing-server",
+                "statement_timeout": f"{statement_timeout}s",
+                "lock_timeout": LOCK_TIMEOUT,
+                "idle_in_transaction_session_timeout": "10s",
+                "timezone": "UTC",
+                "jit": "off",
+            },
+        )
+        self.engine: AsyncEngine = create_async_engine(
+            endpoints.parse(url)[0],
+            async_creator=self._hosts.connect,
+            isolation_level="AUTOCOMMIT",
+            pool_size=pool_size,
+            max_overflow=0,
+            pool_timeout=pool_timeout,
+            pool_recycle=MAX_AGE,
+            # Those that are not needed grow old together.
+            pool_use_lifo=True,
+            # `transaction`, `direct` and `once` leave none to be undone.
+            pool_reset_on_return=None,
+            hide_parameters=True,
+        )
+        event.listen(self.engine.sync_engine, "connect", _opened)
+        event.listen(self.engine.sync_engine, "checkout", self._checked_out)
+
+    async def warm(self) -> None:
+        """Open the first connections, and note which server they lead to. If the database is away, whoever asks
+        first is told."""
+        with suppress(Away):
+            await self.ready()
+        wanted = (self.engine.connect().start() for _ in range(WARM))
+        for opened in await asyncio.gather(*wanted, return_exceptions=True):
+            if isinstance(opened, AsyncConnection):
+                await opened.close()
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[AsyncConnection]:
+        """A connection in a transaction: committed at the end, rolled back by any error.
+
+        Raises Unavailable if the database is away, overloaded or refuses to write for now.
+        """
+        with self._traces.inner("database transaction", "client"):
+            async with self._guarded() as time, self._begun("BEGIN", time) as direct:
+                yield direct.conn
+
+    @asynccontextmanager
+    async def direct(self) -> AsyncIterator[Direct]:
+        """As `transaction`, for those who also send statements to the driver directly.
+
+        Its statements are planned once for each connection, not anew for their values: the one it is for takes
+        longer to plan than to do. So none may need values to find its index.
+        """
+        with self._traces.inner("database transaction", "client"):
+            async with self._guarded() as time, self._begun(BEGIN_PLANNED, time) as direct:
+                yield direct
+
+    @asynccontextmanager
+    async def _guarded(self) -> AsyncIterator[asyncio.Timeout]:
+        """Ask the database if that is worth it, for no longer than a transaction may take, and note how it went.
+
+        Yields the time that it may take.
+        """
+        self.breaker.check()
+        asked_at = asyncio.get_running_loop().time()
+        try:
+            async with asyncio.timeout(self._transaction_timeout) as time:
+                yield time
+        except Exception as error:
+            known = error if isinstance(error, Away) else away(error, lost=False)
+            self._note(None if known is None else known.reason, asked_at)
+            if known is None or known is error:
+                raise
+            raise known from error
+        if self._counts:
+            self.breaker.worked()
+
+    def _note(self, reason: str | None, asked_at: float) -> None:
+        """It has failed, asked at that monotonic second; `reason` if that lies with the database."""
+        if not self._counts:
+            return
+        if reason is None:
+            self.breaker.answered()
+        else:
+            self.breaker.failed(reason, asked_at)
+
+    @asynccontextmanager
+    async def _begun(self, begin: str, time: asyncio.Timeout) -> AsyncIterator[Direct]:
+        # The BEGIN shows whether it works; if not, nothing has been lost yet.
+        direct, _ = await self._first(lambda direct: direct.driver.execute(begin), time)
+        try:
+            yield direct
+            if await direct.driver.execute("COMMIT") != "COMMIT":
+                raise RuntimeError("the transaction had failed, and was not committed")
+        except BaseException as error:
+            lost = await undo(direct, error, time)
+            if (unavailable := away(error, lost=lost)) is not None:
+                raise unavailable from error
+            raise
+        await direct.conn.close()
+
+    async def once(self, statement: str, *values: object, again: str | None = None) -> asyncpg.Record | None:
+        """The first row of one statement that is a transaction by itself.
+
+        If the connection is lost, it is sent once more on a new one, so it must be one that may be done twice:
+        whether the first has been done is not known then. `again`: what to send the second time in its place. Raises
+        Unavailable as `transaction` does.
+        """
+        following = iter((statement, again or statement))
+
+        async def fetch(direct: Direct) -> asyncpg.Record | None:
+            found: asyncpg.Record | None = await direct.driver.fetchrow(next(following), *values)
+            return found
+
+        with self._traces.inner("database statement", "client"):
+            async with self._guarded() as time:
+                direct, found = await self._first(fetch, time)
+                await direct.conn.close()
+        return found
+
+    async def _first(self, act: Callable[[Direct], Awaitable[T]], time: asyncio.Timeout) -> tuple[Direct, T]:
+        """A connection, and what comes of the first statement on it: on a second one if the first was lost."""
+        for last in (False, True):
+            direct = await self._taken()
+            try:
+                return direct, await act(direct)
+            except BaseException as error:
+                lost = await undo(direct, error, time)
+                # Who has waited for one in vain need not wait for another.
+                if lost and not last and isinstance(error, Exception) and not isinstance(error, TimeoutError):
+                    continue
+                if (unavailable := away(error, lost=lost)) is not None:
+                    raise unavailable from error
+                raise
+        raise AssertionError("the last attempt returns or raises")
+
+    async def _taken(self) -> Direct:
+        try:
+            conn = await self.engine.connect()
+        except Exception as error:
+            if (unavailable := away(error, lost=False)) is not None:
+                raise unavailable from error
+            raise
+        return Direct(conn, cast(Connection, conn.sync_connection).connection.driver_connection)
+
+    async def ready(self) -> None:
+        """Return if the database answers and takes writes; raise Unavailable otherwise.
+
+        Whoever asks while another's question is under way shares its answer, so that asking, which needs
+        no login, never takes more than one connection.
+        """
+        if self._asking is None:
+            self._asking = asyncio.ensure_future(self._ask())
+            self._asking.add_done_callback(self._asked)
+        await asyncio.shield(self._asking)
+
+    def _asked(self, asked: asyncio.Future[None]) -> None:
+        self._asking = None
+        if not asked.cancelled():
+            asked.exception()  # whoever still waits has it; nobody may be left
+
+    async def _ask(self) -> None:
+        self._look_at(await self.once(_LOOK))
+
+    def _look_at(self, row: asyncpg.Record | None) -> None:
+        """Raises Away if it takes no writes."""
+        if row is None or row["read_only"]:
+            self.breaker.failed("read_only", asyncio.get_running_loop().time())
+            raise Away("The database is read-only just now.", "read_only")
+        before, self._server = self._server, row["server"]
+        if before not in (None, self._server):
+            self._told("failover", "", 0.0)
+
+    async def _probe(self) -> None:
+        """Ask on a connection of its own: those of the pool may all be stuck. Raises Away."""
+        try:
+            async with asyncio.timeout(PROBE_TIMEOUT):
+                driver = await self._hosts.connect()
+                try:
+                    self._look_at(await driver.fetchrow(_LOOK))
+                    await driver.close()
+                finally:
+                    driver.terminate()
+        except Away:
+            raise
+        except Exception as error:
+            raise away(error, lost=True) or Away("The database fails.", "refused") from error
+
+    def _checked_out(self, adapted: Any, record: Any, _: object) -> None:
+        """One that the database has closed meanwhile is replaced, and one from before an outage: it may be stuck, or
+        lead to a server that takes no writes any more."""
+        if adapted.driver_connection.is_closed() or record.info["opened"] < self.breaker.back_at:
+            raise DisconnectionError
+
+    def usage(self) -> tuple[int, int, int]:
+        """How many connections are open, how many of them in use, and how many there may be."""
+        pool = cast(QueuePool, self.engine.pool)
+        used = pool.checkedout()
+        return used + pool.checkedin(), used, pool.size()
+
+    async def close(self) -> None:
+        if self._counts:
+            await self.breaker.stop()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(CLOSE_TIMEOUT):
+                await self.engine.dispose()
+
+
+def _opened(_: object, record: Any) -> None:
+    record.info["opened"] = asyncio.get_running_loop().time()

@@ -1,0 +1,71 @@
+"""What an error on the way to PostgreSQL means: a fault of ours, "not now", or that the database is away and why."""
+
+from __future__ import annotations
+
+import asyncpg
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+from pairing_server.db.circuit_breaker import Away
+
+# SQLSTATE classes and codes that mean "not now", and what they say of the database: connection trouble, a login that
+# it refuses and a database it has not got, no connections or memory left, shutting down, read-only after a failover.
+# Locks, conflicts and a cancelled statement say nothing of it.
+_PASSING: dict[str, str | None] = {
+    "08": "unreachable",
+    "25006": "read_only",
+    "28": "refused",
+    "3D000": "refused",
+    "40001": None,
+    "40P01": None,
+    "53": "full",
+    "55000": None,
+    "55P03": None,
+    "57014": "slow",
+    "57": "unreachable",
+}
+
+# How the server says that it is hanging up.
+_HANGING_UP = (
+    asyncpg.PostgresConnectionError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.CannotConnectNowError,
+)
+
+
+def breaks_off(error: BaseException) -> bool:
+    """Whether the connection is not to be used again after this: it is lost, or was cut off in the middle of
+    something, and nobody knows what it is still doing."""
+    return not isinstance(error, Exception) or isinstance(error, (*_HANGING_UP, OSError))
+
+
+def away(error: BaseException, *, lost: bool) -> Away | None:
+    """What means "not now" as Away; None for a fault, and for what is no error of the database."""
+    if isinstance(error, TimeoutError):
+        return Away("The database does not answer in time.", "slow")
+    if isinstance(error, OSError) or (lost and isinstance(error, asyncpg.InterfaceError)):
+        return Away("The database is not reachable just now.", "unreachable")
+    if isinstance(error, PoolTimeout):
+        return Away("The database is not available just now.", "busy")
+    if isinstance(error, asyncpg.TargetServerAttributeNotMatched):
+        return _by_state("25006")
+    if isinstance(error, asyncpg.PostgresError):
+        return _by_state(error.sqlstate or "08")
+    if isinstance(error, DBAPIError):
+        if isinstance(getattr(error.orig, "__cause__", None), asyncpg.TargetServerAttributeNotMatched):
+            return _by_state("25006")
+        if error.connection_invalidated:
+            return _by_state("08")
+        # asyncpg's own errors (a lost connection) carry no SQLSTATE.
+        return _by_state(getattr(error.orig, "sqlstate", None) or "08")
+    return None
+
+
+def _by_state(state: str) -> Away | None:
+    found = next((known for known in (state, state[:2]) if known in _PASSING), None)
+    if found is None:
+        return None
+    reason = _PASSING[found]
+    told = "read-only" if reason == "read_only" else "not available"
+    return Away(f"The database is {told} just now.", reason)

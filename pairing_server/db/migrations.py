@@ -1,0 +1,149 @@
+"""Bringing a database to the schema of this release, and telling whether it is there.
+
+The migrations themselves stand in the folder `migrations`, which imports nothing of ours.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import asyncpg
+from alembic import command
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+from alembic.util import CommandError
+from sqlalchemy.exc import DBAPIError
+
+from pairing_server.db import endpoints
+
+_PACKAGE = Path(__file__).resolve().parents[1]
+
+
+def _config(url: str | None = None) -> Config:
+    folder = _PACKAGE / "migrations"
+    if not folder.is_dir():  # a checkout: the folder lies beside the package, not in it as in a wheel
+        folder = _PACKAGE.parent / "migrations"
+    config = Config()
+    # Config interpolates "%", which a path may contain.
+    config.set_main_option("script_location", str(folder).replace("%", "%%"))
+    config.set_main_option("path_separator", "os")
+    config.attributes["url"] = url
+    return config
+
+
+class MigrationError(Exception):
+    """The database could not be migrated; the text is for the operator."""
+
+
+class NotReachable(MigrationError):
+    """It cannot be asked just now."""
+
+
+class State(NamedTuple):
+    """What schema a database has."""
+
+    # None if it has never been migrated.
+    revision: str | None
+    # The oldest revision whose release works with it; None if the migration does not say.
+    works_with: str | None
+
+    @property
+    def suits(self) -> bool:
+        """Whether this release works with it: it is this release's, or a newer one that says so."""
+        return self.revision == head() or (
+            self.newer and self.works_with is not None and known(self.works_with)
+        )
+
+    @property
+    def newer(self) -> bool:
+        """Whether it comes from a newer release."""
+        return self.revision is not None and not known(self.revision)
+
+
+def migrate(url: str, revision: str = "head") -> str:
+    """Upgrade the database at `url` to `revision`; the revision that it is at then. Not for use in a running event loop.
+
+    One that a newer release has migrated, and that works with this one, is left as it is. Raises MigrationError.
+    """
+    with _told_to_the_operator():
+        try:
+            command.upgrade(_config(url), revision)
+        except CommandError:
+            found = asyncio.run(_ask(url))
+            if revision == "head" and found.suits and found.revision is not None:
+                return found.revision
+            raise
+    return head() if revision == "head" else revision
+
+
+def downgrade(url: str, revision: str) -> None:
+    """Take the database at `url` back to `revision`. Not for use in a running event loop.
+
+    Raises MigrationError.
+    """
+    with _told_to_the_operator():
+        command.downgrade(_config(url), revision)
+
+
+@contextmanager
+def _told_to_the_operator() -> Iterator[None]:
+    try:
+        yield
+    except CommandError as error:
+        raise MigrationError(f"The database cannot be migrated: {error}") from None
+    except DBAPIError as error:
+        state = getattr(error.orig, "sqlstate", None) or ""
+        # Connection lost, too many of them, starting up or shutting down.
+        kind = NotReachable if state.startswith(("08", "53", "57P")) else MigrationError
+        raise kind(f"The database cannot be migrated: {error.orig}.") from None
+    except (OSError, TimeoutError) as error:
+        told = str(error) or type(error).__name__
+        raise NotReachable(f"The database is not reachable: {told}. Check PAIRING_DATABASE_URL.") from None
+
+
+def head() -> str:
+    """The newest revision this release knows."""
+    revision = ScriptDirectory.from_config(_config()).get_current_head()
+    if revision is None:
+        raise RuntimeError("no migrations are installed")
+    return revision
+
+
+# What migrations/env.py writes as the version table's comment. One that is not of the revision there says nothing.
+_COMMENT = re.compile(r"revision (\S+) works with releases from revision (\S+) on")
+
+
+REVISION = "SELECT version_num FROM alembic_version"
+COMMENT = "SELECT obj_description('alembic_version'::regclass, 'pg_class')"
+
+
+async def state(driver: asyncpg.Connection) -> State:
+    """The schema of the database that it is connected to."""
+    if await driver.fetchval("SELECT to_regclass('alembic_version')") is None:
+        return State(None, None)
+    revision, comment = await driver.fetchrow(f"SELECT ({REVISION}), ({COMMENT})")
+    return state_of(revision, comment)
+
+
+def state_of(revision: str | None, comment: str | None) -> State:
+    """The state by what REVISION and COMMENT have found."""
+    said = _COMMENT.fullmatch(comment or "")
+    return State(revision, said[2] if said and said[1] == revision else None)
+
+
+async def _ask(url: str) -> State:
+    driver = await endpoints.Hosts(url, timeout=10).connect()
+    try:
+        return await state(driver)
+    finally:
+        await driver.close()
+
+
+def known(revision: str) -> bool:
+    """Whether this release has that revision; an unknown one comes from a newer release."""
+    return revision in {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}

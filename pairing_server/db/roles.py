@@ -1,0 +1,100 @@
+"""Two roles in the database: one owns the tables and migrates, the other runs the server and may do no more than that.
+
+The role that runs reads and writes the ordinary tables. To the audit log it only adds, and only the columns that are
+its own: what the database gives a row (its time, number, transaction, epoch) it cannot choose.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+import asyncpg
+from sqlalchemy.engine import make_url
+
+from pairing_server.db import endpoints
+from pairing_server.db.migrations import MigrationError
+from pairing_server.db.tables import audit_events, audit_seals, metadata
+from pairing_server.store.audit_events import EVENT
+
+# The embedded database's role that runs the server.
+RUNNING = "pairing"
+_LOCK = 7421003
+
+
+def role_of(url: str) -> str:
+    """The role that a database's URL names; empty if it names none."""
+    return endpoints.parse(url)[0].username or ""
+
+
+def owner_of(running_url: str) -> str:
+    """The URL of the embedded database's owner."""
+    return make_url(running_url).set(username="postgres").render_as_string(hide_password=False)
+
+
+def grant(owner_url: str, role: str) -> None:
+    """Give `role` what the server needs at the newest revision, and take from it whatever else it had.
+
+    Not for use in a running event loop. Raises MigrationError.
+    """
+    _run(owner_url, _grants(role))
+
+
+def make_running(owner_url: str, *, rights: bool = True) -> str:
+    """Make the embedded database's role and give it its rights; the URL to run the server with.
+
+    Without `rights` it keeps those it has: a newer release has given them, whose tables this one does not know.
+
+    Not for use in a running event loop. Raises MigrationError.
+    """
+    role = f"""DO $$ BEGIN
+        IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '{RUNNING}') THEN CREATE ROLE {RUNNING} LOGIN; END IF;
+    END $$"""
+    _run(owner_url, [role, *(_grants(RUNNING) if rights else [])])
+    return make_url(owner_url).set(username=RUNNING).render_as_string(hide_password=False)
+
+
+def _grants(role: str) -> list[str]:
+    name = '"' + role.replace('"', '""') + '"'
+    log = (audit_events.name, audit_seals.name)
+    tables = ", ".join(table.name for table in metadata.sorted_tables if table.name not in log)
+    own = ", ".join(f'"{column}"' for column in EVENT)
+    return [
+        f"REVOKE ALL ON ALL TABLES IN SCHEMA public FROM {name}",
+        f"GRANT USAGE ON SCHEMA public TO {name}",
+        f"GRANT SELECT, INSERT, UPDATE, DELETE ON {tables} TO {name}",
+        f"GRANT SELECT ON alembic_version, audit_events, audit_seals TO {name}",
+        f"GRANT INSERT ({own}) ON audit_events TO {name}",
+        f"GRANT INSERT ON audit_seals TO {name}",
+        f"GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO {name}",
+        # A restored database has forgotten it.
+        "REVOKE ALL ON FUNCTION audit_partitions(), audit_make_partitions(integer),"
+        " audit_drop_partition(text, integer, text, text) FROM PUBLIC",
+        f"GRANT EXECUTE ON FUNCTION audit_partitions(), audit_make_partitions(integer),"
+        f" audit_drop_partition(text, integer, text, text) TO {name}",
+    ]
+
+
+def _run(url: str, statements: Sequence[str]) -> None:
+    async def work() -> None:
+        connection = await endpoints.Hosts(url, timeout=10, command_timeout=60).connect()
+        try:
+            async with connection.transaction():
+                # Several that start at once do it one after the other.
+                await connection.execute(f"SELECT pg_advisory_xact_lock({_LOCK})")
+                for statement in statements:
+                    await connection.execute(statement)
+        finally:
+            await connection.close()
+
+    try:
+        asyncio.run(work())
+    except (
+        asyncpg.PostgresError,
+        asyncpg.InterfaceError,
+        asyncpg.InternalClientError,
+        OSError,
+        TimeoutError,
+    ) as error:
+        told = str(error) or type(error).__name__
+        raise MigrationError(f"The rights of the role that runs the server cannot be set: {told}") from None

@@ -1,0 +1,165 @@
+"""The settings that both members share: the merged document, and when it has to be sent once more.
+
+What in a message is an edit, and what only an echo, is told by echo.py. No sockets, no clock (`now` is
+monotonic seconds) and no sending: sharing.py does what is said here. docs/decisions/0004 has the rules.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import msgspec
+
+from pairing_server.errors import PayloadTooLarge, ValidationFailed
+from pairing_server.relay.settings.echo_detector import Copy
+from pairing_server.relay.settings.json_values import Value, Values, differing
+
+Role = str  # "desktop" | "mobile": the session's seat
+
+SETTLE_AFTER = 0.4  # seconds after the last event that left a doubt about what a member holds
+SETTLE_LATE = 5.0  # the same where only a link slower than echo.UNDER_WAY could leave one
+REVISIONS_KEPT = 64  # for `base_rev`
+
+
+@dataclass(frozen=True, slots=True)
+class Merge:
+    """The document has come to `rev` by these `changed` keys."""
+
+    changed: tuple[str, ...]
+    rev: int
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A document at `rev` as it is kept outside: a JSON object, its values as they came."""
+
+    rev: int
+    document: bytes
+
+
+class SettingsDocument:
+    """One channel's merged document. `rev` is 0 until the first merge and grows by one with each.
+
+    `settle_at`: when `settle` must be called; None: nothing is due. Look at it after every call here,
+    for it moves either way. `echoes`: how many messages had nothing new.
+    """
+
+    def __init__(self, kept: Kept | None = None, *, max_keys: int = 64, max_bytes: int = 16384) -> None:
+        """`kept`: where an earlier life of the channel has left off."""
+        self.rev = 0
+        self.settle_at: float | None = None
+        self.echoes = 0
+        self._max_keys = max_keys
+        self._max_bytes = max_bytes
+        self._document: Values = {}
+        self._size = 2
+        self._revisions: dict[int, Values] = {0: self._document}
+        self._copies = {"desktop": Copy(), "mobile": Copy()}
+        self._settle_delay = SETTLE_LATE
+        if kept is not None:
+            self._restore(kept)
+
+    def _restore(self, kept: Kept) -> None:
+        found = msgspec.json.decode(kept.document, type=dict[str, msgspec.Raw])
+        self.rev = kept.rev
+        self._document = {key: Value(bytes(raw)) for key, raw in found.items()}
+        self._size = len(kept.document)
+        self._revisions = {kept.rev: self._document}
+
+    def now(self) -> Kept:
+        """The document as it is to be kept."""
+        values = {key: msgspec.Raw(value.raw) for key, value in self._document.items()}
+        return Kept(self.rev, msgspec.json.encode(values))
+
+    def raw(self) -> dict[str, bytes]:
+        """The whole document: key → JSON value as it came."""
+        return {key: value.raw for key, value in self._document.items()}
+
+    def sync(
+        self,
+        role: Role,
+        settings: Mapping[str, bytes],
+        now: float,
+        base_rev: int | None = None,
+        *,
+        fill: bool = False,
+    ) -> Merge | None:
+        """Merge what the session has edited; then the whole document is to go to its peer.
+
+        `fill`: these are no edits, and only what the document lacks is merged.
+
+        None: an echo, or nothing new. An unknown `base_rev` counts as none given. Raises ValidationFailed
+        or PayloadTooLarge if the merged document would be over its bounds; then nothing has changed.
+        """
+        copy = self._copies[role]
+        values = {key: Value(raw) for key, raw in settings.items()}
+        base = None if base_rev is None else self._revisions.get(base_rev)
+        if base is None:
+            base_rev = None
+        copy.age(now)
+        reading = copy.read(values, now, base_rev, base)
+        other = differing(values, self._document, {})
+        lacking = [key for key in values if key not in self._document]
+        edits = {key: values[key] for key in (lacking if fill else reading.edited) if key in other}
+        merged = bool(edits) and copy.admit(edits)
+        if merged:
+            self._merge(edits)
+        copy.learn(reading, values, now, base_rev)
+        self._note_doubt(copy, now, merged=merged, ignored=len(other) > len(edits) * merged)
+        if not merged:
+            self.echoes += 1
+            return None
+        return Merge(tuple(edits), self.rev)
+
+    def _merge(self, edits: Values) -> None:
+        merged = {**self._document, **edits}
+        if len(merged) > self._max_keys:
+            raise ValidationFailed(
+                f"The settings would have more than {self._max_keys} keys.", field="settings"
+            )
+        # Braces, then for each key its name, a colon, its value and a comma; the last has no comma.
+        size = 1 + sum(len(msgspec.json.encode(key)) + len(value.raw) + 2 for key, value in merged.items())
+        if size > self._max_bytes:
+            raise PayloadTooLarge(limit=self._max_bytes, size=size)
+        self.rev += 1
+        self._size = size
+        self._document = merged
+        self._revisions[self.rev] = merged
+        self._revisions.pop(self.rev - REVISIONS_KEPT, None)
+
+    def _note_doubt(self, copy: Copy, now: float, *, merged: bool, ignored: bool) -> None:
+        """A delivery under way will undo what was merged, or what was ignored stands at the client."""
+        if ignored or (merged and copy.under_way):
+            delay = SETTLE_AFTER
+        elif merged and copy.unproven(now):
+            delay = SETTLE_LATE
+        elif merged and self.settle_at is not None:
+            delay = self._settle_delay
+        else:
+            return
+        copy.doubt = copy.doubt or ignored or copy.under_way or copy.unproven(now)
+        if self.settle_at is not None:
+            delay = min(delay, self._settle_delay)
+        self._settle_delay = delay
+        self.settle_at = now + delay
+
+    def delivered(self, role: Role, now: float) -> None:
+        """The whole document, as it is now, has been put on its way to that session, for whatever reason."""
+        self._copies[role].deliver(self._document, self.rev, self._size, now)
+        if not any(copy.doubt for copy in self._copies.values()):
+            self.settle_at = None
+
+    def settle(self, now: float) -> tuple[Role, ...]:
+        """`settle_at` has come. The roles to send the document to; `delivered` is to be called for each."""
+        if self.settle_at is None or now < self.settle_at:
+            return ()
+        self.settle_at = None
+        return tuple(role for role, copy in self._copies.items() if copy.doubt)
+
+    def forget(self, role: Role) -> None:
+        """The seat's session is on a new socket: what was under way to it is lost.
+
+        What it was known to hold stays as a guess; a restarted app is told by the delivery that follows.
+        """
+        self._copies[role].resume()

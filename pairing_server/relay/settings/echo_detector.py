@@ -1,0 +1,265 @@
+"""What is known of one session's copy of the settings, and what a `settings_sync` of it is taken for.
+
+Clients send whole objects, parts of them, or again whatever reaches them; none says which it is, and
+messages cross on the way. A `Copy` remembers what was delivered to its session and what the session
+said last, and tells an edit from an echo and from the stale part of a whole object. It decides nothing
+about the document: that is settings.py. docs/decisions/0004 has the rules and their reasons.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+from pairing_server.relay.settings.json_values import Value, Values, differing
+
+UNDER_WAY = 1.5  # seconds in which a delivery may not have been applied yet, and its echo is expected
+ECHO_KEPT = 30.0  # the same for a session known to echo; liveness lets no slower link live
+LATE_ECHO = 10.0  # seconds after which a repetition does not speak for an echoing session any more
+RESEND_WITHIN = 0.25  # seconds in which nobody sees a change and takes it back
+DELIVERIES_KEPT = 256  # a copy: four seconds of a slider's 60 a second
+BYTES_KEPT = 1 << 20  # a copy, whatever its documents weigh
+
+SURE_ECHO, SURE_QUIET = 12, -6  # the bounds of Copy.score
+ECHOING, QUIET = 4, -4  # from here on a session is known to echo, or not to
+ALLOWANCE = 64  # edits in a row that bring only values the session has been sent: a loop, or a patient finger
+
+
+@dataclass(slots=True, eq=False)
+class Delivery:
+    """A document handed to a session. `news`: it differs from what the session was expected to hold."""
+
+    document: Values
+    rev: int
+    at: float
+    news: bool
+    again: bool  # this rev was delivered before
+    missed: bool = False  # no echo of it came while it was expected
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What a message is taken for: the keys it has `edited`.
+
+    `repeats`: the delivery it equals. `seen`: the last delivery that it shows to have been applied.
+    """
+
+    edited: list[str]
+    repeats: Delivery | None = None
+    seen: Delivery | None = None
+
+
+@dataclass(slots=True)
+class Copy:
+    """One session's. `doubt`: when all has arrived it may hold something else than the document."""
+
+    doubt: bool = False
+    _held: Values = field(default_factory=dict)  # when it sent its last message
+    _sent: set[str] = field(default_factory=set)  # all keys it has ever sent
+    _base_rev: int | None = None  # of its last message
+    _heard: float = -math.inf  # when that came
+    # Not deques: most stay empty, and an empty deque has 760 bytes.
+    _unapplied: list[Delivery] = field(default_factory=list)  # delivered, maybe not applied at that time
+    _unechoed: list[Delivery] = field(default_factory=list)
+    _recent: list[Delivery] = field(default_factory=list)
+    _allowance: int = ALLOWANCE
+    _last_rev: int = -1
+    _score: int = 0  # grows with echoes in order, falls with deliveries that were not echoed
+    _presumed: float = -math.inf  # when the last delivery left that is only presumed to have been applied
+    _resumed: bool = False  # it is on a new socket and has not been heard yet
+
+    @property
+    def echoing(self) -> bool:
+        """Is it known to send again what it receives?"""
+        return self._score >= ECHOING
+
+    @property
+    def under_way(self) -> bool:
+        """May a delivery not have been applied yet when the last message left?"""
+        return bool(self._unapplied)
+
+    def unproven(self, now: float) -> bool:
+        """Would only a very slow link have kept a delivery from being applied before the last message?"""
+        return self._presumed > now - ECHO_KEPT
+
+    def deliver(self, document: Values, rev: int, size: int, now: float) -> None:
+        """The document, of `size` bytes, has been put on its way to the session."""
+        before = self._unapplied[-1].document if self._unapplied else {}
+        news = bool(differing(document, before, self._held))
+        delivery = Delivery(document, rev, now, news, again=rev == self._last_rev)
+        self._last_rev = rev
+        self.doubt = False
+        room = min(DELIVERIES_KEPT, BYTES_KEPT // size)
+        for kept in (self._unapplied, self._unechoed, self._recent):
+            kept.append(delivery)
+            while len(kept) > room:
+                kept.pop(0)
+
+    def resume(self) -> None:
+        """The session is on a new socket: what was under way is lost, or applied without an echo to come."""
+        self._unechoed.clear()
+        self._base_rev = None
+        self._resumed = True
+
+    def age(self, now: float) -> None:
+        """Presume applied what was delivered long ago; forget what was delivered very long ago."""
+        while self._unapplied and self._unapplied[0].at < now - self._patience(self._unapplied[0]):
+            delivery = self._unapplied.pop(0)
+            self._presumed = delivery.at
+            if delivery.at < self._heard:  # the last message may stand on it; if not, it is settled anyway
+                self._held = {**delivery.document, **self._held}
+            else:
+                self._held = {**self._held, **delivery.document}
+        for kept in (self._unechoed, self._recent):
+            while kept and kept[0].at < now - ECHO_KEPT:
+                kept.pop(0)
+        if not self._recent:
+            self._allowance = ALLOWANCE
+
+    def _patience(self, delivery: Delivery) -> float:
+        """Who echoes says when it has applied something, unless there was nothing to apply."""
+        return ECHO_KEPT if self.echoing and delivery.news else UNDER_WAY
+
+    def read(self, values: Values, now: float, base_rev: int | None, base: Values | None) -> Reading:
+        """What the message is taken for. `base`: the document at `base_rev`, if the client gave one."""
+        repeated = self._repeated(values, now, -1 if base_rev is None else base_rev)
+        if repeated is not None and self._trusts(repeated, now):
+            unknown = [key for key in values if key not in repeated.document and key not in self._held]
+            return Reading(unknown, repeated, seen=repeated)
+        if base_rev is not None and base is not None:
+            return self._compare(values, base_rev, base)
+        return self._guess(values, now, repeated)
+
+    def _repeated(self, values: Values, now: float, after_rev: int) -> Delivery | None:
+        """The delivery that `values` equal: the oldest that can be trusted, else the oldest."""
+        found = None
+        for delivery in self._unechoed:
+            if delivery.rev <= after_rev or not self._equal(values, delivery, now):
+                continue
+            if self._trusts(delivery, now):
+                return delivery
+            found = found or delivery
+        return found
+
+    def _equal(self, values: Values, delivery: Delivery, now: float) -> bool:
+        """Is that what the session sends on this delivery: all of it, or at least what was new to it?
+
+        Keys that nobody has heard of may be there too.
+        """
+        document, held = delivery.document, self._held
+        for key, value in values.items():
+            known = document.get(key) or held.get(key)
+            if known is not None and not value.same(known):
+                return False
+        whole = document.keys() <= values.keys()
+        if len(values) > 1 and (whole or self._sent <= values.keys()):
+            return True
+        if not delivery.news and now - delivery.at > UNDER_WAY:
+            return False  # who sends only what is new had nothing to send
+        new = differing(document, {}, held)
+        return whole or (bool(new) and values.keys() >= set(new))
+
+    def _trusts(self, delivery: Delivery, now: float) -> bool:
+        """Is a repetition of this delivery an echo, and not an edit that leads back to it?"""
+        return self.echoing or (self._score > QUIET and now - delivery.at <= UNDER_WAY)
+
+    def _compare(self, values: Values, base_rev: int, base: Values) -> Reading:
+        """Exact: the client says what it had. What it has edited since it had it counts as held."""
+        own = self._base_rev == base_rev
+        edited = differing(values, {} if own else base, self._held)
+        seen = None
+        for delivery in self._unapplied:
+            if delivery.rev < base_rev or (delivery.rev == base_rev and not delivery.again):
+                seen = delivery
+        return Reading(edited, seen=seen)
+
+    def _guess(self, values: Values, now: float, repeated: Delivery | None) -> Reading:
+        """The session had what it sent last, or one of the deliveries since: whichever needs fewest edits."""
+        edits = [differing(values, {}, self._held)]
+        if edits[0] and self.echoing:
+            return Reading(edits[0], repeated)  # it would have echoed what it got since
+        unapplied = list(self._unapplied)
+        edits += [differing(values, delivery.document, self._held) for delivery in unapplied]
+        if not edits[0] and unapplied and self._sends_again(now):
+            return Reading([], repeated)
+        # Of equals the newest: what one sees is what one takes back.
+        best = min((i for i, keys in enumerate(edits) if keys), key=lambda i: (len(edits[i]), -i), default=0)
+        seen = unapplied[best - 1] if best and self._shown(edits, best) else None
+        return Reading(edits[best], repeated, seen)
+
+    def _sends_again(self, now: float) -> bool:
+        """Is the very message it sent last a repetition, and not an edit back to what it says?"""
+        if self.echoing or self._resumed:
+            return now - self._unapplied[-1].at < UNDER_WAY
+        return now - self._unapplied[0].at < RESEND_WITHIN
+
+    def _shown(self, edits: list[list[str]], best: int) -> bool:
+        """Does a value come from that delivery and from nothing older?"""
+        if any(len(keys) <= len(edits[best]) for keys in edits[1:best]):
+            return False
+        return any(key in self._held and key not in edits[best] for key in edits[0])
+
+    def admit(self, edits: Values) -> bool:
+        """The fuse: whatever was misread above, an echo brings no value that the session was not sent.
+
+        So without a new value only so many edits are let in a row. That ends every loop.
+        """
+        if not all(self._was_sent(key, value) for key, value in edits.items()):
+            self._allowance = ALLOWANCE
+            return True
+        if self._allowance:
+            self._allowance -= 1
+            return True
+        return False
+
+    def _was_sent(self, key: str, value: Value) -> bool:
+        last = None
+        for delivery in reversed(self._recent):
+            sent = delivery.document.get(key)
+            if sent is not last and sent is not None and value.same(sent):
+                return True
+            last = sent
+        return False
+
+    def learn(self, reading: Reading, values: Values, now: float, base_rev: int | None) -> None:
+        """Note what the message shows of the session, once its edits are merged."""
+        if reading.repeats is not None:
+            if reading.repeats is self._unechoed[0]:
+                self._learn_echo(now - reading.repeats.at)
+            while self._unechoed.pop(0) is not reading.repeats:
+                pass
+        elif base_rev is None:
+            self._learn_quiet(reading, now)
+        if reading.seen is not None:
+            self._apply(reading.seen, proven=base_rev is not None and reading.repeats is None)
+        self._held = {**self._held, **values}
+        self._sent.update(values)
+        self._base_rev = base_rev
+        self._heard = now
+        self._resumed = False
+
+    def _learn_echo(self, age: float) -> None:
+        """An echo in order; or, the later the likelier, an edit that leads back there."""
+        if age <= LATE_ECHO:
+            self._score = min(SURE_ECHO, self._score + (2 if age <= UNDER_WAY else 1))
+
+    def _learn_quiet(self, reading: Reading, now: float) -> None:
+        missed = [
+            late for late in self._unechoed if late.news and not late.missed and late.at < now - UNDER_WAY
+        ]
+        for delivery in missed:
+            delivery.missed = True
+        if reading.seen is not None:
+            self._score = min(self._score, 0) - 4
+        elif missed:
+            self._score -= 2
+        self._score = max(SURE_QUIET, self._score)
+
+    def _apply(self, delivery: Delivery, *, proven: bool) -> None:
+        if delivery.at >= self._presumed:
+            self._presumed = -math.inf if proven else delivery.at
+        if delivery not in self._unapplied:
+            return
+        while self._unapplied.pop(0) is not delivery:
+            pass
+        self._held = {**self._held, **delivery.document}

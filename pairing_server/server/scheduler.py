@@ -1,0 +1,161 @@
+"""The timer: periodic work, each job caught and logged on its own, so that none stops another.
+
+Every job is idempotent; missing one, or running it on several servers, does no harm.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import datetime
+
+from tornado.ioloop import PeriodicCallback
+
+from pairing_server.audit import recorder, tail
+from pairing_server.audit.seals import sealing
+from pairing_server.errors import Unavailable
+from pairing_server.services import (
+    brute_force_guard,
+    confirmations,
+    expiry,
+    logins,
+    settings_documents,
+    signing_keys,
+)
+from pairing_server.services.deps import Caller, Deps
+
+log = logging.getLogger(__name__)
+
+SYSTEM = Caller(kind="system")
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    name: str
+    every: float  # seconds
+    work: Callable[[], Awaitable[object]]
+
+
+class Maintenance:
+    """`wall` and `monotonic` are the clocks; `every_second` is done with the latter's time, by the edge."""
+
+    def __init__(
+        self,
+        deps: Deps,
+        wall: Callable[[], datetime],
+        monotonic: Callable[[], float],
+        every_second: Callable[[float], object] = lambda _: None,
+    ) -> None:
+        self._deps = deps
+        self._wall = wall
+        self._monotonic = monotonic
+        self._every_second = every_second
+        self._started_at = -math.inf
+        self.jobs: tuple[Job, ...] = (
+            Job("tick", 1, self._tick),
+            Job("tell followers", 1, lambda: tail.tell(deps, wall())),
+            Job("flush audit", 1, lambda: deps.audit.flush(deps, SYSTEM, wall())),
+            Job("keep settings", 1, lambda: settings_documents.keep(deps)),
+            Job("expire codes", 2, lambda: expiry.expire_codes(deps, SYSTEM, wall())),
+            Job(
+                "close overdue channels",
+                2,
+                lambda: expiry.close_overdue(deps, monotonic(), SYSTEM, wall()),
+            ),
+            Job("end revoked logins", 1, lambda: logins.learn(deps, wall())),
+            Job("settle the alarm", 1, self._settle_alarm),
+            Job("close disabled accounts", 1, lambda: expiry.close_disabled(deps, wall())),
+            Job("look after keys", 1, lambda: signing_keys.look_after(deps, SYSTEM, wall())),
+            Job("count codes", 5, lambda: expiry.recount_codes(deps)),
+            Job("note presence", expiry.TOUCH, self._note_presence),
+            Job("close deserted pairings", 30, self._close_deserted),
+            Job("release names", 30, lambda: expiry.release_names(deps, wall())),
+            Job("forget settings", 30, lambda: settings_documents.forget_ended(deps, wall())),
+            Job("seal audit", 60, lambda: sealing.seal(deps, SYSTEM, wall())),
+            Job("make audit partitions", 3600, lambda: recorder.make_partitions(deps)),
+            Job("prune", 3600, lambda: expiry.prune(deps, wall())),
+        )
+        self._callbacks: list[PeriodicCallback] = []
+        self._under_way: set[asyncio.Task[bool]] = set()
+        # The jobs that wait for the database: said once, not every second.
+        self._waiting: set[str] = set()
+
+    async def _tick(self) -> None:
+        now = self._monotonic()
+        self._deps.hub.tick(now)
+        self._every_second(now)
+
+    async def _settle_alarm(self) -> None:
+        await brute_force_guard.settle(self._deps, SYSTEM, self._wall())
+        if self._deps.alarm.on(self._wall()):
+            await confirmations.deliver(self._deps, {}, self._wall())
+
+    async def _note_presence(self) -> None:
+        active, waiting = self._deps.hub.connected_channels()
+        await expiry.note_presence(self._deps, active, waiting, self._wall())
+
+    async def _close_deserted(self) -> None:
+        """Nobody can be noted while the database or the server is away, nor for the time that the wall clock has
+        jumped over: first those are who are here."""
+        steady = self._monotonic() - max(self._started_at, self._deps.database.breaker.back_at)
+        if steady >= 2 * expiry.TOUCH:
+            await self._note_presence()
+            await expiry.close_deserted(self._deps, SYSTEM, self._wall())
+
+    async def run(self, job: Job) -> bool:
+        """Do one job now. False if it failed; that is logged, and it is tried again next time."""
+        try:
+            await job.work()
+        except Unavailable as error:
+            if job.name not in self._waiting:
+                self._waiting.add(job.name)
+                log.warning("%s: %s", job.name, error)
+            return False
+        except Exception as error:
+            log.exception("%s failed", job.name)
+            log_of = self._deps.audit
+            kind = type(error).__name__
+            log_of.enqueue(
+                log_of.event(
+                    "system.error", "error", SYSTEM, self._wall(), where=job.name, exception_class=kind
+                )
+            )
+            return False
+        self._waiting.discard(job.name)
+        return True
+
+    def add(self, job: Job) -> None:
+        """One job more; before the start."""
+        self.jobs = (*self.jobs, job)
+
+    def start(self) -> None:
+        """Run every job in its time, never two of one job at once."""
+        self._started_at = self._monotonic()
+        for job in self.jobs:
+            callback = PeriodicCallback(self._runner(job), job.every * 1000, jitter=0.1)
+            callback.start()
+            self._callbacks.append(callback)
+
+    def _runner(self, job: Job) -> Callable[[], Awaitable[bool]]:
+        def begin() -> Awaitable[bool]:
+            task = asyncio.ensure_future(self.run(job))
+            self._under_way.add(task)
+            task.add_done_callback(self._under_way.discard)
+            # PeriodicCallback waits for this before it calls again.
+            return task
+
+        return begin
+
+    def stop(self) -> None:
+        """Begin nothing more. What is under way goes on: see `settled`."""
+        for callback in self._callbacks:
+            callback.stop()
+        self._callbacks.clear()
+
+    async def settled(self) -> None:
+        """Wait until no job is under way, so that none holds a database that is closed."""
+        if self._under_way:
+            await asyncio.wait(self._under_way)

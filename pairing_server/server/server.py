@@ -1,0 +1,276 @@
+"""The composition root: settings in, one running node out. Starts, drains and stops it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections.abc import Sequence
+from functools import partial
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from tornado.netutil import bind_sockets
+
+from pairing_server.audit.recorder import AuditLog
+from pairing_server.audit.retention import Retention, drop_old
+from pairing_server.audit.seals import sealing
+from pairing_server.audit.seals.sealer import Copy, Sealer, to_file
+from pairing_server.config import Settings
+from pairing_server.db import migrations
+from pairing_server.db.database import Database
+from pairing_server.errors import Unavailable
+from pairing_server.relay.close_codes import CloseCode
+from pairing_server.relay.hub import Hub
+from pairing_server.security.issuers import Issuers
+from pairing_server.security.keyfile import KeyFile
+from pairing_server.security.keys import Keyring
+from pairing_server.security.limits import SlidingWindow
+from pairing_server.security.passwords import Passwords
+from pairing_server.security.tokens import Tokens
+from pairing_server.server.node_events import NodeEvents
+from pairing_server.server.reload import take_over
+from pairing_server.server.scheduler import SYSTEM, Job, Maintenance
+from pairing_server.server.startup_checks import DatabaseAway, StartError, check_schema
+from pairing_server.services import settings_documents as channel_settings
+from pairing_server.services.account_status import SeenEnabled
+from pairing_server.services.brute_force_guard import Alarm
+from pairing_server.services.codes import Codes, LiveCodes
+from pairing_server.services.deps import Deps
+from pairing_server.services.rate_limits import Turns
+from pairing_server.services.revocation_list import Revoked
+from pairing_server.tracing import OFF, Traces
+from pairing_server.web.app_context import Edge, utcnow
+from pairing_server.web.http_client import fetch_jwks, post_line
+from pairing_server.web.http_server import Listener
+from pairing_server.web.routes import make_app
+from pairing_server.websocket.frames import engine_of
+
+log = logging.getLogger(__name__)
+
+BACKLOG = 1024
+# Seconds: for closing all connections (relay/hub.py), for those that do not answer the close, for the database.
+DRAIN_TIMEOUT = 25
+SPOOL = "audit-spool"
+# Questions to the audit log: so many at a time, for so many seconds.
+READERS = 4
+READING_TIMEOUT = 10
+
+
+def app_version() -> str:
+    try:
+        return version("pairing-server")
+    except PackageNotFoundError:
+        return "unknown"
+
+
+def address_of(listening: socket.socket) -> tuple[str, int]:
+    """Where it listens: host and port, or a path and 0."""
+    name = listening.getsockname()
+    return (name[0], name[1]) if isinstance(name, tuple) else (str(name), 0)
+
+
+class Node:
+    """One running server: everything it is made of, for as long as it lives."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        database_url: str,
+        keyfile: KeyFile | None = None,
+        traces: Traces = OFF,
+    ) -> None:
+        """`settings` must hold keys (config.with_keys, with_seal_key), `keyfile` the file they are from, if any. Whoever
+        gives `traces` stops them after the node.
+
+        Call in the event loop.
+        """
+        loop = asyncio.get_running_loop()
+        self.settings = settings
+        self.version = app_version()
+        self.audit = AuditLog(socket.gethostname(), self.version)
+        events = NodeEvents(self.audit, utcnow)
+        self.traces = traces
+        self.database = Database(database_url, told=events.of_database, traces=traces)
+        self.reading = Database(
+            database_url,
+            pool_size=READERS,
+            statement_timeout=READING_TIMEOUT,
+            breaker=self.database.breaker,
+            traces=traces,
+        )
+        self.hub = Hub(settings.relay_limits, loop.time, loop.call_later, events.of_relay)
+        self.passwords = Passwords()
+        self.issuers = Issuers(settings.issuers, fetch_jwks, on_refresh=events.of_issuer_keys)
+        self.deps = self._deps(keyfile)
+        self.edge = Edge(
+            deps=self.deps,
+            origins=settings.allowed_origins,
+            trusted=settings.trusted_proxies,
+            handshake_failures=SlidingWindow(settings.handshake_failures),
+            now=loop.time,
+            engine=engine_of(settings.frame_engine),
+            version=self.version,
+            demo=bool(settings.demo),
+        )
+        self.http = Listener(make_app(self.edge))
+        self.maintenance = Maintenance(self.deps, utcnow, loop.time, self.http.cut_slow)
+        kept = Retention(settings.audit_retention, settings.audit_export_dir)
+        self.maintenance.add(
+            Job("drop old audit events", 3600, lambda: drop_old(self.deps, kept, SYSTEM, utcnow()))
+        )
+        # Done once the database is known to have the schema of this release; an exception is a StartError.
+        self.schema_checked: asyncio.Future[None] = loop.create_future()
+        # Listening sockets that somebody holds for us.
+        self.held: tuple[socket.socket, ...] = ()
+
+    def _deps(self, keyfile: KeyFile | None) -> Deps:
+        settings = self.settings
+        keyring = Keyring(settings.jwt_keys)
+        revoked = Revoked()
+        return Deps(
+            database=self.database,
+            reading=self.reading,
+            audit=self.audit,
+            sealer=self._sealer(),
+            hub=self.hub,
+            tokens=Tokens(
+                keyring, ws_ttl=settings.ws_token_ttl, issuers=self.issuers, is_revoked=revoked.covers
+            ),
+            revoked=revoked,
+            passwords=self.passwords,
+            keyring=keyring,
+            keyfile=keyfile,
+            codes=Codes([key.secret for key in settings.jwt_keys]),
+            rules=settings.pairing_rules,
+            live=LiveCodes(),
+            alarm=Alarm(settings.redeem_alarm),
+            turns=Turns(self.database.breaker.check),
+            enabled=SeenEnabled(),
+            codes_by_user=SlidingWindow(settings.code_rate),
+            codes_by_address=SlidingWindow(settings.code_rate_address),
+            registration_open=settings.registration == "open",
+            single_use=settings.ws_token_single_use,
+            traces=self.traces,
+        )
+
+    def _sealer(self) -> Sealer:
+        settings = self.settings
+        if settings.audit_seal_key is None:
+            raise ValueError("the settings lack the key that seals the audit log: config.with_seal_key")
+        target = settings.audit_seal_copy
+        copy: Copy | None = None
+        if "://" in target:
+            copy = partial(post_line, target)
+        elif target:
+            copy = to_file(Path(target))
+        return Sealer(settings.audit_seal_key, socket.gethostname(), settings.data_dir, copy)
+
+    async def start(
+        self, sockets: Sequence[socket.socket] = (), *, patient: bool = False
+    ) -> list[tuple[str, int]]:
+        """Check the schema, listen, start the timer. The addresses it listens on.
+
+        `sockets`: listening ones that somebody holds for us; without any, our own are opened. `patient`: a
+        database that is away is waited for; see `schema_checked`. Raises StartError.
+        """
+        try:
+            await check_schema(self.database)
+            self.schema_checked.set_result(None)
+        except DatabaseAway as away:
+            if not patient:
+                raise
+            log.warning("starting all the same, and waiting for it: %s", away)
+            self.edge.starting = True
+            self.maintenance.add(Job("check schema", 2, self._check_schema_again))
+        await self.database.warm()
+        own = [] if sockets else self._bound()
+        self.held = tuple(sockets)
+        self.http.add_sockets(own or sockets)
+        for job in self.maintenance.jobs:
+            if job.name in ("count codes", "end revoked logins", "settle the alarm"):
+                await self.maintenance.run(job)
+        self.maintenance.start()
+        spooled = self.audit.keep_in(self.settings.data_dir / SPOOL, utcnow())
+        begun = self.audit.event("audit.started", "success", SYSTEM, utcnow(), spooled_bytes=spooled)
+        self.audit.enqueue(begun)
+        started = self.audit.event("system.started", "success", SYSTEM, utcnow(), schema=migrations.head())
+        self.audit.enqueue(started)
+        return [address_of(listening) for listening in own or sockets]
+
+    def _bound(self) -> list[socket.socket]:
+        settings = self.settings
+        try:
+            return bind_sockets(settings.port, settings.host, backlog=BACKLOG)
+        except OSError as error:
+            raise StartError(
+                f"Cannot listen on {settings.host}:{settings.port}: {error.strerror or error}."
+                " Choose another with PAIRING_HOST and PAIRING_PORT, or --host and --port."
+            ) from None
+
+    async def _check_schema_again(self) -> None:
+        """The database was away at the start. Once it is there, `schema_checked` is done."""
+        if self.schema_checked.done():
+            return
+        try:
+            await check_schema(self.database)
+        except DatabaseAway:
+            return
+        except StartError as error:
+            self.schema_checked.set_exception(error)
+        else:
+            self.edge.starting = False
+            self.schema_checked.set_result(None)
+            log.info("the database is there")
+
+    def reload(self, settings: Settings) -> None:
+        """Take over from the settings what may change while the server runs; the rest waits for the next start."""
+        take_over(self.edge, self.settings, settings)
+        self.settings = settings
+
+    async def stop(self) -> None:
+        """Take nothing new, close every socket so that it comes back, write the audit log, let go."""
+        self.edge.draining = True
+        if self.held:
+            # Whoever comes now waits in the socket for the next server. Without one he is told at once: 503.
+            self.http.stop()
+        self.deps.followers.stop()
+        gone = asyncio.Event()
+        self.hub.close_all(CloseCode.RESTART, "server restarts", gone.set)
+        try:
+            async with asyncio.timeout(DRAIN_TIMEOUT):
+                await gone.wait()
+                self.http.stop()
+                self.maintenance.stop()
+                await self.http.close_all_connections()
+                await self.edge.settled()
+                await self.maintenance.settled()
+                await channel_settings.keep(self.deps)
+                stopping = self.audit.event("system.stopping", "success", SYSTEM, utcnow())
+                self.audit.enqueue(stopping)
+                self.audit.enqueue(self.audit.event("audit.stopped", "success", SYSTEM, utcnow()))
+                await self.audit.flush(self.deps, SYSTEM, utcnow(), last=True)
+                await sealing.seal(self.deps, SYSTEM, utcnow())
+        except (TimeoutError, Unavailable) as error:
+            log.warning("stopped without writing everything to the database: %s", error)
+        self.http.stop()
+        self.maintenance.stop()
+        await self.release()
+
+    async def release(self) -> None:
+        """Let go of what the node holds."""
+        self.audit.close()
+        await self.issuers.close()
+        self.passwords.close()
+        await self.database.close()
+        await self.reading.close()
+
+
+def event_loop() -> asyncio.AbstractEventLoop:
+    """uvloop's where it is installed, else asyncio's."""
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.new_event_loop()
+    loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
+    return loop

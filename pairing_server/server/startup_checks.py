@@ -1,0 +1,56 @@
+"""Whether a server can start on the database it is given; if not, why, and what to do."""
+
+from __future__ import annotations
+
+import logging
+
+from pairing_server.audit.seals import sealing
+from pairing_server.audit.store import partitions
+from pairing_server.db import migrations
+from pairing_server.db.database import Database
+from pairing_server.errors import Unavailable
+
+log = logging.getLogger(__name__)
+
+
+class StartError(Exception):
+    """Why the server does not start, and what to do."""
+
+
+class DatabaseAway(StartError):
+    """The database cannot be asked just now."""
+
+
+async def check_schema(database: Database) -> str:
+    """The revision that the database is at, if this release works with its schema; else a StartError that says what to run."""
+    try:
+        async with database.direct() as direct:
+            there = await migrations.state(direct.driver)
+    except Unavailable as error:
+        cause = error.__cause__
+        told = str(getattr(cause, "orig", None) or cause or error) or type(cause).__name__
+        raise DatabaseAway(f"The database cannot be used: {told}. Check PAIRING_DATABASE_URL.") from None
+    if there.revision is not None and there.suits:
+        if there.newer:
+            log.warning(
+                "the database is at revision %s, of a newer release; this one works with it", there.revision
+            )
+        # Nothing can be done whose event has nowhere to stand: a server that was off for months makes them now.
+        async with database.transaction() as conn:
+            await partitions.make(conn)
+            restored = await sealing.restored(conn)
+        if restored:
+            raise StartError(
+                "The database was restored from a dump: its transaction ids are lower than those that the audit log"
+                " was sealed by. Run: pairing-server audit rebase"
+            )
+        return there.revision
+    if there.newer:
+        raise StartError(
+            f"The database is at revision {there.revision}, which is newer than this release knows"
+            f" ({migrations.head()}), and does not say that it works with this one. Install the newer release, or restore a backup."
+        )
+    raise StartError(
+        f"The database is at revision {there.revision or 'none'}, this release needs {migrations.head()}."
+        " Run: pairing-server migrate"
+    )

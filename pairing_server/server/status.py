@@ -1,0 +1,127 @@
+"""What a running server tells of itself to whoever may open its socket: `pairing-server status`. No secrets are in it.
+
+The socket is in the data directory, for its owner alone. One answer a connection, nothing is read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import asdict
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from pairing_server.audit.seals import sealing
+from pairing_server.errors import Unavailable
+from pairing_server.relay.connection import Session
+from pairing_server.server.server import Node
+from pairing_server.web.app_context import utcnow
+
+log = logging.getLogger(__name__)
+
+PATTERN = "status-*.socket"
+# As many connections as are listed one by one.
+LISTED = 1000
+
+
+async def describe(node: Node) -> dict[str, Any]:
+    """The state of the node, for people and programs."""
+    deps, hub, now = node.deps, node.hub, node.edge.now()
+    open_, used, size = deps.database.usage()
+    outage = deps.database.breaker.outage
+    limits = deps.hub.limits
+    return {
+        "version": node.version,
+        "pid": os.getpid(),
+        "state": "draining" if node.edge.draining else "starting" if node.edge.starting else "running",
+        "connections": {
+            "open": len(hub.sessions),
+            "users": len({session.subject for session in hub.sessions.values()}),
+            **Counter(session.device_type for session in hub.sessions.values()),
+        },
+        "channels": {
+            str(n): c for n, c in sorted(Counter(len(c.members) for c in hub.channels.values()).items())
+        },
+        "codes_live": deps.live.count,
+        "limits": {
+            **asdict(limits),
+            "code_rate": str(deps.rules.code_rate),
+            "max_live_codes": deps.rules.max_live_codes,
+        },
+        "database": {
+            "up": outage is None,
+            "away_because": outage.reason if outage else None,
+            "connections": {"used": used, "idle": open_ - used, "at_most": size},
+        },
+        "audit": {
+            "waiting": deps.audit.waiting,
+            "lost": deps.audit.lost,
+            "last_seal": await _last_seal(node),
+        },
+        "devices": [_device(session, now) for session in list(hub.sessions.values())[:LISTED]],
+    }
+
+
+def _device(session: Session, now: float) -> dict[str, Any]:
+    """`now`: the loop's monotonic seconds."""
+    return {
+        "user": session.subject,
+        "device_type": session.device_type,
+        "address": session.address,
+        "connection_id": session.connection_id,
+        "pairing_id": str(session.channel.pairing_id) if session.channel else None,
+        "connected_s": round(now - session.opened_at),
+        "messages": session.received,
+        "waiting_bytes": session.outbox.size,
+    }
+
+
+async def _last_seal(node: Node) -> dict[str, Any] | None:
+    with suppress(Unavailable):
+        if (last := await sealing.last(node.deps)) is not None:
+            age = (utcnow() - datetime.fromisoformat(last.sealed_at)).total_seconds()
+            return {"number": last.number, "age_s": round(age)}
+    return None
+
+
+class StatusSocket:
+    """`path`: where it is while this is open. What cannot be opened is logged: the server runs without it."""
+
+    def __init__(self, folder: Path, tell: Callable[[], Awaitable[dict[str, Any]]]) -> None:
+        self.path = folder / f"status-{os.getpid()}.socket"
+        self._tell = tell
+        self._server: asyncio.Server | None = None
+
+    async def open(self) -> None:
+        before = os.umask(0o177)
+        try:
+            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self.path.unlink(missing_ok=True)
+            self._server = await asyncio.start_unix_server(self._answer, self.path)
+        except OSError as error:
+            log.warning("pairing-server status will not work: %s: %s", self.path, error)
+        finally:
+            os.umask(before)
+
+    async def _answer(self, _: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            writer.write(json.dumps(await self._tell()).encode())
+            await writer.drain()
+        except OSError:
+            pass  # whoever asked has gone
+        except Exception:
+            log.exception("the status could not be told")
+        finally:
+            writer.close()
+
+    def close(self) -> None:
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+            self.path.unlink(missing_ok=True)

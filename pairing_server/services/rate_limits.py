@@ -1,0 +1,130 @@
+"""Counting what people try against the limits that hold across servers and restarts."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from pairing_server.errors import Unavailable
+from pairing_server.security.limits import Count, Policy, charge, wait
+from pairing_server.store import rate_limits as store
+from pairing_server.store.rate_limits import Bucket
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """One limit: `kind` names it, `key` is whom it counts. `binding` False: counted, but not held against him.
+
+    `but_own`: held against him for everything but the codes of his own account.
+    """
+
+    kind: str
+    key: str
+    policy: Policy
+    binding: bool = True
+    but_own: bool = False
+
+    @property
+    def how(self) -> str:
+        return "but_own" if self.but_own else "binding" if self.binding else "counted"
+
+
+@dataclass(frozen=True, slots=True)
+class Lockout:
+    """A limit has just locked somebody."""
+
+    limit: Counted
+    until: datetime
+
+
+class Turns:
+    """One at a time for each key, in this process.
+
+    Who waits for a locked row holds one of the few connections meanwhile; who waits here holds nothing.
+    """
+
+    def __init__(self, check: Callable[[], None], max_waiting: int = 100) -> None:
+        """`check` raises Unavailable while nobody's turn could come to anything: then nobody waits for one."""
+        self._check = check
+        self._max_waiting = max_waiting
+        self._locks: dict[str, tuple[asyncio.Lock, int]] = {}
+
+    @asynccontextmanager
+    async def of(self, key: str) -> AsyncIterator[None]:
+        """Wait for the key's turn. Raises Unavailable if too many wait for it already, or as `check` does."""
+        self._check()
+        lock, waiting = self._locks.get(key, (asyncio.Lock(), 0))
+        if waiting >= self._max_waiting:
+            raise Unavailable("Too many of your requests are waiting; send them one after the other.")
+        self._locks[key] = (lock, waiting + 1)
+        try:
+            async with lock:
+                yield
+        finally:
+            _, waiting = self._locks[key]
+            if waiting > 1:
+                self._locks[key] = (lock, waiting - 1)
+            else:
+                del self._locks[key]
+
+
+class Counting:
+    """The limits of one act, locked until its transaction ends, so that acts at once are counted in turn."""
+
+    def __init__(self, conn: AsyncConnection, limits: Sequence[Counted], buckets: Sequence[Bucket]) -> None:
+        self._conn = conn
+        self._held = list(zip(limits, buckets, strict=True))
+
+    @property
+    def locked_until(self) -> datetime | None:
+        """The end of the last lock of any of them."""
+        return max((b.locked_until for _, b in self._held if b.locked_until), default=None)
+
+    def wait(self, now: datetime) -> tuple[float, str]:
+        """Seconds until the act is allowed (0: now), and the kind of the limit that decides it."""
+        waits = [(wait(_count(b), c.policy, now), c.kind) for c, b in self._held if c.binding]
+        return max(waits, default=(0.0, ""))
+
+    async def charge(self, now: datetime) -> list[Lockout]:
+        """Count the act everywhere. The limits that it has used up and that lock."""
+        locked = []
+        for place, (limit, bucket) in enumerate(self._held):
+            count = charge(_count(bucket), limit.policy, now)
+            charged = replace(bucket, times=count.times, level=count.level, locked_until=count.locked_until)
+            await store.put(self._conn, charged)
+            self._held[place] = (limit, charged)
+            if count.locked_until is not None and count.locked_until != bucket.locked_until:
+                locked.append(Lockout(limit, count.locked_until))
+        return locked
+
+    def used_up(self, now: datetime) -> list[Lockout]:
+        """The limits without a lock of their own that allow nothing more for now."""
+        waits = [(counted, wait(_count(bucket), counted.policy, now)) for counted, bucket in self._held]
+        return [Lockout(counted, now + timedelta(seconds=seconds)) for counted, seconds in waits if seconds]
+
+    async def take_back(self, at: datetime) -> None:
+        """The act counted at `at` does not count after all."""
+        for _, bucket in self._held:
+            kept = tuple(time for time in bucket.times if time != at)
+            await store.put(self._conn, replace(bucket, times=kept))
+
+
+def _count(bucket: Bucket) -> Count:
+    return Count(bucket.times, bucket.level, bucket.locked_until)
+
+
+async def locked_until(conn: AsyncConnection, limit: Counted) -> datetime | None:
+    """Until when the limit locks, or has locked last; without holding it."""
+    bucket = await store.read(conn, limit.kind, limit.key)
+    return bucket.locked_until if bucket else None
+
+
+async def hold(conn: AsyncConnection, limits: Sequence[Counted], now: datetime) -> Counting:
+    """Lock these limits until the transaction ends."""
+    buckets = await store.lock(conn, [(limit.kind, limit.key) for limit in limits], now)
+    return Counting(conn, limits, buckets)

@@ -1,0 +1,103 @@
+"""What every handler is given: the services' dependencies and the rules of the edge."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from ipaddress import IPv4Network, IPv6Network
+from typing import Any
+from urllib.parse import urlsplit
+
+from tornado.httputil import HTTPServerRequest
+
+from pairing_server.metrics import Histogram
+from pairing_server.security.addresses import client_address, is_trusted
+from pairing_server.security.limits import SlidingWindow
+from pairing_server.security.origins import Origins, same_host
+from pairing_server.services.deps import Deps
+from pairing_server.services.presence import Presence
+from pairing_server.websocket.frames import Engine
+
+log = logging.getLogger(__name__)
+
+# Seconds.
+LAG_BOUNDS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5)
+RELAY_BOUNDS = (0.00001, 0.000025, 0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.005, 0.025, 0.1)
+PAIR_BOUNDS = (5, 10, 15, 20, 30, 45, 60, 120, 300, 600)
+
+
+def utcnow() -> datetime:
+    """The wall clock; read at the edge only."""
+    return datetime.now(UTC)
+
+
+def _peer(request: HTTPServerRequest) -> str:
+    """The other end of the request's connection."""
+    context: Any = getattr(request.connection, "context", None)
+    peer = context.address if context is not None else None
+    return str(peer[0]) if isinstance(peer, tuple) else "127.0.0.1"
+
+
+@dataclass(slots=True)
+class Edge:
+    """One for each process. `now`: the loop's monotonic seconds."""
+
+    deps: Deps
+    origins: Origins
+    trusted: tuple[IPv4Network | IPv6Network, ...]
+    handshake_failures: SlidingWindow
+    now: Callable[[], float]
+    engine: Engine
+    version: str
+    starting: bool = False
+    demo: bool = False
+    draining: bool = False
+    refused: Counter[str] = field(default_factory=Counter)
+    # By status class, as in "2xx".
+    answered: Counter[str] = field(default_factory=Counter)
+    loop_lag: Histogram = field(default_factory=lambda: Histogram(LAG_BOUNDS))
+    relay_time: Histogram = field(default_factory=lambda: Histogram(RELAY_BOUNDS))
+    http_time: Histogram = field(default_factory=lambda: Histogram(LAG_BOUNDS))
+    time_to_pair: Histogram = field(default_factory=lambda: Histogram(PAIR_BOUNDS))
+    presence: Presence = field(default_factory=Presence)
+    _tasks: set[asyncio.Task[None]] = field(default_factory=set)
+
+    def address(self, request: HTTPServerRequest) -> str:
+        """The client's address: forwarded ones are believed from trusted proxies only."""
+        return client_address(_peer(request), request.headers.get_list("X-Forwarded-For"), self.trusted)
+
+    def traceparent(self, request: HTTPServerRequest) -> str | None:
+        """The span that the request is part of, if a trusted proxy says so."""
+        given = request.headers.get("Traceparent")
+        return given if given is not None and is_trusted(_peer(request), self.trusted) else None
+
+    def origin_allowed(self, request: HTTPServerRequest) -> bool:
+        """Whether the page that asks may: none at all (native), our own, or one of the settings'."""
+        origin = request.headers.get("Origin")
+        if origin is None:
+            return True
+        public = urlsplit(self.deps.rules.public_url)
+        if origin == f"{public.scheme}://{public.netloc}":
+            return True
+        host = request.headers.get("Host", "")
+        return same_host(origin, request.protocol, host) or self.origins.allows(origin)
+
+    def spawn(self, work: Coroutine[object, object, None]) -> None:
+        """Do something that nobody waits for; what goes wrong is logged."""
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()):
+            log.warning("background work failed: %s", error)
+
+    async def settled(self) -> None:
+        """Wait until everything spawned is done."""
+        while self._tasks:
+            await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -1,0 +1,32 @@
+"""The page for reviewers: `/audit`. It asks the endpoints under /api/audit with the token of whoever signs in on it."""
+
+from __future__ import annotations
+
+from tornado.routing import URLSpec
+
+from pairing_server.web.app_context import Edge
+from pairing_server.web.base_handler import EdgeHandler
+from pairing_server.web.page_files import STATIC, files_of
+
+AUDIT = STATIC / "audit"
+
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self';"
+    " base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+
+
+class AuditPageHandler(EdgeHandler):
+    """GET /audit: our scripts and styles only, in nobody's frame, with nothing of the device."""
+
+    def get(self) -> None:
+        self.set_header("Content-Type", "text/html; charset=utf-8")
+        self.set_header("Content-Security-Policy", POLICY)
+        self.set_header("Permissions-Policy", "microphone=(), camera=(), geolocation=()")
+        self.set_header("Cross-Origin-Opener-Policy", "same-origin")
+        self.finish((AUDIT / "index.html").read_bytes())
+
+
+def routes(edge: Edge) -> list[URLSpec]:
+    """The page and its files."""
+    return [URLSpec(r"/audit", AuditPageHandler, {"edge": edge}), *files_of(edge, "audit")]

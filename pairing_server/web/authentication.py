@@ -1,0 +1,97 @@
+"""Who is asking: the access token of an HTTP request, the ws token of a socket."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime
+from urllib.parse import parse_qs
+
+from tornado.httputil import HTTPServerRequest
+
+from pairing_server.errors import InvalidToken, Unauthorized
+from pairing_server.security.tokens import AccessClaims
+from pairing_server.services.deps import Caller
+from pairing_server.web.app_context import utcnow
+from pairing_server.web.base_handler import JSONHandler
+
+PROTOCOL = "pairing.v1"
+_SUBPROTOCOL = "bearer."
+
+
+def bearer(header: str | None) -> str | None:
+    """The token of an Authorization header; None if there is none. Raises InvalidToken for other schemes."""
+    if not header:
+        return None
+    scheme, _, token = header.strip().partition(" ")
+    if scheme.lower() != "bearer" or not token.strip():
+        raise InvalidToken("Authorization must be: Bearer <token>.")
+    return token.strip()
+
+
+class AuthenticatedHandler(JSONHandler):
+    """An endpoint for those with an access token; `guests`: also for those without, where that is allowed."""
+
+    guests = False
+    claims: AccessClaims | None
+
+    @property
+    def known_claims(self) -> AccessClaims:
+        """The claims, where there are no guests."""
+        if self.claims is None:
+            raise Unauthorized()
+        return self.claims
+
+    async def prepare(self) -> None:
+        await super().prepare()
+        if self.request.method != "OPTIONS":
+            self.claims = await self._authenticate(utcnow())
+
+    async def _authenticate(self, now: datetime) -> AccessClaims | None:
+        token = None
+        try:
+            token = bearer(self.request.headers.get("Authorization"))
+            if token is None:
+                if self.guests and self.deps.rules.guests:
+                    return None
+                raise Unauthorized()
+            claims = await self.deps.tokens.verify_access(token, now)
+        except InvalidToken as error:
+            rejected = self.deps.audit.event(
+                "auth.token_rejected", "denied", self.caller, now, reason=error.reason, kind="access"
+            )
+            self.deps.audit.enqueue(rejected)
+            raise
+        self.caller = replace(self.caller, subject=claims.subject, login_id=claims.login_id, kind="user")
+        return claims
+
+
+def known(caller: Caller, subject: str, login_id: str) -> Caller:
+    """The caller, now that its token is checked."""
+    return replace(caller, subject=subject, login_id=login_id, kind="device")
+
+
+def take_ws_token(request: HTTPServerRequest) -> tuple[str | None, str]:
+    """The ws token of an upgrade and where it was: "header", "subprotocol", "query".
+
+    It is taken out of the request, since Tornado prints the URI in several places.
+    """
+    query = parse_qs(request.query, keep_blank_values=True)
+    request.uri = request.path
+    request.query = ""
+    request.arguments = {}
+    request.query_arguments = {}
+    if header := request.headers.get("Authorization"):
+        scheme, _, token = header.strip().partition(" ")
+        if scheme.lower() == "bearer":  # a proxy's own scheme is none of our business
+            return token.strip(), "header"
+    for offered in request.headers.get("Sec-WebSocket-Protocol", "").split(","):
+        if offered.strip().lower().startswith(_SUBPROTOCOL):
+            return offered.strip()[len(_SUBPROTOCOL) :], "subprotocol"
+    return next(iter(query.get("token", [])), None), "query"
+
+
+def select_subprotocol(offered: list[str]) -> str | None:
+    """`pairing.v1` if it is there, else the Bearer one: a browser that gets none back hangs up."""
+    if PROTOCOL in offered:
+        return PROTOCOL
+    return next((name for name in offered if name.lower().startswith(_SUBPROTOCOL)), None)

@@ -1,0 +1,293 @@
+"""Handlers that speak JSON: read the body, answer, and turn any error into its wire form in one place."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Awaitable
+from http import HTTPStatus
+from types import TracebackType
+from typing import Any, ClassVar
+from uuid import UUID, uuid4
+
+import marshmallow
+from marshmallow import EXCLUDE, Schema
+from tornado.web import HTTPError, RequestHandler, stream_request_body
+
+from pairing_server.errors import (
+    ConfirmationNeeded,
+    Forbidden,
+    Internal,
+    InvalidRequest,
+    MethodNotAllowed,
+    NotFound,
+    OriginNotAllowed,
+    PairingServerError,
+    PayloadTooLarge,
+    RateLimited,
+    Unavailable,
+    UnsupportedMediaType,
+    ValidationFailed,
+)
+from pairing_server.security.addresses import limit_key
+from pairing_server.services.deps import Caller, Deps
+from pairing_server.tracing import NOTHING, Span
+from pairing_server.web.app_context import Edge
+from pairing_server.web.json_body import parse_object
+
+log = logging.getLogger(__name__)
+
+BODY_SIZE = 16 * 1024
+# A larger body is still read, and thrown away, up to this: a client that is cut off while it sends
+# would never see the answer.
+DRAINED_SIZE = 1024 * 1024
+
+STATUS: dict[str, int] = {
+    "INVALID_REQUEST": 400,
+    "UNAUTHORIZED": 401,
+    "INVALID_TOKEN": 401,
+    "ORIGIN_NOT_ALLOWED": 403,
+    "FORBIDDEN": 403,
+    "INVALID_CODE": 404,
+    "NOT_FOUND": 404,
+    "METHOD_NOT_ALLOWED": 405,
+    "SESSION_CONFLICT": 409,
+    "USERNAME_TAKEN": 409,
+    "CONFIRMATION_NEEDED": 409,
+    "PAYLOAD_TOO_LARGE": 413,
+    "UNSUPPORTED_MEDIA_TYPE": 415,
+    "VALIDATION_ERROR": 422,
+    "RATE_LIMITED": 429,
+    "INTERNAL": 500,
+    "UNAVAILABLE": 503,
+}
+# Tornado's own refusals in our words; everything else it raises is a fault.
+_TRANSLATED: dict[int, type[PairingServerError]] = {
+    400: InvalidRequest,
+    403: Forbidden,
+    404: NotFound,
+    405: MethodNotAllowed,
+    413: PayloadTooLarge,
+    415: UnsupportedMediaType,
+    503: Unavailable,
+}
+_METHODS = ("GET", "POST", "DELETE", "PATCH", "PUT", "OPTIONS")
+
+
+class EdgeHandler(RequestHandler):
+    """What JSON handlers, pages and sockets share: the edge, an id for the request, the client's address."""
+
+    request_id: UUID
+    caller: Caller
+    edge: Edge
+
+    # The URL's form, as in "/api/pairings/{}"; empty where each file has its own.
+    route: str = ""
+    # Whether a request is worth a span.
+    traced: ClassVar[bool] = True
+    span: Span = NOTHING
+
+    def initialize(self, edge: Edge, route: str = "") -> None:
+        self.edge = edge
+        if route:
+            self.route = route
+
+    def trace(self) -> None:
+        """Begin the request's span, if there are traces; the rest of the request is done within it."""
+        if not (self.edge.deps.traces.on and self.traced):
+            return
+        method = self.request.method if self.request.method in _METHODS else "OTHER"
+        self.span = self.edge.deps.traces.begin(
+            f"{method} {self.route}".rstrip(), "server", traceparent=self.edge.traceparent(self.request)
+        )
+        self.span.say("http.request.method", method)
+        self.span.say("http.route", self.route)
+        self.span.say("pairing.request_id", str(self.request_id))
+        self.span.enter()
+
+    def on_finish(self) -> None:
+        self.end_span(self.get_status())
+
+    def end_span(self, status: int) -> None:
+        self.span.say("http.response.status_code", status)
+        if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            self.span.failed(str(status))
+        self.span.end()
+
+    @property
+    def deps(self) -> Deps:
+        return self.edge.deps
+
+    def set_default_headers(self) -> None:
+        if not hasattr(self, "request_id"):
+            self.request_id = uuid4()
+        self.set_header("Server", "pairing-server")
+        self.set_header("X-Request-ID", str(self.request_id))
+        self.set_header("X-Content-Type-Options", "nosniff")
+        self.set_header("Referrer-Policy", "no-referrer")
+        self.set_header("Cache-Control", "no-store")
+
+    def anonymous(self) -> Caller:
+        """Nobody has logged in yet, but comes from somewhere."""
+        address = self.edge.address(self.request)
+        return Caller(address=address, address_key=limit_key(address), request_id=self.request_id)
+
+    def log_exception(
+        self,
+        typ: type[BaseException] | None,
+        value: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        """Ours and Tornado's refusals are answers, not faults; anything else is logged with its traceback."""
+        if isinstance(value, Unavailable):
+            ids = {"request_id": str(self.request_id)}
+            log.warning("%s %s: %s", self.request.method, self.request.path, value, extra=ids)
+        elif not isinstance(value, PairingServerError | HTTPError):
+            log.error(
+                "%s %s failed",
+                self.request.method,
+                self.request.path,
+                extra={"request_id": str(self.request_id)},
+                exc_info=(typ, value, tb) if typ and value else None,
+            )
+
+    def write_error(self, status_code: int, **kwargs: Any) -> None:
+        """Any failure has one form on the wire."""
+        value = (kwargs.get("exc_info") or (None, None, None))[1]
+        error = value if isinstance(value, PairingServerError) else self._translated(status_code)
+        self.edge.refused[error.code] += 1
+        self.span.say("pairing.error", error.code)
+        self.set_status(STATUS[error.code])
+        if isinstance(error, RateLimited | Unavailable | ConfirmationNeeded):
+            self.set_header("Retry-After", str(max(1, round(error.retry_after_s + 0.5))))
+        if STATUS[error.code] == HTTPStatus.UNAUTHORIZED:
+            scheme = 'Bearer error="invalid_token"' if error.code == "INVALID_TOKEN" else "Bearer"
+            self.set_header("WWW-Authenticate", scheme)
+        body = {"success": False, "error": error.code, "message": error.text, "details": error.details}
+        self.set_header("Content-Type", "application/json; charset=utf-8")
+        self.finish(json.dumps(body, ensure_ascii=False, default=str))
+
+    def _translated(self, status: int) -> PairingServerError:
+        """Tornado's own refusals in our words."""
+        if status == HTTPStatus.METHOD_NOT_ALLOWED:
+            self.set_header("Allow", ", ".join(self.methods()))
+        return _TRANSLATED.get(status, Internal)()
+
+    @classmethod
+    def methods(cls) -> list[str]:
+        """The methods this handler answers."""
+        own = [m for m in _METHODS if getattr(cls, m.lower()) is not getattr(RequestHandler, m.lower())]
+        return [*own, "HEAD"] if "GET" in own else own
+
+    def head(self, *args: str) -> Awaitable[None] | None:
+        """As GET; Tornado leaves the body out."""
+        if "GET" not in self.methods():
+            raise HTTPError(HTTPStatus.METHOD_NOT_ALLOWED)
+        answer: Awaitable[None] | None = self.get(*args)
+        return answer
+
+
+@stream_request_body
+class JSONHandler(EdgeHandler):
+    """An endpoint that takes and gives JSON."""
+
+    # The page that asks across origins, once it is known that it may.
+    _origin: str | None = None
+
+    async def prepare(self) -> None:
+        self.trace()
+        self._chunks: list[bytes] = []
+        self._received = 0
+        self.caller = self.anonymous()
+        origin = self.request.headers.get("Origin")
+        if origin is not None and not self.edge.origin_allowed(self.request):
+            raise OriginNotAllowed(origin=origin[:200])
+        self._origin = origin
+        self._share()
+        if (declared := self._declared()) > DRAINED_SIZE:
+            raise PayloadTooLarge(limit=BODY_SIZE, size=declared)
+        if self.edge.draining and self.request.method not in ("GET", "HEAD", "OPTIONS"):
+            raise Unavailable("The server is restarting; try again in a moment.")
+
+    def _declared(self) -> int:
+        """The declared size of the body; 0 if none is."""
+        try:
+            return int(self.request.headers.get("Content-Length", "0"))
+        except ValueError:
+            return 0  # Tornado refuses it
+
+    def _share(self) -> None:
+        """Let the page that asks read the answer."""
+        if "Origin" in self.request.headers:
+            self.set_header("Vary", "Origin")
+        if self._origin is not None:
+            self.set_header("Access-Control-Allow-Origin", self._origin)
+            self.set_header("Access-Control-Expose-Headers", "Retry-After, X-Request-ID")
+
+    def write_error(self, status_code: int, **kwargs: Any) -> None:
+        """Tornado has cleared the headers by now."""
+        self._share()
+        if self._prepared_future is not None and not self._prepared_future.done():
+            # Tornado hangs up on whoever is answered before his body has been read.
+            self.set_header("Connection", "close")
+        super().write_error(status_code, **kwargs)
+
+    def options(self, *_: str) -> None:
+        """A browser's question before a request across origins."""
+        self.set_header("Allow", ", ".join(self.methods()))
+        if self.request.headers.get("Origin"):
+            self.set_header("Access-Control-Allow-Methods", ", ".join(self.methods()))
+            self.set_header("Access-Control-Allow-Headers", "Authorization, Content-Type")
+            self.set_header("Access-Control-Max-Age", "600")
+        self.set_status(204)
+        self.finish()
+
+    def data_received(self, chunk: bytes) -> None:
+        self._received += len(chunk)
+        if self._received <= BODY_SIZE:
+            self._chunks.append(chunk)
+
+    def read(self, schema: Schema) -> dict[str, Any]:
+        """The checked body. An absent one is an empty object.
+
+        Raises PayloadTooLarge, UnsupportedMediaType, InvalidRequest, ValidationFailed.
+        """
+        if self._received > BODY_SIZE:
+            raise PayloadTooLarge(limit=BODY_SIZE, size=self._received)
+        body = b"".join(self._chunks)
+        given = self.request.headers.get("Content-Type", "")
+        if body and given.partition(";")[0].strip().lower() != "application/json":
+            raise UnsupportedMediaType()
+        return self._load(schema, parse_object(body) if body else {})
+
+    def read_query(self, schema: Schema) -> dict[str, Any]:
+        """The checked query parameters; the last of several of one name. Raises ValidationFailed."""
+        try:
+            given = {
+                name: values[-1].decode("utf-8") for name, values in self.request.query_arguments.items()
+            }
+        except UnicodeDecodeError:
+            raise InvalidRequest("The query must be UTF-8.") from None
+        return self._load(schema, given)
+
+    @staticmethod
+    def _load(schema: Schema, data: dict[str, Any]) -> dict[str, Any]:
+        try:
+            loaded: dict[str, Any] = schema.load(data, unknown=EXCLUDE)
+        except marshmallow.ValidationError as error:
+            raise ValidationFailed(fields=error.messages) from None
+        return loaded
+
+    def answer(self, schema: Schema, value: object, status: int = 200) -> None:
+        """Answer with the value as the schema puts it."""
+        self.set_status(status)
+        self.set_header("Content-Type", "application/json; charset=utf-8")
+        self.finish(json.dumps(schema.dump(value), ensure_ascii=False))
+
+
+class NotFoundHandler(JSONHandler):
+    """Any URL that is not ours."""
+
+    async def prepare(self) -> None:
+        await super().prepare()
+        raise NotFound("There is nothing at this URL; see /docs.")

@@ -1,0 +1,66 @@
+"""For operators and developers: health, readiness, metrics, the contract and its page."""
+
+from __future__ import annotations
+
+import json
+
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+
+from pairing_server.errors import Unavailable
+from pairing_server.web import metrics, openapi, schemas
+from pairing_server.web.base_handler import EdgeHandler, JSONHandler
+from pairing_server.web.page_files import STATIC, protect_page
+
+HEALTH = schemas.HealthAnswer()
+
+
+class HealthHandler(JSONHandler):
+    """GET /healthz: the process is alive."""
+
+    traced = False
+
+    def get(self) -> None:
+        self.answer(HEALTH, {"status": "ok"})
+
+
+class ReadyHandler(JSONHandler):
+    """GET /readyz: it can pair now."""
+
+    traced = False
+
+    async def get(self) -> None:
+        if self.edge.draining:
+            raise Unavailable("The server is stopping.", reasons=["draining"])
+        if self.edge.starting:
+            raise Unavailable("The server waits for its database.", reasons=["starting"])
+        try:
+            await self.deps.database.ready()
+        except Unavailable as error:
+            reason = f"database_{getattr(error, 'reason', None) or 'busy'}"
+            raise Unavailable(error.text, reasons=[reason]) from error
+        self.answer(HEALTH, {"status": "ready"})
+
+
+class MetricsHandler(EdgeHandler):
+    """GET /metrics: counts in Prometheus' text form."""
+
+    def get(self) -> None:
+        self.set_header("Content-Type", CONTENT_TYPE_LATEST)
+        self.finish(metrics.exposition(self.edge))
+
+
+class OpenAPIHandler(JSONHandler):
+    """GET /openapi.json: the HTTP contract, made from the schemas."""
+
+    def get(self) -> None:
+        self.set_header("Content-Type", "application/json; charset=utf-8")
+        self.finish(json.dumps(openapi.contract(self.edge.version)))
+
+
+class DocsHandler(EdgeHandler):
+    """GET /docs: a page of the contract; nothing on it is loaded from elsewhere."""
+
+    def get(self) -> None:
+        protect_page(self)
+        self.set_header("Content-Type", "text/html; charset=utf-8")
+        self.finish((STATIC / "docs" / "index.html").read_bytes())

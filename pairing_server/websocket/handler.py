@@ -1,0 +1,106 @@
+"""The WebSocket: hands messages to the session, and what the session cannot do itself to the services."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable
+from time import perf_counter
+
+from pairing_server.errors import Internal, PairingServerError
+from pairing_server.relay.close_codes import CloseCode
+from pairing_server.relay.connection import Session
+from pairing_server.relay.send_queue import Outbox
+from pairing_server.websocket.commands import Asking
+
+log = logging.getLogger(__name__)
+
+# One in 64 messages is timed, and may show a busy client: a mask of how many the connection has received.
+SAMPLED = 63
+
+
+class PairingSocket(Asking):
+    """GET /ws: one device's connection."""
+
+    # Messages
+
+    def on_message(self, message: str | bytes, now: float | None = None) -> Awaitable[None] | None:
+        """Nothing further is read until what this returns is done. `now`: of an engine that has just asked."""
+        session = self.session
+        if session is None or session.closing:
+            return None
+        began = 0.0 if session.received & SAMPLED else perf_counter()
+        try:
+            rest = session.receive(message, self.edge.now() if now is None else now)
+        except PairingServerError as error:
+            session.refuse(error, self.edge.now())
+            if error.code == "PAYLOAD_TOO_LARGE":
+                self._record(
+                    "msg.too_large", "denied", limit=error.details["limit"], size=error.details["size"]
+                )
+            return None
+        except Exception:
+            log.exception("a message failed", extra=self._ids())
+            session.refuse(Internal(), self.edge.now())
+            return None
+        if rest is None:
+            if began:
+                self._sampled(session, perf_counter() - began)
+            return None
+        return self._relieved(rest) if isinstance(rest, Outbox) else self._serve(session, rest)
+
+    def _sampled(self, session: Session, seconds: float) -> None:
+        self.edge.relay_time.observe(seconds)
+        if session.received > SAMPLED:
+            self._transport.busy()
+
+    @staticmethod
+    def _relieved(outbox: Outbox) -> asyncio.Future[None]:
+        relieved = asyncio.get_running_loop().create_future()
+
+        def call() -> None:
+            if not relieved.done():
+                relieved.set_result(None)
+
+        outbox.when_relieved(call)
+        return relieved
+
+    def _abuse(self, kind: str) -> None:
+        if self.session is not None:
+            self.session.abuse(kind)
+        else:
+            self.close(CloseCode.RATE_LIMITED, f"too many {kind}")
+
+    # The end
+
+    def on_close(self) -> None:
+        self._end_life()
+        session = self.session
+        if session is None:
+            return
+        ids = self._ids()
+        self.session = None
+        by_server = session.close_code is not None
+        channel = self.deps.hub.closed(session, "Connection closed", self.edge.now())
+        self._record(
+            "ws.disconnected",
+            "success",
+            close_code=session.close_code or self.close_code,
+            by="server" if by_server else "client" if self.close_code else "network",
+            duration_s=round(self.edge.now() - session.opened_at),
+            messages_in=session.received,
+        )
+        code = session.close_code or self.close_code
+        log.info("connection closed, code %s, after %d messages", code, session.received, extra=ids)
+        if channel is not None:
+            self._record("channel.left", "success", pairing=channel.pairing_id, slot=session.device_type)
+            self._left(channel)
+
+    def _end_life(self) -> None:
+        session = self.session
+        code = (session.close_code if session is not None else None) or self.close_code
+        if code is not None:
+            self.span.say("pairing.close_code", int(code))
+        if session is not None:
+            self.span.say("pairing.messages_received", session.received)
+        self.span.end()

@@ -1,0 +1,141 @@
+"""How a socket passes from Tornado to picows: a duplicate of its descriptor, and the upgrade once more.
+
+What is leant on of both beyond what they promise is guarded by a test.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from picows import WSAutoPingStrategy, WSListener, WSUpgradeResponse
+from picows.common import WSUpgradeResponseWithListener
+from picows.picows import WSProtocol  # type: ignore[attr-defined]
+from tornado.iostream import IOStream, StreamClosedError
+
+from pairing_server.websocket.frames import bound_buffers
+
+# picows logs each connection; that is the audit log's business. Of a Logger it would make one for each connection.
+_picows_log = logging.LoggerAdapter(logging.getLogger("picows"))
+_picows_log.setLevel(logging.CRITICAL)
+
+# It doubles while a read fills it, so it grows with what a client sends, up to what the kernel holds at once.
+READ_BUFFER = 512
+_CLOSE = 0x88
+
+
+class Listener(WSListener):
+    """What a connection tells its listener beside picows' own events."""
+
+    def refused(self, code: int, reason: str) -> None:
+        """A frame breaks the protocol: picows would close with that, and what came before is served."""
+        raise NotImplementedError
+
+
+async def hand_over(
+    stream: IOStream, key: str, subprotocol: str | None, listener: Listener, max_frame_size: int
+) -> asyncio.Transport:
+    """Let picows serve the socket of an upgrade that Tornado has checked; the event loop's transport.
+
+    `key`: the client's Sec-WebSocket-Key. Raises StreamClosedError if the client has gone meanwhile.
+    """
+    if stream.closed():
+        raise StreamClosedError
+    early = bytes(stream._read_buffer[: stream._read_buffer_size])
+    own = socket.socket(fileno=os.dup(stream.socket.fileno()))
+    own.setblocking(False)
+    bound_buffers(own)
+    stream.close()
+    factory = partial(_Parser, _upgrade(key) + early, listener, subprotocol, max_frame_size)
+    transport, _ = await asyncio.get_running_loop().connect_accepted_socket(factory, own)
+    return transport
+
+
+def _upgrade(key: str) -> bytes:
+    """The upgrade, as far as picows needs it to answer."""
+    return (
+        "GET / HTTP/1.1\r\nHost: pairing-server\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        f"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\n\r\n"
+    ).encode()
+
+
+class Guarded:
+    """The transport as picows sees it: it may answer the upgrade, but the closing is the listener's.
+
+    picows looks one frame ahead, and closes for that one before it hands out the one before.
+    """
+
+    __slots__ = ("_listener", "_refused", "real")
+
+    def __init__(self, real: asyncio.Transport, listener: Listener) -> None:
+        self.real = real
+        self._listener = listener
+        self._refused = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.real, name)
+
+    def get_write_buffer_size(self) -> int:
+        """Never 0: with an empty buffer picows would write past us."""
+        return 1
+
+    def write(self, data: bytes) -> None:
+        if data[0] != _CLOSE:
+            self.real.write(data)
+        elif not self._refused:
+            self._refused = True
+            self.real.pause_reading()
+            code, reason = int.from_bytes(data[2:4], "big"), bytes(data[4:]).decode()
+            asyncio.get_running_loop().call_soon(self._listener.refused, code, reason)
+
+    def close(self) -> None:
+        # With a refusal the listener closes, once it has served what came before.
+        if not self._refused:
+            self.real.close()
+
+
+class _Parser(WSProtocol):  # type: ignore[misc]
+    """picows' protocol: it first reads `replayed`, then the socket."""
+
+    def __init__(
+        self, replayed: bytes, listener: Listener, subprotocol: str | None, max_frame_size: int
+    ) -> None:
+        extra = {"Sec-WebSocket-Protocol": subprotocol} if subprotocol else {}
+        accepted: Callable[[object], WSUpgradeResponseWithListener] = lambda _: WSUpgradeResponseWithListener(  # noqa: E731
+            WSUpgradeResponse.create_101_response(extra), listener
+        )
+        super().__init__(
+            host_port=None,  # a client's
+            ws_path="/",
+            is_client_side=False,
+            ws_listener_factory=accepted,
+            logger=_picows_log,
+            disconnect_on_exception=True,
+            websocket_handshake_timeout=None,  # the handshake is done
+            enable_auto_ping=False,
+            auto_ping_idle_timeout=None,
+            auto_ping_reply_timeout=None,
+            auto_ping_strategy=WSAutoPingStrategy.PING_WHEN_IDLE,
+            enable_auto_pong=False,  # pings are ours to count and to answer
+            max_frame_size=max_frame_size,
+            extra_headers=None,
+            read_buffer_init_size=READ_BUFFER,
+        )
+        self._replayed = replayed
+        self._owner = listener
+
+    def connection_made(self, transport: asyncio.Transport) -> None:
+        super().connection_made(Guarded(transport, self._owner))
+        data, self._replayed = self._replayed, b""
+        while data:
+            # As the event loop would.
+            buffer = self.get_buffer(-1)
+            size = min(len(buffer), len(data))
+            buffer[:size] = data[:size]
+            self.buffer_updated(size)
+            data = data[size:]

@@ -1,0 +1,71 @@
+"""An audit log with seals, and whoever tampers with it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Any
+
+import asyncpg
+
+from pairing_server.audit.seals import Report, SealKey, sealing, verification
+from pairing_server.audit.store import search
+from pairing_server.server.scheduler import SYSTEM
+from pairing_server.services.deps import Deps
+from pairing_server.store import audit_events
+from pairing_server.web.app_context import utcnow
+
+KEY = SealKey.generate()[0]
+
+
+async def record(deps: Deps, *actors: str) -> None:
+    """One event for each actor, in one transaction."""
+    caller = replace(SYSTEM, kind="user")
+    async with deps.database.transaction() as conn:
+        await audit_events.add(
+            conn,
+            [
+                deps.audit.event(
+                    "auth.login", "success", replace(caller, subject=actor), utcnow(), target=place
+                )
+                for place, actor in enumerate(actors)
+            ],
+        )
+
+
+async def seal(deps: Deps) -> list[int]:
+    return [made.number for made in await sealing.seal(deps, SYSTEM, utcnow())]
+
+
+async def verify(deps: Deps, copies: dict[int, str] | None = None) -> Report:
+    return await verification.verify(deps, copies or {}, SYSTEM, utcnow())
+
+
+async def events(deps: Deps, name: str) -> list[dict[str, Any]]:
+    async with deps.database.transaction() as conn:
+        found = (await search.page(conn, search.Filter(event=name), 1000)).events
+    return [{"outcome": row.event.outcome, **row.event.attrs} for row in reversed(found)]
+
+
+async def sealed(deps: Deps, count: int = 3) -> None:
+    """So many seals, each over the logins of alice-N, bob-N and carol-N."""
+    for number in range(1, count + 1):
+        await record(deps, *(f"{name}-{number}" for name in ("alice", "bob", "carol")))
+        assert await seal(deps) == [number]
+    assert (await verify(deps)).fault is None
+
+
+async def sealed_again(deps: Deps) -> None:
+    await record(deps, "alice")
+    await seal(deps)
+
+
+@asynccontextmanager
+async def triggers_off(url: str) -> AsyncIterator[asyncpg.Connection]:
+    connection = await asyncpg.connect(url)
+    try:
+        await connection.execute("SET session_replication_role = replica")
+        yield connection
+    finally:
+        await connection.close()

@@ -1,0 +1,111 @@
+"""The lines of the audit log and its seals are verified by themselves."""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+from typing import Any
+
+import asyncpg
+import pytest
+
+from pairing_server.audit.seals import Report, SealKey, sealed_lines, sealing_order, verify_export
+from pairing_server.services.deps import Deps
+from pairing_server.web.app_context import utcnow
+from tests.audit.sealing import KEY, record, seal, sealed, sealed_again
+
+
+async def export(deps: Deps, **how: Any) -> list[str]:
+    return [line async for line in sealed_lines.lines(deps, utcnow(), **how)]
+
+
+def check(lines: list[str], key: SealKey = KEY) -> Report:
+    return verify_export((f"{line}\n".encode() for line in lines), {key.public})
+
+
+async def test_an_export_verifies_by_itself_with_the_public_key_alone(deps: Deps) -> None:
+    await sealed(deps, 3)
+    await record(deps, "late")
+    report = check(await export(deps))
+    assert (report.seals, report.fault) == (3, None)
+    async with deps.database.transaction() as conn:
+        total = (await conn.exec_driver_sql("SELECT count(*) FROM audit_events")).scalar_one()
+    assert report.rows + report.unsealed == total
+    assert check(await export(deps), SealKey.generate()[0]).fault is not None
+
+
+async def test_pages_of_an_export_lose_and_repeat_nothing(
+    deps: Deps, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await sealed(deps, 5)
+    whole = await export(deps)
+    for page in (1, 2, 3, 7):
+        for what in ("SEALS", "LINES"):
+            monkeypatch.setattr(sealing_order, what, page)
+        assert (await export(deps))[1:] == whole[1:]
+
+
+async def test_of_what_is_not_wanted_an_export_has_only_digests_and_still_verifies(deps: Deps) -> None:
+    await sealed(deps, 3)
+    lines = await export(deps, keep=lambda event: str(event["actor"]).startswith("bob"))
+    text = "\n".join(lines)
+    assert "alice" not in text
+    assert all(f"bob-{number}" in text for number in (1, 2, 3))
+    assert check(lines).fault is None
+    assert check([line.replace("bob-2", "eve-2") for line in lines]).fault is not None
+
+
+@pytest.mark.parametrize(
+    ("how", "expected"),
+    [
+        ("changed", 2),
+        ("removed", 2),
+        ("swapped", 2),
+        ("added", 2),
+        ("seal removed", 2),
+        ("seal changed", 2),
+    ],
+)
+async def test_an_export_that_was_tampered_with_names_the_seal(deps: Deps, how: str, expected: int) -> None:
+    await sealed(deps, 3)
+    lines = await export(deps)
+    bob = next(place for place, line in enumerate(lines) if '"actor":"bob-2"' in line)
+    its = next(place for place, line in enumerate(lines) if line.startswith('{"seal":2,'))
+    if how == "changed":
+        lines[bob] = lines[bob].replace('"outcome":"success"', '"outcome":"failure"')
+    elif how == "removed":
+        del lines[bob]
+    elif how == "swapped":
+        lines[bob], lines[bob - 1] = lines[bob - 1], lines[bob]
+    elif how == "added":
+        lines.insert(bob, lines[bob].replace("bob-2", "eve-2"))
+    elif how == "seal removed":
+        del lines[its]
+    else:
+        lines[its] = lines[its].replace('"node":"node-1"', '"node":"node-2"')
+    report = check(lines)
+    assert report.fault is not None
+    assert report.fault.seal == expected
+
+
+async def test_an_export_of_a_month_has_its_rows_and_the_seals_they_are_in(
+    deps: Deps, database_url: str
+) -> None:
+    await record(deps, "alice-1")
+    connection = await asyncpg.connect(database_url)
+    try:
+        await connection.execute(
+            """INSERT INTO audit_events (recorded_at, occurred_at, event_id, event, severity, outcome, node, app_version,
+                actor_kind, actor_subject)
+            SELECT now() - interval '70 days', now(), gen_random_uuid(), 'auth.login', 6, 'success', 'n', '1', 'user', 'bob'"""
+        )
+    finally:
+        await connection.close()
+    await seal(deps)
+    await sealed_again(deps)
+    then = (utcnow() - timedelta(days=70)).strftime("%Y%m")
+    lines = await export(deps, months=[then])
+    assert [json.loads(line).get("actor", "-") for line in lines] == ["-", "bob", "-"]
+    report = check(lines)
+    assert (report.seals, report.rows, report.fault) == (1, 1, None)
+    assert check([lines[0], lines[2]]).fault is not None

@@ -1,0 +1,426 @@
+"""Events on their way: floods are folded, refusals too; what waits survives outages and the process, and comes once."""
+
+from __future__ import annotations
+
+import json
+import resource
+import signal
+from collections import Counter
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+from tornado.ioloop import IOLoop
+
+from pairing_server.audit.folding import MOST_KINDS, Floods
+from pairing_server.audit.recorder import AuditLog
+from pairing_server.audit.spool import Spool
+from pairing_server.db.database import Database
+from pairing_server.errors import BadCredentials, InvalidCode, RateLimited, Unavailable
+from pairing_server.server.scheduler import SYSTEM
+from pairing_server.services import accounts, pairings
+from pairing_server.services.deps import Caller, Deps
+from pairing_server.store.audit_events import Event
+from tests.devices import Site
+
+NOW = datetime(2026, 3, 1, 12, 0, 5, tzinfo=UTC)
+NOWHERE = "postgresql://nobody@127.0.0.1:1/none"
+
+
+def made(log: AuditLog, number: int, outcome: str = "denied") -> Event:
+    """Each of another source."""
+    return log.event("msg.invalid", outcome, Caller(subject=f"user-{number}"), NOW, rule=f"rule-{number}")
+
+
+@pytest.fixture
+def deps(io_loop: IOLoop, site: Site) -> Deps:
+    """Of a node that does nothing by itself."""
+
+    async def begin() -> None:
+        site.node.maintenance.stop()
+        await site.node.maintenance.settled()
+        await site.node.audit.flush(site.node.deps, SYSTEM, NOW)
+
+    io_loop.run_sync(begin)
+    return site.node.deps
+
+
+def away(deps: Deps) -> Deps:
+    nowhere = Database(NOWHERE)
+    return replace(deps, database=nowhere, reading=nowhere)
+
+
+async def recorded(url: str, event: str = "msg.invalid") -> Counter[str]:
+    """How often each rule was recorded."""
+    connection = await asyncpg.connect(url)
+    try:
+        rows = await connection.fetch(
+            "SELECT attrs->>'rule' AS rule FROM audit_events WHERE event = $1", event
+        )
+        return Counter(str(row["rule"]) for row in rows)
+    finally:
+        await connection.close()
+
+
+def expected(count: int) -> Counter[str]:
+    return Counter(f"rule-{number}" for number in range(count))
+
+
+# Floods
+
+
+def test_sources_beyond_what_a_minute_holds_share_one_count() -> None:
+    log, floods = AuditLog("node", "1"), Floods()
+    singly = sum(not floods.takes(made(log, number)) for number in range(MOST_KINDS + 500))
+    [rest] = floods.take_out()
+    assert singly == MOST_KINDS + 10
+    assert (rest.count, rest.actor_subject, rest.address) == (490, None, None)
+
+
+def test_the_addresses_of_one_home_are_one_source() -> None:
+    log, floods = AuditLog("node", "1"), Floods()
+    callers = [Caller(address=f"2001:db8::{number:x}") for number in range(1, 40)]
+    events = [log.event("ws.rejected", "denied", caller, NOW) for caller in callers]
+    assert sum(not floods.takes(event) for event in events) == 10
+
+
+async def test_of_a_flood_of_failed_logins_eleven_rows_are_left_and_the_counts_add_up(
+    site: Site, deps: Deps, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caller, now = Caller(address="203.0.113.7", address_key="203.0.113.7"), NOW
+    for turn in range(60):
+        with pytest.raises((BadCredentials, RateLimited)):
+            await accounts.login(deps, f"nobody-{turn}", "a wrong password", caller, now)
+    await deps.audit.flush(deps, SYSTEM, now + timedelta(minutes=1))
+    async with deps.database.transaction() as conn:
+        rows = await conn.exec_driver_sql(
+            "SELECT reason, count(*), sum(count) FROM audit_events WHERE event = 'auth.login' GROUP BY reason"
+        )
+        found = {reason: (number, total) for reason, number, total in rows}
+    assert found == {"unknown_user": (11, 30), "locked": (11, 30)}
+    [lockout] = await site.events("auth.lockout")
+    assert (lockout["scope"], lockout["outcome"]) == ("login_address", "denied")
+
+
+async def test_a_login_that_locks_its_user_out_is_an_event(site: Site, deps: Deps) -> None:
+    for turn in range(11):
+        caller = Caller(address=f"203.0.113.{turn}", address_key=f"203.0.113.{turn}")
+        with pytest.raises((BadCredentials, RateLimited)):
+            await accounts.login(deps, "ada", "a wrong password", caller, NOW)
+    [lockout] = await site.events("auth.lockout")
+    assert lockout["scope"] == "login_user"
+    assert datetime.fromisoformat(lockout["until"]) == NOW + timedelta(seconds=900)
+
+
+async def test_of_a_flood_of_wrong_codes_eleven_rows_are_left_and_the_counts_add_up(deps: Deps) -> None:
+    caller = Caller(subject="https://id.example|eve", address="203.0.113.7", address_key="203.0.113.7")
+    for _ in range(40):
+        with pytest.raises((InvalidCode, RateLimited)):
+            await pairings.redeem(deps, "000000", "mobile-1", caller, NOW)
+    await deps.audit.flush(deps, SYSTEM, NOW + timedelta(minutes=1))
+    async with deps.database.transaction() as conn:
+        rows = await conn.exec_driver_sql(
+            "SELECT reason, count(*), sum(count) FROM audit_events WHERE event = 'pairing.redeem' GROUP BY reason"
+        )
+        assert {reason: (number, total) for reason, number, total in rows} == {
+            "no_such_code": (10, 10),
+            "locked": (11, 30),
+        }
+
+
+async def test_what_succeeds_is_never_folded(deps: Deps, site: Site) -> None:
+    admin = Caller(kind="admin")
+    for number in range(15):
+        await accounts.add_user(deps, f"user-{number}", "a long enough password", "user", admin, NOW)
+    assert len(await site.events("account.created")) == 15
+
+
+async def test_what_an_administrator_does_to_accounts_is_recorded(deps: Deps, site: Site) -> None:
+    admin = Caller(kind="admin")
+    user = await accounts.add_user(deps, "ada", "a long enough password", "user", admin, NOW)
+    await accounts.set_disabled(deps, "ada", True, admin, NOW)
+    await accounts.set_disabled(deps, "ada", False, admin, NOW)
+    await accounts.set_password(deps, "ada", "another long password", admin, NOW)
+    await accounts.set_role(deps, "ada", "auditor", admin, NOW)
+    for name in ("account.disabled", "account.enabled", "account.password_changed"):
+        [event] = await site.events(name)
+        assert (event["target"], event["outcome"]) == (user.subject, "success"), name
+    [event] = await site.events("account.role_changed")
+    assert (event["was"], event["role"]) == ("user", "auditor")
+
+
+# Starting and stopping
+
+
+async def test_starting_and_stopping_to_record_is_recorded(site: Site, database_url: str) -> None:
+    [started] = await site.events("audit.started")
+    assert started["spooled_bytes"] == 0
+    await site.node.stop()
+    connection = await asyncpg.connect(database_url)
+    try:
+        names = (
+            "SELECT event FROM audit_events WHERE event ~ '^(audit.stopped|system.stopping)$' ORDER BY seq"
+        )
+        assert [row["event"] for row in await connection.fetch(names)] == ["system.stopping", "audit.stopped"]
+    finally:
+        await connection.close()
+
+
+async def test_what_fails_inside_is_recorded(site: Site) -> None:
+    from pairing_server.server.scheduler import Job
+
+    async def broken() -> None:
+        raise LookupError("nothing to be told")
+
+    assert not await site.node.maintenance.run(Job("broken", 1, broken))
+    [error] = await site.events("system.error")
+    assert (error["where"], error["exception_class"], error["outcome"]) == ("broken", "LookupError", "error")
+
+
+# The spool
+
+
+async def test_events_of_an_outage_come_once_and_in_order_when_it_is_over(
+    deps: Deps, database_url: str, tmp_path: Path
+) -> None:
+    log = AuditLog("node", "1", queue_size=50)
+    log.keep_in(tmp_path / "spool", NOW)
+    nowhere = away(deps)
+    for number in range(1700):
+        log.enqueue(made(log, number))
+        if number % 400 == 0:
+            with pytest.raises(Unavailable):
+                await log.flush(nowhere, SYSTEM, NOW)
+    await nowhere.database.close()
+    assert log.spooled > 1700 * 300
+    await log.flush(deps, SYSTEM, NOW)
+    assert await recorded(database_url) == expected(1700)
+    assert log.spooled == 0
+    async with deps.database.transaction() as conn:
+        rules = "SELECT attrs->>'rule' FROM audit_events WHERE event = 'msg.invalid' ORDER BY seq"
+        assert list((await conn.exec_driver_sql(rules)).scalars()) == [
+            f"rule-{number}" for number in range(1700)
+        ]
+    log.close()
+    assert list((tmp_path / "spool").iterdir()) == []
+
+
+async def test_a_process_that_died_leaves_its_events_to_the_next_and_they_come_once(
+    deps: Deps, database_url: str, tmp_path: Path
+) -> None:
+    dead = AuditLog("node", "1")
+    dead.keep_in(tmp_path / "spool", NOW)
+    for number in range(30):
+        dead.enqueue(made(dead, number))
+    [file] = (tmp_path / "spool").iterdir()
+    written = file.read_bytes()
+    await dead.flush(deps, SYSTEM, NOW)
+    dead.close()
+    # Killed after the commit, before the file was emptied; and once more in the middle of a line.
+    (tmp_path / "spool" / "1-a-000001.jsonl").write_bytes(written + b'{"event_id": "torn')
+    for _ in range(2):
+        log = AuditLog("node", "1")
+        assert log.keep_in(tmp_path / "spool", NOW) in (len(written) + 18, 0)
+        await log.flush(deps, SYSTEM, NOW)
+        log.close()
+    assert await recorded(database_url) == expected(30)
+    assert log.lost == 0
+
+
+async def test_of_a_replay_that_was_killed_in_the_middle_nothing_comes_twice(
+    deps: Deps, database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spool = Spool(tmp_path / "spool")
+    spool.open(NOW.timestamp())
+    log = AuditLog("node", "1")
+    long_ago = [replace(made(log, number), occurred_at=NOW - timedelta(days=30)) for number in range(1200)]
+    log._queue.spool = spool
+    for event in long_ago:
+        log._queue.put(event)
+    spool.close()
+
+    class Killed(BaseException):
+        pass
+
+    async def stop(_: Any) -> None:
+        raise Killed
+
+    first = AuditLog("node", "1")
+    now = datetime.now(UTC)
+    first.keep_in(tmp_path / "spool", now)
+    segment = first._queue.spool.oldest()  # type: ignore[union-attr]
+    assert segment is not None
+    original, batches = segment.read, iter(range(10))
+
+    def read(offset: int, most: int) -> tuple[list[bytes], int]:
+        if next(batches) == 2:
+            raise Killed
+        return original(offset, most)
+
+    monkeypatch.setattr(segment, "read", read)
+    with pytest.raises(Killed):
+        await first.flush(deps, SYSTEM, now)
+    first.close()
+    assert sum((await recorded(database_url)).values()) == 1000
+    second = AuditLog("node", "1")
+    second.keep_in(tmp_path / "spool", now + timedelta(hours=1))
+    await second.flush(deps, SYSTEM, now)
+    second.close()
+    assert await recorded(database_url) == expected(1200)
+
+
+async def test_a_batch_whose_commit_was_in_doubt_is_not_written_twice(
+    deps: Deps, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The database commits, and the answer is lost on the way."""
+    log = AuditLog("node", "1")
+    for number in range(20):
+        log.enqueue(made(log, number))
+    add = log._queue._add
+
+    async def lose(deps: Deps, lines: Any) -> None:
+        await add(deps, lines)
+        raise Unavailable
+
+    monkeypatch.setattr(log._queue, "_add", lose)
+    with pytest.raises(Unavailable):
+        await log.flush(deps, SYSTEM, NOW)
+    monkeypatch.setattr(log._queue, "_add", add)
+    log.enqueue(made(log, 20))
+    await log.flush(deps, SYSTEM, NOW)
+    assert await recorded(database_url) == expected(21)
+
+
+async def test_a_line_that_is_no_event_is_counted_as_lost_and_holds_up_no_other(
+    deps: Deps, database_url: str, tmp_path: Path
+) -> None:
+    log = AuditLog("node", "1")
+    log.keep_in(tmp_path / "spool", NOW)
+    log.enqueue(made(log, 0))
+    [file] = (tmp_path / "spool").iterdir()
+    good = file.read_bytes()
+    (tmp_path / "spool" / "1-a-000001.jsonl").write_bytes(b"\x00\xff\n[]\n" + good)
+    log.close()
+    other = AuditLog("node", "1")
+    other.keep_in(tmp_path / "spool", NOW)
+    await other.flush(deps, SYSTEM, NOW)
+    await other.flush(deps, SYSTEM, NOW)
+    assert await recorded(database_url) == expected(1)
+    assert (await gaps(deps)) == [(2, "6:2")]
+    other.close()
+
+
+async def gaps(deps: Deps) -> list[tuple[int, str]]:
+    async with deps.database.transaction() as conn:
+        rows = await conn.exec_driver_sql(
+            "SELECT attrs::text FROM audit_events WHERE event = 'audit.gap' ORDER BY seq"
+        )
+        return [(found["lost"], found["lost_by_severity"]) for found in map(json.loads, rows.scalars())]
+
+
+async def test_when_the_spool_is_full_info_is_lost_first_and_the_log_says_what(
+    deps: Deps, database_url: str, tmp_path: Path
+) -> None:
+    log = AuditLog("node", "1", queue_size=1)
+    log.keep_in(tmp_path / "spool", NOW)
+    assert log._queue.spool is not None
+    log._queue.spool._cap = 40_000
+    size = len(json.dumps({})) + 500
+    for number in range(200):
+        log.enqueue(
+            log.event("ws.connected", "success", Caller(subject=f"user-{number}"), NOW, jti="x" * 100)
+        )
+    lost = log.lost
+    assert 0 < lost < 200
+    for number in range(8):
+        log.enqueue(made(log, number))
+    assert log.lost == lost, size
+    await log.flush(deps, SYSTEM, NOW)
+    await log.flush(deps, SYSTEM, NOW)
+    assert await recorded(database_url) == expected(8)
+    assert await gaps(deps) == [(lost, f"6:{lost}")]
+    log.close()
+
+
+async def test_without_a_place_on_the_disk_events_wait_in_memory(
+    deps: Deps, database_url: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    log = AuditLog("node", "1")
+    (tmp_path / "file").write_text("")
+    assert log.keep_in(tmp_path / "file" / "spool", NOW) == 0
+    assert "kept in memory only" in caplog.text
+    log.enqueue(made(log, 0))
+    await log.flush(deps, SYSTEM, NOW)
+    assert await recorded(database_url) == expected(1)
+
+
+async def test_what_clients_choose_is_one_line_on_the_disk_and_in_the_database(
+    deps: Deps, database_url: str, tmp_path: Path
+) -> None:
+    """Line ends, escapes, quotes, formulas, direction marks, NUL, and far too much of it."""
+    nasty = [
+        "a\r\nb",
+        "\x1b[2Jx",
+        "=cmd|' /C calc'!A0",
+        '"; DROP TABLE audit_events; --',
+        "\u202etxt.exe",
+        "\u0000",
+        "\u2028",
+        "x" * 10_240,
+    ]
+    log = AuditLog("node", "1")
+    log.keep_in(tmp_path / "spool", NOW)
+    for number, text in enumerate(nasty):
+        caller = Caller(subject=f"user-{number}", address="203.0.113.9")
+        log.enqueue(log.event("ws.connected", "success", caller, NOW, ua=text, origin=text))
+    [file] = (tmp_path / "spool").iterdir()
+    assert len(file.read_bytes().splitlines()) == len(nasty)
+    log.close()
+    other = AuditLog("node", "1")
+    other.keep_in(tmp_path / "spool", NOW)
+    await other.flush(deps, SYSTEM, NOW)
+    other.close()
+    async with deps.database.transaction() as conn:
+        agents = "SELECT attrs->>'ua' FROM audit_events WHERE event = 'ws.connected' ORDER BY seq"
+        found = list((await conn.exec_driver_sql(agents)).scalars())
+    assert len(found) == len(nasty)
+    assert all(text.isprintable() and len(text) <= 200 for text in found)
+    assert other.lost == 0
+
+
+async def test_a_database_that_is_another_server_than_before_is_recorded(site: Site) -> None:
+    await site.node.database.ready()
+    site.node.database._server = "10.0.0.1 started last week"
+    await site.node.database.ready()
+    [failover] = await site.events("db.failover")
+    assert failover["outcome"] == "success"
+
+
+async def test_when_the_disk_is_full_it_goes_on_in_memory_and_what_that_does_not_hold_is_told(
+    deps: Deps, database_url: str, tmp_path: Path
+) -> None:
+    log = AuditLog("node", "1", queue_size=20)
+    log.keep_in(tmp_path / "spool", NOW)
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    nowhere = away(deps)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, limit[1]))
+        for number in range(60):
+            log.enqueue(made(log, number))
+        with pytest.raises(Unavailable):
+            await log.flush(nowhere, SYSTEM, NOW)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+        signal.signal(signal.SIGXFSZ, handler)
+        await nowhere.database.close()
+    assert log.lost == 40
+    await log.flush(deps, SYSTEM, NOW)  # makes room for the event that tells of it
+    await log.flush(deps, SYSTEM, NOW)
+    assert log.lost == 40
+    log.close()
+    assert await recorded(database_url) == expected(20)
+    assert await gaps(deps) == [(40, "4:40")]

@@ -1,0 +1,58 @@
+"""Floods in the audit log, and asking for readiness: what a stranger can cause is bounded."""
+
+from __future__ import annotations
+
+import asyncio
+import unicodedata
+from datetime import timedelta
+
+from sqlalchemy import event
+
+from pairing_server.audit.recorder import clean
+from pairing_server.audit.store import search
+from pairing_server.audit.store.filters import Filter
+from pairing_server.server.scheduler import SYSTEM
+from pairing_server.services.deps import Caller
+from pairing_server.web.app_context import utcnow
+from tests.devices import Site
+
+ROUTE = "auth.token_rejected"
+
+
+async def counts(site: Site) -> list[int]:
+    async with site.node.database.transaction() as conn:
+        found = (await search.page(conn, Filter(event=ROUTE), 1000)).events
+    return sorted(recorded.event.count for recorded in found)
+
+
+async def test_of_a_flood_ten_are_recorded_singly_and_the_rest_as_one_row_with_a_count(site: Site) -> None:
+    # The timer takes out what is counted as soon as its own clock is in another minute.
+    site.node.maintenance.stop()
+    await site.node.maintenance.settled()
+    audit, now = site.node.audit, utcnow().replace(second=0, microsecond=0)
+    for address in ("203.0.113.7", "203.0.113.8"):
+        for _ in range(35 if address.endswith("7") else 3):
+            audit.enqueue(audit.event(ROUTE, "denied", Caller(address=address), now, reason="expired"))
+    await audit.flush(site.node.deps, SYSTEM, now)
+    assert await counts(site) == [1] * 13
+    await audit.flush(site.node.deps, SYSTEM, now + timedelta(minutes=1))
+    assert await counts(site) == [1] * 13 + [25]
+
+
+def test_text_for_the_log_loses_what_is_invisible_and_nothing_else() -> None:
+    for character in map(chr, (*range(0x3000), 0xD800, 0xE000, 0xFEFF, 0xFFFF, 0xE0001, 0x1F600)):
+        category = unicodedata.category(character)
+        kept = "" if category[0] == "C" or category in ("Zl", "Zp") else character
+        assert clean(f"a{character}b") == f"a{kept}b", hex(ord(character))
+    assert clean("x" * 300) == clean("\n" + "x" * 300) == "x" * 200
+
+
+async def test_asking_for_readiness_at_once_takes_one_connection(site: Site) -> None:
+    site.node.maintenance.stop()
+    await site.node.maintenance.settled()
+    taken: list[object] = []
+    event.listen(site.node.database.engine.sync_engine, "checkout", lambda *of: taken.append(of))
+    await asyncio.gather(*(site.node.database.ready() for _ in range(50)))
+    assert len(taken) == 1
+    await site.node.database.ready()
+    assert len(taken) == 2

@@ -1,0 +1,115 @@
+"""What the doctor finds besides its steps: each finding where it is due and nowhere else."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from pairing_server.cli.doctor import checks
+from pairing_server.cli.doctor.checks import of_database, of_settings, weak
+from pairing_server.config import Settings
+from pairing_server.db import migrations
+from pairing_server.security.addresses import parse_networks
+from pairing_server.security.keys import SigningKey, generate_key
+from pairing_server.security.origins import Origins
+from tests.cli.commands import NO_DATABASE, Operator
+from tests.cli.serving import serving
+from tests.conftest import execute
+
+GOOD = Settings(
+    jwt_keys=(generate_key(),),
+    public_url="https://pairing.example",
+    trusted_proxies=parse_networks(["127.0.0.1"]),
+    registration="closed",
+    data_dir=Path("/nonexistent"),
+)
+
+
+def told(**changed: object) -> list[str]:
+    return [finding.what for finding in of_settings(replace(GOOD, **changed), {})]  # type: ignore[arg-type]
+
+
+def test_good_settings_have_no_findings(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checks.resource, "getrlimit", lambda _: (65536, 65536))
+    assert told() == []
+    local = {"public_url": "http://127.0.0.1:8089", "registration": "open", "trusted_proxies": ()}
+    assert told(**local) == [], "on one's own machine all this is right"
+
+
+@pytest.mark.parametrize(
+    ("changed", "expected"),
+    [
+        (
+            {"jwt_keys": (SigningKey("k1", b"change-me-change-me-change-me-please"),)},
+            "key 'k1' can be guessed",
+        ),
+        ({"trusted_proxies": parse_networks(["0.0.0.0/1"])}, r"almost everywhere \(0.0.0.0/1\)"),
+        ({"trusted_proxies": parse_networks(["::/1"])}, "almost everywhere"),
+        ({"allowed_origins": Origins.parse(["null"])}, "without an origin of their own"),
+        ({"public_url": "http://pairing.example"}, "tokens and codes can be read"),
+        ({"trusted_proxies": ()}, "through a proxy that is not trusted"),
+        ({"registration": "open"}, "Strangers may make accounts"),
+        (
+            {"registration": "open", "public_url": "http://127.0.0.1:8089"},  # GOOD trusts a proxy
+            "Strangers may make accounts",
+        ),
+        ({"redeem_policy": "any_user"}, "up to 50000 codes may be live"),
+    ],
+)
+def test_what_is_risky_is_told_with_what_to_do(changed: dict[str, object], expected: str) -> None:
+    found = of_settings(replace(GOOD, **changed), {})  # type: ignore[arg-type]
+    [finding] = [finding for finding in found if re.search(expected, finding.what)]
+    assert finding.todo
+
+
+def test_secrets_in_files_that_others_can_read_are_told(tmp_path: Path) -> None:
+    settings, credentials = tmp_path / "settings", tmp_path / "credentials"
+    settings.write_text(f"PAIRING_JWT_KEYS=k1:{'s' * 32}\n")
+    credentials.mkdir()
+    (credentials / "database-url").write_text("postgresql://x")
+    environ = {"PAIRING_SETTINGS_FILE": str(settings), "CREDENTIALS_DIRECTORY": str(credentials)}
+    for path, mode in ((settings, 0o644), (credentials / "database-url", 0o640)):
+        path.chmod(mode)
+        assert any(str(path) in f.what for f in of_settings(GOOD, environ))
+        path.chmod(0o600)
+    assert not any(str(tmp_path) in f.what for f in of_settings(GOOD, environ))
+
+
+def test_a_secret_is_weak_by_what_is_in_it_and_not_by_its_length() -> None:
+    assert not any(weak(generate_key()) for _ in range(200))
+    for text in ("a" * 64, "abcabcabcabcabcabcabcabcabcabcabc", "my-super-secret-key-for-the-pairing-server"):
+        assert weak(SigningKey("k", text.encode()))
+
+
+async def test_a_database_that_is_as_it_should_be_has_no_findings(database_url: str) -> None:
+    assert await of_database(replace(GOOD, database_url=database_url)) == []
+
+
+async def test_an_old_an_unknown_and_an_absent_database_are_told(empty_database: str) -> None:
+    [old] = await of_database(replace(GOOD, database_url=empty_database))
+    assert (f"needs {migrations.head()}" in old.what, old.todo) == (True, "pairing-server migrate")
+    [absent] = await of_database(replace(GOOD, database_url=NO_DATABASE))
+    assert "cannot be used" in absent.what and "secret" not in absent.what + absent.todo
+
+
+def test_a_newer_database_is_told(database_url: str, tmp_path: Path) -> None:
+    execute(database_url, "UPDATE alembic_version SET version_num = '9999'")
+    done = Operator(database_url, tmp_path, PUBLIC_URL="http://127.0.0.1:1").run("doctor")
+    assert done.status == 1, "nobody listens there"
+    assert f"revision 9999, which is newer than this release knows ({migrations.head()})" in done.out
+
+
+def test_the_doctor_tells_how_the_server_sees_it_and_what_is_risky(database_url: str, tmp_path: Path) -> None:
+    operator = Operator(database_url, tmp_path, PORT="0", REGISTRATION="open")
+    with serving(operator.environ, tmp_path) as server:
+        environ = {"PUBLIC_URL": server.url, "MAX_LIVE_CODES": "5000", "REDEEM_POLICY": "any_user"}
+        done = Operator(database_url, tmp_path, **environ).run("doctor")
+        assert done.status == 0, done.text
+        assert "Settings: " in done.out and "up to 5000 codes may be live" in done.out
+        assert "The server saw this client as 127.0.0.1: as this machine's" in done.out
+        assert "to do     Lower PAIRING_MAX_LIVE_CODES" in done.out
+        # Another server's settings are not ours to judge.
+        assert "Settings:" not in operator.run("doctor", "--url", server.url).out

@@ -1,0 +1,97 @@
+"""session …: logins from the command line, while the server runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pairing_server.security.keys import parse_keys
+from pairing_server.services import accounts
+from pairing_server.services.deps import Caller
+from pairing_server.web.app_context import utcnow
+from tests.cli.commands import Operator
+from tests.conftest import StartNode
+from tests.devices import Account, Site
+
+KEYS = f"k1:{'s' * 32}"
+
+
+@pytest.fixture
+def site(start_node: StartNode) -> Site:
+    return start_node(jwt_keys=parse_keys(KEYS))
+
+
+@pytest.fixture
+def operator(database_url: str, tmp_path: Path) -> Operator:
+    return Operator(database_url, tmp_path)
+
+
+async def login(site: Site, account: Account) -> tuple[Account, str]:
+    """A login of the user, and its id."""
+    caller = Caller(address="203.0.113.9")
+    issued = await accounts.issue_access_token(site.node.deps, account.username, None, caller, utcnow())
+    return Account(account.subject, account.username, issued.token), issued.login_id
+
+
+async def test_logins_are_listed_and_revoked_and_their_connections_closed(
+    site: Site, operator: Operator
+) -> None:
+    ada, grace = await site.account("ada"), await site.account("grace")
+    (first, first_id), (second, second_id) = await login(site, ada), await login(site, ada)
+    other, other_id = await login(site, grace)
+    listed = [line.split("\t") for line in operator.says("session", "list").splitlines()]
+    assert [row[:2] for row in listed] == [
+        [other_id, grace.subject],
+        [second_id, ada.subject],
+        [first_id, ada.subject],
+    ]
+    assert {row[4] for row in listed} == {"203.0.113.9"}
+    assert len(operator.says("session", "list", "--user", "ada").splitlines()) == 2
+    one, two, three = (
+        await site.connect(first, "desktop"),
+        await site.connect(second, "mobile"),
+        await site.connect(other, "desktop"),
+    )
+    assert (
+        operator.says("session", "revoke", first_id) == f"The login {first_id} of {ada.subject} is ended.\n"
+    )
+    # The running server learns it by itself.
+    assert await one.closed() == 4401
+    assert await two.pending() == []
+    operator.says("session", "revoke", "--user", ada.subject)
+    assert await two.closed() == 4401
+    assert await three.pending() == []
+    claims = await site.node.deps.tokens.verify_access(other.token, utcnow())
+    operator.says("session", "revoke", "--token", claims.token_id)
+    assert operator.says("session", "list").split("\t")[0] == other_id
+
+
+async def test_a_disabled_account_loses_its_connections_and_a_new_password_all_logins(
+    site: Site, operator: Operator
+) -> None:
+    ada, grace = await site.account("ada"), await site.account("grace")
+    one, two = await site.connect(ada, "desktop"), await site.connect(grace, "desktop")
+    operator.says("user", "disable", "ada")
+    assert await one.closed() == 4401
+    operator.says("user", "set-password", "grace", stdin="correct horse battery")
+    assert await two.closed() == 4401
+
+
+def test_what_is_not_there_is_said_with_the_way_to_the_list(operator: Operator) -> None:
+    assert "Nobody is logged in." in operator.run("session", "list").err
+    assert "pairing-server session list" in operator.refuses("session", "revoke", "nobody")
+    assert "pairing-server user list" in operator.refuses("session", "revoke", "--user", "nobody")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (),
+        ("l1", "--user", "ada"),
+        ("--user", "ada", "--token", "t1"),
+        ("l1", "--issuer", "https://a.example"),
+    ],
+)
+def test_a_wrong_use_is_explained_and_exits_with_2(operator: Operator, arguments: tuple[str, ...]) -> None:
+    operator.refuses("session", "revoke", *arguments, status=2)

@@ -1,0 +1,227 @@
+"""The way to PostgreSQL: connections that break, transactions that fail, and a pool that is used up."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+
+import asyncpg
+import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
+from tornado.ioloop import IOLoop
+
+from pairing_server.db import database as module
+from pairing_server.db.database import Database
+from pairing_server.errors import Unavailable
+
+BACKEND = "SELECT pg_backend_pid() AS pid"
+
+
+@pytest.fixture
+def narrow(io_loop: IOLoop, database_url: str) -> Iterator[Database]:
+    """A database with two connections at most, for which nobody waits long."""
+    made = Database(database_url, pool_size=2, pool_timeout=0.05)
+    yield made
+    io_loop.run_sync(made.close)
+
+
+async def backend(database: Database) -> int:
+    """The process in PostgreSQL that serves the next who asks."""
+    row = await database.once(BACKEND)
+    assert row is not None
+    return int(row["pid"])
+
+
+async def end_all(url: str, *, but: int = 0) -> None:
+    """End the connections to the test's database from outside, and return when they are gone."""
+    admin = await asyncpg.connect(url)
+    try:
+        await admin.fetch(
+            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND pid NOT IN (pg_backend_pid(), $1)",
+            but,
+        )
+    finally:
+        await admin.close()
+
+
+async def count_of(database: Database, username: str) -> int:
+    row = await database.once("SELECT count(*) FROM users WHERE username = $1", username)
+    assert row is not None
+    return int(row[0])
+
+
+def adding(username: str) -> str:
+    return (
+        "INSERT INTO users (id, username, username_key, password_hash, created_at)"
+        f" VALUES (gen_random_uuid(), '{username}', '{username}', 'none', now())"
+    )
+
+
+async def test_connections_that_broke_while_nobody_used_them_are_replaced_unnoticed(
+    database: Database, database_url: str
+) -> None:
+    await database.warm()
+    before = await backend(database)
+    await end_all(database_url)
+    after = await backend(database)
+    assert after != before
+    await end_all(database_url)
+    async with database.transaction() as conn:
+        assert (await conn.execute(text(BACKEND))).scalar_one() not in (before, after)
+
+
+async def test_a_connection_found_broken_by_its_first_statement_is_replaced(
+    database: Database, database_url: str
+) -> None:
+    async with database.direct() as direct:
+        broken = direct.driver
+        pid = broken.get_server_pid()
+    # As when the network has lost it, this side does not know yet. What arrives from the server meanwhile is not heard before something is sent.
+    broken._transport.pause_reading()
+    await end_all(database_url)
+    broken._transport.resume_reading()
+    assert not broken.is_closed()
+    async with database.direct() as direct:
+        assert direct.driver.get_server_pid() != pid
+
+
+async def test_what_is_sent_a_second_time_may_be_another_statement(
+    database: Database, database_url: str
+) -> None:
+    async with database.direct() as direct:
+        broken = direct.driver
+    first = await database.once("SELECT 1", again="SELECT 2")
+    broken._transport.pause_reading()
+    await end_all(database_url)
+    broken._transport.resume_reading()
+    second = await database.once("SELECT 1", again="SELECT 2")
+    assert first is not None
+    assert second is not None
+    assert (first[0], second[0]) == (1, 2)
+
+
+async def test_a_connection_lost_in_the_middle_of_a_transaction_is_told(
+    database: Database, database_url: str
+) -> None:
+    with pytest.raises(Unavailable):
+        async with database.transaction() as conn:
+            await conn.execute(text(adding("lost")))
+            await end_all(database_url)
+            await conn.execute(text("SELECT 1"))
+    assert await count_of(database, "lost") == 0
+
+
+async def test_both_views_of_a_lane_are_in_one_transaction(database: Database) -> None:
+    with pytest.raises(asyncpg.DivisionByZeroError):
+        async with database.direct() as direct:
+            await direct.conn.execute(text(adding("by-sqlalchemy")))
+            await direct.driver.execute(adding("by-the-driver"))
+            await direct.driver.fetchrow("SELECT 1/0")
+    assert await count_of(database, "by-sqlalchemy") == await count_of(database, "by-the-driver") == 0
+    async with database.direct() as direct:
+        await direct.conn.execute(text(adding("by-sqlalchemy")))
+        await direct.driver.execute(adding("by-the-driver"))
+    assert await count_of(database, "by-sqlalchemy") == await count_of(database, "by-the-driver") == 1
+
+
+async def test_a_transaction_whose_error_was_swallowed_is_not_taken_for_committed(database: Database) -> None:
+    with pytest.raises(RuntimeError, match="not committed"):
+        async with database.transaction() as conn:
+            await conn.execute(text(adding("half")))
+            with pytest.raises(DBAPIError):
+                await conn.execute(text("SELECT 1/0"))
+    assert await count_of(database, "half") == 0
+
+
+async def test_after_an_error_the_connection_is_used_again_and_is_in_no_transaction(
+    narrow: Database,
+) -> None:
+    pid = await backend(narrow)
+    for _ in range(5):
+        with pytest.raises(KeyError):
+            async with narrow.transaction() as conn:
+                await conn.execute(text(adding("undone")))
+                raise KeyError
+    async with narrow.direct() as direct:
+        assert direct.driver.get_server_pid() == pid
+        assert await direct.driver.fetchval("SELECT pg_current_xact_id_if_assigned()") is None
+    assert await count_of(narrow, "undone") == 0
+
+
+async def test_who_is_cut_off_in_the_middle_leaves_nothing_open(narrow: Database, database_url: str) -> None:
+    started = asyncio.Event()
+
+    async def long() -> None:
+        async with narrow.direct() as direct:
+            await direct.driver.execute(adding("cut-off"))
+            started.set()
+            await direct.driver.execute("SELECT pg_sleep(60)")
+
+    for _ in range(5):
+        started.clear()
+        task = asyncio.ensure_future(long())
+        await started.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    assert await count_of(narrow, "cut-off") == 0
+    admin = await asyncpg.connect(database_url)
+    try:
+        open_ones = await admin.fetchval(
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND state LIKE 'idle in%'"
+        )
+    finally:
+        await admin.close()
+    assert open_ones == 0
+
+
+async def test_who_waits_for_a_connection_in_vain_is_told_and_takes_none(narrow: Database) -> None:
+    async with narrow.direct(), narrow.direct():
+        with pytest.raises(Unavailable):
+            await narrow.once(BACKEND)
+        with pytest.raises(Unavailable):
+            async with narrow.transaction():
+                raise AssertionError("there is no third connection")
+    async with narrow.direct() as one, narrow.direct() as other:
+        assert one.driver is not other.driver
+
+
+async def test_more_than_there_are_connections_take_turns(database_url: str) -> None:
+    patient = Database(database_url, pool_size=2)
+    try:
+        pids = await asyncio.gather(*(backend(patient) for _ in range(50)))
+    finally:
+        await patient.close()
+    assert len(set(pids)) == 2
+
+
+async def test_a_statement_whose_connection_is_lost_is_sent_once_more_and_no_oftener(
+    database: Database,
+) -> None:
+    await database.once("CREATE SEQUENCE tries")
+    ending = """SELECT tries, CASE WHEN tries IN (1, 3, 4) THEN pg_terminate_backend(pg_backend_pid()) END
+                FROM nextval('tries') AS tries"""
+    row = await database.once(ending)
+    assert row is not None
+    assert row["tries"] == 2
+    with pytest.raises(Unavailable):
+        await database.once(ending)
+    row = await database.once(ending)
+    assert row is not None
+    assert row["tries"] == 5
+
+
+async def test_a_database_that_is_away_is_told_at_once_by_everybody(database_url: str) -> None:
+    away = Database(database_url.replace("?host=", "?host=/nonexistent"))
+    try:
+        await away.warm()
+        for _ in range(module.POOL_SIZE + 1):
+            with pytest.raises(Unavailable):
+                await away.once(BACKEND)
+            with pytest.raises(Unavailable):
+                async with away.transaction():
+                    raise AssertionError("there is no database")
+    finally:
+        await away.close()

@@ -1,0 +1,169 @@
+"""A database that a newer release has migrated: this release goes on with it where the migration says so."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from pairing_server.cli.doctor.checks import of_database
+from pairing_server.db import migrations
+from pairing_server.db.database import Database
+from pairing_server.db.embedded.postgres import EmbeddedPostgres
+from pairing_server.server.server import Node
+from pairing_server.server.startup_checks import StartError, check_schema
+from tests.cli.commands import Operator, command, environment
+from tests.conftest import SETTINGS, execute, fresh_database
+from tests.db import newer
+from tests.db.test_migrations import REVISIONS, SCRIPTS
+from tests.devices import Site
+from tests.faults.sites import ending
+
+PASSWORD = "a long enough password"
+# The first migration that must say with which releases it works.
+FIRST_TO_SAY = "0008"
+
+
+def check(url: str) -> str:
+    async def once() -> str:
+        database = Database(url)
+        try:
+            return await check_schema(database)
+        finally:
+            await database.close()
+
+    return asyncio.run(once())
+
+
+def test_a_newer_schema_that_works_with_this_release_is_taken(database_url: str, tmp_path: Path) -> None:
+    newer.upgrade(database_url, tmp_path, works_with=migrations.head())
+    assert check(database_url) == newer.NEWER
+
+
+def test_a_newer_schema_that_works_with_a_release_before_this_one_is_taken(
+    database_url: str, tmp_path: Path
+) -> None:
+    newer.upgrade(database_url, tmp_path, works_with=REVISIONS[0])
+    assert check(database_url) == newer.NEWER
+
+
+@pytest.mark.parametrize("said", [newer.NEWER, "8000", None], ids=["itself", "a revision between", "nothing"])
+def test_a_newer_schema_that_does_not_say_so_is_refused(
+    database_url: str, tmp_path: Path, said: str | None
+) -> None:
+    newer.upgrade(database_url, tmp_path, works_with=said)
+    with pytest.raises(StartError, match=f"revision {newer.NEWER}, which is newer than this release knows"):
+        check(database_url)
+
+
+def test_what_was_said_of_another_revision_counts_for_nothing(database_url: str, tmp_path: Path) -> None:
+    newer.upgrade(database_url, tmp_path, works_with=migrations.head())
+    execute(database_url, "UPDATE alembic_version SET version_num = '9999'")
+    with pytest.raises(StartError, match="revision 9999"):
+        check(database_url)
+
+
+def test_a_downgrade_takes_the_word_back(database_url: str, tmp_path: Path) -> None:
+    newer.upgrade(database_url, tmp_path, works_with=migrations.head())
+    newer.downgrade(database_url, tmp_path, migrations.head())
+
+    async def ask() -> migrations.State:
+        driver = await asyncpg.connect(database_url)
+        try:
+            return await migrations.state(driver)
+        finally:
+            await driver.close()
+
+    assert asyncio.run(ask()) == (migrations.head(), None)
+    assert check(database_url) == migrations.head()
+
+
+async def test_a_pairing_goes_as_always_on_a_newer_schema(database_url: str, tmp_path: Path) -> None:
+    await asyncio.to_thread(newer.upgrade, database_url, tmp_path, migrations.head())
+    node = Node(SETTINGS, database_url)
+    [(_, port), *_] = await node.start()
+    site = Site(node, port)
+    try:
+        desktop, mobile = await site.pair()
+        desktop.socket.send({"type": "channel_message", "payload": {"n": 1}})
+        assert (await mobile.socket.expect("channel_message"))["payload"] == {"n": 1}
+        assert (await site.get("/readyz")).status == 200
+    finally:
+        await ending(site, database_url)
+
+
+def test_every_command_goes_as_always_on_a_newer_schema(
+    database_url: str, postgres: str, tmp_path: Path
+) -> None:
+    newer.upgrade(database_url, tmp_path, works_with=migrations.head())
+    operator = Operator(database_url, tmp_path)
+    # What the unit runs before each start.
+    told = operator.says("migrate", "--before-start")
+    assert told == (
+        f"The database is at revision {newer.NEWER}, which is newer than this release's ({migrations.head()})"
+        " and works with it.\n"
+    )
+    operator.run("user", "add", "alice", stdin=PASSWORD)
+    assert operator.run("user", "list").out.startswith("alice\t")
+    assert f"revision {newer.NEWER}" in operator.says("backup", "saved.tar")
+    for other in fresh_database(postgres, "template0"):
+        restored = Operator(other, tmp_path)
+        assert f"is at revision {newer.NEWER}." in restored.says("restore", "saved.tar")
+        assert check(other) == newer.NEWER
+
+
+def test_an_embedded_database_of_a_newer_release_is_run_as_it_is(tmp_path: Path) -> None:
+    """As root PostgreSQL runs as another user, who cannot pass through pytest's own folder."""
+    place = Path(tempfile.mkdtemp(prefix="pairing-newer-", dir="/tmp"))
+    environ = environment(DATA_DIR=str(place / "data"))
+    try:
+        added = command("user", "add", "alice", environ=environ, folder=place, stdin=PASSWORD)
+        assert added.status == 0, added.text
+        embedded = EmbeddedPostgres(place / "data")
+        try:
+            url = embedded.start()
+            newer.upgrade(url, tmp_path, works_with=migrations.head())
+            execute(url, "GRANT SELECT ON of_tomorrow TO pairing")
+        finally:
+            embedded.stop()
+        listed = command("user", "list", environ=environ, folder=place)
+        assert (listed.status, listed.out[:6]) == (0, "alice\t"), listed.text
+        try:
+            execute(embedded.start().replace("//postgres@", "//pairing@"), "SELECT * FROM of_tomorrow")
+        finally:
+            embedded.stop()
+    finally:
+        shutil.rmtree(place)
+
+
+def test_the_rights_that_a_newer_release_gave_stay(database_url: str, tmp_path: Path) -> None:
+    """An old server that starts again beside new ones takes nothing from them."""
+    newer.upgrade(database_url, tmp_path, works_with=migrations.head())
+    execute(database_url, "GRANT SELECT ON of_tomorrow TO pairing")
+    running = database_url.replace("//postgres@", "//pairing@")
+    Operator(running, tmp_path, MIGRATE_DATABASE_URL=database_url).says("migrate")
+    execute(running, "SELECT * FROM of_tomorrow")
+
+
+async def test_doctor_tells_of_a_newer_schema_that_works(database_url: str, tmp_path: Path) -> None:
+    await asyncio.to_thread(newer.upgrade, database_url, tmp_path, migrations.head())
+    [finding] = await of_database(replace(SETTINGS, database_url=database_url))
+    assert f"revision {newer.NEWER}" in finding.what and "works with releases from" in finding.what
+    assert "install the newer release when you can" in finding.todo
+
+
+def test_every_migration_to_come_says_which_releases_work_with_it() -> None:
+    before = 0
+    for number, name in enumerate(REVISIONS):
+        said = getattr(SCRIPTS.get_revision(name).module, "works_with", None)
+        if name < FIRST_TO_SAY:
+            assert said is None, "a migration that was released is never changed"
+            continue
+        assert said in REVISIONS[: number + 1], f"{name}: works_with must be an earlier revision or its own"
+        assert REVISIONS.index(said) >= before, f"{name}: a release that stopped working does not work again"
+        before = REVISIONS.index(said)

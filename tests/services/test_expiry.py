@@ -1,0 +1,306 @@
+"""How pairings end by themselves, and what is forgotten when: at shifted clocks, on real nodes."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from sqlalchemy import insert, select
+
+from pairing_server.db.tables import pairings
+from pairing_server.server.scheduler import SYSTEM
+from pairing_server.services import expiry
+from pairing_server.store import rate_limits, users
+from pairing_server.web.app_context import utcnow
+from tests.conftest import StartNode
+from tests.devices import Account, Site, still
+
+DAY = 86_400
+
+
+@pytest.fixture
+def site(start_node: StartNode) -> Site:
+    return still(start_node())
+
+
+def after(seconds: float) -> datetime:
+    return utcnow() + timedelta(seconds=seconds)
+
+
+def monotonic(seconds: float) -> float:
+    return asyncio.get_running_loop().time() + seconds
+
+
+async def rows(site: Site) -> list[dict[str, Any]]:
+    async with site.node.database.transaction() as conn:
+        found = await conn.execute(select(pairings).order_by(pairings.c.created_at))
+        return [row._asdict() for row in found]
+
+
+async def states(site: Site) -> list[tuple[str, str | None]]:
+    return [(row["state"], row["end_reason"]) for row in await rows(site)]
+
+
+async def redeemed(site: Site, account: Account | None = None) -> str:
+    """The channel of a pairing whose devices have not met."""
+    account = account or await site.account()
+    code = await site.code(account, "desktop-1")
+    assert (await site.redeem(account, code, "mobile-1")).status == 200
+    return f"pair-{code}"
+
+
+# Codes
+
+
+async def test_a_code_that_nobody_uses_expires_once(site: Site) -> None:
+    await site.code(await site.account(), "desktop-1")
+    [row] = await rows(site)
+    end = row["created_at"] + timedelta(seconds=300)
+    assert await expiry.expire_codes(site.node.deps, SYSTEM, end - timedelta(seconds=1)) == 0
+    assert await expiry.expire_codes(site.node.deps, SYSTEM, end) == 1
+    assert await expiry.expire_codes(site.node.deps, SYSTEM, end) == 0
+    assert await states(site) == [("expired", "expired")]
+    [event] = await site.events("pairing.code_expired")
+    assert event["age_s"] == 300
+
+
+async def test_the_desktop_that_waits_is_told_that_its_code_has_expired(site: Site) -> None:
+    account = await site.account()
+    channel = f"pair-{await site.code(account, 'desktop-1')}"
+    desktop = await site.join(account, "desktop", channel, "desktop-1")
+    await expiry.expire_codes(site.node.deps, SYSTEM, after(300))
+    error = await desktop.socket.error()
+    assert (error["code"], error["details"]["reason"]) == ("INVALID_CHANNEL", "expired")
+
+
+async def test_devices_that_never_meet_have_five_minutes_more(site: Site) -> None:
+    await redeemed(site)
+    [row] = await rows(site)
+    end = row["redeemed_at"] + timedelta(seconds=300)
+    assert await expiry.expire_codes(site.node.deps, SYSTEM, end - timedelta(seconds=1)) == 0
+    assert await expiry.expire_codes(site.node.deps, SYSTEM, end) == 1
+    assert await expiry.expire_codes(site.node.deps, SYSTEM, end) == 0
+    assert await states(site) == [("closed", "expired")]
+    assert [event["reason"] for event in await site.events("pairing.closed")] == ["expired"]
+
+
+async def test_devices_that_have_met_do_not_expire(site: Site) -> None:
+    await site.pair()
+    assert await expiry.expire_codes(site.node.deps, SYSTEM, after(DAY)) == 0
+    assert await states(site) == [("active", None)]
+
+
+# Channels
+
+
+def last_left(site: Site) -> float:
+    """When a member was last seen to leave the only channel, in monotonic seconds."""
+    [channel] = site.node.hub.channels.values()
+    return max(channel.absent_since.values())
+
+
+async def test_a_member_that_stays_away_longer_than_the_grace_ends_the_channel(site: Site) -> None:
+    desktop, mobile = await site.pair()
+    mobile.socket.close()
+    assert (await desktop.socket.expect("mobile_disconnected"))["force_disconnect"] is False
+    deps, left = site.node.deps, last_left(site)
+    assert await expiry.close_overdue(deps, left + 299, SYSTEM, after(299)) == 0
+    assert await desktop.socket.pending() == []
+    assert await expiry.close_overdue(deps, left + 301, SYSTEM, after(301)) == 1
+    gone = await desktop.socket.expect("mobile_disconnected")
+    assert (gone["force_disconnect"], gone["client_id"]) == (True, mobile.session_id)
+    assert await desktop.socket.closed() == 4410
+    assert await expiry.close_overdue(deps, left + 301, SYSTEM, after(301)) == 0
+    assert await states(site) == [("closed", "deserted")]
+    assert [event["reason"] for event in await site.events("pairing.closed")] == ["deserted"]
+
+
+async def test_when_both_are_gone_the_grace_counts_from_the_last(site: Site) -> None:
+    desktop, mobile = await site.pair()
+    mobile.socket.close()
+    await desktop.socket.expect("mobile_disconnected")
+    [channel] = site.node.hub.channels.values()
+    channel.absent_since["mobile"] -= 200  # it left that long ago
+    desktop.socket.close()
+    while len(await site.events("channel.left")) < 2:
+        pass  # each question gives the server time to notice
+    deps, left = site.node.deps, last_left(site)
+    assert await expiry.close_overdue(deps, left + 299, SYSTEM, after(299)) == 0
+    assert await expiry.close_overdue(deps, left + 301, SYSTEM, after(301)) == 1
+    assert site.node.hub.channels == {}
+    assert await states(site) == [("closed", "deserted")]
+
+
+async def test_a_member_that_comes_back_within_the_grace_keeps_the_channel(site: Site) -> None:
+    account = await site.account()
+    desktop, mobile = await site.pair(account)
+    mobile.socket.close()
+    await desktop.socket.expect("mobile_disconnected")
+    await site.node.edge.settled()  # that it has gone is noted
+    await site.join(account, "mobile", mobile.channel, mobile.session_id)
+    assert await expiry.close_overdue(site.node.deps, monotonic(DAY), SYSTEM, after(DAY)) == 0
+    assert await states(site) == [("active", None)]
+
+
+async def test_a_desktop_may_wait_alone_for_as_long_as_its_code_lives(site: Site) -> None:
+    account = await site.account()
+    channel = f"pair-{await site.code(account, 'desktop-1')}"
+    desktop = await site.join(account, "desktop", channel, "desktop-1")
+    assert await expiry.close_overdue(site.node.deps, monotonic(DAY), SYSTEM, after(299)) == 0
+    assert await desktop.socket.pending() == []
+    assert await states(site) == [("pending", None)]
+
+
+# What several servers know of each other
+
+
+async def test_presence_is_noted_as_active_or_waiting(site: Site) -> None:
+    desktop, mobile = await site.pair()
+    [row] = await rows(site)
+    ids = [row["id"]]
+    assert site.node.hub.connected_channels() == (ids, [])
+    mobile.socket.close()
+    await desktop.socket.expect("mobile_disconnected")
+    assert site.node.hub.connected_channels() == ([], ids)
+    await site.node.edge.settled()  # that it has gone is noted
+    now = after(30)
+    await expiry.note_presence(site.node.deps, [], ids, now)
+    assert [(row["state"], row["seen_at"]) for row in await rows(site)] == [("waiting", now)]
+    now = after(60)
+    await expiry.note_presence(site.node.deps, ids, [], now)
+    assert [(row["state"], row["seen_at"]) for row in await rows(site)] == [("active", now)]
+
+
+async def test_a_pairing_that_no_server_has_seen_for_the_grace_is_closed_once(site: Site) -> None:
+    await site.pair()
+    [row] = await rows(site)
+    deps, end = site.node.deps, row["seen_at"] + timedelta(seconds=360)
+    assert await expiry.close_deserted(deps, SYSTEM, end - timedelta(seconds=1)) == 0
+    assert await expiry.close_deserted(deps, SYSTEM, end) == 1
+    assert await expiry.close_deserted(deps, SYSTEM, end) == 0
+    assert await states(site) == [("closed", "deserted")]
+    assert [event["reason"] for event in await site.events("pairing.closed")] == ["deserted"]
+
+
+async def test_a_server_does_not_close_what_another_one_holds(start_two: tuple[Site, Site]) -> None:
+    one, other = start_two
+    desktop, mobile = await one.pair()
+    active, waiting = one.node.hub.connected_channels()
+    await expiry.note_presence(one.node.deps, active, waiting, after(330))
+    assert await expiry.close_deserted(other.node.deps, SYSTEM, after(389)) == 0
+    assert await expiry.close_overdue(other.node.deps, monotonic(DAY), SYSTEM, after(DAY)) == 0
+    assert [*await desktop.socket.pending(), *await mobile.socket.pending()] == []
+    assert await states(one) == [("active", None)]
+
+
+@pytest.fixture
+def start_two(start_node: StartNode) -> tuple[Site, Site]:
+    """Two nodes on one database."""
+    return still(start_node()), still(start_node())
+
+
+async def test_what_two_servers_end_at_once_is_ended_and_told_once(start_two: tuple[Site, Site]) -> None:
+    one, other = start_two
+    account = await one.account()
+    for number in range(20):
+        await one.code(account, f"desktop-{number}")
+    for number in range(20, 30):
+        code = await one.code(account, f"desktop-{number}")
+        await one.redeem(account, code, f"mobile-{number}")
+    ended = await asyncio.gather(
+        *(expiry.expire_codes(site.node.deps, SYSTEM, after(600)) for site in (one, other, one, other))
+    )
+    assert sum(ended) == 30
+    assert len(await one.events("pairing.code_expired")) == 20
+    assert len(await one.events("pairing.closed")) == 10
+    kept = [row["code_mac"] for row in await rows(one)]
+    assert None not in kept
+    released = await asyncio.gather(
+        *(expiry.release_names(site.node.deps, after(1201)) for site in (one, other, one))
+    )
+    assert sum(released) == 30
+
+
+async def test_codes_are_counted_anew_whoever_made_them(start_two: tuple[Site, Site]) -> None:
+    one, other = start_two
+    account = await one.account()
+    for number in range(3):
+        await one.code(account, f"desktop-{number}")
+    await expiry.recount_codes(other.node.deps)
+    assert other.node.deps.live.count == 3
+    await expiry.expire_codes(other.node.deps, SYSTEM, after(300))
+    await expiry.recount_codes(one.node.deps)
+    assert one.node.deps.live.count == 0
+
+
+# What is forgotten
+
+
+async def test_a_name_is_kept_for_ten_minutes_after_the_end(site: Site) -> None:
+    await site.code(await site.account(), "desktop-1")
+    deps = site.node.deps
+    await expiry.expire_codes(deps, SYSTEM, after(300))
+    [row] = await rows(site)
+    end = row["ended_at"]
+    assert await expiry.release_names(deps, end + timedelta(seconds=599)) == 0
+    assert (await rows(site))[0]["code_mac"] is not None
+    assert await expiry.release_names(deps, end + timedelta(seconds=600)) == 1
+    assert await expiry.release_names(deps, end + timedelta(seconds=600)) == 0
+    assert (await rows(site))[0]["code_mac"] is None
+
+
+async def test_the_name_of_a_live_pairing_is_never_released(site: Site) -> None:
+    await site.pair()
+    assert await expiry.release_names(site.node.deps, after(365 * DAY)) == 0
+    assert await states(site) == [("active", None)]
+
+
+async def test_pairings_are_forgotten_a_month_after_their_end(site: Site) -> None:
+    await site.code(await site.account(), "desktop-1")
+    deps = site.node.deps
+    await expiry.expire_codes(deps, SYSTEM, after(300))
+    await expiry.release_names(deps, after(30 * DAY))
+    assert len(await rows(site)) == 1
+    await expiry.release_names(deps, after(30 * DAY + 400))
+    assert await rows(site) == []
+
+
+async def test_what_was_counted_is_forgotten_after_two_days_and_session_ids_after_a_year(site: Site) -> None:
+    deps = site.node.deps
+    await site.code(await site.account(), "desktop-1")
+    async with deps.database.transaction() as conn:
+        await rate_limits.lock(conn, [("login_user", "alice")], utcnow())
+    assert await expiry.prune(deps, after(2 * DAY)) == 0
+    await expiry.prune(deps, after(2 * DAY + 3700))
+    async with deps.database.transaction() as conn:
+        assert await rate_limits.read(conn, "login_user", "alice") is None
+        owner, new = await users.bind_session(conn, "desktop-1", "mallory", "desktop", utcnow())
+        assert (owner != "mallory", new) == (True, False)
+    assert await expiry.prune(deps, after(365 * DAY + 60)) == 1
+    async with deps.database.transaction() as conn:
+        owner, new = await users.bind_session(conn, "desktop-1", "bob", "desktop", utcnow())
+    assert (owner, new) == ("bob", True)
+
+
+async def test_more_than_a_batch_is_done_in_several_turns(site: Site) -> None:
+    deps = site.node.deps
+    async with deps.database.transaction() as conn:
+        await conn.execute(
+            insert(pairings),
+            [
+                {
+                    "id": uuid4(),
+                    "code_mac": deps.codes.macs(f"{number:06d}")[0],
+                    "state": "pending",
+                    "desktop_session": "desktop-1",
+                    "created_at": utcnow(),
+                    "expires_at": after(300),
+                }
+                for number in range(1201)
+            ],
+        )
+    assert [await expiry.expire_codes(deps, SYSTEM, after(300)) for _ in range(3)] == [1000, 201, 0]
+    assert [await expiry.release_names(deps, after(900)) for _ in range(3)] == [1000, 201, 0]
