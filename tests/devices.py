@@ -256,5 +256,5 @@ class Site:
 
 def still(site: Site) -> Site:
     """The node without its timer, which goes by today's clock."""
-    site.node.maintenance.stop()
+    site.node.scheduler.stop()
     return site

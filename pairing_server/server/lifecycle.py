@@ -48,7 +48,7 @@ async def serve(
     traces = tracing.of_process(app_version()) if settings.traces else tracing.OFF
     node = Node(settings, database_url, keyfile, traces)
     if revive is not None:
-        node.maintenance.add(Job("start the database again", 5, lambda: _revive(node, revive)))
+        node.scheduler.add(Job("start the database again", 5, lambda: _revive(node, revive)))
     notifier = started.notifier
     loop.add_signal_handler(signal.SIGHUP, _reload, node, again, notifier)
     try:

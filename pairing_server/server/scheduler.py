@@ -1,4 +1,4 @@
-"""The timer: periodic work, each job caught and logged on its own, so that none stops another.
+"""The scheduler: periodic work. Each job is caught and logged on its own, so that none stops another.
 
 Every job is idempotent; missing one, or running it on several servers, does no harm.
 """
@@ -39,7 +39,7 @@ class Job:
     work: Callable[[], Awaitable[object]]
 
 
-class Maintenance:
+class Scheduler:
     """`wall` and `monotonic` are the clocks; `every_second` is done with the latter's time, by the edge."""
 
     def __init__(

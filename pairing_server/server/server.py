@@ -30,7 +30,7 @@ from pairing_server.security.passwords import Passwords
 from pairing_server.security.tokens import Tokens
 from pairing_server.server.node_events import NodeEvents
 from pairing_server.server.reload import take_over
-from pairing_server.server.scheduler import SYSTEM, Job, Maintenance
+from pairing_server.server.scheduler import SYSTEM, Job, Scheduler
 from pairing_server.server.startup_checks import DatabaseAway, StartError, check_schema
 from pairing_server.services import settings_documents as channel_settings
 from pairing_server.services.account_status import SeenEnabled
@@ -114,9 +114,9 @@ class Node:
             demo=bool(settings.demo),
         )
         self.http = Listener(make_app(self.edge))
-        self.maintenance = Maintenance(self.deps, utcnow, loop.time, self.http.cut_slow)
+        self.scheduler = Scheduler(self.deps, utcnow, loop.time, self.http.cut_slow)
         kept = Retention(settings.audit_retention, settings.audit_export_dir)
-        self.maintenance.add(
+        self.scheduler.add(
             Job("drop old audit events", 3600, lambda: drop_old(self.deps, kept, SYSTEM, utcnow()))
         )
         # Done once the database is known to have the schema of this release; an exception is a StartError.
@@ -182,15 +182,15 @@ class Node:
                 raise
             log.warning("starting all the same, and waiting for it: %s", away)
             self.edge.starting = True
-            self.maintenance.add(Job("check schema", 2, self._check_schema_again))
+            self.scheduler.add(Job("check schema", 2, self._check_schema_again))
         await self.database.warm()
         own = [] if sockets else self._bound()
         self.held = tuple(sockets)
         self.http.add_sockets(own or sockets)
-        for job in self.maintenance.jobs:
+        for job in self.scheduler.jobs:
             if job.name in ("count codes", "end revoked logins", "settle the alarm"):
-                await self.maintenance.run(job)
-        self.maintenance.start()
+                await self.scheduler.run(job)
+        self.scheduler.start()
         spooled = self.audit.keep_in(self.settings.data_dir / SPOOL, utcnow())
         begun = self.audit.event("audit.started", "success", SYSTEM, utcnow(), spooled_bytes=spooled)
         self.audit.enqueue(begun)
@@ -241,10 +241,10 @@ class Node:
             async with asyncio.timeout(DRAIN_TIMEOUT):
                 await gone.wait()
                 self.http.stop()
-                self.maintenance.stop()
+                self.scheduler.stop()
                 await self.http.close_all_connections()
                 await self.edge.settled()
-                await self.maintenance.settled()
+                await self.scheduler.settled()
                 await channel_settings.keep(self.deps)
                 stopping = self.audit.event("system.stopping", "success", SYSTEM, utcnow())
                 self.audit.enqueue(stopping)
@@ -254,7 +254,7 @@ class Node:
         except (TimeoutError, Unavailable) as error:
             log.warning("stopped without writing everything to the database: %s", error)
         self.http.stop()
-        self.maintenance.stop()
+        self.scheduler.stop()
         await self.release()
 
     async def release(self) -> None:

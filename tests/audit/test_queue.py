@@ -40,8 +40,8 @@ def deps(io_loop: IOLoop, site: Site) -> Deps:
     """Of a node that does nothing by itself."""
 
     async def begin() -> None:
-        site.node.maintenance.stop()
-        await site.node.maintenance.settled()
+        site.node.scheduler.stop()
+        await site.node.scheduler.settled()
         await site.node.audit.flush(site.node.deps, SYSTEM, NOW)
 
     io_loop.run_sync(begin)
@@ -175,7 +175,7 @@ async def test_what_fails_inside_is_recorded(site: Site) -> None:
     async def broken() -> None:
         raise LookupError("nothing to be told")
 
-    assert not await site.node.maintenance.run(Job("broken", 1, broken))
+    assert not await site.node.scheduler.run(Job("broken", 1, broken))
     [error] = await site.events("system.error")
     assert (error["where"], error["exception_class"], error["outcome"]) == ("broken", "LookupError", "error")
 

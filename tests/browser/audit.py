@@ -134,7 +134,7 @@ async def happen(site: Site) -> list[str]:
 
 async def seal(site: Site) -> None:
     # A transaction that has begun before holds up what was recorded since.
-    await site.node.maintenance.settled()
+    await site.node.scheduler.settled()
     await sealing.seal(site.node.deps, SYSTEM, utcnow())
 
 

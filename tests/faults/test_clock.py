@@ -9,7 +9,7 @@ from uuid import uuid4
 import pytest
 
 from pairing_server.errors import InvalidCode
-from pairing_server.server.scheduler import Maintenance
+from pairing_server.server.scheduler import Scheduler
 from pairing_server.services import pairings
 from pairing_server.services.deps import Caller
 from pairing_server.web.app_context import utcnow
@@ -23,7 +23,7 @@ async def jobs(site: Site, jumped: timedelta, rounds: int = 2) -> None:
     """What the timer does once the wall clock has jumped that far; the other clock has not."""
     # What a socket leaves to be noted has the time before the jump, and would be written in between.
     await site.node.edge.settled()
-    timer = Maintenance(site.node.deps, lambda: utcnow() + jumped, asyncio.get_running_loop().time)
+    timer = Scheduler(site.node.deps, lambda: utcnow() + jumped, asyncio.get_running_loop().time)
     for _ in range(rounds):
         # Deserted pairings are looked for first: the job that is feared most.
         for job in sorted(timer.jobs, key=lambda job: job.name != "close deserted pairings"):
@@ -32,7 +32,7 @@ async def jobs(site: Site, jumped: timedelta, rounds: int = 2) -> None:
 
 @pytest.mark.parametrize("jumped", [DAY, HOUR, -HOUR, -DAY], ids=str)
 async def test_a_running_pair_does_not_notice_that_the_clock_jumps(site: Site, jumped: timedelta) -> None:
-    site.node.maintenance.stop()
+    site.node.scheduler.stop()
     talk = Talk(*await site.pair())
     await jobs(site, jumped)
     await talk.say(3)
@@ -42,7 +42,7 @@ async def test_a_running_pair_does_not_notice_that_the_clock_jumps(site: Site, j
 
 
 async def test_a_member_that_went_before_the_jump_may_come_back_within_the_grace(site: Site) -> None:
-    site.node.maintenance.stop()
+    site.node.scheduler.stop()
     account = await site.account()
     desktop, mobile = await site.pair(account)
     mobile.socket.close()
@@ -54,7 +54,7 @@ async def test_a_member_that_went_before_the_jump_may_come_back_within_the_grace
 
 
 async def test_a_code_made_before_the_clock_was_set_back_works_and_runs_out_all_the_same(site: Site) -> None:
-    site.node.maintenance.stop()
+    site.node.scheduler.stop()
     deps, now = site.node.deps, utcnow()
     account = await site.account()
     caller = Caller(account.subject, "login", "192.0.2.1", "192.0.2.1", uuid4(), kind="user")

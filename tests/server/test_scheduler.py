@@ -13,19 +13,17 @@ from sqlalchemy import update
 
 from pairing_server.db.database import Database
 from pairing_server.db.tables import pairings
-from pairing_server.server.scheduler import Job, Maintenance
+from pairing_server.server.scheduler import Job, Scheduler
 from pairing_server.store import users
 from pairing_server.web.app_context import utcnow
 from tests.conftest import StartNode
 from tests.devices import Site
 
 
-def maintenance(site: Site, *jobs: Job, later: float = 0) -> Maintenance:
+def scheduler(site: Site, *jobs: Job, later: float = 0) -> Scheduler:
     """A timer of the test's own, `later` seconds ahead; with these jobs, if any, instead of the real ones."""
     loop = asyncio.get_running_loop()
-    made = Maintenance(
-        site.node.deps, lambda: utcnow() + timedelta(seconds=later), lambda: loop.time() + later
-    )
+    made = Scheduler(site.node.deps, lambda: utcnow() + timedelta(seconds=later), lambda: loop.time() + later)
     if jobs:
         made.jobs = jobs  # type: ignore[assignment]
     return made
@@ -52,7 +50,7 @@ async def test_a_job_that_fails_is_logged_and_stops_neither_the_others_nor_itsel
     site: Site, caplog: pytest.LogCaptureFixture
 ) -> None:
     broken, fine = Work(fails=True), Work()
-    timer = maintenance(site, Job("broken", 0.001, broken), Job("fine", 0.001, fine))
+    timer = scheduler(site, Job("broken", 0.001, broken), Job("fine", 0.001, fine))
     timer.start()
     try:
         await broken.done.wait()
@@ -74,7 +72,7 @@ async def test_a_job_that_takes_long_is_not_begun_again_and_delays_no_other(site
         await go.wait()
 
     fine = Work(enough=5)
-    timer = maintenance(site, Job("slow", 0.001, slow), Job("fine", 0.001, fine))
+    timer = scheduler(site, Job("slow", 0.001, slow), Job("fine", 0.001, fine))
     timer.start()
     try:
         await fine.done.wait()
@@ -86,7 +84,7 @@ async def test_a_job_that_takes_long_is_not_begun_again_and_delays_no_other(site
 
 async def test_after_the_end_nothing_is_begun(site: Site) -> None:
     stopped, other = Work(), Work(enough=10)
-    timer, beside = maintenance(site, Job("a", 0.001, stopped)), maintenance(site, Job("b", 0.001, other))
+    timer, beside = scheduler(site, Job("a", 0.001, stopped)), scheduler(site, Job("b", 0.001, other))
     timer.start()
     await stopped.done.wait()
     timer.stop()
@@ -105,7 +103,7 @@ async def test_whoever_waits_for_the_end_waits_for_the_job_under_way(site: Site)
         await go.wait()
         ended.set()
 
-    timer = maintenance(site, Job("slow", 0.001, slow))
+    timer = scheduler(site, Job("slow", 0.001, slow))
     timer.start()
     await begun.wait()
     timer.stop()
@@ -120,7 +118,7 @@ async def test_whoever_waits_for_the_end_waits_for_the_job_under_way(site: Site)
 
 async def test_every_job_can_be_done_twice(site: Site) -> None:
     await site.pair()
-    timer = maintenance(site)
+    timer = scheduler(site)
     before = await site.events("pairing.closed")
     for job in timer.jobs:
         assert await timer.run(job), job.name
@@ -144,11 +142,11 @@ async def test_while_the_database_is_away_jobs_say_so_in_one_line_and_work_again
     site: Site, caplog: pytest.LogCaptureFixture
 ) -> None:
     await site.pair()
-    site.node.maintenance.stop()
-    await site.node.maintenance.settled()
+    site.node.scheduler.stop()
+    await site.node.scheduler.settled()
     away = Database("postgresql://nobody@127.0.0.1:1/none")
     loop = asyncio.get_running_loop()
-    blind = Maintenance(replace(site.node.deps, database=away), utcnow, loop.time)
+    blind = Scheduler(replace(site.node.deps, database=away), utcnow, loop.time)
     for job in blind.jobs:
         if job.name not in WITH_NOTHING_TO_DO:
             caplog.clear()
@@ -157,7 +155,7 @@ async def test_while_the_database_is_away_jobs_say_so_in_one_line_and_work_again
             assert record.getMessage().startswith(f"{job.name}: The database is ")
             assert record.exc_info is None
     await away.close()
-    timer = maintenance(site)
+    timer = scheduler(site)
     assert all([await timer.run(job) for job in timer.jobs])
 
 
@@ -170,12 +168,12 @@ async def test_the_timers_of_two_servers_do_each_thing_once(two: tuple[Site, Sit
     one, other = two
     for site in two:
         # Their own ones count codes as well, and may have looked before these expired.
-        site.node.maintenance.stop()
-        await site.node.maintenance.settled()
+        site.node.scheduler.stop()
+        await site.node.scheduler.settled()
     account = await one.account()
     for number in range(5):
         await one.code(account, f"desktop-{number}")
-    timers = [maintenance(site, later=301) for site in two]
+    timers = [scheduler(site, later=301) for site in two]
     for jobs in zip(*(timer.jobs for timer in timers), strict=True):
         done = await asyncio.gather(*(timer.run(job) for timer, job in zip(timers, jobs, strict=True)))
         assert done == [True, True], jobs[0].name
@@ -188,7 +186,7 @@ async def test_a_running_pair_lives_on_through_every_job_of_another_server(two: 
     desktop, mobile = await one.pair()
     # Two minutes pass; the server that holds the channel notes it, the other one tidies up.
     for later in (30, 60, 90, 120):
-        holder, tidier = maintenance(one, later=later), maintenance(other, later=later)
+        holder, tidier = scheduler(one, later=later), scheduler(other, later=later)
         for job in holder.jobs:
             if job.name == "note presence":
                 assert await holder.run(job)
@@ -203,8 +201,8 @@ async def test_the_connections_of_a_disabled_account_are_closed(site: Site) -> N
     kept, closed = await site.connect(stays, "desktop"), await site.connect(goes, "desktop")
     async with site.node.database.transaction() as conn:
         await users.set_disabled(conn, UUID(goes.subject), utcnow())
-    job = next(job for job in site.node.maintenance.jobs if job.name == "close disabled accounts")
-    assert await site.node.maintenance.run(job)
+    job = next(job for job in site.node.scheduler.jobs if job.name == "close disabled accounts")
+    assert await site.node.scheduler.run(job)
     assert await closed.closed() == 4401
     assert await kept.pending() == []
 
@@ -219,7 +217,7 @@ async def test_after_a_start_and_after_an_outage_devices_have_a_minute_to_come_b
         await conn.execute(update(pairings).values(seen_at=utcnow() - timedelta(hours=1)))
     ahead = -100.0
     loop = asyncio.get_running_loop()
-    timer = Maintenance(site.node.deps, utcnow, lambda: loop.time() + ahead)
+    timer = Scheduler(site.node.deps, utcnow, lambda: loop.time() + ahead)
     [job] = [job for job in timer.jobs if job.name == "close deserted pairings"]
     timer.start()
     timer.stop()

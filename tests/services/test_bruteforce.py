@@ -20,7 +20,7 @@ NOW = datetime(2026, 5, 4, 12, 0, tzinfo=UTC)
 @pytest.fixture
 def any_user(start_node: StartNode) -> Site:
     site = start_node(redeem_policy="any_user")
-    site.node.maintenance.stop()
+    site.node.scheduler.stop()
     return site
 
 

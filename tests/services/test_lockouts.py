@@ -28,7 +28,7 @@ _strangers = count()
 def any_user(start_node: StartNode) -> Site:
     """Without its timer, by whose clock a code of these tests has long expired."""
     site = start_node(redeem_policy="any_user")
-    site.node.maintenance.stop()
+    site.node.scheduler.stop()
     return site
 
 

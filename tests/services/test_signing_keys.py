@@ -38,7 +38,7 @@ def two_on_a_file(start_node: StartNode, file: KeyFile) -> RotatedPair:
     found = []
     for _ in range(2):
         site = start_node(jwt_keys=file.read())
-        site.node.maintenance.stop()
+        site.node.scheduler.stop()
         own = KeyFile(file.path)
         own.read()
         site.node.deps = site.node.edge.deps = replace(site.node.deps, keyfile=own)

@@ -97,8 +97,8 @@ FILL = (
 @pytest.fixture
 def deps(site: Site, io_loop: IOLoop) -> Deps:
     # The timer has statements of its own.
-    site.node.maintenance.stop()
-    io_loop.run_sync(site.node.maintenance.settled)
+    site.node.scheduler.stop()
+    io_loop.run_sync(site.node.scheduler.settled)
     return replace(site.node.deps, codes=ReadableCodes([]))
 
 

@@ -24,7 +24,7 @@ class Clock:
     def __init__(self, site: Site) -> None:
         self._now = asyncio.get_running_loop().time()
         self._hub = site.node.hub
-        site.node.maintenance.stop()
+        site.node.scheduler.stop()
         site.node.edge.now = site.node.hub.now = self
 
     def __call__(self) -> float:

@@ -30,7 +30,7 @@ FEW = Rate(4, 60)
 def site(start_node: StartNode) -> Site:
     """What it does once a second the test does: the timer might count some of the guesses before the last has come."""
     site = start_node(redeem_policy="any_user", redeem_alarm=FEW)
-    site.node.maintenance.stop()
+    site.node.scheduler.stop()
     return site
 
 
@@ -38,7 +38,7 @@ def site(start_node: StartNode) -> Site:
 def two(start_node: StartNode, site: Site) -> tuple[Site, Site]:
     """Two of them."""
     other = start_node(redeem_policy="any_user", redeem_alarm=FEW)
-    other.node.maintenance.stop()
+    other.node.scheduler.stop()
     return site, other
 
 

@@ -95,7 +95,7 @@ async def test_everywhere_is_true_or_false(site: Site, wrong: object) -> None:
 def two(start_node: StartNode) -> tuple[Site, Site]:
     """Two servers; the second learns only when the test says so."""
     here, there = start_node(), start_node()
-    there.node.maintenance.stop()
+    there.node.scheduler.stop()
     return here, there
 
 
@@ -114,7 +114,7 @@ async def test_another_server_learns_it_with_its_next_look(two: tuple[Site, Site
 
 
 async def test_every_server_looks_once_a_second(site: Site) -> None:
-    every = {job.name: job.every for job in site.node.maintenance.jobs}
+    every = {job.name: job.every for job in site.node.scheduler.jobs}
     assert every["end revoked logins"] == every["close disabled accounts"] == 1
 
 
@@ -134,7 +134,7 @@ async def test_a_server_that_starts_knows_what_was_ended_before(site: Site, data
     await logout(site, account)
     later = Node(site.node.settings, database_url)
     [(_, port)] = await later.start()
-    later.maintenance.stop()
+    later.scheduler.stop()
     restarted = Site(later, port)
     assert await status(restarted, account) == 401
     await restarted.close()

@@ -159,7 +159,7 @@ def four_an_address(start_node: StartNode) -> Site:
 def two_live(start_node: StartNode) -> Site:
     site = start_node(max_live_codes=2)
     # Codes are counted anew only when a test does.
-    site.node.maintenance.stop()
+    site.node.scheduler.stop()
     return site
 
 

@@ -144,7 +144,7 @@ async def members(site: Site) -> list[tuple[Member, Member]]:
 def roomy(start_node: StartNode) -> Site:
     site = start_node(connections_per_address=10_000, message_rate=1000, message_burst=1000)
     # The timer would close who has not joined in time, which may be the machine's fault.
-    site.node.maintenance.stop()
+    site.node.scheduler.stop()
     return site
 
 

@@ -364,7 +364,7 @@ async def test_somebody_elses_token_closes_4403(site: Site) -> None:
 
 async def test_a_disabled_account_is_closed_4401_when_it_identifies_or_joins(site: Site) -> None:
     # The timer would close them just so.
-    site.node.maintenance.stop()
+    site.node.scheduler.stop()
     account = await site.account("leaving")
     code = await site.code(account, "desktop-1")
     sockets = [await site.connect(account, "desktop") for _ in range(2)]

@@ -157,7 +157,7 @@ async def test_a_frame_of_a_hundred_mebibytes_is_refused_by_its_header_and_its_n
     site: Site,
 ) -> None:
     # What the timer does takes memory, too.
-    site.node.maintenance.stop()
+    site.node.scheduler.stop()
     desktop, mobile = await site.pair()
     token = await site.ws_token(await site.account(), "desktop")
     held = [await connected(site, token) for _ in range(20)]
@@ -190,7 +190,7 @@ async def dribble(raw: RawSocket) -> None:
 
 async def test_two_hundred_that_dribble_a_frame_are_dropped_while_others_come_in(site: Site) -> None:
     # The timer would close who does not identify: another test's business.
-    site.node.maintenance.stop()
+    site.node.scheduler.stop()
     desktop, mobile = await site.pair()
     account = await site.account()
     token = await site.ws_token(account, "desktop")

@@ -97,7 +97,7 @@ def receiver(io_loop: IOLoop) -> Iterator[Receiver]:
 def site(start_node: StartNode, receiver: Receiver, tmp_path: Path) -> Site:
     """A node that posts its seals to the receiver. Its timer makes none: a test does."""
     site = start_node(audit_seal_copy=receiver.url, data_dir=tmp_path)
-    site.node.maintenance.stop()
+    site.node.scheduler.stop()
     return site
 
 

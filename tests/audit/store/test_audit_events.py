@@ -186,8 +186,8 @@ async def test_an_act_that_fails_leaves_no_event(site: Site) -> None:
 async def test_an_act_whose_event_cannot_be_recorded_does_not_happen(site: Site, database_url: str) -> None:
     deps = site.node.deps
     # By the timer's clock the code has long expired.
-    site.node.maintenance.stop()
-    await site.node.maintenance.settled()
+    site.node.scheduler.stop()
+    await site.node.scheduler.settled()
     account = await site.account()
     caller = Caller(account.subject, address_key="192.0.2.1", kind="user")
     code = await pairings.generate(deps, "desktop-1", caller, NOW)
@@ -224,8 +224,8 @@ async def test_queued_events_are_written_once_and_in_order_whoever_flushes(site:
 
 async def test_queued_events_wait_while_the_database_is_away(site: Site, database_url: str) -> None:
     deps = site.node.deps
-    site.node.maintenance.stop()
-    await site.node.maintenance.settled()
+    site.node.scheduler.stop()
+    await site.node.scheduler.settled()
     deps.audit.enqueue(event("msg.invalid", rule=1))
     away = Database("postgresql://nobody@127.0.0.1:1/none")
     with pytest.raises(Unavailable):

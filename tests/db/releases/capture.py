@@ -18,7 +18,7 @@ from uuid import UUID
 
 from pairing_server.db import migrations
 from pairing_server.db.embedded.postgres import EmbeddedPostgres
-from pairing_server.server.scheduler import SYSTEM, Maintenance
+from pairing_server.server.scheduler import SYSTEM, Scheduler
 from pairing_server.server.server import Node
 from pairing_server.services import accounts
 from pairing_server.store import users
@@ -81,7 +81,7 @@ async def walk(site: Site) -> None:
 async def jobs(site: Site, later: timedelta) -> None:
     """What the timer does, that much later."""
     loop = asyncio.get_running_loop()
-    timer = Maintenance(
+    timer = Scheduler(
         site.node.deps, lambda: datetime.now(UTC) + later, lambda: loop.time() + later.total_seconds()
     )
     for job in timer.jobs:
@@ -127,8 +127,8 @@ async def run(url: str) -> None:
     node = Node(replace(SETTINGS, guest_pairing=False), url)
     [(_, port), *_] = await node.start()
     site = Site(node, port)
-    node.maintenance.stop()
-    await node.maintenance.settled()
+    node.scheduler.stop()
+    await node.scheduler.settled()
     await walk(site)
     await site.close()
     await node.stop()

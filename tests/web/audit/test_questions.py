@@ -155,7 +155,7 @@ async def test_the_summary_tells_where_known_users_are_for_the_first_time(site: 
 def quiet(site: Site) -> None:
     """The timer records nothing and tells nobody; the test does. What it is just recording can be neither sealed nor
     told, nor can anything that comes after."""
-    site.node.maintenance.stop()
+    site.node.scheduler.stop()
 
 
 async def test_the_state_of_the_seals_is_that_of_the_log(site: Site) -> None:
