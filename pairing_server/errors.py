@@ -1,6 +1,6 @@
 """What can go wrong: one tree, each error with its wire code.
 
-The codes are those of the protocol (docs/protocol.md, "Errors"). Each edge maps them in one table:
+The codes are those of the protocol (docs/protocol.md, "Errors"). HTTP and the WebSocket map them in one table each:
 `web/base_handler.py` to an HTTP status, `websocket/handler.py` to an `error` message and, where the protocol names
 one, a close code. An error carries only what the other side may know.
 """

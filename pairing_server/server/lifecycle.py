@@ -70,7 +70,7 @@ async def _run(node: Node, stop: asyncio.Event, ready: Callable[[], None], notif
     """From when the node listens until it has stopped."""
     loop = asyncio.get_running_loop()
     telling = StatusSocket(node.settings.data_dir, lambda: describe(node))
-    pulse = Pulse(loop.time, loop.call_later, notifier, lambda: status(node), node.edge.loop_lag)
+    pulse = Pulse(loop.time, loop.call_later, notifier, lambda: status(node), node.app.loop_lag)
     try:
         await telling.open()
         ready()

@@ -9,7 +9,7 @@ from pairing_server import logs
 from pairing_server.config import PREFIX, Settings, effective
 from pairing_server.server.scheduler import SYSTEM
 from pairing_server.services import signing_keys
-from pairing_server.web.app_context import Edge, utcnow
+from pairing_server.web.app_context import AppContext, utcnow
 
 log = logging.getLogger(__name__)
 
@@ -44,15 +44,15 @@ TAKEN_OVER = frozenset(
 )
 
 
-def take_over(edge: Edge, old: Settings, new: Settings) -> None:
+def take_over(app: AppContext, old: Settings, new: Settings) -> None:
     """Use the new settings from now on, as far as that is possible without a restart; the rest is told in the log.
 
     It goes into the audit log by name and value, secrets by name only. Keys have events of their own.
     """
-    deps = edge.deps
-    edge.origins = new.allowed_origins
-    edge.trusted = new.trusted_proxies
-    edge.handshake_failures.change(new.handshake_failures)
+    deps = app.deps
+    app.origins = new.allowed_origins
+    app.trusted = new.trusted_proxies
+    app.handshake_failures.change(new.handshake_failures)
     deps.codes_by_user.change(new.code_rate)
     deps.codes_by_address.change(new.code_rate_address)
     deps.rules = new.pairing_rules

@@ -40,7 +40,7 @@ from pairing_server.services.deps import Deps
 from pairing_server.services.rate_limits import Turns
 from pairing_server.services.revocation_list import Revoked
 from pairing_server.tracing import OFF, Traces
-from pairing_server.web.app_context import Edge, utcnow
+from pairing_server.web.app_context import AppContext, utcnow
 from pairing_server.web.http_client import fetch_jwks, post_line
 from pairing_server.web.http_server import Listener
 from pairing_server.web.routes import make_app
@@ -103,7 +103,7 @@ class Node:
         self.passwords = Passwords()
         self.issuers = Issuers(settings.issuers, fetch_jwks, on_refresh=events.of_issuer_keys)
         self.deps = self._deps(keyfile)
-        self.edge = Edge(
+        self.app = AppContext(
             deps=self.deps,
             origins=settings.allowed_origins,
             trusted=settings.trusted_proxies,
@@ -113,7 +113,7 @@ class Node:
             version=self.version,
             demo=bool(settings.demo),
         )
-        self.http = Listener(make_app(self.edge))
+        self.http = Listener(make_app(self.app))
         self.scheduler = Scheduler(self.deps, utcnow, loop.time, self.http.cut_slow)
         kept = Retention(settings.audit_retention, settings.audit_export_dir)
         self.scheduler.add(
@@ -181,7 +181,7 @@ class Node:
             if not patient:
                 raise
             log.warning("starting all the same, and waiting for it: %s", away)
-            self.edge.starting = True
+            self.app.starting = True
             self.scheduler.add(Job("check schema", 2, self._check_schema_again))
         await self.database.warm()
         own = [] if sockets else self._bound()
@@ -219,18 +219,18 @@ class Node:
         except StartError as error:
             self.schema_checked.set_exception(error)
         else:
-            self.edge.starting = False
+            self.app.starting = False
             self.schema_checked.set_result(None)
             log.info("the database is there")
 
     def reload(self, settings: Settings) -> None:
         """Take over from the settings what may change while the server runs; the rest waits for the next start."""
-        take_over(self.edge, self.settings, settings)
+        take_over(self.app, self.settings, settings)
         self.settings = settings
 
     async def stop(self) -> None:
         """Take nothing new, close every socket so that it comes back, write the audit log, let go."""
-        self.edge.draining = True
+        self.app.draining = True
         if self.held:
             # Whoever comes now waits in the socket for the next server. Without one he is told at once: 503.
             self.http.stop()
@@ -243,7 +243,7 @@ class Node:
                 self.http.stop()
                 self.scheduler.stop()
                 await self.http.close_all_connections()
-                await self.edge.settled()
+                await self.app.settled()
                 await self.scheduler.settled()
                 await channel_settings.keep(self.deps)
                 stopping = self.audit.event("system.stopping", "success", SYSTEM, utcnow())

@@ -32,14 +32,14 @@ LISTED = 1000
 
 async def describe(node: Node) -> dict[str, Any]:
     """The state of the node, for people and programs."""
-    deps, hub, now = node.deps, node.hub, node.edge.now()
+    deps, hub, now = node.deps, node.hub, node.app.now()
     open_, used, size = deps.database.usage()
     outage = deps.database.breaker.outage
     limits = deps.hub.limits
     return {
         "version": node.version,
         "pid": os.getpid(),
-        "state": "draining" if node.edge.draining else "starting" if node.edge.starting else "running",
+        "state": "draining" if node.app.draining else "starting" if node.app.starting else "running",
         "connections": {
             "open": len(hub.sessions),
             "users": len({session.subject for session in hub.sessions.values()}),

@@ -1,4 +1,4 @@
-"""What every handler is given: the services' dependencies and the rules of the edge."""
+"""What all handlers of one node share: the services, the allowed origins, and the counts for the metrics."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ PAIR_BOUNDS = (5, 10, 15, 20, 30, 45, 60, 120, 300, 600)
 
 
 def utcnow() -> datetime:
-    """The wall clock; read at the edge only."""
+    """The wall clock; read only where a request, a frame or a timer comes in."""
     return datetime.now(UTC)
 
 
@@ -43,7 +43,7 @@ def _peer(request: HTTPServerRequest) -> str:
 
 
 @dataclass(slots=True)
-class Edge:
+class AppContext:
     """One for each process. `now`: the loop's monotonic seconds."""
 
     deps: Deps

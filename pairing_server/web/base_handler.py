@@ -32,7 +32,7 @@ from pairing_server.errors import (
 from pairing_server.security.addresses import limit_key
 from pairing_server.services.deps import Caller, Deps
 from pairing_server.tracing import NOTHING, Span
-from pairing_server.web.app_context import Edge
+from pairing_server.web.app_context import AppContext
 from pairing_server.web.json_body import parse_object
 
 log = logging.getLogger(__name__)
@@ -74,12 +74,12 @@ _TRANSLATED: dict[int, type[PairingServerError]] = {
 _METHODS = ("GET", "POST", "DELETE", "PATCH", "PUT", "OPTIONS")
 
 
-class EdgeHandler(RequestHandler):
-    """What JSON handlers, pages and sockets share: the edge, an id for the request, the client's address."""
+class BaseHandler(RequestHandler):
+    """What JSON handlers, pages and sockets share: the application, an id for the request, the client's address."""
 
     request_id: UUID
     caller: Caller
-    edge: Edge
+    app: AppContext
 
     # The URL's form, as in "/api/pairings/{}"; empty where each file has its own.
     route: str = ""
@@ -87,18 +87,18 @@ class EdgeHandler(RequestHandler):
     traced: ClassVar[bool] = True
     span: Span = NOTHING
 
-    def initialize(self, edge: Edge, route: str = "") -> None:
-        self.edge = edge
+    def initialize(self, app: AppContext, route: str = "") -> None:
+        self.app = app
         if route:
             self.route = route
 
     def trace(self) -> None:
         """Begin the request's span, if there are traces; the rest of the request is done within it."""
-        if not (self.edge.deps.traces.on and self.traced):
+        if not (self.app.deps.traces.on and self.traced):
             return
         method = self.request.method if self.request.method in _METHODS else "OTHER"
-        self.span = self.edge.deps.traces.begin(
-            f"{method} {self.route}".rstrip(), "server", traceparent=self.edge.traceparent(self.request)
+        self.span = self.app.deps.traces.begin(
+            f"{method} {self.route}".rstrip(), "server", traceparent=self.app.traceparent(self.request)
         )
         self.span.say("http.request.method", method)
         self.span.say("http.route", self.route)
@@ -116,7 +116,7 @@ class EdgeHandler(RequestHandler):
 
     @property
     def deps(self) -> Deps:
-        return self.edge.deps
+        return self.app.deps
 
     def set_default_headers(self) -> None:
         if not hasattr(self, "request_id"):
@@ -129,7 +129,7 @@ class EdgeHandler(RequestHandler):
 
     def anonymous(self) -> Caller:
         """Nobody has logged in yet, but comes from somewhere."""
-        address = self.edge.address(self.request)
+        address = self.app.address(self.request)
         return Caller(address=address, address_key=limit_key(address), request_id=self.request_id)
 
     def log_exception(
@@ -155,7 +155,7 @@ class EdgeHandler(RequestHandler):
         """Any failure has one form on the wire."""
         value = (kwargs.get("exc_info") or (None, None, None))[1]
         error = value if isinstance(value, PairingServerError) else self._translated(status_code)
-        self.edge.refused[error.code] += 1
+        self.app.refused[error.code] += 1
         self.span.say("pairing.error", error.code)
         self.set_status(STATUS[error.code])
         if isinstance(error, RateLimited | Unavailable | ConfirmationNeeded):
@@ -188,7 +188,7 @@ class EdgeHandler(RequestHandler):
 
 
 @stream_request_body
-class JSONHandler(EdgeHandler):
+class JSONHandler(BaseHandler):
     """An endpoint that takes and gives JSON."""
 
     # The page that asks across origins, once it is known that it may.
@@ -200,13 +200,13 @@ class JSONHandler(EdgeHandler):
         self._received = 0
         self.caller = self.anonymous()
         origin = self.request.headers.get("Origin")
-        if origin is not None and not self.edge.origin_allowed(self.request):
+        if origin is not None and not self.app.origin_allowed(self.request):
             raise OriginNotAllowed(origin=origin[:200])
         self._origin = origin
         self._share()
         if (declared := self._declared()) > DRAINED_SIZE:
             raise PayloadTooLarge(limit=BODY_SIZE, size=declared)
-        if self.edge.draining and self.request.method not in ("GET", "HEAD", "OPTIONS"):
+        if self.app.draining and self.request.method not in ("GET", "HEAD", "OPTIONS"):
             raise Unavailable("The server is restarting; try again in a moment.")
 
     def _declared(self) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tornado.routing import URLSpec
 
-from pairing_server.web.app_context import Edge
+from pairing_server.web.app_context import AppContext
 from pairing_server.web.page_files import STATIC, PageFileHandler
 
 CLIENT = STATIC / "client"
@@ -17,7 +17,7 @@ class ClientFileHandler(PageFileHandler):
         super().set_extra_headers(path)
         self.set_header("Vary", "Origin")
         # The code is no secret; which pages may use it is said by the same list as everywhere.
-        if "Origin" in self.request.headers and self.edge.origin_allowed(self.request):
+        if "Origin" in self.request.headers and self.app.origin_allowed(self.request):
             self.set_header("Access-Control-Allow-Origin", self.request.headers["Origin"])
 
     def get_content_type(self) -> str:
@@ -29,6 +29,6 @@ class ClientFileHandler(PageFileHandler):
         return super().get_content_type()
 
 
-def routes(edge: Edge) -> list[URLSpec]:
-    given = {"edge": edge, "path": str(CLIENT)}
+def routes(app: AppContext) -> list[URLSpec]:
+    given = {"app": app, "path": str(CLIENT)}
     return [URLSpec(r"/client/([a-z]+\.(?:js|d\.ts)|package\.json|README\.md)", ClientFileHandler, given)]

@@ -14,9 +14,9 @@ import segno
 from marshmallow import fields, validate
 from tornado.routing import URLSpec
 
-from pairing_server.web.app_context import Edge
+from pairing_server.web.app_context import AppContext
 from pairing_server.web.authentication import AuthenticatedHandler
-from pairing_server.web.base_handler import EdgeHandler, JSONHandler
+from pairing_server.web.base_handler import BaseHandler, JSONHandler
 from pairing_server.web.page_files import STATIC, files_of
 from pairing_server.web.pairings import pairing_uri
 from pairing_server.web.schemas import Schema
@@ -48,7 +48,7 @@ def policy(host: str) -> str:
     )
 
 
-class PageHandler(EdgeHandler):
+class PageHandler(BaseHandler):
     """A page: our scripts and styles only, in nobody's frame, with nothing of the device but its microphone."""
 
     page: str
@@ -107,13 +107,13 @@ class QrHandler(AuthenticatedHandler):
         self.finish(drawn.getvalue())
 
 
-def routes(edge: Edge) -> list[URLSpec]:
+def routes(app: AppContext) -> list[URLSpec]:
     """Every URL of the demonstration."""
-    own = {"edge": edge}
+    own = {"app": app}
     return [
         URLSpec(r"/", HomeHandler, own),
         URLSpec(r"/phone", PhoneHandler, own),
         URLSpec(r"/demo/site\.json", SiteHandler, own),
         URLSpec(r"/demo/qr", QrHandler, own),
-        *files_of(edge, "demo"),
+        *files_of(app, "demo"),
     ]

@@ -8,7 +8,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from pairing_server.errors import Unavailable
 from pairing_server.web import metrics, openapi, schemas
-from pairing_server.web.base_handler import EdgeHandler, JSONHandler
+from pairing_server.web.base_handler import BaseHandler, JSONHandler
 from pairing_server.web.page_files import STATIC, protect_page
 
 HEALTH = schemas.HealthAnswer()
@@ -29,9 +29,9 @@ class ReadyHandler(JSONHandler):
     traced = False
 
     async def get(self) -> None:
-        if self.edge.draining:
+        if self.app.draining:
             raise Unavailable("The server is stopping.", reasons=["draining"])
-        if self.edge.starting:
+        if self.app.starting:
             raise Unavailable("The server waits for its database.", reasons=["starting"])
         try:
             await self.deps.database.ready()
@@ -41,12 +41,12 @@ class ReadyHandler(JSONHandler):
         self.answer(HEALTH, {"status": "ready"})
 
 
-class MetricsHandler(EdgeHandler):
+class MetricsHandler(BaseHandler):
     """GET /metrics: counts in Prometheus' text form."""
 
     def get(self) -> None:
         self.set_header("Content-Type", CONTENT_TYPE_LATEST)
-        self.finish(metrics.exposition(self.edge))
+        self.finish(metrics.exposition(self.app))
 
 
 class OpenAPIHandler(JSONHandler):
@@ -54,10 +54,10 @@ class OpenAPIHandler(JSONHandler):
 
     def get(self) -> None:
         self.set_header("Content-Type", "application/json; charset=utf-8")
-        self.finish(json.dumps(openapi.contract(self.edge.version)))
+        self.finish(json.dumps(openapi.contract(self.app.version)))
 
 
-class DocsHandler(EdgeHandler):
+class DocsHandler(BaseHandler):
     """GET /docs: a page of the contract; nothing on it is loaded from elsewhere."""
 
     def get(self) -> None:

@@ -34,7 +34,7 @@ class Listener(HTTPServer):
     def initialize(self, application: Application) -> None:  # type: ignore[override]
         super().initialize(
             application,
-            xheaders=False,  # it would believe anybody; see Edge.address
+            xheaders=False,  # it would believe anybody; see AppContext.address
             max_header_size=HEADER_SIZE,
             idle_connection_timeout=IDLE_TIMEOUT,
             body_timeout=BODY_TIMEOUT,

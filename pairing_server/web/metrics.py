@@ -18,7 +18,7 @@ from prometheus_client.core import (
 )
 
 from pairing_server.metrics import Histogram
-from pairing_server.web.app_context import Edge
+from pairing_server.web.app_context import AppContext
 
 # By the audit log's counts, since these are the events of record.
 _OUTCOMES = (
@@ -30,36 +30,36 @@ _OUTCOMES = (
 )
 
 
-def exposition(edge: Edge) -> bytes:
+def exposition(app: AppContext) -> bytes:
     """All metrics of the process in the text form."""
     registry = CollectorRegistry()
-    registry.register(EdgeCollector(edge))
+    registry.register(NodeCollector(app))
     ProcessCollector(registry=registry)
     return generate_latest(registry)
 
 
-class EdgeCollector:
+class NodeCollector:
     """The process's own counts."""
 
-    def __init__(self, edge: Edge) -> None:
-        self._edge = edge
+    def __init__(self, app: AppContext) -> None:
+        self._edge = app
 
     def collect(self) -> Iterator[Metric]:
-        edge = self._edge
+        app = self._edge
         build = {
-            "version": edge.version,
+            "version": app.version,
             "python": platform.python_version(),
-            "frames": getattr(edge.engine, "__name__", "unknown"),
+            "frames": getattr(app.engine, "__name__", "unknown"),
         }
         yield InfoMetricFamily("pairing_build", "This release, and what runs it.", value=build)
-        yield GaugeMetricFamily("pairing_draining", "1 while the server stops.", value=float(edge.draining))
+        yield GaugeMetricFamily("pairing_draining", "1 while the server stops.", value=float(app.draining))
         yield from self._relay()
         yield from self._queues()
         yield from self._pairings()
         yield from self._http()
         yield from self._database()
         yield _histogram(
-            "pairing_loop_lag_seconds", "How late the event loop was, twice a second.", edge.loop_lag
+            "pairing_loop_lag_seconds", "How late the event loop was, twice a second.", app.loop_lag
         )
 
     def _relay(self) -> Iterator[Metric]:
@@ -129,15 +129,15 @@ class EdgeCollector:
         )
 
     def _http(self) -> Iterator[Metric]:
-        edge = self._edge
-        yield _counters("pairing_http_requests", "HTTP requests by status class.", "status", edge.answered)
+        app = self._edge
+        yield _counters("pairing_http_requests", "HTTP requests by status class.", "status", app.answered)
         yield _histogram(
-            "pairing_http_seconds", "HTTP requests, WebSockets and their upgrade left out.", edge.http_time
+            "pairing_http_seconds", "HTTP requests, WebSockets and their upgrade left out.", app.http_time
         )
         refused = CounterMetricFamily(
             "pairing_refusals", "Refusals by edge and reason.", labels=["edge", "reason"]
         )
-        for name, reasons in (("http", edge.refused), ("ws", edge.deps.hub.counts.refused)):
+        for name, reasons in (("http", app.refused), ("ws", app.deps.hub.counts.refused)):
             for reason, count in sorted(reasons.items()):
                 refused.add_metric([name, reason], count)
         yield refused

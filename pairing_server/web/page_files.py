@@ -8,19 +8,19 @@ from pathlib import Path
 from tornado.routing import URLSpec
 from tornado.web import HTTPError, StaticFileHandler
 
-from pairing_server.web.app_context import Edge
-from pairing_server.web.base_handler import EdgeHandler
+from pairing_server.web.app_context import AppContext
+from pairing_server.web.base_handler import BaseHandler
 
 STATIC = Path(__file__).resolve().parents[1] / "static"
 # What several pages have alike. Each has it under its own path, where its modules import it from.
 SHARED = STATIC / "shared"
 
 
-class PageFileHandler(EdgeHandler, StaticFileHandler):
+class PageFileHandler(BaseHandler, StaticFileHandler):
     """Files of our pages."""
 
-    def initialize(self, edge: Edge, path: str) -> None:  # type: ignore[override]
-        EdgeHandler.initialize(self, edge)
+    def initialize(self, app: AppContext, path: str) -> None:  # type: ignore[override]
+        BaseHandler.initialize(self, app)
         StaticFileHandler.initialize(self, path)
 
     def prepare(self) -> None:
@@ -35,7 +35,7 @@ class PageFileHandler(EdgeHandler, StaticFileHandler):
         return StaticFileHandler.head(self, args[0])
 
 
-def protect_page(handler: EdgeHandler) -> None:
+def protect_page(handler: BaseHandler) -> None:
     """A page runs our scripts only and is shown in nobody's frame. (The viewer sets styles inline.)"""
     handler.set_header(
         "Content-Security-Policy",
@@ -44,12 +44,12 @@ def protect_page(handler: EdgeHandler) -> None:
     )
 
 
-def files_of(edge: Edge, page: str) -> list[URLSpec]:
+def files_of(app: AppContext, page: str) -> list[URLSpec]:
     """The URLs under `/{page}/` of the folder of that name, and of what is shared. HTML is not among them: the pages
     themselves need headers of their own."""
     shared = "|".join(sorted(path.name.replace(".", r"\.") for path in SHARED.iterdir()))
-    own = {"edge": edge, "path": str(STATIC / page)}
+    own = {"app": app, "path": str(STATIC / page)}
     return [
-        URLSpec(rf"/{page}/({shared})", PageFileHandler, {"edge": edge, "path": str(SHARED)}),
+        URLSpec(rf"/{page}/({shared})", PageFileHandler, {"app": app, "path": str(SHARED)}),
         URLSpec(rf"/{page}/([a-z-]+\.(?:js|css))", PageFileHandler, own),
     ]

@@ -10,7 +10,7 @@ from tornado.web import Application, RedirectHandler, RequestHandler
 
 from pairing_server.web import client_files, demo
 from pairing_server.web.accounts import LoginHandler, RegisterHandler, WsTokenHandler, WsTokenMobileHandler
-from pairing_server.web.app_context import Edge
+from pairing_server.web.app_context import AppContext
 from pairing_server.web.audit import handlers, page
 from pairing_server.web.base_handler import NotFoundHandler
 from pairing_server.web.health import (
@@ -70,17 +70,17 @@ def form_of(pattern: str) -> str:
     return re.sub(r"\([^)]*\)", "{}", pattern).replace("\\", "")
 
 
-def make_app(edge: Edge) -> Application:
+def make_app(app: AppContext) -> Application:
     """The application that serves all of ROUTES, the JavaScript client, and the demonstration where it is wanted."""
-    own = {"edge": edge}
+    own = {"app": app}
     return Application(
         [
             *((pattern, handler, {**own, "route": form_of(pattern)}) for pattern, handler in ROUTES),
             (r"/docs/", RedirectHandler, {"url": "/docs"}),
-            (r"/docs/(.+)", PageFileHandler, {"edge": edge, "path": str(STATIC / "docs")}),
-            *client_files.routes(edge),
-            *page.routes(edge),
-            *(demo.routes(edge) if edge.demo else ()),
+            (r"/docs/(.+)", PageFileHandler, {"app": app, "path": str(STATIC / "docs")}),
+            *client_files.routes(app),
+            *page.routes(app),
+            *(demo.routes(app) if app.demo else ()),
         ],
         default_handler_class=NotFoundHandler,
         default_handler_args=own,
@@ -92,10 +92,10 @@ def log_request(handler: RequestHandler) -> None:
     """One line a request, without the query: it may hold a token."""
     status = handler.get_status()
     level = logging.INFO if status < 500 else logging.WARNING
-    edge = getattr(handler, "edge", None)
-    if isinstance(edge, Edge) and status != HTTPStatus.SWITCHING_PROTOCOLS:
-        edge.answered[f"{status // 100}xx"] += 1
-        edge.http_time.observe(handler.request.request_time())
+    app = getattr(handler, "app", None)
+    if isinstance(app, AppContext) and status != HTTPStatus.SWITCHING_PROTOCOLS:
+        app.answered[f"{status // 100}xx"] += 1
+        app.http_time.observe(handler.request.request_time())
     path = re.sub(r"[^\x21-\x7e]", "?", handler.request.path)[:200]
     log.log(
         level,

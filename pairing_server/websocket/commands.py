@@ -41,16 +41,16 @@ class Asking(Opening):
                 span.say("pairing.connection_id", session.connection_id)
                 await self._do(session, request)
         except SessionConflict as error:
-            session.refuse(Forbidden(error.text), self.edge.now())
+            session.refuse(Forbidden(error.text), self.app.now())
         except InvalidToken as error:
-            session.refuse(error, self.edge.now())
+            session.refuse(error, self.app.now())
             if error.reason == "disabled":
                 session.close(CloseCode.INVALID_TOKEN, "account disabled")
         except PairingServerError as error:
-            session.refuse(error, self.edge.now())
+            session.refuse(error, self.app.now())
         except Exception:
             log.exception("%s failed", type(request).__name__, extra=self._ids())
-            session.refuse(Internal(), self.edge.now())
+            session.refuse(Internal(), self.app.now())
 
     async def _do(self, session: Session, request: Deferred) -> None:
         match request:
@@ -59,7 +59,7 @@ class Asking(Opening):
             case requests.JoinChannel():
                 await self._join(session, request)
             case requests.LeaveChannel():
-                self._left(session.leave(self.edge.now()))
+                self._left(session.leave(self.app.now()))
             case requests.Unpair():
                 await self._unpair(session)
             case requests.RefreshToken():
@@ -96,7 +96,7 @@ class Asking(Opening):
             return
         if session.closing:
             return
-        now = self.edge.now()
+        now = self.app.now()
         session.identified(session.device or Device(session_id))
         left = session.channel
         pairing = admitted.pairing
@@ -109,15 +109,15 @@ class Asking(Opening):
         if joined.fresh:
             self._record("channel.joined", "success", pairing=channel.pairing_id, slot=session.device_type)
         if joined.activated and first:
-            self.edge.time_to_pair.observe((utcnow() - pairing.created_at).total_seconds())
+            self.app.time_to_pair.observe((utcnow() - pairing.created_at).total_seconds())
         if joined.activated and pairing.state != "active":
             self._note_presence(channel.pairing_id, active=True)
         elif joined.activated:
-            self.edge.presence.known_active(channel.pairing_id)
+            self.app.presence.known_active(channel.pairing_id)
 
     def _remembered(self, session: Session, session_id: str) -> Channel | None:
         """The channel that this device was seen in a moment ago."""
-        return self.deps.hub.remembered(session.subject, session_id, session.device_type, self.edge.now())
+        return self.deps.hub.remembered(session.subject, session_id, session.device_type, self.app.now())
 
     def _rejoin(
         self, session: Session, request: requests.JoinChannel, device: Device, channel: Channel
@@ -126,7 +126,7 @@ class Asking(Opening):
         if session.closing:
             return
         session.identified(session.device or device)
-        if session.entered(channel, request, self.edge.now(), degraded=True).fresh:
+        if session.entered(channel, request, self.app.now(), degraded=True).fresh:
             self._record(
                 "channel.joined",
                 "success",
@@ -165,17 +165,17 @@ class Asking(Opening):
         claims = self.deps.tokens.verify_ws(request.token, now)
         if (claims.subject, claims.device_type) != (session.subject, session.device_type):
             self._record("auth.token_rejected", "denied", reason="other_subject", kind="ws")
-            session.refuse(Forbidden("The token is another user's or device type's."), self.edge.now())
+            session.refuse(Forbidden("The token is another user's or device type's."), self.app.now())
             session.close(CloseCode.FORBIDDEN, "token of another user")
             return
         old = session.identity.token_id
         if claims.token_id != old:
             await logins.spend(self.deps, claims, self.caller, now)
             self._record("auth.token_refreshed", "success", jti_old=old, jti_new=claims.token_id)
-        session.refreshed(self._identity(claims), self.edge.now())
+        session.refreshed(self._identity(claims), self.app.now())
 
     def _note_presence(self, pairing_id: UUID, *, active: bool) -> None:
         """The timer would note it too, within half a minute."""
-        presence = self.edge.presence
+        presence = self.app.presence
         if presence.note(pairing_id, active=active):
-            self.edge.spawn(presence.write(self.deps, utcnow))
+            self.app.spawn(presence.write(self.deps, utcnow))

@@ -31,9 +31,9 @@ class PairingSocket(Asking):
             return None
         began = 0.0 if session.received & SAMPLED else perf_counter()
         try:
-            rest = session.receive(message, self.edge.now() if now is None else now)
+            rest = session.receive(message, self.app.now() if now is None else now)
         except PairingServerError as error:
-            session.refuse(error, self.edge.now())
+            session.refuse(error, self.app.now())
             if error.code == "PAYLOAD_TOO_LARGE":
                 self._record(
                     "msg.too_large", "denied", limit=error.details["limit"], size=error.details["size"]
@@ -41,7 +41,7 @@ class PairingSocket(Asking):
             return None
         except Exception:
             log.exception("a message failed", extra=self._ids())
-            session.refuse(Internal(), self.edge.now())
+            session.refuse(Internal(), self.app.now())
             return None
         if rest is None:
             if began:
@@ -50,7 +50,7 @@ class PairingSocket(Asking):
         return self._relieved(rest) if isinstance(rest, Outbox) else self._serve(session, rest)
 
     def _sampled(self, session: Session, seconds: float) -> None:
-        self.edge.relay_time.observe(seconds)
+        self.app.relay_time.observe(seconds)
         if session.received > SAMPLED:
             self._transport.busy()
 
@@ -81,13 +81,13 @@ class PairingSocket(Asking):
         ids = self._ids()
         self.session = None
         by_server = session.close_code is not None
-        channel = self.deps.hub.closed(session, "Connection closed", self.edge.now())
+        channel = self.deps.hub.closed(session, "Connection closed", self.app.now())
         self._record(
             "ws.disconnected",
             "success",
             close_code=session.close_code or self.close_code,
             by="server" if by_server else "client" if self.close_code else "network",
-            duration_s=round(self.edge.now() - session.opened_at),
+            duration_s=round(self.app.now() - session.opened_at),
             messages_in=session.received,
         )
         code = session.close_code or self.close_code

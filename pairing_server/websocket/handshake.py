@@ -32,14 +32,14 @@ from pairing_server.services import logins
 from pairing_server.tracing import NOTHING
 from pairing_server.web.app_context import utcnow
 from pairing_server.web.authentication import known, select_subprotocol, take_ws_token
-from pairing_server.web.base_handler import EdgeHandler
+from pairing_server.web.base_handler import BaseHandler
 
 log = logging.getLogger(__name__)
 
 _NO_HEADERS = HTTPHeaders()
 
 
-class Opening(EdgeHandler, WebSocketHandler):
+class Opening(BaseHandler, WebSocketHandler):
     """A connection until its session has begun, and what the log and the audit log say of it."""
 
     session: Session | None = None
@@ -61,10 +61,10 @@ class Opening(EdgeHandler, WebSocketHandler):
             # HEAD, too: what stands between would not know of the upgrade, and take frames for requests.
             raise HTTPError(HTTPStatus.METHOD_NOT_ALLOWED)
         self.caller = replace(self.anonymous(), connection_id=uuid4())
-        if not self.edge.origin_allowed(self.request):
+        if not self.app.origin_allowed(self.request):
             self._rejected("origin", now)
             raise OriginNotAllowed()
-        if self.edge.draining:
+        if self.app.draining:
             raise Unavailable("The server is restarting; connect again in a moment.")
         try:
             if not token:
@@ -77,10 +77,10 @@ class Opening(EdgeHandler, WebSocketHandler):
 
     def _refuse_token(self, error: InvalidToken, now: datetime) -> None:
         """The upgrade completes all the same, since browsers hide the status of a failed one."""
-        failures, key = self.edge.handshake_failures, self.caller.address_key
-        if wait := failures.wait(key, self.edge.now()):
+        failures, key = self.app.handshake_failures, self.caller.address_key
+        if wait := failures.wait(key, self.app.now()):
             raise RateLimited(wait, "Too many connections without a valid token.")
-        failures.charge(key, self.edge.now())
+        failures.charge(key, self.app.now())
         self.refusal = error
         rejected = self.deps.audit.event(
             "auth.token_rejected", "denied", self.caller, now, reason=error.reason, kind="ws"
@@ -101,7 +101,7 @@ class Opening(EdgeHandler, WebSocketHandler):
     def get_websocket_protocol(self) -> WebSocketProtocol | None:
         if self.request.headers.get("Sec-WebSocket-Version") != "13":
             return None
-        return self.edge.engine(self, self.deps.hub.limits, self.edge.now, self._abuse)
+        return self.app.engine(self, self.deps.hub.limits, self.app.now, self._abuse)
 
     def open(self, *_: str, **__: str) -> None:
         try:
@@ -147,7 +147,7 @@ class Opening(EdgeHandler, WebSocketHandler):
         self._begin(self.claims)
 
     def _begin(self, claims: WsClaims) -> None:
-        now = self.edge.now()
+        now = self.app.now()
         self.caller = known(self.caller, claims.subject, claims.login_id)
         connection_id = self.caller.connection_id or uuid4()
         self.session = Session(
@@ -185,7 +185,7 @@ class Opening(EdgeHandler, WebSocketHandler):
             token_id=claims.token_id,
             login_id=claims.login_id,
             label=claims.label,
-            expires_at=self.edge.now() + left,
+            expires_at=self.app.now() + left,
             logged_in_at=claims.logged_in_at,
         )
 

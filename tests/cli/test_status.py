@@ -57,6 +57,6 @@ async def test_who_is_connected_is_told_without_any_secret(site: Site) -> None:
         assert secret not in text
     # Any six digits may stand in a number or an id.
     assert not re.search(rf"(?<![\w-]){desktop.channel.removeprefix('pair-')}(?![\w-])", text)
-    site.node.edge.draining = True
+    site.node.app.draining = True
     assert (await describe(site.node))["state"] == "draining"
-    site.node.edge.draining = False
+    site.node.app.draining = False

@@ -43,7 +43,7 @@ async def samples(site: Site) -> dict[str, list[dict[str, str]]]:
     mobile.socket.send({"type": "channel_message", "channelId": mobile.channel, "payload": {}})
     await mobile.socket.pending()
     await site.get("/nothing-here")
-    site.node.edge.answered["5xx"] += 0  # none has failed yet
+    site.node.app.answered["5xx"] += 0  # none has failed yet
     found: dict[str, list[dict[str, str]]] = {}
     for family in text_string_to_metric_families((await site.get("/metrics")).body.decode()):
         for sample in family.samples:

@@ -22,7 +22,7 @@ DAY, HOUR = timedelta(days=1), timedelta(hours=1)
 async def jobs(site: Site, jumped: timedelta, rounds: int = 2) -> None:
     """What the timer does once the wall clock has jumped that far; the other clock has not."""
     # What a socket leaves to be noted has the time before the jump, and would be written in between.
-    await site.node.edge.settled()
+    await site.node.app.settled()
     timer = Scheduler(site.node.deps, lambda: utcnow() + jumped, asyncio.get_running_loop().time)
     for _ in range(rounds):
         # Deserted pairings are looked for first: the job that is feared most.

@@ -24,7 +24,7 @@ async def quiet(site: Site, database_url: str) -> None:
     """Nothing is under way, no connection is out, and none is left in a transaction."""
     site.node.scheduler.stop()
     await site.node.scheduler.settled()
-    await site.node.edge.settled()
+    await site.node.app.settled()
     pool = site.node.database.engine.pool
     assert pool.checkedout() == 0  # type: ignore[attr-defined]
     # PostgreSQL notices a moment later that a connection has been cut.

@@ -34,7 +34,7 @@ async def held(site: Site) -> dict[str, Any]:
     site.client.close()
     node = site.node
     await node.scheduler.settled()
-    await node.edge.settled()
+    await node.app.settled()
     loop = asyncio.get_running_loop()
     while True:
         # What has been closed is let go of in the loop's next rounds.

@@ -47,7 +47,7 @@ async def is_well(site: Site, database_url: str, account: Account) -> None:
     # The timer's jobs use connections, too, and so does what a closed socket leaves to be noted.
     site.node.scheduler.stop()
     await site.node.scheduler.settled()
-    await site.node.edge.settled()
+    await site.node.app.settled()
     assert site.node.database.engine.pool.checkedout() == 0  # type: ignore[attr-defined]
     # One that has just been closed, PostgreSQL lets go of a moment later, whatever was under way on it.
     kept = pooled(site)

@@ -27,7 +27,7 @@ class Stopping:
         self.node = node
         self.site = Site(node, port)
         self.wire = Wire()
-        now = node.edge.now()
+        now = node.app.now()
         stranger = Identity("somebody", "desktop", "token", "login", None, now + 3600, LOGGED_IN)
         self._last = Session(uuid4(), stranger, "192.0.2.1", "192.0.2.1", self.wire, node.hub, now)
         node.hub.opened(self._last)
@@ -38,7 +38,7 @@ class Stopping:
 
     async def end(self) -> None:
         """The last connection goes, and so does the node."""
-        self.node.hub.closed(self._last, "Connection closed", self.node.edge.now())
+        self.node.hub.closed(self._last, "Connection closed", self.node.app.now())
         if self._stopped is not None:
             await self._stopped
 

@@ -212,7 +212,7 @@ async def test_after_a_start_and_after_an_outage_devices_have_a_minute_to_come_b
     for member in await site.pair():
         member.socket.send({"type": "leave_channel"})
         await member.socket.pending()
-    await site.node.edge.settled()
+    await site.node.app.settled()
     async with site.node.database.transaction() as conn:
         await conn.execute(update(pairings).values(seen_at=utcnow() - timedelta(hours=1)))
     ahead = -100.0

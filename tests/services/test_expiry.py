@@ -139,7 +139,7 @@ async def test_a_member_that_comes_back_within_the_grace_keeps_the_channel(site:
     desktop, mobile = await site.pair(account)
     mobile.socket.close()
     await desktop.socket.expect("mobile_disconnected")
-    await site.node.edge.settled()  # that it has gone is noted
+    await site.node.app.settled()  # that it has gone is noted
     await site.join(account, "mobile", mobile.channel, mobile.session_id)
     assert await expiry.close_overdue(site.node.deps, monotonic(DAY), SYSTEM, after(DAY)) == 0
     assert await states(site) == [("active", None)]
@@ -165,7 +165,7 @@ async def test_presence_is_noted_as_active_or_waiting(site: Site) -> None:
     mobile.socket.close()
     await desktop.socket.expect("mobile_disconnected")
     assert site.node.hub.connected_channels() == ([], ids)
-    await site.node.edge.settled()  # that it has gone is noted
+    await site.node.app.settled()  # that it has gone is noted
     now = after(30)
     await expiry.note_presence(site.node.deps, [], ids, now)
     assert [(row["state"], row["seen_at"]) for row in await rows(site)] == [("waiting", now)]

@@ -146,7 +146,7 @@ async def test_a_name_is_not_drawn_again_until_ten_minutes_after_its_end(site: S
     made = await generate(site, caller)
     ended = NOW + timedelta(minutes=1)
     await pairings.unpair(site.node.deps, made.pairing_id, caller, ended)
-    site.node.edge.deps = only = replace(site.node.deps, codes=Only(site, made.code))
+    site.node.app.deps = only = replace(site.node.deps, codes=Only(site, made.code))
     await expiry.release_names(only, ended + timedelta(seconds=599))
     with pytest.raises(Unavailable):
         await pairings.generate(only, "desktop-2", caller, ended + timedelta(seconds=599))

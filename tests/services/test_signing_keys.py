@@ -41,7 +41,7 @@ def two_on_a_file(start_node: StartNode, file: KeyFile) -> RotatedPair:
         site.node.scheduler.stop()
         own = KeyFile(file.path)
         own.read()
-        site.node.deps = site.node.edge.deps = replace(site.node.deps, keyfile=own)
+        site.node.deps = site.node.app.deps = replace(site.node.deps, keyfile=own)
         found.append(site)
     return found[0], found[1], file
 

@@ -25,7 +25,7 @@ class Clock:
         self._now = asyncio.get_running_loop().time()
         self._hub = site.node.hub
         site.node.scheduler.stop()
-        site.node.edge.now = site.node.hub.now = self
+        site.node.app.now = site.node.hub.now = self
 
     def __call__(self) -> float:
         return self._now

@@ -76,7 +76,7 @@ async def test_a_listed_page_reads_failures_too(listed: Site) -> None:
         (413, await listed.post("/api/auth/login", b"x" * 20_000, Origin=APP)),
         (422, await listed.post("/api/auth/login", {}, Origin=APP)),
     ]
-    listed.node.edge.draining = True
+    listed.node.app.draining = True
     answers.append((503, await listed.post("/api/auth/login", {}, Origin=APP)))
     for status, answer in answers:
         assert answer.status == status

@@ -40,13 +40,13 @@ async def test_a_running_server_is_alive_and_ready(site: Site) -> None:
 async def test_without_its_database_the_server_is_alive_but_not_ready(site: Site) -> None:
     account = await site.account()
     away = Database(NOWHERE)
-    site.node.edge.deps = replace(site.node.deps, database=away)
+    site.node.app.deps = replace(site.node.deps, database=away)
     assert (await site.get("/healthz")).status == 200
     assert retry_after(await site.get("/readyz")) >= 1
     body = {"desktop_session_id": "desktop-session"}
     assert retry_after(await site.post("/api/generate-pair-code", body, account.token)) >= 1
     assert retry_after(await site.get("/api/pairings", account.token)) >= 1
-    site.node.edge.deps = site.node.deps
+    site.node.app.deps = site.node.deps
     assert (await site.get("/readyz")).status == 200
     assert await site.code(account, "desktop-session")
     await away.close()
@@ -75,15 +75,15 @@ async def test_a_database_that_lets_nobody_in_is_one_that_is_away(site: Site, da
 async def test_a_database_that_does_not_exist_is_one_that_is_away(site: Site, database_url: str) -> None:
     name = re.findall(r"/(test_\d+)\?", database_url)[0]
     away = Database(database_url.replace(f"/{name}?", "/no_such_database?"))
-    site.node.edge.deps = replace(site.node.deps, database=away)
+    site.node.app.deps = replace(site.node.deps, database=away)
     assert retry_after(await site.get("/readyz")) >= 1
-    site.node.edge.deps = site.node.deps
+    site.node.app.deps = site.node.deps
     await away.close()
 
 
 async def test_a_stopping_server_takes_nothing_new(site: Site) -> None:
     account = await site.account()
-    site.node.edge.draining = True
+    site.node.app.draining = True
     for path in ("/api/auth/login", "/api/auth/ws-token", "/api/generate-pair-code", "/api/pair-device"):
         assert retry_after(await site.post(path, {}, account.token)) >= 1
     assert retry_after(await site.get("/readyz")) >= 1

@@ -32,7 +32,7 @@ async def test_a_header_that_trickles_in_is_cut_after_its_time(site: Site) -> No
     await writer.drain()
     # A second connection's whole request shows that the first one's bytes have been read by now.
     assert (await site.get("/healthz")).status == 200
-    now = site.node.edge.now()
+    now = site.node.app.now()
     assert site.node.http.cut_slow_headers(now) == 0
     assert site.node.http.cut_slow_headers(now + HEADER_TIMEOUT) == 1
     assert await reader.read() == b""
@@ -43,7 +43,7 @@ async def test_an_idle_connection_is_not_taken_for_a_slow_header(site: Site) -> 
     reader, writer = await asyncio.open_connection("127.0.0.1", site.port)
     writer.write(b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n")
     assert (await reader.readuntil(b"\r\n")).startswith(b"HTTP/1.1 200")
-    now = site.node.edge.now()
+    now = site.node.app.now()
     site.node.http.cut_slow_headers(now)
     assert site.node.http.cut_slow_headers(now + HEADER_TIMEOUT) == 0
     writer.close()
@@ -122,7 +122,7 @@ async def test_five_hundred_headers_that_trickle_in_are_cut_and_others_are_serve
     await slow.open(500)
     account = await site.account()
     assert await site.ws_token(account, "desktop")
-    now = site.node.edge.now()
+    now = site.node.app.now()
     assert site.node.http.cut_slow_headers(now) == 0
     for _ in range(10):
         # Bytes go on coming in, and that prolongs nothing.
@@ -173,7 +173,7 @@ async def test_who_does_not_take_an_answer_is_cut_and_who_takes_it_slowly_is_not
         while stream._total_write_done_index == before:
             await loop.sock_recv(asking, 65536)
 
-    now = site.node.edge.now()
+    now = site.node.app.now()
     assert http.cut_slow_readers(now) == 0
     await take_some()
     assert http.cut_slow_readers(now + READ_TIMEOUT) == 0
@@ -202,8 +202,8 @@ async def test_the_last_descriptors_are_not_for_clients(site: Site, caplog: pyte
         writer.close()
     assert await joined.pending() == [], "who is there stays"
     with caplog.at_level(logging.WARNING):
-        http.cut_slow(site.node.edge.now())
-        http.cut_slow(site.node.edge.now())
+        http.cut_slow(site.node.app.now())
+        http.cut_slow(site.node.app.now())
     told = [record.message[:15] for record in caplog.records if record.name.endswith("listener")]
     assert told == ["3 connections w"]
     http.room = os.sysconf("SC_OPEN_MAX")

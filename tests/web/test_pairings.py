@@ -30,7 +30,7 @@ class Drawn(Codes):
     def __init__(self, site: Site, codes: Sequence[str]) -> None:
         super().__init__([key.secret for key in site.node.settings.jwt_keys])
         self.left = list(codes)
-        site.node.edge.deps = replace(site.node.deps, codes=self)
+        site.node.app.deps = replace(site.node.deps, codes=self)
 
     def draw(self, count: int) -> dict[bytes, tuple[str, Draw]]:
         drawn, self.left = self.left[:count], self.left[count:]

@@ -107,6 +107,6 @@ async def test_who_has_gone_when_the_database_answers_is_no_error(
             raw.reset()
             await until(stream.closed)
         # On a slow machine it has waited too long for the lock.
-        decided, refused = site.node.audit.counts, site.node.edge.refused
+        decided, refused = site.node.audit.counts, site.node.app.refused
         await until(lambda: bool(decided["auth.token_rejected", "denied"] or refused["UNAVAILABLE"]))
     assert caplog.records == []

@@ -158,7 +158,7 @@ async def test_others_are_answered_while_a_flood_is_served(busy: Site) -> None:
 
 
 async def test_after_the_upgrade_what_only_it_needed_is_let_go(busy: Site) -> None:
-    site, engine, held = busy, busy.node.edge.engine, list[weakref.ref[object]]()
+    site, engine, held = busy, busy.node.app.engine, list[weakref.ref[object]]()
 
     def watched(handler: WebSocketHandler, *rest: Any) -> WebSocketProtocol:
         connection: Any = handler.request.connection
@@ -166,7 +166,7 @@ async def test_after_the_upgrade_what_only_it_needed_is_let_go(busy: Site) -> No
         held.extend(weakref.ref(part) for part in parts)
         return engine(handler, *rest)
 
-    site.node.edge.engine = watched
+    site.node.app.engine = watched
     desktop, mobile = await raw_pair(site)
     gc.collect()
     # Four sockets: the pair that was replaced, and this one.

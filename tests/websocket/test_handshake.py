@@ -235,7 +235,7 @@ async def test_an_address_has_so_many_tries_without_a_valid_token_and_a_valid_on
     assert 1 <= int(answer.response.headers["Retry-After"]) <= 61
     assert (await refused(site, None)).code == 429
     await (await site.open(token)).expect("connected")
-    site.node.edge.now = lambda: now() + 61
+    site.node.app.now = lambda: now() + 61
     assert await turned_away(await site.open("x")) == 4401
 
 
@@ -250,12 +250,12 @@ async def test_behind_a_trusted_proxy_every_client_has_tries_of_its_own(proxied:
 
 async def test_a_node_that_drains_takes_no_new_connection(site: Site) -> None:
     token = await site.ws_token(await site.account(), "desktop")
-    site.node.edge.draining = True
+    site.node.app.draining = True
     answer = await refused(site, token)
     assert answer.code == 503
     assert answer.response is not None
     assert "Retry-After" in answer.response.headers
-    site.node.edge.draining = False
+    site.node.app.draining = False
 
 
 class BrokenOrigins(Origins):
@@ -280,7 +280,7 @@ async def test_a_token_is_in_no_log_line_even_when_a_handler_fails(
     await site.get(f"/ws?token={token}")
     await site.call("POST", f"/ws?token={token}")
     await site.get(f"/nothing?token={token}")
-    site.node.edge.origins = BrokenOrigins.parse([])
+    site.node.app.origins = BrokenOrigins.parse([])
     for via in ("query", "header", "subprotocol"):
         with pytest.raises(HTTPClientError) as answer:
             await site.open(token, via, {"Origin": "https://evil.test"})

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from tornado.routing import URLSpec
 
-from pairing_server.web.app_context import Edge
-from pairing_server.web.base_handler import EdgeHandler
+from pairing_server.web.app_context import AppContext
+from pairing_server.web.base_handler import BaseHandler
 from pairing_server.web.page_files import STATIC, files_of
 
 AUDIT = STATIC / "audit"
@@ -16,7 +16,7 @@ POLICY = (
 )
 
 
-class AuditPageHandler(EdgeHandler):
+class AuditPageHandler(BaseHandler):
     """GET /audit: our scripts and styles only, in nobody's frame, with nothing of the device."""
 
     def get(self) -> None:
@@ -27,6 +27,6 @@ class AuditPageHandler(EdgeHandler):
         self.finish((AUDIT / "index.html").read_bytes())
 
 
-def routes(edge: Edge) -> list[URLSpec]:
+def routes(app: AppContext) -> list[URLSpec]:
     """The page and its files."""
-    return [URLSpec(r"/audit", AuditPageHandler, {"edge": edge}), *files_of(edge, "audit")]
+    return [URLSpec(r"/audit", AuditPageHandler, {"app": app}), *files_of(app, "audit")]
