@@ -11,8 +11,8 @@ from pairing_server.cli.audit.seals import key, rebase, verify
 from pairing_server.cli.backup import backup, restore
 from pairing_server.cli.completion import completion
 from pairing_server.cli.doctor.command import doctor
+from pairing_server.cli.epilog import epilog
 from pairing_server.cli.keys import keys
-from pairing_server.cli.lessons import teach
 from pairing_server.cli.lockouts import lockouts
 from pairing_server.cli.logins import session
 from pairing_server.cli.serve import config, migrate, serve
@@ -21,7 +21,17 @@ from pairing_server.cli.users import token, user
 from pairing_server.server.server import app_version
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog=epilog(
+        {
+            "pairing-server serve": "start, with an embedded PostgreSQL",
+            "pairing-server doctor": "do a whole pairing against it, as two devices would",
+            "pairing-server user add alice": "make an account where registration is closed",
+        },
+        "docs/operations.md, Operating the server",
+    ),
+)
 @click.version_option(app_version(), prog_name="pairing-server")
 def cli() -> None:
     """Pairs a desktop and a phone by a six-digit code and relays what they say to each other.
@@ -51,8 +61,6 @@ for command in (
 
 for command in (key, verify, rebase):
     audit.add_command(command)
-
-teach(cli)
 
 
 def main() -> None:

@@ -19,6 +19,7 @@ import click
 from pairing_server import logs
 from pairing_server.audit.seals import SealKey
 from pairing_server.cli.audit.seals import begin_epoch
+from pairing_server.cli.epilog import epilog
 from pairing_server.cli.run import plainly, settings_of
 from pairing_server.config import SEAL_KEY_FILE, Settings, with_keys, with_seal_key
 from pairing_server.db import backup as database_backup
@@ -50,7 +51,18 @@ def _database(settings: Settings) -> Iterator[str]:
             raise click.ClickException(str(error)) from None
 
 
-@click.command()
+_BACKING_UP = "docs/operations.md, Backing up"
+
+
+@click.command(
+    epilog=epilog(
+        {
+            "pairing-server backup /backup/pairing-$(date +%F).tar": "every night",
+            "pairing-server backup --with-seal-key - > pairing.tar": "from a service, with the key that seals",
+        },
+        _BACKING_UP,
+    )
+)
 @click.argument("file", type=click.Path(dir_okay=False, allow_dash=True, path_type=Path))
 @click.option(
     "--with-seal-key",
@@ -145,7 +157,15 @@ def _add(archive: tarfile.TarFile, name: str, data: bytes) -> None:
     archive.addfile(_nobodys(member), io.BytesIO(data))
 
 
-@click.command()
+@click.command(
+    epilog=epilog(
+        {
+            "pairing-server restore pairing.tar": "into an empty database",
+            "pairing-server restore --replace - < pairing.tar": "the data there are lost",
+        },
+        _BACKING_UP,
+    )
+)
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path))
 @click.option("--replace", "replacing", is_flag=True, help="Also if there are data: they are lost.")
 def restore(file: Path, replacing: bool) -> None:

@@ -5,8 +5,19 @@ from __future__ import annotations
 import click
 from click.shell_completion import get_completion_class
 
+from pairing_server.cli.epilog import epilog
 
-@click.command()
+
+@click.command(
+    epilog=epilog(
+        {
+            "pairing-server completion bash > ~/.local/share/bash-completion/completions/pairing-server": "",
+            'pairing-server completion zsh > "${fpath[1]}/_pairing-server"': "",
+            "pairing-server completion fish > ~/.config/fish/completions/pairing-server.fish": "",
+        },
+        "docs/operations.md, Installing",
+    )
+)
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 @click.pass_context
 def completion(ctx: click.Context, shell: str) -> None:

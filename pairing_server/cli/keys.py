@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from pairing_server.cli.epilog import epilog
 from pairing_server.cli.run import administrator, plainly, run, settings_of
 from pairing_server.config import Settings, keyfile_of, with_keys
 from pairing_server.security.keys import SigningKey, format_keys, generate_key
@@ -16,13 +17,23 @@ _SET = (
     " within 15 seconds (kill -HUP, or systemctl reload). It holds secrets."
 )
 
+_KEYS = "docs/operations.md, Keys"
 
-@click.group()
+
+@click.group(
+    epilog=epilog(
+        {
+            "pairing-server keys list": "which signs, and until when each is needed",
+            "pairing-server keys rotate": "a fresh one first",
+        },
+        _KEYS,
+    )
+)
 def keys() -> None:
     """Signing keys of tokens: list, rotate, retire. The first signs, all verify."""
 
 
-@keys.command("list")
+@keys.command("list", epilog=epilog({"pairing-server keys list": "without their secrets"}, _KEYS))
 def list_keys() -> None:
     """The keys, newest first, without their secrets."""
     settings = settings_of()
@@ -46,7 +57,15 @@ def _own(settings: Settings) -> tuple[SigningKey, ...] | None:
     return settings.jwt_keys if keyfile_of(settings) is None else None
 
 
-@keys.command()
+@keys.command(
+    epilog=epilog(
+        {
+            "pairing-server keys rotate": "running servers notice within a second",
+            "pairing-server keys rotate > jwt-keys.new": "where PAIRING_JWT_KEYS is set: what to put there",
+        },
+        _KEYS,
+    )
+)
 def rotate() -> None:
     """Sign with a fresh key from now on. Running servers notice by themselves.
 
@@ -65,7 +84,15 @@ def rotate() -> None:
     click.echo(f"{run(work)} signs from now on; the keys before go on verifying.")
 
 
-@keys.command()
+@keys.command(
+    epilog=epilog(
+        {
+            "pairing-server keys retire k-2025-11-01": "once no token needs it",
+            "pairing-server keys retire k-2025-11-01 --now": "it has leaked: everybody logs in again",
+        },
+        _KEYS,
+    )
+)
 @click.argument("kid")
 @click.option("--now", "at_once", is_flag=True, help="Even if tokens signed with it are still in use.")
 def retire(kid: str, at_once: bool) -> None:

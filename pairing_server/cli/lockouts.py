@@ -4,14 +4,25 @@ from __future__ import annotations
 
 import click
 
+from pairing_server.cli.epilog import epilog
 from pairing_server.cli.run import administrator, run
 from pairing_server.services import lockouts as service
 from pairing_server.services.deps import Deps
 from pairing_server.services.lockouts import Lockout
 from pairing_server.web.app_context import utcnow
 
+_LOCKOUTS = "docs/operations.md, Lock-outs"
 
-@click.group()
+
+@click.group(
+    epilog=epilog(
+        {
+            "pairing-server lockouts list": "kind, whom, until when, how often in a row",
+            "pairing-server lockouts lift login_user alice": "she may try again at once",
+        },
+        _LOCKOUTS,
+    )
+)
 def lockouts() -> None:
     """Who has to wait after too many failures: list, lift.
 
@@ -19,7 +30,9 @@ def lockouts() -> None:
     """
 
 
-@lockouts.command("list")
+@lockouts.command(
+    "list", epilog=epilog({"pairing-server lockouts list": "columns are parted by tabs"}, _LOCKOUTS)
+)
 def list_lockouts() -> None:
     """Kind, whom it locks out, until when, how often in a row."""
 
@@ -33,7 +46,15 @@ def list_lockouts() -> None:
         click.echo(f"{lockout.kind}\t{lockout.key}\t{lockout.until:%Y-%m-%dT%H:%M:%SZ}\t{lockout.level}")
 
 
-@lockouts.command()
+@lockouts.command(
+    epilog=epilog(
+        {
+            "pairing-server lockouts lift redeem_address 203.0.113.9": "an address that guessed codes",
+            "pairing-server lockouts lift redeem_alarm all": "an alarm that was false",
+        },
+        _LOCKOUTS,
+    )
+)
 @click.argument("kind", type=click.Choice(sorted(service.POLICIES)))
 @click.argument("key")
 def lift(kind: str, key: str) -> None:

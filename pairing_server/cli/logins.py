@@ -4,19 +4,39 @@ from __future__ import annotations
 
 import click
 
+from pairing_server.cli.epilog import epilog
 from pairing_server.cli.run import administrator, run
 from pairing_server.services import logins
 from pairing_server.services.deps import Deps
 from pairing_server.store.logins import Login
 from pairing_server.web.app_context import utcnow
 
+_LEAKED = "docs/operations.md, If a token or a key has leaked"
 
-@click.group()
+
+@click.group(
+    epilog=epilog(
+        {
+            "pairing-server session list --user alice": "her logins",
+            "pairing-server session revoke --user alice": "end all of them",
+        },
+        _LEAKED,
+    )
+)
 def session() -> None:
     """Logins: list, revoke."""
 
 
-@session.command("list")
+@session.command(
+    "list",
+    epilog=epilog(
+        {
+            "pairing-server session list": "everybody's",
+            "pairing-server session list --user 'https://id.example|4711'": "a user of another issuer",
+        },
+        "docs/operations.md, Accounts",
+    ),
+)
 @click.option("--user", help="Of this user only: a name, an id, or issuer|sub.")
 def list_sessions(user: str | None) -> None:
     """The logins that last, newest first: id, subject, since, last used, address."""
@@ -34,7 +54,16 @@ def list_sessions(user: str | None) -> None:
         )
 
 
-@session.command()
+@session.command(
+    epilog=epilog(
+        {
+            "pairing-server session revoke 0b6f3a52-6f0e-4c6e-9a53-0d3c5c1d7f10": "one login, by its id",
+            "pairing-server session revoke --user alice": "all of hers",
+            "pairing-server session revoke --token T-17 --issuer https://id.example": "one token, by its jti",
+        },
+        _LEAKED,
+    )
+)
 @click.argument("login_id", required=False)
 @click.option("--user", help="All logins of this user: a name, an id, or issuer|sub.")
 @click.option("--token", "token_id", help="One token, by its `jti`.")

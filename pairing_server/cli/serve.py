@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 from pairing_server import logs
+from pairing_server.cli.epilog import epilog
 from pairing_server.cli.run import (
     database,
     database_to_revive,
@@ -24,7 +25,17 @@ from pairing_server.server.lifecycle import serve as serve_node
 from pairing_server.server.systemd import started
 
 
-@click.command()
+@click.command(
+    epilog=epilog(
+        {
+            "pairing-server serve": "on 127.0.0.1:8089, data in ./data",
+            "pairing-server serve --host 0.0.0.0 --port 8090 --data-dir /srv/pairing": "elsewhere",
+            "PAIRING_DATABASE_URL=postgresql://pairing@db/pairing pairing-server serve": "with a database of your own",
+        },
+        "docs/operations.md, Starting",
+        "0 after SIGTERM or Ctrl-C; 1 it cannot start, and standard error says why; 2 wrong use",
+    )
+)
 @click.option("--host", help="Address to listen on (PAIRING_HOST).")
 @click.option("--port", help="Port to listen on; 0 takes a free one (PAIRING_PORT).")
 @click.option("--data-dir", help="Where the embedded database and the keys are kept (PAIRING_DATA_DIR).")
@@ -78,7 +89,15 @@ def _announce(settings: Settings, bound: list[tuple[str, int]]) -> None:
     )
 
 
-@click.command()
+@click.command(
+    epilog=epilog(
+        {
+            "pairing-server migrate": "before a new release starts; servers may run meanwhile",
+            "pairing-server migrate --before-start": "in a unit, as ExecStartPre=",
+        },
+        "docs/operations.md, Upgrading",
+    )
+)
 @click.option("--revision", default="head", show_default=True, help="Migrate up to this revision.")
 @click.option(
     "--before-start",
@@ -120,7 +139,16 @@ def migrate(revision: str, before_start: bool) -> None:
     click.echo(f"The database is at revision {reached}{newer}.")
 
 
-@click.command()
+@click.command(
+    epilog=epilog(
+        {
+            "pairing-server config": "all settings; `#` lines on standard error are remarks",
+            "PAIRING_CODE_TTL=60 pairing-server config": "what a change would give",
+        },
+        "docs/operations.md, Settings",
+        "0 they are right; 1 they are not, and standard error names each fault; 2 wrong use",
+    )
+)
 def config() -> None:
     """Print the settings in effect, secrets masked.
 

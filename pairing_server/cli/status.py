@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from pairing_server.cli.epilog import epilog
 from pairing_server.cli.run import settings_of
 from pairing_server.server.status import PATTERN
 
@@ -16,7 +17,16 @@ _SHOWN = 20
 _PATIENCE = 15
 
 
-@click.command()
+@click.command(
+    epilog=epilog(
+        {
+            "pairing-server status": "one screen",
+            "pairing-server status --json": "for programs",
+        },
+        "docs/operations.md, Watching it",
+        "0 it runs; 1 none runs on this data directory; 2 wrong use",
+    )
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object for each server, one a line.")
 @click.option("--all", "everybody", is_flag=True, help=f"List all devices (up to 1000), not only {_SHOWN}.")
 def status(as_json: bool, everybody: bool) -> None:

@@ -4,15 +4,25 @@ from __future__ import annotations
 
 import click
 
+from pairing_server.cli.epilog import epilog
 from pairing_server.cli.run import administrator, password_from_input, run
 from pairing_server.services import accounts
 from pairing_server.services.deps import Deps
 from pairing_server.web.app_context import utcnow
 
 _ROLE = click.Choice(accounts.ROLES)
+_ACCOUNTS = "docs/operations.md, Accounts"
 
 
-@click.group()
+@click.group(
+    epilog=epilog(
+        {
+            "pairing-server user add alice": "asks for her password",
+            "pairing-server user list": "name, role, enabled or not, since, id",
+        },
+        _ACCOUNTS,
+    )
+)
 def user() -> None:
     """Accounts: add, list, disable, enable, set-password, set-role.
 
@@ -20,7 +30,15 @@ def user() -> None:
     """
 
 
-@user.command()
+@user.command(
+    epilog=epilog(
+        {
+            "pairing-server user add alice": "asks for her password",
+            "pairing-server user add rita --role auditor < password.txt": "for scripts: one line is read",
+        },
+        _ACCOUNTS,
+    )
+)
 @click.argument("name")
 @click.option("--role", type=_ROLE, default="user", show_default=True)
 def add(name: str, role: str) -> None:
@@ -37,7 +55,16 @@ def add(name: str, role: str) -> None:
     click.echo(f"Added {name} ({role}), id {run(work)}.")
 
 
-@user.command("list")
+@user.command(
+    "list",
+    epilog=epilog(
+        {
+            "pairing-server user list": "columns are parted by tabs",
+            "pairing-server user list | cut -f 1": "the names only",
+        },
+        _ACCOUNTS,
+    ),
+)
 def list_users() -> None:
     """All accounts, by name."""
     found = run(accounts.list_users)
@@ -58,7 +85,11 @@ def _switch(name: str, disabled: bool) -> None:
     click.echo(f"{name} is {word}." if run(work) else f"{name} was {word} already.")
 
 
-@user.command()
+@user.command(
+    epilog=epilog(
+        {"pairing-server user disable alice": "her connections are closed within two seconds"}, _ACCOUNTS
+    )
+)
 @click.argument("name")
 def disable(name: str) -> None:
     """Refuse the account's logins and tokens from now on.
@@ -68,14 +99,25 @@ def disable(name: str) -> None:
     _switch(name, True)
 
 
-@user.command()
+@user.command(
+    epilog=epilog({"pairing-server user enable alice": "she logs in again with her password"}, _ACCOUNTS)
+)
 @click.argument("name")
 def enable(name: str) -> None:
     """Let the account in again."""
     _switch(name, False)
 
 
-@user.command("set-password")
+@user.command(
+    "set-password",
+    epilog=epilog(
+        {
+            "pairing-server user set-password alice": "ends all logins made with the old one",
+            "pairing-server user set-password alice < password.txt": "for scripts: one line is read",
+        },
+        "docs/operations.md, If a token or a key has leaked",
+    ),
+)
 @click.argument("name")
 def set_password(name: str) -> None:
     """Set a new password; it is asked for, or read from standard input."""
@@ -88,7 +130,12 @@ def set_password(name: str) -> None:
     click.echo(f"{name} has a new password.")
 
 
-@user.command("set-role")
+@user.command(
+    "set-role",
+    epilog=epilog(
+        {"pairing-server user set-role alice auditor": "she may read the audit log from now on"}, _ACCOUNTS
+    ),
+)
 @click.argument("name")
 @click.argument("role", type=_ROLE)
 def set_role(name: str, role: str) -> None:
@@ -101,12 +148,20 @@ def set_role(name: str, role: str) -> None:
     click.echo(f"{name} is {role} now.")
 
 
-@click.group()
+@click.group(epilog=epilog({"pairing-server token issue alice --ttl 3600": "good for an hour"}, _ACCOUNTS))
 def token() -> None:
     """Access tokens for scripts, which cannot log in with a password."""
 
 
-@token.command()
+@token.command(
+    epilog=epilog(
+        {
+            "pairing-server token issue alice": "good for a day",
+            'curl -H "Authorization: Bearer $(pairing-server token issue alice --ttl 60)" http://127.0.0.1:8089/api/pairings': "at once",
+        },
+        _ACCOUNTS,
+    )
+)
 @click.argument("name")
 @click.option("--ttl", type=click.IntRange(60, 86400), default=86400, show_default=True, help="Seconds.")
 def issue(name: str, ttl: int) -> None:

@@ -1,4 +1,4 @@
-"""`--help` teaches: every command has examples that parse, says how it ends, and where to read on."""
+"""Every command's `--help` ends with examples that parse, the exit statuses, and where to read on."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ import click
 import pytest
 
 from pairing_server.cli import cli
-from pairing_server.cli.lessons import LESSONS
 from tests.cli.commands import ROOT, command, environment
 
 # Takes the place of the program: it writes down what the shell makes of the line.
@@ -32,7 +31,24 @@ def commands(group: click.Command, path: str = "") -> Iterator[tuple[str, click.
 
 
 COMMANDS = dict(commands(cli))
-EXAMPLES = [(path, example) for path, lesson in LESSONS.items() for example in lesson.examples]
+_EPILOG = re.compile(
+    r"\x08\nExamples:\n(?P<examples>.+)\n\n\x08\nExit status:\n  (?P<status>0 .+)\n\n\x08\nRead on:\n  (?P<read>.+)",
+    re.S,
+)
+
+
+def epilog_of(path: str) -> dict[str, str]:
+    found = _EPILOG.fullmatch(COMMANDS[path].epilog or "")
+    assert found is not None, f"`pairing-server {path}` has no epilog of this form"
+    return found.groupdict()
+
+
+def examples_of(path: str) -> list[str]:
+    """Command lines; what each is for is indented further."""
+    return re.findall(r"^  (\S.*)$", epilog_of(path)["examples"], re.M)
+
+
+EXAMPLES = [(path, example) for path in COMMANDS for example in examples_of(path)]
 
 
 def help_of(path: str) -> str:
@@ -40,24 +56,21 @@ def help_of(path: str) -> str:
     return COMMANDS[path].get_help(context)
 
 
-def test_every_command_has_a_lesson_and_every_lesson_a_command() -> None:
-    assert set(LESSONS) == set(COMMANDS)
-
-
 @pytest.mark.parametrize("path", COMMANDS)
 def test_help_has_an_example_of_this_very_command_the_exit_status_and_where_to_read_on(path: str) -> None:
-    told, lesson = help_of(path), LESSONS[path]
+    shown, epilog = help_of(path), epilog_of(path)
     assert COMMANDS[path].help, "what it is for"
-    for example in lesson.examples:
-        assert f"\n    {example}\n" in told, "whole, on a line of its own"
+    assert examples_of(path)
+    for example in examples_of(path):
+        assert f"\n    {example}\n" in shown, "whole, on a line of its own"
         assert f"pairing-server {path}".strip() in example
-    assert f"Exit status:\n    {lesson.status}\n" in told
-    assert f"Read on:\n    {lesson.read}" in told
+    assert f"Exit status:\n    {epilog['status']}\n" in shown
+    assert f"Read on:\n    {epilog['read']}" in shown
 
 
 @pytest.mark.parametrize("path", COMMANDS)
 def test_where_to_read_on_is_there(path: str) -> None:
-    document, _, heading = LESSONS[path].read.partition(", ")
+    document, _, heading = epilog_of(path)["read"].partition(", ")
     lines = (ROOT / document).read_text(encoding="utf-8").splitlines()
     assert heading in {line.lstrip("# ") for line in lines if line.startswith("#")}
 

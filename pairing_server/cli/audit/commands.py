@@ -22,6 +22,7 @@ from pairing_server.cli.audit.export import export
 from pairing_server.cli.audit.filters import filters, question
 from pairing_server.cli.audit.summary import lines
 from pairing_server.cli.audit.table import details, followed, heads, table
+from pairing_server.cli.epilog import epilog
 from pairing_server.cli.run import administrator, run
 from pairing_server.services.deps import Deps
 from pairing_server.web.app_context import utcnow
@@ -30,14 +31,33 @@ from pairing_server.web.audit.answers import AuditEventAnswer, AuditSummaryAnswe
 _EVENT = AuditEventAnswer()
 _SUMMARY = AuditSummaryAnswer()
 _AS_JSON = click.option("--json", "as_json", is_flag=True, help="For programs: one JSON object a line.")
+_GUIDE = "docs/audit.md, A reviewer's guide"
 
 
-@click.group()
+@click.group(
+    epilog=epilog(
+        {
+            "pairing-server audit summary --since 24h": "who failed, who was locked out",
+            "pairing-server audit list --since 7d --event 'auth.*' --outcome failure": "failed logins",
+            "pairing-server audit list --address 203.0.113.0/24 --severity warning": "from a network",
+        },
+        _GUIDE,
+    )
+)
 def audit() -> None:
     """Ask the audit log. What is asked is recorded in it, too."""
 
 
-@audit.command("list")
+@audit.command(
+    "list",
+    epilog=epilog(
+        {
+            "pairing-server audit list --since 1h --event pairing.redeem --outcome failure": "guesses",
+            "pairing-server audit list --user alice --json": "for programs",
+        },
+        _GUIDE,
+    ),
+)
 @filters
 @click.option("--limit", type=click.IntRange(1, 100_000), default=100, show_default=True)
 @_AS_JSON
@@ -62,7 +82,7 @@ def list_events(limit: int, as_json: bool, **given: Any) -> None:
         click.echo(f"These are the newest {limit}; for older ones: --until, --limit.", err=True)
 
 
-@audit.command()
+@audit.command(epilog=epilog({"pairing-server audit show 1204": "the event of that number"}, _GUIDE))
 @click.argument("number", type=click.IntRange(0))
 @_AS_JSON
 def show(number: int, as_json: bool) -> None:
@@ -78,7 +98,7 @@ def show(number: int, as_json: bool) -> None:
         click.echo("\n".join(details(found)))
 
 
-@audit.command()
+@audit.command(epilog=epilog({"pairing-server audit summary --since 7d": "the last week"}, _GUIDE))
 @click.option("--since", metavar="SINCE", help="From then on: a time, or 30m, 24h, 7d ago; 24h unless given.")
 @click.option("--until", metavar="UNTIL", help="Before then: a time, or how long ago.")
 @_AS_JSON
@@ -98,7 +118,16 @@ def summary(as_json: bool, since: str | None, until: str | None) -> None:
     click.echo("\n".join(lines(found, width)))
 
 
-@audit.command()
+@audit.command(
+    epilog=epilog(
+        {
+            "pairing-server audit follow --severity notice": "what matters, as it comes",
+            "pairing-server audit follow --json >> audit.jsonl": "into a file",
+        },
+        _GUIDE,
+        "0 after Ctrl-C, which ends it; 1 it cannot ask, and standard error says why; 2 wrong use",
+    )
+)
 @filters
 @_AS_JSON
 def follow(as_json: bool, **given: Any) -> None:

@@ -11,6 +11,7 @@ import click
 
 from pairing_server.audit.export import Export
 from pairing_server.cli.audit.filters import filters, question
+from pairing_server.cli.epilog import epilog
 from pairing_server.cli.run import administrator, run
 from pairing_server.services.deps import Deps
 from pairing_server.web.app_context import utcnow
@@ -18,7 +19,16 @@ from pairing_server.web.audit import formats
 from pairing_server.web.audit.questions import FORMATS
 
 
-@click.command("export")
+@click.command(
+    "export",
+    epilog=epilog(
+        {
+            "pairing-server audit export --since 30d --output november.jsonl": "with seals, to be verified",
+            "pairing-server audit export --since 24h --format ocsf --output day.ocsf": "for a SIEM",
+        },
+        "docs/audit.md, A reviewer's guide",
+    ),
+)
 @filters
 @click.option(
     "--format", "form", type=click.Choice(FORMATS), default="jsonl", show_default=True, help="See above."

@@ -19,6 +19,7 @@ from pairing_server.audit.seals import (
 from pairing_server.audit.seals import sealing as service
 from pairing_server.audit.seals.sealer import read_copies
 from pairing_server.audit.seals.sealing import NotTheOwner
+from pairing_server.cli.epilog import epilog
 from pairing_server.cli.run import administrator, database, plainly, run, run_in_loop, settings_of
 from pairing_server.config import Settings, with_seal_key
 from pairing_server.db import roles
@@ -40,9 +41,15 @@ class PublicKey(click.ParamType[bytes]):
 
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+_VERIFYING = "docs/audit.md, Verifying"
 
 
-@click.command("key")
+@click.command(
+    "key",
+    epilog=epilog(
+        {"pairing-server audit key > seals.pub": "take it to the machine that verifies"}, _VERIFYING
+    ),
+)
 def key() -> None:
     """Print the public key of the seals. Keep it elsewhere: with it anybody can verify an export."""
     with plainly():
@@ -51,7 +58,18 @@ def key() -> None:
         click.echo(format_key(settings.audit_seal_key.public))
 
 
-@click.command("verify")
+@click.command(
+    "verify",
+    epilog=epilog(
+        {
+            "pairing-server audit verify": "the database, from its first seal on",
+            "pairing-server audit verify --copies seals.jsonl": "also against the copies kept elsewhere",
+            'pairing-server audit verify --from-export november.jsonl --key "$(cat seals.pub)"': "anywhere",
+        },
+        _VERIFYING,
+        "0 every seal fits; 1 one does not, which is named, or it cannot be verified; 2 wrong use",
+    ),
+)
 @click.option("--from-export", type=_FILE, help="Verify this export instead of the database; needs --key.")
 @click.option("--key", "keys", type=PublicKey(), multiple=True, help="A public key that is trusted, too.")
 @click.option("--copies", type=_FILE, help="Compare with this file of copies (PAIRING_AUDIT_SEAL_COPY).")
@@ -103,7 +121,16 @@ def _fault(report: Report) -> str:
     return "\n".join(told)
 
 
-@click.command("rebase")
+@click.command(
+    "rebase",
+    epilog=epilog(
+        {
+            "pairing-server audit rebase": "after a dump was loaded by other means than `restore`",
+            "PAIRING_MIGRATE_DATABASE_URL=postgresql://owner@db/pairing pairing-server audit rebase": "with two roles",
+        },
+        "docs/audit.md, After a restore",
+    ),
+)
 def rebase() -> None:
     """After the database was restored from a dump: begin a new epoch of the audit log, as the tables' owner."""
     settings = settings_of()

@@ -20,6 +20,7 @@ from pairing_server.cli.doctor import checks
 from pairing_server.cli.doctor.checks import Finding
 from pairing_server.cli.doctor.client import Unmet, Visit
 from pairing_server.cli.doctor.steps import Step, steps_of
+from pairing_server.cli.epilog import epilog
 from pairing_server.cli.run import password_from_input, run_in_loop, settings_of
 from pairing_server.client import ClientError, NotAPairingServer, NotReachable, ServerError, base_url
 from pairing_server.config import Settings
@@ -31,7 +32,16 @@ _HINTS = {
 }
 
 
-@click.command()
+@click.command(
+    epilog=epilog(
+        {
+            "pairing-server doctor": "the server of these settings; makes a throw-away account",
+            "pairing-server doctor --url https://pair.example --username alice": "another; asks for the password",
+        },
+        "docs/operations.md, Knowing that it is right",
+        "0 all is right, findings or not; 1 a step has failed, and what to do is said; 2 wrong use",
+    )
+)
 @click.option("--url", help="The server; without it, PAIRING_PUBLIC_URL of the settings.")
 @click.option("--username", help="An account to use; without it, a throw-away one is registered.")
 @click.option(
