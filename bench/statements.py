@@ -10,8 +10,9 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from pairing_server.audit.recorder import AuditLog
+from pairing_server.clock import utcnow
 from pairing_server.db.database import BEGIN_PLANNED
-from pairing_server.services.deps import Caller
+from pairing_server.request_context import RequestContext
 from pairing_server.store import codes
 from pairing_server.store.codes import Draw, Making, Redeeming
 from pairing_server.store.pairings import Seat
@@ -67,7 +68,9 @@ def _sent(ask: Callable[[Any], Any]) -> str:
 def script() -> str:
     """What pgbench is to do again and again, `:users` being the number of users there are."""
     log = AuditLog("pgbench", "1")
-    caller = Caller(kind="user", subject=str(USER), address="10.0.0.1", request_id=UUID(int=1))
+    caller = RequestContext(
+        utcnow(), kind="user", subject=str(USER), address="10.0.0.1", request_id=UUID(int=1)
+    )
     drawn = [Draw(bytes([number]), (bytes([number]),)) for number in range(DRAWS)]
     wanted = Making(
         pairing_id=NEW,
@@ -76,9 +79,11 @@ def script() -> str:
         now=NOW,
         expires_at=LATER,
         most_waiting=1000,
-        bound=log.draft("session.bound", "success", caller, NOW, session_id="s" * 40, device_type="desktop"),
+        bound=log.draft(
+            "session.bound", "success", caller.at(NOW), session_id="s" * 40, device_type="desktop"
+        ),
         made=log.draft(
-            "pairing.code_created", "success", caller, NOW, desktop_session="s" * 40, expires_at=NOW
+            "pairing.code_created", "success", caller.at(NOW), desktop_session="s" * 40, expires_at=NOW
         ),
     )
     typed = Redeeming(
@@ -88,8 +93,10 @@ def script() -> str:
         now=NOW,
         same_user=True,
         limits=[("redeem_user", str(USER), "binding")],
-        bound=log.draft("session.bound", "success", caller, NOW, session_id="s" * 40, device_type="mobile"),
-        won=log.draft("pairing.redeem", "success", caller, NOW, mobile_session="s" * 40),
+        bound=log.draft(
+            "session.bound", "success", caller.at(NOW), session_id="s" * 40, device_type="mobile"
+        ),
+        won=log.draft("pairing.redeem", "success", caller.at(NOW), mobile_session="s" * 40),
         confirm=False,
     )
     return "\n".join(

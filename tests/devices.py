@@ -15,10 +15,10 @@ from tornado.websocket import WebSocketClientConnection, websocket_connect
 
 from pairing_server.audit.store import search
 from pairing_server.audit.store.filters import Filter
-from pairing_server.server.scheduler import SYSTEM
+from pairing_server.clock import utcnow
+from pairing_server.request_context import system
 from pairing_server.server.server import Node
 from pairing_server.store import users
-from pairing_server.web.app_context import utcnow
 from tests.leaks import RUN
 
 # Seconds for one answer on a machine that may be busy.
@@ -235,7 +235,7 @@ class Site:
 
     async def events(self, name: str) -> list[dict[str, Any]]:
         """The audit events of that name, oldest first, once all that waits is written."""
-        await self.node.audit.flush(self.node.deps, SYSTEM, utcnow())
+        await self.node.audit.flush(self.node.deps, system(utcnow()))
         async with self.node.database.transaction() as conn:
             found = (await search.page(conn, Filter(event=name), 1000)).events
         return [

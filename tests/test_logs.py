@@ -11,10 +11,10 @@ from collections.abc import Iterator
 import pytest
 
 from pairing_server import logs
+from pairing_server.clock import utcnow
 from pairing_server.logs import redact
 from pairing_server.security.keys import generate_key
 from pairing_server.security.tokens import Tokens
-from pairing_server.web.app_context import utcnow
 
 TOKEN = Tokens([generate_key()]).issue_access("alice", utcnow()).token
 

@@ -20,7 +20,8 @@ from pairing_server.audit.seals import sealed_lines
 from pairing_server.audit.store import search
 from pairing_server.audit.store.filters import Filter, Kind
 from pairing_server.audit.store.search import Place, Recorded
-from pairing_server.services.deps import Caller, Deps
+from pairing_server.request_context import RequestContext
+from pairing_server.services.deps import Deps
 from pairing_server.store.audit_events import Event
 
 PAGE = 1000
@@ -33,10 +34,9 @@ class Export:
     """One export. `line` makes one event's line, `head` comes first; both are not asked for SEALED."""
 
     deps: Deps
-    caller: Caller
+    context: RequestContext
     question: Question
     form: str
-    now: datetime
     head: str = ""
     line: Callable[[Recorded, dict[str, str]], str] | None = None
     rows: int = 0
@@ -56,11 +56,11 @@ class Export:
         async def answer(conn: AsyncConnection) -> None:
             which = await actor_of(conn, self.question)
             # What comes while it goes on is not in it, or it might never end.
-            self.which = replace(which, until=min(which.until or self.now, self.now))
-            begun = self._event("success", self.now, state="begun")
+            self.which = replace(which, until=min(which.until or self.context.now, self.context.now))
+            begun = self._event("success", self.context.now, state="begun")
             await self.deps.audit.record(conn, begun)
 
-        await ask(self.deps, self.caller, self.now, "/api/audit/export", answer)
+        await ask(self.deps, self.context, "/api/audit/export", answer)
 
     async def end(self, now: datetime, *, complete: bool) -> None:
         """Record how it ended."""
@@ -77,7 +77,7 @@ class Export:
     def _event(self, outcome: str, now: datetime, **attrs: Any) -> Event:
         told = self.question.told()
         return self.deps.audit.event(
-            "audit.export", outcome, self.caller, now, format=self.form, **attrs, **told
+            "audit.export", outcome, self.context.at(now), format=self.form, **attrs, **told
         )
 
     async def chunks(self) -> AsyncIterator[bytes]:
@@ -106,7 +106,7 @@ class Export:
     async def _sealed(self) -> AsyncIterator[str]:
         waiting: list[str] = []
         wanted = self._keep if self.question.told() else None
-        async for line in sealed_lines.lines(self.deps, self.now, months=self._months(), keep=wanted):
+        async for line in sealed_lines.lines(self.deps, self.context.now, months=self._months(), keep=wanted):
             waiting.append(line)
             if line.startswith('{"seq"'):
                 self.rows += 1
@@ -118,7 +118,7 @@ class Export:
 
     def _months(self) -> list[str] | None:
         """The months of the question's time, as partitions are named; None: all."""
-        since, until = self.question.which.since, self.which.until or self.now
+        since, until = self.question.which.since, self.which.until or self.context.now
         if since is None:
             return None
         months, at = [], since.replace(day=1, hour=0, minute=0, second=0, microsecond=0)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -23,7 +22,8 @@ from pairing_server.errors import Forbidden, NotFound, Unavailable, ValidationFa
 from pairing_server.store import users
 
 if TYPE_CHECKING:
-    from pairing_server.services.deps import Caller, Deps
+    from pairing_server.request_context import RequestContext
+    from pairing_server.services.deps import Deps
 
 T = TypeVar("T")
 
@@ -62,15 +62,14 @@ class Found:
     names: dict[str, str]
 
 
-async def may_read(conn: AsyncConnection, caller: Caller) -> bool:
+async def may_read(conn: AsyncConnection, context: RequestContext) -> bool:
     """Whether the caller is an auditor or an admin: by role, or by running commands on this machine."""
-    return caller.kind == "admin" or await role_of(conn, caller.subject) in READERS
+    return context.kind == "admin" or await role_of(conn, context.subject) in READERS
 
 
 async def ask(
     deps: Deps,
-    caller: Caller,
-    now: datetime,
+    context: RequestContext,
     route: str,
     answer: Callable[[AsyncConnection], Awaitable[T]],
 ) -> T:
@@ -81,13 +80,13 @@ async def ask(
     found: T | None = None
     try:
         async with deps.reading.transaction() as conn:
-            allowed = await may_read(conn, caller)
+            allowed = await may_read(conn, context)
             if allowed:
                 found = await answer(conn)
             else:
                 await deps.audit.refuse(
                     conn,
-                    deps.audit.event("access.denied", "denied", caller, now, route=route, needed="auditor"),
+                    deps.audit.event("access.denied", "denied", context, route=route, needed="auditor"),
                 )
     except Unavailable as error:
         if getattr(getattr(error.__cause__, "orig", None), "sqlstate", None) != _CANCELLED:
@@ -113,22 +112,20 @@ async def actor_of(conn: AsyncConnection, question: Question) -> Filter:
 
 
 async def list_events(
-    deps: Deps, caller: Caller, question: Question, limit: int, before: Place | None, now: datetime
+    deps: Deps, context: RequestContext, question: Question, limit: int, before: Place | None
 ) -> Listed:
     """A page of the log, newest first. Raises Forbidden, ValidationFailed, Unavailable."""
 
     async def answer(conn: AsyncConnection) -> Listed:
         page = await store.page(conn, await actor_of(conn, question), limit, before)
-        asked = deps.audit.event(
-            "audit.query", "success", caller, now, rows=len(page.events), **question.told()
-        )
+        asked = deps.audit.event("audit.query", "success", context, rows=len(page.events), **question.told())
         await deps.audit.record(conn, asked)
         return Listed(page.events, page.next, await names_in(conn, page.events))
 
-    return await ask(deps, caller, now, "/api/audit", answer)
+    return await ask(deps, context, "/api/audit", answer)
 
 
-async def gather(deps: Deps, caller: Caller, question: Question, limit: int, now: datetime) -> Listed:
+async def gather(deps: Deps, context: RequestContext, question: Question, limit: int) -> Listed:
     """The newest `limit` events that match, however many pages it takes; one question, recorded once.
 
     Raises as `list_events` does.
@@ -142,27 +139,27 @@ async def gather(deps: Deps, caller: Caller, question: Question, limit: int, now
         while page.next is not None and len(found) < limit:
             page = await store.page(conn, which, min(limit - len(found), PAGE), page.next)
             found += page.events
-        asked = deps.audit.event("audit.query", "success", caller, now, rows=len(found), **question.told())
+        asked = deps.audit.event("audit.query", "success", context, rows=len(found), **question.told())
         await deps.audit.record(conn, asked)
         return Listed(found, page.next, await names_in(conn, found))
 
-    return await ask(deps, caller, now, "audit list", answer)
+    return await ask(deps, context, "audit list", answer)
 
 
-async def one_event(deps: Deps, caller: Caller, seq: int, now: datetime) -> Found:
+async def one_event(deps: Deps, context: RequestContext, seq: int) -> Found:
     """The event of that number. Raises Forbidden, NotFound."""
 
     async def answer(conn: AsyncConnection) -> Found | None:
         event = await store.one(conn, seq)
         asked = deps.audit.event(
-            "audit.query", "success", caller, now, rows=0 if event is None else 1, number=seq
+            "audit.query", "success", context, rows=0 if event is None else 1, number=seq
         )
         await deps.audit.record(conn, asked)
         if event is None:
             return None
         return Found(event, await sealed.of_event(conn, seq), await names_in(conn, [event]))
 
-    found = await ask(deps, caller, now, "/api/audit/events", answer)
+    found = await ask(deps, context, "/api/audit/events", answer)
     if found is None:
         raise NotFound("The log has no event of this number.")
     return found

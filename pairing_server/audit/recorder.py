@@ -23,7 +23,8 @@ from pairing_server.store import users
 from pairing_server.store.audit_events import Event
 
 if TYPE_CHECKING:
-    from pairing_server.services.deps import Caller, Deps
+    from pairing_server.request_context import RequestContext
+    from pairing_server.services.deps import Deps
 
 log = logging.getLogger(__name__)
 
@@ -72,8 +73,7 @@ class AuditLog:
         self,
         name: str,
         outcome: str,
-        caller: Caller,
-        now: datetime,
+        context: RequestContext,
         /,
         *,
         reason: str | None = None,
@@ -85,8 +85,7 @@ class AuditLog:
         made = self.draft(
             name,
             outcome,
-            caller,
-            now,
+            context,
             reason=reason,
             pairing_id=pairing_id,
             auth_method=auth_method,
@@ -103,8 +102,7 @@ class AuditLog:
         self,
         name: str,
         outcome: str,
-        caller: Caller,
-        now: datetime,
+        context: RequestContext,
         /,
         *,
         reason: str | None = None,
@@ -122,16 +120,16 @@ class AuditLog:
             event=name,
             severity=spec.good if outcome == "success" else spec.bad,
             outcome=outcome,
-            occurred_at=now,
+            occurred_at=context.now,
             node=self._node,
             app_version=self._app_version,
-            actor_kind=caller.kind,
+            actor_kind=context.kind,
             reason=reason,
-            actor_subject=caller.subject,
+            actor_subject=context.subject,
             auth_method=auth_method,
-            address=caller.address,
-            request_id=caller.request_id,
-            connection_id=caller.connection_id,
+            address=context.address,
+            request_id=context.request_id,
+            connection_id=context.connection_id,
             pairing_id=pairing_id,
             attrs={key: _clean(value) for key, value in attrs.items()},
         )
@@ -190,31 +188,33 @@ class AuditLog:
         """What is not in the database stays on the disk for the next start."""
         self._queue.close()
 
-    async def flush(self, deps: Deps, caller: Caller, now: datetime, *, last: bool = False) -> None:
+    async def flush(self, deps: Deps, context: RequestContext, *, last: bool = False) -> None:
         """Write what waits; at the `last` time also what is still being counted.
 
         Raises Unavailable if the database is away; then it goes on waiting.
         """
         # The timer and the end of the server may both flush: one after the other, or events come twice.
         async with self._flushing:
-            if last or self._floods.is_over(now):
+            if last or self._floods.is_over(context.now):
                 self._unfold()
             try:
-                await self._queue.flush(deps, now)
+                await self._queue.flush(deps, context.now)
             finally:
-                self._note_gap(caller, now)
+                self._note_gap(context)
 
-    def _note_gap(self, caller: Caller, now: datetime) -> None:
+    def _note_gap(self, context: RequestContext) -> None:
         """A loss is an event, too; while it goes on, one a minute."""
-        if not self._queue.lost.total() or (self._gap_noted and now - self._gap_noted < timedelta(minutes=1)):
+        if not self._queue.lost.total() or (
+            self._gap_noted and context.now - self._gap_noted < timedelta(minutes=1)
+        ):
             return
         lost = self._queue.lost
         told = " ".join(f"{severity}:{count}" for severity, count in sorted(lost.items()) if count)
-        gap = self.event("audit.gap", "error", caller, now, lost=lost.total(), lost_by_severity=told)
+        gap = self.event("audit.gap", "error", context, lost=lost.total(), lost_by_severity=told)
         if not self._queue.offer(gap):
             return
         log.error("%d audit events were lost (severity:count %s)", lost.total(), told)
-        self._gap_noted = now
+        self._gap_noted = context.now
         self._told_lost += lost.total()
         self._queue.lost = Counter()
 

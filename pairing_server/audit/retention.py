@@ -15,7 +15,8 @@ from pairing_server.audit.store import partitions
 from pairing_server.audit.store import seals as store
 from pairing_server.audit.store.partitions import Partition
 from pairing_server.db.database import Database
-from pairing_server.services.deps import Caller, Deps
+from pairing_server.request_context import RequestContext
+from pairing_server.services.deps import Deps
 
 log = logging.getLogger(__name__)
 
@@ -30,15 +31,15 @@ class Retention:
     folder: Path | None
 
 
-async def drop_old(deps: Deps, rule: Retention, caller: Caller, now: datetime) -> int:
+async def drop_old(deps: Deps, rule: Retention, context: RequestContext) -> int:
     """Drop the partitions that ended longer ago than the rule says. How many.
 
     The database refuses one that is younger, not the oldest, or not wholly sealed, whoever asks.
     """
     dropped = 0
-    while (oldest := await _due(deps.database, rule, now)) is not None:
+    while (oldest := await _due(deps.database, rule, context.now)) is not None:
         if rule.folder is not None:
-            await _export(deps, oldest, rule.folder, now)
+            await _export(deps, oldest, rule.folder, context.now)
         async with deps.database.transaction() as conn:
             rows = await partitions.drop(
                 conn, oldest.name, rule.days, deps.sealer.node, deps.audit.app_version

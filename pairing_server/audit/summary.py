@@ -13,7 +13,8 @@ from pairing_server.audit.store import summary as store
 from pairing_server.audit.store.filters import Filter
 from pairing_server.audit.store.search import Recorded
 from pairing_server.audit.store.summary import Attempt, Bar, Counted, NewAddress
-from pairing_server.services.deps import Caller, Deps
+from pairing_server.request_context import RequestContext
+from pairing_server.services.deps import Deps
 from pairing_server.store import users
 
 SUMMARY_OF = timedelta(hours=24)
@@ -95,28 +96,28 @@ async def _timeline(conn: AsyncConnection, which: Filter, since: datetime, until
     return Timeline(begin, until, step, await store.timeline(conn, which, step, begin))
 
 
-async def timeline(deps: Deps, caller: Caller, question: Question, now: datetime) -> Timeline:
+async def timeline(deps: Deps, context: RequestContext, question: Question) -> Timeline:
     """What matches, by steps; of the last seven days unless the question says when.
 
     Raises Forbidden, ValidationFailed, Unavailable.
     """
-    which, since, until = _within(question, TIMELINE_OF, now)
+    which, since, until = _within(question, TIMELINE_OF, context.now)
 
     async def answer(conn: AsyncConnection) -> Timeline:
         resolved = await actor_of(conn, replace(question, which=which))
         found = await _timeline(conn, resolved, since, until)
         asked = deps.audit.event(
-            "audit.query", "success", caller, now, kind="timeline", rows=len(found.bars), **question.told()
+            "audit.query", "success", context, kind="timeline", rows=len(found.bars), **question.told()
         )
         await deps.audit.record(conn, asked)
         return found
 
-    return await ask(deps, caller, now, "/api/audit/timeline", answer)
+    return await ask(deps, context, "/api/audit/timeline", answer)
 
 
-async def summary(deps: Deps, caller: Caller, question: Question, now: datetime) -> Summary:
+async def summary(deps: Deps, context: RequestContext, question: Question) -> Summary:
     """Of the time that the question says, or the last 24 hours. Raises Forbidden, Unavailable."""
-    which, since, until = _within(question, SUMMARY_OF, now)
+    which, since, until = _within(question, SUMMARY_OF, context.now)
     of = Filter(since, until)
 
     async def failed(conn: AsyncConnection, event: str) -> Failed:
@@ -134,9 +135,9 @@ async def summary(deps: Deps, caller: Caller, question: Question, now: datetime)
         subjects = {counted.value for counted in (*logins.users, *redemptions.users)}
         subjects |= {attempt.actor for attempt in intruders if attempt.actor} | {new.actor for new in fresh}
         subjects |= {found.event.actor_subject for found in lockouts if found.event.actor_subject}
-        asked = deps.audit.event("audit.query", "success", caller, now, kind="summary", **question.told())
+        asked = deps.audit.event("audit.query", "success", context, kind="summary", **question.told())
         await deps.audit.record(conn, asked)
         names = await users.names(conn, subjects)
         return Summary(bars, logins, redemptions, lockouts, intruders, fresh, names)
 
-    return await ask(deps, caller, now, "/api/audit/summary", answer)
+    return await ask(deps, context, "/api/audit/summary", answer)

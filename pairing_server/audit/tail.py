@@ -24,7 +24,8 @@ from pairing_server.audit.store.tail import Position
 from pairing_server.errors import RateLimited
 
 if TYPE_CHECKING:
-    from pairing_server.services.deps import Caller, Deps
+    from pairing_server.request_context import RequestContext
+    from pairing_server.services.deps import Deps
 
 # How many may wait at once, and how many are remembered.
 MOST_WAITING = 50
@@ -45,7 +46,7 @@ class News:
 
 @dataclass(eq=False, slots=True)
 class _Waiting:
-    caller: Caller
+    context: RequestContext
     which: Filter
     position: Position
     word: str
@@ -80,40 +81,39 @@ class Followers:
 
 async def follow(
     deps: Deps,
-    caller: Caller,
+    context: RequestContext,
     question: Question,
     after: tuple[str, Position] | None,
     wait: timedelta,
-    now: datetime,
 ) -> News:
     """What has come since `after` (None: since now), as soon as there is something, or nothing after the wait.
 
     Raises Forbidden, ValidationFailed, RateLimited (too many wait), Unavailable.
     """
     followers = deps.followers
-    what = f"{caller.subject} {caller.kind} {sorted(question.told().items())}"
+    what = f"{context.subject} {context.kind} {sorted(question.told().items())}"
     if len(followers.waiting) >= MOST_WAITING:
         raise RateLimited(5, "Too many follow the audit log at once.")
     word, position = after if after is not None else ("", None)
-    fresh = not followers.knows(word, what, now)
+    fresh = not followers.knows(word, what, context.now)
 
     async def answer(conn: AsyncConnection) -> tuple[Filter, News]:
         which = await actor_of(conn, question)
         if fresh:
             await deps.audit.record(
                 conn,
-                deps.audit.event("audit.query", "success", caller, now, kind="follow", **question.told()),
+                deps.audit.event("audit.query", "success", context, kind="follow", **question.told()),
             )
         return which, await _look(conn, which, position or await store.here(conn), word)
 
     if fresh:
         word = secrets.token_urlsafe(9)
-    which, news = await ask(deps, caller, now, "/api/audit/follow", answer)
-    followers.remember(word, what, now)
+    which, news = await ask(deps, context, "/api/audit/follow", answer)
+    followers.remember(word, what, context.now)
     if news.events or not wait:
         return news
     answered: asyncio.Future[News | None] = asyncio.get_running_loop().create_future()
-    waiting = _Waiting(caller, which, news.position, word, now + wait, answered)
+    waiting = _Waiting(context, which, news.position, word, context.now + wait, answered)
     followers.waiting.add(waiting)
     try:
         return await answered or News([], waiting.position, {}, word)
@@ -143,7 +143,7 @@ async def tell(deps: Deps, now: datetime) -> None:
 
 async def _tell(conn: AsyncConnection, each: _Waiting) -> None:
     news = None
-    if await may_read(conn, each.caller):
+    if await may_read(conn, each.context):
         news = await _look(conn, each.which, each.position, each.word)
         each.position = news.position
         if not news.events:

@@ -21,6 +21,7 @@ from pairing_server.audit.seals import SealKey
 from pairing_server.cli.audit.seals import begin_epoch
 from pairing_server.cli.epilog import epilog
 from pairing_server.cli.run import plainly, settings_of
+from pairing_server.clock import utcnow
 from pairing_server.config import SEAL_KEY_FILE, Settings, with_keys, with_seal_key
 from pairing_server.db import backup as database_backup
 from pairing_server.db import migrations, roles
@@ -28,7 +29,6 @@ from pairing_server.db.embedded.postgres import EmbeddedPostgres
 from pairing_server.security.keyfile import NAME as KEY_FILE
 from pairing_server.security.keys import parse_keys
 from pairing_server.server.server import app_version
-from pairing_server.web.app_context import utcnow
 
 # The members of the archive.
 _ABOUT, _DATABASE, _KEYS, _SEAL_KEY = "about.json", "database", KEY_FILE, SEAL_KEY_FILE

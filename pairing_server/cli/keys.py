@@ -6,11 +6,11 @@ import click
 
 from pairing_server.cli.epilog import epilog
 from pairing_server.cli.run import administrator, plainly, run, settings_of
+from pairing_server.clock import utcnow
 from pairing_server.config import Settings, keyfile_of, with_keys
 from pairing_server.security.keys import SigningKey, format_keys, generate_key
 from pairing_server.services import signing_keys as service
 from pairing_server.services.deps import Deps
-from pairing_server.web.app_context import utcnow
 
 _SET = (
     "The keys are set by PAIRING_JWT_KEYS. Put the line above in its place on every server, and reload each"
@@ -79,7 +79,7 @@ def rotate() -> None:
         return
 
     async def work(deps: Deps) -> str:
-        return (await service.rotate(deps, administrator(), utcnow())).kid
+        return (await service.rotate(deps, administrator(utcnow()))).kid
 
     click.echo(f"{run(work)} signs from now on; the keys before go on verifying.")
 
@@ -108,7 +108,7 @@ def retire(kid: str, at_once: bool) -> None:
         return
 
     async def work(deps: Deps) -> None:
-        await service.retire(deps, kid, administrator(), utcnow(), at_once=at_once)
+        await service.retire(deps, kid, administrator(utcnow()), at_once=at_once)
 
     run(work)
     click.echo(f"{kid} is retired.")

@@ -6,10 +6,10 @@ import click
 
 from pairing_server.cli.epilog import epilog
 from pairing_server.cli.run import administrator, run
+from pairing_server.clock import utcnow
 from pairing_server.services import lockouts as service
 from pairing_server.services.deps import Deps
 from pairing_server.services.lockouts import Lockout
-from pairing_server.web.app_context import utcnow
 
 _LOCKOUTS = "docs/operations.md, Lock-outs"
 
@@ -37,7 +37,7 @@ def list_lockouts() -> None:
     """Kind, whom it locks out, until when, how often in a row."""
 
     async def work(deps: Deps) -> list[Lockout]:
-        return await service.list_lockouts(deps, administrator(), utcnow())
+        return await service.list_lockouts(deps, administrator(utcnow()))
 
     found = run(work)
     if not found:
@@ -61,7 +61,7 @@ def lift(kind: str, key: str) -> None:
     """Let somebody try again at once; KIND and KEY are those of the list."""
 
     async def work(deps: Deps) -> None:
-        await service.lift(deps, kind, key, administrator(), utcnow())
+        await service.lift(deps, kind, key, administrator(utcnow()))
 
     run(work)
     click.echo(f"{key} may try again.")

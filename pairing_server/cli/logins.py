@@ -6,10 +6,10 @@ import click
 
 from pairing_server.cli.epilog import epilog
 from pairing_server.cli.run import administrator, run
+from pairing_server.clock import utcnow
 from pairing_server.services import logins
 from pairing_server.services.deps import Deps
 from pairing_server.store.logins import Login
-from pairing_server.web.app_context import utcnow
 
 _LEAKED = "docs/operations.md, If a token or a key has leaked"
 
@@ -79,13 +79,11 @@ def revoke(login_id: str | None, user: str | None, token_id: str | None, issuer:
 
     async def work(deps: Deps) -> str:
         if user is not None:
-            return (
-                f"All logins of {await logins.revoke_user(deps, user, administrator(), utcnow())} are ended."
-            )
+            return f"All logins of {await logins.revoke_user(deps, user, administrator(utcnow()))} are ended."
         if token_id is not None:
-            await logins.revoke_token(deps, token_id, issuer, administrator(), utcnow())
+            await logins.revoke_token(deps, token_id, issuer, administrator(utcnow()))
             return f"The token {token_id} is refused from now on."
-        ended = await logins.revoke_login(deps, login_id or "", administrator(), utcnow())
+        ended = await logins.revoke_login(deps, login_id or "", administrator(utcnow()))
         return f"The login {login_id} of {', '.join(login.subject for login in ended)} is ended."
 
     click.echo(run(work))

@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import datetime
 from typing import TypeVar
 
 import click
@@ -16,11 +17,12 @@ from pairing_server.config import ConfigurationError, Settings, keyfile_of, load
 from pairing_server.db import migrations, roles
 from pairing_server.db.embedded.postgres import EmbeddedPostgres, EmbeddedPostgresError
 from pairing_server.errors import PairingServerError, RateLimited
+from pairing_server.request_context import RequestContext
 from pairing_server.security.keyfile import KeyFile
 from pairing_server.server.server import Node, event_loop
 from pairing_server.server.startup_checks import StartError, check_schema
 from pairing_server.server.systemd import ActivationError
-from pairing_server.services.deps import Caller, Deps
+from pairing_server.services.deps import Deps
 from pairing_server.tracing import TracesError
 
 T = TypeVar("T")
@@ -138,6 +140,6 @@ def password_from_input(*, terminal: bool = True, confirm: bool = False) -> str:
     return line
 
 
-def administrator() -> Caller:
+def administrator(now: datetime) -> RequestContext:
     """Whoever may run commands on this machine."""
-    return Caller(subject=None, kind="admin")
+    return RequestContext(now, kind="admin")

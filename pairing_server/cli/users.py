@@ -6,9 +6,9 @@ import click
 
 from pairing_server.cli.epilog import epilog
 from pairing_server.cli.run import administrator, password_from_input, run
+from pairing_server.clock import utcnow
 from pairing_server.services import accounts
 from pairing_server.services.deps import Deps
-from pairing_server.web.app_context import utcnow
 
 _ROLE = click.Choice(accounts.ROLES)
 _ACCOUNTS = "docs/operations.md, Accounts"
@@ -49,7 +49,7 @@ def add(name: str, role: str) -> None:
     password = password_from_input(confirm=True)
 
     async def work(deps: Deps) -> str:
-        made = await accounts.add_user(deps, name, password, role, administrator(), utcnow())
+        made = await accounts.add_user(deps, name, password, role, administrator(utcnow()))
         return made.subject
 
     click.echo(f"Added {name} ({role}), id {run(work)}.")
@@ -79,7 +79,7 @@ def list_users() -> None:
 
 def _switch(name: str, disabled: bool) -> None:
     async def work(deps: Deps) -> bool:
-        return await accounts.set_disabled(deps, name, disabled, administrator(), utcnow())
+        return await accounts.set_disabled(deps, name, disabled, administrator(utcnow()))
 
     word = "disabled" if disabled else "enabled"
     click.echo(f"{name} is {word}." if run(work) else f"{name} was {word} already.")
@@ -124,7 +124,7 @@ def set_password(name: str) -> None:
     password = password_from_input(confirm=True)
 
     async def work(deps: Deps) -> None:
-        await accounts.set_password(deps, name, password, administrator(), utcnow())
+        await accounts.set_password(deps, name, password, administrator(utcnow()))
 
     run(work)
     click.echo(f"{name} has a new password.")
@@ -142,7 +142,7 @@ def set_role(name: str, role: str) -> None:
     """Make the account a user, an auditor (reads the audit log) or an admin."""
 
     async def work(deps: Deps) -> None:
-        await accounts.set_role(deps, name, role, administrator(), utcnow())
+        await accounts.set_role(deps, name, role, administrator(utcnow()))
 
     run(work)
     click.echo(f"{name} is {role} now.")
@@ -171,6 +171,6 @@ def issue(name: str, ttl: int) -> None:
     """
 
     async def work(deps: Deps) -> str:
-        return (await accounts.issue_access_token(deps, name, ttl, administrator(), utcnow())).token
+        return (await accounts.issue_access_token(deps, name, ttl, administrator(utcnow()))).token
 
     click.echo(run(work))

@@ -10,9 +10,9 @@ from typing import Any
 from uuid import UUID
 
 from pairing_server.audit.recorder import AuditLog
+from pairing_server.clock import utcnow
 from pairing_server.relay.connection import Session
-from pairing_server.server.scheduler import SYSTEM
-from pairing_server.services.deps import Caller
+from pairing_server.request_context import RequestContext, system
 
 log = logging.getLogger(__name__)
 
@@ -26,13 +26,14 @@ class NodeEvents:
         self, event: str, outcome: str, session: Session | None, attrs: Mapping[str, object]
     ) -> None:
         """Of a connection or a channel; `session`: whose doing it was, None: the server's."""
-        caller = SYSTEM
+        context = system(self._now())
         if session is not None:
-            caller = Caller(
-                session.subject,
-                session.identity.login_id,
-                session.address,
-                session.address_key,
+            context = RequestContext(
+                utcnow(),
+                subject=session.subject,
+                login_id=session.identity.login_id,
+                address=session.address,
+                address_key=session.address_key,
                 connection_id=UUID(session.connection_id),
                 kind="device",
             )
@@ -42,7 +43,7 @@ class NodeEvents:
         self._enqueue(
             event,
             outcome,
-            caller,
+            context,
             pairing_id=pairing if isinstance(pairing, UUID) else None,
             reason=str(reason) if reason else None,
             **rest,
@@ -55,7 +56,9 @@ class NodeEvents:
         else:
             log.warning("database: %s, after %.1f s", what, seconds)
         outcome = "error" if what == "down" else "success"
-        self._enqueue(f"db.{what}", outcome, SYSTEM, reason=reason or None, duration_s=round(seconds, 1))
+        self._enqueue(
+            f"db.{what}", outcome, system(self._now()), reason=reason or None, duration_s=round(seconds, 1)
+        )
 
     def of_issuer_keys(
         self, issuer: str, added: Sequence[str], removed: Sequence[str], error: str | None
@@ -63,8 +66,14 @@ class NodeEvents:
         """The keys of a foreign issuer were fetched, or could not be."""
         outcome = "error" if error else "success"
         self._enqueue(
-            "auth.jwks_refresh", outcome, SYSTEM, issuer=issuer, added=added, removed=removed, error=error
+            "auth.jwks_refresh",
+            outcome,
+            system(self._now()),
+            issuer=issuer,
+            added=added,
+            removed=removed,
+            error=error,
         )
 
-    def _enqueue(self, event: str, outcome: str, caller: Caller, /, **attrs: Any) -> None:
-        self._audit.enqueue(self._audit.event(event, outcome, caller, self._now(), **attrs))
+    def _enqueue(self, event: str, outcome: str, context: RequestContext, /, **attrs: Any) -> None:
+        self._audit.enqueue(self._audit.event(event, outcome, context.at(self._now()), **attrs))

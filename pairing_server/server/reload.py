@@ -7,7 +7,7 @@ from dataclasses import fields
 
 from pairing_server import logs
 from pairing_server.config import PREFIX, Settings, effective
-from pairing_server.server.scheduler import SYSTEM
+from pairing_server.request_context import system
 from pairing_server.services import signing_keys
 from pairing_server.web.app_context import AppContext, utcnow
 
@@ -60,7 +60,7 @@ def take_over(app: AppContext, old: Settings, new: Settings) -> None:
     deps.hub.limits = new.relay_limits
     if new.log_level != old.log_level:
         logs.set_level(new.log_level)
-    signing_keys.take_over(deps, new.jwt_keys, SYSTEM, utcnow())
+    signing_keys.take_over(deps, new.jwt_keys, system(utcnow()))
     before, after = effective(old), effective(new)
     changed = [
         field.name for field in fields(Settings) if getattr(old, field.name) != getattr(new, field.name)
@@ -70,7 +70,7 @@ def take_over(app: AppContext, old: Settings, new: Settings) -> None:
     for name in taken:
         if before[name] != after[name]:
             event = deps.audit.event(
-                "config.changed", "success", SYSTEM, utcnow(), setting=name, old=before[name], new=after[name]
+                "config.changed", "success", system(utcnow()), setting=name, old=before[name], new=after[name]
             )
             deps.audit.enqueue(event)
     log.info("the settings were read again; changed: %s", ", ".join(taken) or "nothing")

@@ -17,6 +17,7 @@ from tornado.ioloop import PeriodicCallback
 from pairing_server.audit import recorder, tail
 from pairing_server.audit.seals import sealing
 from pairing_server.errors import Unavailable
+from pairing_server.request_context import system
 from pairing_server.services import (
     brute_force_guard,
     confirmations,
@@ -25,11 +26,9 @@ from pairing_server.services import (
     settings_documents,
     signing_keys,
 )
-from pairing_server.services.deps import Caller, Deps
+from pairing_server.services.deps import Deps
 
 log = logging.getLogger(__name__)
-
-SYSTEM = Caller(kind="system")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,24 +56,24 @@ class Scheduler:
         self.jobs: tuple[Job, ...] = (
             Job("tick", 1, self._tick),
             Job("tell followers", 1, lambda: tail.tell(deps, wall())),
-            Job("flush audit", 1, lambda: deps.audit.flush(deps, SYSTEM, wall())),
+            Job("flush audit", 1, lambda: deps.audit.flush(deps, system(wall()))),
             Job("keep settings", 1, lambda: settings_documents.keep(deps)),
-            Job("expire codes", 2, lambda: expiry.expire_codes(deps, SYSTEM, wall())),
+            Job("expire codes", 2, lambda: expiry.expire_codes(deps, system(wall()))),
             Job(
                 "close overdue channels",
                 2,
-                lambda: expiry.close_overdue(deps, monotonic(), SYSTEM, wall()),
+                lambda: expiry.close_overdue(deps, monotonic(), system(wall())),
             ),
             Job("end revoked logins", 1, lambda: logins.learn(deps, wall())),
             Job("settle the alarm", 1, self._settle_alarm),
             Job("close disabled accounts", 1, lambda: expiry.close_disabled(deps, wall())),
-            Job("look after keys", 1, lambda: signing_keys.look_after(deps, SYSTEM, wall())),
+            Job("look after keys", 1, lambda: signing_keys.look_after(deps, system(wall()))),
             Job("count codes", 5, lambda: expiry.recount_codes(deps)),
             Job("note presence", expiry.TOUCH, self._note_presence),
             Job("close deserted pairings", 30, self._close_deserted),
             Job("release names", 30, lambda: expiry.release_names(deps, wall())),
             Job("forget settings", 30, lambda: settings_documents.forget_ended(deps, wall())),
-            Job("seal audit", 60, lambda: sealing.seal(deps, SYSTEM, wall())),
+            Job("seal audit", 60, lambda: sealing.seal(deps, system(wall()))),
             Job("make audit partitions", 3600, lambda: recorder.make_partitions(deps)),
             Job("prune", 3600, lambda: expiry.prune(deps, wall())),
         )
@@ -89,7 +88,7 @@ class Scheduler:
         self._every_second(now)
 
     async def _settle_alarm(self) -> None:
-        await brute_force_guard.settle(self._deps, SYSTEM, self._wall())
+        await brute_force_guard.settle(self._deps, system(self._wall()))
         if self._deps.alarm.on(self._wall()):
             await confirmations.deliver(self._deps, {}, self._wall())
 
@@ -103,7 +102,7 @@ class Scheduler:
         steady = self._monotonic() - max(self._started_at, self._deps.database.breaker.back_at)
         if steady >= 2 * expiry.TOUCH:
             await self._note_presence()
-            await expiry.close_deserted(self._deps, SYSTEM, self._wall())
+            await expiry.close_deserted(self._deps, system(self._wall()))
 
     async def run(self, job: Job) -> bool:
         """Do one job now. False if it failed; that is logged, and it is tried again next time."""
@@ -120,7 +119,7 @@ class Scheduler:
             kind = type(error).__name__
             log_of.enqueue(
                 log_of.event(
-                    "system.error", "error", SYSTEM, self._wall(), where=job.name, exception_class=kind
+                    "system.error", "error", system(self._wall()), where=job.name, exception_class=kind
                 )
             )
             return False

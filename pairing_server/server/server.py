@@ -22,6 +22,7 @@ from pairing_server.db.database import Database
 from pairing_server.errors import Unavailable
 from pairing_server.relay.close_codes import CloseCode
 from pairing_server.relay.hub import Hub
+from pairing_server.request_context import system
 from pairing_server.security.issuers import Issuers
 from pairing_server.security.keyfile import KeyFile
 from pairing_server.security.keys import Keyring
@@ -30,7 +31,7 @@ from pairing_server.security.passwords import Passwords
 from pairing_server.security.tokens import Tokens
 from pairing_server.server.node_events import NodeEvents
 from pairing_server.server.reload import take_over
-from pairing_server.server.scheduler import SYSTEM, Job, Scheduler
+from pairing_server.server.scheduler import Job, Scheduler
 from pairing_server.server.startup_checks import DatabaseAway, StartError, check_schema
 from pairing_server.services import settings_documents as channel_settings
 from pairing_server.services.account_status import SeenEnabled
@@ -117,7 +118,7 @@ class Node:
         self.scheduler = Scheduler(self.deps, utcnow, loop.time, self.http.cut_slow)
         kept = Retention(settings.audit_retention, settings.audit_export_dir)
         self.scheduler.add(
-            Job("drop old audit events", 3600, lambda: drop_old(self.deps, kept, SYSTEM, utcnow()))
+            Job("drop old audit events", 3600, lambda: drop_old(self.deps, kept, system(utcnow())))
         )
         # Done once the database is known to have the schema of this release; an exception is a StartError.
         self.schema_checked: asyncio.Future[None] = loop.create_future()
@@ -192,9 +193,9 @@ class Node:
                 await self.scheduler.run(job)
         self.scheduler.start()
         spooled = self.audit.keep_in(self.settings.data_dir / SPOOL, utcnow())
-        begun = self.audit.event("audit.started", "success", SYSTEM, utcnow(), spooled_bytes=spooled)
+        begun = self.audit.event("audit.started", "success", system(utcnow()), spooled_bytes=spooled)
         self.audit.enqueue(begun)
-        started = self.audit.event("system.started", "success", SYSTEM, utcnow(), schema=migrations.head())
+        started = self.audit.event("system.started", "success", system(utcnow()), schema=migrations.head())
         self.audit.enqueue(started)
         return [address_of(listening) for listening in own or sockets]
 
@@ -246,11 +247,11 @@ class Node:
                 await self.app.settled()
                 await self.scheduler.settled()
                 await channel_settings.keep(self.deps)
-                stopping = self.audit.event("system.stopping", "success", SYSTEM, utcnow())
+                stopping = self.audit.event("system.stopping", "success", system(utcnow()))
                 self.audit.enqueue(stopping)
-                self.audit.enqueue(self.audit.event("audit.stopped", "success", SYSTEM, utcnow()))
-                await self.audit.flush(self.deps, SYSTEM, utcnow(), last=True)
-                await sealing.seal(self.deps, SYSTEM, utcnow())
+                self.audit.enqueue(self.audit.event("audit.stopped", "success", system(utcnow())))
+                await self.audit.flush(self.deps, system(utcnow()), last=True)
+                await sealing.seal(self.deps, system(utcnow()))
         except (TimeoutError, Unavailable) as error:
             log.warning("stopped without writing everything to the database: %s", error)
         self.http.stop()

@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from pairing_server.audit.seals import sealing
+from pairing_server.clock import utcnow
 from pairing_server.errors import Unavailable
 from pairing_server.relay.connection import Session
 from pairing_server.server.server import Node
-from pairing_server.web.app_context import utcnow
 
 log = logging.getLogger(__name__)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import timedelta
 from functools import partial
 from typing import Any
 from uuid import uuid4
@@ -12,6 +12,7 @@ from uuid import uuid4
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from pairing_server.audit.recorder import clean
+from pairing_server.clock import utcnow
 from pairing_server.errors import (
     BadCredentials,
     Forbidden,
@@ -22,11 +23,12 @@ from pairing_server.errors import (
     UsernameTaken,
     ValidationFailed,
 )
+from pairing_server.request_context import RequestContext
 from pairing_server.security.limits import LOGIN_ADDRESS, LOGIN_USER, REGISTER_ADDRESS
 from pairing_server.security.tokens import AccessClaims, Issued
 from pairing_server.services import logins, rate_limits
 from pairing_server.services.account_status import account_of, require_enabled
-from pairing_server.services.deps import Caller, Deps
+from pairing_server.services.deps import Deps
 from pairing_server.services.rate_limits import Counted, Lockout
 from pairing_server.store import users
 from pairing_server.store.audit_events import Event
@@ -49,7 +51,7 @@ def check_new(username: str, password: str) -> None:
         raise ValidationFailed(fields=fields)
 
 
-async def register(deps: Deps, username: str, password: str, caller: Caller, now: datetime) -> User:
+async def register(deps: Deps, username: str, password: str, context: RequestContext) -> User:
     """Make an account, where registration is open.
 
     Raises Forbidden, ValidationFailed, RateLimited, UsernameTaken (after the same work as a success).
@@ -58,34 +60,32 @@ async def register(deps: Deps, username: str, password: str, caller: Caller, now
         raise Forbidden("Registration is closed here; ask the operator for an account.")
     check_new(username, password)
     async with deps.database.transaction() as conn:
-        limit = Counted("register_address", caller.address_key, REGISTER_ADDRESS)
-        counting = await rate_limits.hold(conn, [limit], now)
-        seconds, kind = counting.wait(now)
+        limit = Counted("register_address", context.address_key, REGISTER_ADDRESS)
+        counting = await rate_limits.hold(conn, [limit], context.now)
+        seconds, kind = counting.wait(context.now)
         if not seconds:
-            await counting.charge(now)
+            await counting.charge(context.now)
     if seconds:
         raise RateLimited(seconds, "Too many accounts were made from there; try later.", limit=kind)
-    return await add_user(deps, username, password, "user", caller, now)
+    return await add_user(deps, username, password, "user", context)
 
 
-async def add_user(
-    deps: Deps, username: str, password: str, role: str, caller: Caller, now: datetime
-) -> User:
+async def add_user(deps: Deps, username: str, password: str, role: str, context: RequestContext) -> User:
     """Make an account. Raises ValidationFailed, UsernameTaken."""
     check_new(username, password)
     hashed = await deps.passwords.hash(password)
     async with deps.database.transaction() as conn:
         name = unicodedata.normalize("NFC", username)
-        user = await users.add(conn, uuid4(), name, hashed, role, now)
+        user = await users.add(conn, uuid4(), name, hashed, role, context.now)
         if user is not None:
-            made = deps.audit.event("account.created", "success", caller, now, target=user.subject, role=role)
+            made = deps.audit.event("account.created", "success", context, target=user.subject, role=role)
             await deps.audit.record(conn, made)
     if user is None:
         raise UsernameTaken()
     return user
 
 
-async def login(deps: Deps, username: str, password: str, caller: Caller, now: datetime) -> Issued:
+async def login(deps: Deps, username: str, password: str, context: RequestContext) -> Issued:
     """An access token. Raises BadCredentials or RateLimited: the same, after the same work, for a name nobody has.
 
     The attempt is counted before the password is looked at, so that guesses made at the same time are
@@ -93,87 +93,90 @@ async def login(deps: Deps, username: str, password: str, caller: Caller, now: d
     """
     limits = [
         Counted("login_user", users.username_key(username), LOGIN_USER),
-        Counted("login_address", caller.address_key, LOGIN_ADDRESS),
+        Counted("login_address", context.address_key, LOGIN_ADDRESS),
     ]
     async with (
         deps.turns.of(f"login {limits[0].key}"),
         deps.turns.of(f"login at {limits[1].key}"),
         deps.database.transaction() as conn,
     ):
-        counting = await rate_limits.hold(conn, limits, now)
-        seconds, kind = counting.wait(now)
+        counting = await rate_limits.hold(conn, limits, context.now)
+        seconds, kind = counting.wait(context.now)
         if not seconds:
-            await counting.charge(now)
-            used_up = counting.used_up(now)
+            await counting.charge(context.now)
+            used_up = counting.used_up(context.now)
         found = await users.with_password(conn, username)
         if seconds:
-            denied = deps.audit.event("auth.login", "denied", caller, now, reason="locked", limit=kind)
+            denied = deps.audit.event("auth.login", "denied", context, reason="locked", limit=kind)
             await deps.audit.refuse(conn, denied)
     if seconds:
         raise RateLimited(seconds, "Too many failed logins; wait, then try again.")
     user, stored = found if found else (None, None)
     verdict = await deps.passwords.verify(stored, password)
     if user is None or not verdict.ok or user.disabled_at is not None:
-        await _login_failed(deps, user, verdict.ok, used_up, caller, now)
+        await _login_failed(deps, user, verdict.ok, used_up, context)
         raise BadCredentials()
     rehashed = await deps.passwords.hash(password) if verdict.rehash else None
-    return await _logged_in(deps, user, rehashed, limits, caller, now)
+    return await _logged_in(deps, user, rehashed, limits, context)
 
 
 async def _login_failed(
-    deps: Deps, user: User | None, matched: bool, used_up: list[Lockout], caller: Caller, now: datetime
+    deps: Deps, user: User | None, matched: bool, used_up: list[Lockout], context: RequestContext
 ) -> None:
     reason = "unknown_user" if user is None else "disabled" if matched else "password"
     target = user.subject if user else None
     async with deps.database.transaction() as conn:
-        failed = deps.audit.event("auth.login", "failure", caller, now, reason=reason, target=target)
+        failed = deps.audit.event("auth.login", "failure", context, reason=reason, target=target)
         await deps.audit.refuse(conn, failed)
         if used_up:
-            await deps.audit.record(conn, *(lockout_event(deps, lockout, caller, now) for lockout in used_up))
+            await deps.audit.record(conn, *(lockout_event(deps, lockout, context) for lockout in used_up))
 
 
-def lockout_event(deps: Deps, lockout: Lockout, caller: Caller, now: datetime) -> Event:
+def lockout_event(deps: Deps, lockout: Lockout, context: RequestContext) -> Event:
     """That a limit has just locked somebody out."""
     return deps.audit.event(
-        "auth.lockout", "denied", caller, now, scope=lockout.limit.kind, until=lockout.until.isoformat()
+        "auth.lockout", "denied", context, scope=lockout.limit.kind, until=lockout.until.isoformat()
     )
 
 
 async def _logged_in(
-    deps: Deps, user: User, rehashed: str | None, limits: list[Counted], caller: Caller, now: datetime
+    deps: Deps, user: User, rehashed: str | None, limits: list[Counted], context: RequestContext
 ) -> Issued:
-    issued = deps.tokens.issue_access(user.subject, now)
-    known = Caller(
-        user.subject, issued.login_id, caller.address, caller.address_key, caller.request_id, kind="user"
+    issued = deps.tokens.issue_access(user.subject, context.now)
+    known = RequestContext(
+        utcnow(),
+        subject=user.subject,
+        login_id=issued.login_id,
+        address=context.address,
+        address_key=context.address_key,
+        request_id=context.request_id,
+        kind="user",
     )
     async with deps.database.transaction() as conn:
-        await (await rate_limits.hold(conn, limits, now)).take_back(now)
+        await (await rate_limits.hold(conn, limits, context.now)).take_back(context.now)
         if rehashed:
             await users.set_password(conn, user.id, rehashed)
-        await _begin_login(conn, user, issued, caller, now)
+        await _begin_login(conn, user, issued, context)
         await deps.audit.record(
             conn,
-            deps.audit.event("auth.login", "success", known, now, auth_method="password"),
-            _token_issued(deps.audit.event, known, issued, "access", now),
+            deps.audit.event("auth.login", "success", known.at(context.now), auth_method="password"),
+            _token_issued(deps.audit.event, known.at(context.now), issued, "access"),
         )
     return issued
 
 
-async def _begin_login(
-    conn: AsyncConnection, user: User, issued: Issued, caller: Caller, now: datetime
-) -> None:
-    until = now + timedelta(seconds=issued.expires_in)
-    await logins.begin(conn, user.subject, issued.login_id, until, caller, now)
+async def _begin_login(conn: AsyncConnection, user: User, issued: Issued, context: RequestContext) -> None:
+    until = context.now + timedelta(seconds=issued.expires_in)
+    await logins.begin(conn, user.subject, issued.login_id, until, context)
 
 
 def _token_issued(
-    make: Callable[..., Event], caller: Caller, issued: Issued, kind: str, now: datetime, **attrs: Any
+    make: Callable[..., Event], context: RequestContext, issued: Issued, kind: str, **attrs: Any
 ) -> Event:
     return make(
         "auth.token_issued",
         "success",
-        caller,
-        now,
+        context,
         kind=kind,
         jti=issued.token_id,
         sid=issued.login_id,
@@ -184,7 +187,7 @@ def _token_issued(
 
 
 async def issue_ws_token(
-    deps: Deps, claims: AccessClaims, device_type: str, label: str | None, caller: Caller, now: datetime
+    deps: Deps, claims: AccessClaims, device_type: str, label: str | None, context: RequestContext
 ) -> Issued:
     """A ws token for a device of that type. Raises InvalidToken if the account is gone or disabled.
 
@@ -193,15 +196,15 @@ async def issue_ws_token(
     a socket; where that may sit is still decided by the database, or by what this process has seen.
     """
     name = clean(label, 128) if label else None
-    issued = deps.tokens.issue_ws(claims, device_type, name or None, now)
-    event = partial(_token_issued, deps.audit.draft, caller, issued, "ws", now, device_type=device_type)
+    issued = deps.tokens.issue_ws(claims, device_type, name or None, context.now)
+    event = partial(_token_issued, deps.audit.draft, context, issued, "ws", device_type=device_type)
     made = event()
     try:
         account = account_of(claims.subject)
-        if not await logins.use(deps, claims, account, made, caller, now):
-            await _use_or_refuse(deps, claims, made, caller, now)
+        if not await logins.use(deps, claims, account, made, context):
+            await _use_or_refuse(deps, claims, made, context)
     except Unavailable:
-        if account is not None and not deps.enabled.lately(claims.subject, now):
+        if account is not None and not deps.enabled.lately(claims.subject, context.now):
             raise
         made = event(degraded=True)
         deps.audit.enqueue(made)
@@ -210,36 +213,32 @@ async def issue_ws_token(
             deps.enabled.forget(claims.subject)
         raise
     else:
-        deps.enabled.note(claims.subject, now)
+        deps.enabled.note(claims.subject, context.now)
     deps.audit.count(made)
     return issued
 
 
-async def _use_or_refuse(
-    deps: Deps, claims: AccessClaims, made: Event, caller: Caller, now: datetime
-) -> None:
+async def _use_or_refuse(deps: Deps, claims: AccessClaims, made: Event, context: RequestContext) -> None:
     """Raises InvalidToken for what is against it, which is recorded."""
     async with deps.database.transaction() as conn:
         await require_enabled(conn, claims.subject)
-        refusal = await logins.note(deps, conn, claims, caller, now)
+        refusal = await logins.note(deps, conn, claims, context)
         if refusal is None:
             await deps.audit.record(conn, made)
     if refusal is not None:
         raise refusal
 
 
-async def issue_access_token(
-    deps: Deps, username: str, ttl: int | None, caller: Caller, now: datetime
-) -> Issued:
+async def issue_access_token(deps: Deps, username: str, ttl: int | None, context: RequestContext) -> Issued:
     """An access token for scripts, `ttl` seconds long. Raises NotFound, Forbidden (disabled)."""
     async with deps.database.transaction() as conn:
         user = await _named(conn, username)
         if user.disabled_at is not None:
             raise Forbidden(f"The user {user.username} is disabled.")
-        issued = deps.tokens.issue_access(user.subject, now, ttl=ttl)
-        await _begin_login(conn, user, issued, caller, now)
+        issued = deps.tokens.issue_access(user.subject, context.now, ttl=ttl)
+        await _begin_login(conn, user, issued, context)
         await deps.audit.record(
-            conn, _token_issued(deps.audit.event, caller, issued, "access", now, target=user.subject)
+            conn, _token_issued(deps.audit.event, context, issued, "access", target=user.subject)
         )
     return issued
 
@@ -257,36 +256,36 @@ async def list_users(deps: Deps) -> list[User]:
         return await users.everybody(conn)
 
 
-async def set_disabled(deps: Deps, username: str, disabled: bool, caller: Caller, now: datetime) -> bool:
+async def set_disabled(deps: Deps, username: str, disabled: bool, context: RequestContext) -> bool:
     """Disable or enable the account. False if it was so already. Raises NotFound."""
     async with deps.database.transaction() as conn:
         user = await _named(conn, username)
-        changed = await users.set_disabled(conn, user.id, now if disabled else None)
+        changed = await users.set_disabled(conn, user.id, context.now if disabled else None)
         if changed:
             name = "account.disabled" if disabled else "account.enabled"
-            await deps.audit.record(conn, deps.audit.event(name, "success", caller, now, target=user.subject))
+            await deps.audit.record(conn, deps.audit.event(name, "success", context, target=user.subject))
     return changed
 
 
-async def set_password(deps: Deps, username: str, password: str, caller: Caller, now: datetime) -> None:
+async def set_password(deps: Deps, username: str, password: str, context: RequestContext) -> None:
     """All logins of the account end. Raises NotFound, ValidationFailed."""
     check_new("any", password)
     hashed = await deps.passwords.hash(password)
     async with deps.database.transaction() as conn:
         user = await _named(conn, username)
         await users.set_password(conn, user.id, hashed)
-        revoked = await logins.revoke_all_of(deps, conn, user.subject, now)
-        event = deps.audit.event("account.password_changed", "success", caller, now, target=user.subject)
+        revoked = await logins.revoke_all_of(deps, conn, user.subject, context.now)
+        event = deps.audit.event("account.password_changed", "success", context, target=user.subject)
         await deps.audit.record(conn, event)
     logins.took_effect(deps, revoked)
 
 
-async def set_role(deps: Deps, username: str, role: str, caller: Caller, now: datetime) -> None:
+async def set_role(deps: Deps, username: str, role: str, context: RequestContext) -> None:
     """Raises NotFound."""
     async with deps.database.transaction() as conn:
         user = await _named(conn, username)
         await users.set_role(conn, user.id, role)
         event = deps.audit.event(
-            "account.role_changed", "success", caller, now, target=user.subject, was=user.role, role=role
+            "account.role_changed", "success", context, target=user.subject, was=user.role, role=role
         )
         await deps.audit.record(conn, event)

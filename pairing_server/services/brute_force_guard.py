@@ -17,7 +17,8 @@ from pairing_server.services import rate_limits
 from pairing_server.services.rate_limits import Counted
 
 if TYPE_CHECKING:
-    from pairing_server.services.deps import Caller, Deps
+    from pairing_server.request_context import RequestContext
+    from pairing_server.services.deps import Deps
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +68,7 @@ class Alarm:
         return taken
 
 
-async def settle(deps: Deps, caller: Caller, now: datetime) -> None:
+async def settle(deps: Deps, context: RequestContext) -> None:
     """Count this process's failures with everybody's, and learn whether the alarm is on.
 
     Who sets it off records that, in the same transaction.
@@ -78,20 +79,19 @@ async def settle(deps: Deps, caller: Caller, now: datetime) -> None:
     try:
         async with deps.database.transaction() as conn:
             if not taken:
-                alarm.set(await rate_limits.locked_until(conn, limit), now)
+                alarm.set(await rate_limits.locked_until(conn, limit), context.now)
                 return
-            counting = await rate_limits.hold(conn, [limit], now)
+            counting = await rate_limits.hold(conn, [limit], context.now)
             before = counting.locked_until
             until = None
             for at in taken:
                 for lockout in await counting.charge(at):
                     until = lockout.until
-            if until is not None and not (before and before > now):
+            if until is not None and not (before and before > context.now):
                 event = deps.audit.event(
                     "pairing.bruteforce",
                     "denied",
-                    caller,
-                    now,
+                    context,
                     scope="global",
                     failures=alarm.rate.count,
                     window_s=round(alarm.rate.seconds),
@@ -103,4 +103,4 @@ async def settle(deps: Deps, caller: Caller, now: datetime) -> None:
         for at in taken:
             alarm.failed(at)
         raise
-    alarm.set(until or before, now)
+    alarm.set(until or before, context.now)

@@ -9,8 +9,9 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from pairing_server.errors import ConfirmationNeeded, InvalidChannel
+from pairing_server.request_context import RequestContext
 from pairing_server.services.codes import Codes
-from pairing_server.services.deps import Caller, Deps
+from pairing_server.services.deps import Deps
 from pairing_server.store import confirmations as store
 from pairing_server.store import pairings
 from pairing_server.store.confirmations import Request
@@ -26,21 +27,20 @@ async def ask(
     macs: Sequence[bytes],
     mobile: Seat,
     device: str,
-    caller: Caller,
-    now: datetime,
+    context: RequestContext,
 ) -> tuple[ConfirmationNeeded | None, bool]:
     """Put the phone's wish before the desktop whose code it has sent.
 
     The error to be raised, None if it would not get the seat anyway; and whether this is its first try.
     """
     pairing = await pairings.by_code(conn, macs)
-    if not _may_be_asked(pairing, mobile, now, same_user=deps.rules.same_user) or pairing is None:
+    if not _may_be_asked(pairing, mobile, context.now, same_user=deps.rules.same_user) or pairing is None:
         return None, False
-    request = Request(pairing.id, device or "unknown", caller.address)
-    waiting, new = await store.ask(conn, request, mobile, now)
+    request = Request(pairing.id, device or "unknown", context.address)
+    waiting, new = await store.ask(conn, request, mobile, context.now)
     if waiting != mobile:
         return None, False
-    left = round((pairing.expires_at - now).total_seconds())
+    left = round((pairing.expires_at - context.now).total_seconds())
     return ConfirmationNeeded(ASK_AGAIN, expires_in=left), new
 
 
@@ -88,20 +88,19 @@ async def deliver(deps: Deps, names: Mapping[UUID, str], now: datetime) -> int:
 
 
 async def answer(
-    deps: Deps, channel: str, session_id: str, caller: Caller, now: datetime, *, confirmed: bool
+    deps: Deps, channel: str, session_id: str, context: RequestContext, *, confirmed: bool
 ) -> None:
     """The desktop wants the phone that has asked, or does not. Raises InvalidChannel if there is none."""
     macs = deps.codes.macs(Codes.of_channel(channel))
-    desktop = Seat(session_id, caller.subject)
+    desktop = Seat(session_id, context.subject)
     async with deps.database.transaction() as conn:
         act = store.confirm if confirmed else store.reject
-        answered = await act(conn, macs, desktop, now)
+        answered = await act(conn, macs, desktop, context.now)
         if answered is not None:
             event = deps.audit.event(
                 "pairing.confirmed" if confirmed else "pairing.rejected",
                 "success",
-                caller,
-                now,
+                context,
                 pairing_id=answered.pairing_id,
                 by_session=session_id,
                 device=answered.device,

@@ -72,7 +72,7 @@ class Deps:
 
 
 @dataclass(frozen=True, slots=True)
-class Caller:
+class RequestContext:
     """Who is asking, for the decision and for the audit log. `subject` None: nobody has logged in.
 
     `address` is the client's after the proxy rules, `address_key` what limits count it by.

@@ -13,7 +13,8 @@ from uuid import UUID
 
 from pairing_server.errors import Unavailable
 from pairing_server.relay.close_codes import CloseCode
-from pairing_server.services.deps import Caller, Deps
+from pairing_server.request_context import RequestContext
+from pairing_server.services.deps import Deps
 from pairing_server.services.membership import both_gone, closed_event
 from pairing_server.store import expiry as store
 from pairing_server.store import logins, membership, pairings, rate_limits, users
@@ -38,23 +39,22 @@ async def note_presence(deps: Deps, active: Sequence[UUID], waiting: Sequence[UU
     await membership.set_present(deps.database.once, met, now)
 
 
-async def expire_codes(deps: Deps, caller: Caller, now: datetime) -> int:
+async def expire_codes(deps: Deps, context: RequestContext) -> int:
     """End pending codes whose time is over, and pairings that nobody met in. How many."""
-    unmet = now - timedelta(seconds=deps.rules.code_ttl)
+    unmet = context.now - timedelta(seconds=deps.rules.code_ttl)
     async with deps.database.transaction() as conn:
-        expired = await store.expire_pending(conn, now)
-        never = await store.close_never_active(conn, unmet, now)
+        expired = await store.expire_pending(conn, context.now)
+        never = await store.close_never_active(conn, unmet, context.now)
         events = [
             deps.audit.event(
                 "pairing.code_expired",
                 "success",
-                caller,
-                now,
+                context,
                 pairing_id=pairing.id,
-                age_s=round((now - pairing.created_at).total_seconds()),
+                age_s=round((context.now - pairing.created_at).total_seconds()),
             )
             for pairing in expired
-        ] + [closed_event(deps, pairing, "expired", caller, now) for pairing in never]
+        ] + [closed_event(deps, pairing, "expired", context) for pairing in never]
         if events:
             await deps.audit.record(conn, *events)
     for pairing in expired:
@@ -64,21 +64,21 @@ async def expire_codes(deps: Deps, caller: Caller, now: datetime) -> int:
     return len(expired) + len(never)
 
 
-async def close_deserted(deps: Deps, caller: Caller, now: datetime) -> int:
+async def close_deserted(deps: Deps, context: RequestContext) -> int:
     """End pairings that no server has seen a member of for the grace. How many."""
     # Whoever has a channel's members notes it every TOUCH seconds, so a little more than the grace.
-    unseen = now - timedelta(seconds=deps.rules.reconnect_grace + 2 * TOUCH)
+    unseen = context.now - timedelta(seconds=deps.rules.reconnect_grace + 2 * TOUCH)
     async with deps.database.transaction() as conn:
-        deserted = await store.close_deserted(conn, unseen, now)
+        deserted = await store.close_deserted(conn, unseen, context.now)
         if deserted:
-            events = [closed_event(deps, pairing, "deserted", caller, now) for pairing in deserted]
+            events = [closed_event(deps, pairing, "deserted", context) for pairing in deserted]
             await deps.audit.record(conn, *events)
     for pairing in deserted:
         deps.hub.end(pairing.id, "deserted", both_gone(pairing))
     return len(deserted)
 
 
-async def close_overdue(deps: Deps, monotonic: float, caller: Caller, now: datetime) -> int:
+async def close_overdue(deps: Deps, monotonic: float, context: RequestContext) -> int:
     """End this process's channels that a member has been missing from for longer than the grace. How many."""
     closed = 0
     for channel in deps.hub.overdue(monotonic):
@@ -89,9 +89,9 @@ async def close_overdue(deps: Deps, monotonic: float, caller: Caller, now: datet
             ended = None
             with suppress(Unavailable):
                 async with deps.database.transaction() as conn:
-                    ended = await pairings.end(conn, channel.pairing_id, "deserted", now)
+                    ended = await pairings.end(conn, channel.pairing_id, "deserted", context.now)
                     if ended is not None:
-                        await deps.audit.record(conn, closed_event(deps, ended, "deserted", caller, now))
+                        await deps.audit.record(conn, closed_event(deps, ended, "deserted", context))
             seen = {role: holder.session_id for role, holder in channel.holders.items()}
             gone = both_gone(ended) if ended else seen
             # Only those who are missing are gone for good.

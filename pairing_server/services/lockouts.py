@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from pairing_server.audit.recorder import role_of
 from pairing_server.errors import Forbidden, NotFound
+from pairing_server.request_context import RequestContext
 from pairing_server.security.limits import (
     LOGIN_ADDRESS,
     LOGIN_USER,
@@ -21,7 +22,7 @@ from pairing_server.security.limits import (
     wait,
 )
 from pairing_server.services import brute_force_guard
-from pairing_server.services.deps import Caller, Deps, PairingRules
+from pairing_server.services.deps import Deps, PairingRules
 from pairing_server.store import rate_limits as store
 
 POLICIES: Mapping[str, Policy] = {
@@ -45,37 +46,37 @@ class Lockout:
     level: int
 
 
-async def list_lockouts(deps: Deps, caller: Caller, now: datetime) -> list[Lockout]:
+async def list_lockouts(deps: Deps, context: RequestContext) -> list[Lockout]:
     """Who is locked out now, the longest first. Raises Forbidden for all but admins."""
     async with deps.database.transaction() as conn:
-        allowed = await _is_admin(deps, conn, caller, now)
-        buckets = await store.full(conn, POLICIES, now) if allowed else []
+        allowed = await _is_admin(deps, conn, context)
+        buckets = await store.full(conn, POLICIES, context.now) if allowed else []
     if not allowed:
         raise _not_admin()
     found = []
     for bucket in buckets:
         count = Count(bucket.times, bucket.level, bucket.locked_until)
-        if seconds := wait(count, POLICIES[bucket.kind], now):
-            found.append(Lockout(bucket.kind, bucket.key, now + timedelta(seconds=seconds), bucket.level))
+        if seconds := wait(count, POLICIES[bucket.kind], context.now):
+            found.append(
+                Lockout(bucket.kind, bucket.key, context.now + timedelta(seconds=seconds), bucket.level)
+            )
     return sorted(found, key=lambda lockout: lockout.until, reverse=True)
 
 
-async def lift(deps: Deps, kind: str, key: str, caller: Caller, now: datetime) -> None:
+async def lift(deps: Deps, kind: str, key: str, context: RequestContext) -> None:
     """Let somebody try again at once, as if nothing had been counted. Raises Forbidden, NotFound."""
     async with deps.database.transaction() as conn:
-        allowed = await _is_admin(deps, conn, caller, now)
+        allowed = await _is_admin(deps, conn, context)
         known = allowed and kind in POLICIES and "\x00" not in key
         lifted = known and await store.forget(conn, kind, key)
         if lifted:
-            via = "http" if caller.subject else "cli"
+            via = "http" if context.subject else "cli"
             await deps.audit.record(
                 conn,
                 deps.audit.event(
-                    "admin.action", "success", caller, now, command="lockouts lift", target=key, via=via
+                    "admin.action", "success", context, command="lockouts lift", target=key, via=via
                 ),
-                deps.audit.event(
-                    "auth.lockout", "success", caller, now, reason="lifted", scope=kind, target=key
-                ),
+                deps.audit.event("auth.lockout", "success", context, reason="lifted", scope=kind, target=key),
             )
     if not allowed:
         raise _not_admin()
@@ -83,11 +84,11 @@ async def lift(deps: Deps, kind: str, key: str, caller: Caller, now: datetime) -
         raise NotFound(f"Nothing is counted as {kind} against {key[:100]!r}.")
 
 
-async def _is_admin(deps: Deps, conn: AsyncConnection, caller: Caller, now: datetime) -> bool:
+async def _is_admin(deps: Deps, conn: AsyncConnection, context: RequestContext) -> bool:
     """Whoever runs commands on the machine is one, too. A refusal is recorded."""
-    if caller.kind == "admin" or await role_of(conn, caller.subject) == "admin":
+    if context.kind == "admin" or await role_of(conn, context.subject) == "admin":
         return True
-    denied = deps.audit.event("access.denied", "denied", caller, now, route="/api/lockouts", needed="admin")
+    denied = deps.audit.event("access.denied", "denied", context, route="/api/lockouts", needed="admin")
     await deps.audit.refuse(conn, denied)
     return False
 

@@ -11,10 +11,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from pairing_server.errors import InvalidToken, NotFound
 from pairing_server.relay.connection import Session
+from pairing_server.request_context import RequestContext
 from pairing_server.security.claims import LEEWAY_S, MAX_ID, is_text
 from pairing_server.security.issuers import OWN_ISSUER
 from pairing_server.security.tokens import AccessClaims, WsClaims
-from pairing_server.services.deps import Caller, Deps
+from pairing_server.services.deps import Deps
 from pairing_server.services.revocation_list import Revoked, issuer_of
 from pairing_server.store import logins as store
 from pairing_server.store import users
@@ -26,36 +27,40 @@ _LATE = timedelta(seconds=30)
 
 
 async def note(
-    deps: Deps, conn: AsyncConnection, claims: AccessClaims, caller: Caller, now: datetime
+    deps: Deps, conn: AsyncConnection, claims: AccessClaims, context: RequestContext
 ) -> InvalidToken | None:
     """Note that the login is used. The refusal, to be raised, if it is revoked: the database knows it first."""
-    if await store.note(conn, _used(claims, caller, now), issuer_of(claims.subject), claims.token_id):
+    if await store.note(conn, _used(claims, context), issuer_of(claims.subject), claims.token_id):
         return None
     denied = deps.audit.event(
-        "auth.token_rejected", "denied", caller, now, reason="revoked", kind="access", sid=claims.login_id
+        "auth.token_rejected", "denied", context, reason="revoked", kind="access", sid=claims.login_id
     )
     await deps.audit.refuse(conn, denied)
     return InvalidToken(reason="revoked")
 
 
 async def use(
-    deps: Deps, claims: AccessClaims, account: UUID | None, told: Event, caller: Caller, now: datetime
+    deps: Deps, claims: AccessClaims, account: UUID | None, told: Event, context: RequestContext
 ) -> bool:
     """Note that the login is used, and record for what, in one statement. False if there is something against it."""
-    login = _used(claims, caller, now)
+    login = _used(claims, context)
     issuer = issuer_of(claims.subject)
     return await store.use(deps.database.once, login, issuer, claims.token_id, account, told)
 
 
-def _used(claims: AccessClaims, caller: Caller, now: datetime) -> Login:
-    return Login(claims.subject, claims.login_id, claims.issued_at, claims.expires_at, now, caller.address)
+def _used(claims: AccessClaims, context: RequestContext) -> Login:
+    return Login(
+        claims.subject, claims.login_id, claims.issued_at, claims.expires_at, context.now, context.address
+    )
 
 
 async def begin(
-    conn: AsyncConnection, subject: str, login_id: str, expires_at: datetime, caller: Caller, now: datetime
+    conn: AsyncConnection, subject: str, login_id: str, expires_at: datetime, context: RequestContext
 ) -> None:
     """Keep a login of ours that has just been made."""
-    await store.note(conn, Login(subject, login_id, now, expires_at, now, caller.address), OWN_ISSUER)
+    await store.note(
+        conn, Login(subject, login_id, context.now, expires_at, context.now, context.address), OWN_ISSUER
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,55 +72,54 @@ class Listed:
     connections: int
 
 
-async def list_own(deps: Deps, caller: Caller, now: datetime) -> list[Listed]:
+async def list_own(deps: Deps, context: RequestContext) -> list[Listed]:
     """The caller's logins, newest first."""
     async with deps.database.transaction() as conn:
-        found = await store.of(conn, caller.subject or "", now, limit=200)
-    sessions = [s.identity.login_id for s in deps.hub.sessions.values() if s.subject == caller.subject]
+        found = await store.of(conn, context.subject or "", context.now, limit=200)
+    sessions = [s.identity.login_id for s in deps.hub.sessions.values() if s.subject == context.subject]
     return [
-        Listed(login, login.login_id == caller.login_id, sessions.count(login.login_id)) for login in found
+        Listed(login, login.login_id == context.login_id, sessions.count(login.login_id)) for login in found
     ]
 
 
-async def logout(deps: Deps, claims: AccessClaims, caller: Caller, now: datetime, *, everywhere: bool) -> int:
+async def logout(deps: Deps, claims: AccessClaims, context: RequestContext, *, everywhere: bool) -> int:
     """End the caller's login, or all of his. How many connections of this server that closes."""
-    revoked = _of_user(deps, claims.subject, now) if everywhere else _of_login(deps, claims, now)
+    revoked = (
+        _of_user(deps, claims.subject, context.now) if everywhere else _of_login(deps, claims, context.now)
+    )
     return await _end(
         deps,
         "auth.logout",
         [revoked],
-        caller,
-        now,
+        context,
         claims.subject,
         sid=claims.login_id,
         everywhere=everywhere,
     )
 
 
-async def revoke_own(deps: Deps, login_id: str, caller: Caller, now: datetime) -> int:
+async def revoke_own(deps: Deps, login_id: str, context: RequestContext) -> int:
     """End one of the caller's logins. How many connections of this server that closes. Raises NotFound."""
-    subject = caller.subject or ""
+    subject = context.subject or ""
     if not is_text(login_id, MAX_ID):
         raise NotFound("You have no login with this id.")
     async with deps.database.transaction() as conn:
         known = [login for login in await store.with_id(conn, login_id) if login.subject == subject]
     if not known:
         raise NotFound("You have no login with this id.")
-    revoked = _revocation(deps, LOGIN, issuer_of(subject), login_id, now)
-    return await _end(deps, "auth.token_revoked", [revoked], caller, now, subject, sid=login_id, by="user")
+    revoked = _revocation(deps, LOGIN, issuer_of(subject), login_id, context.now)
+    return await _end(deps, "auth.token_revoked", [revoked], context, subject, sid=login_id, by="user")
 
 
-async def revoke_login(deps: Deps, login_id: str, caller: Caller, now: datetime) -> list[Login]:
+async def revoke_login(deps: Deps, login_id: str, context: RequestContext) -> list[Login]:
     """End the login of that id. The logins ended. Raises NotFound."""
     async with deps.database.transaction() as conn:
         found = await store.with_id(conn, login_id)
     if not found:
         raise NotFound(f"There is no login {login_id!r}; see: pairing-server session list")
     for login in found:
-        revoked = _revocation(deps, LOGIN, issuer_of(login.subject), login_id, now)
-        await _end(
-            deps, "auth.token_revoked", [revoked], caller, now, login.subject, sid=login_id, by="admin"
-        )
+        revoked = _revocation(deps, LOGIN, issuer_of(login.subject), login_id, context.now)
+        await _end(deps, "auth.token_revoked", [revoked], context, login.subject, sid=login_id, by="admin")
     return found
 
 
@@ -136,11 +140,13 @@ async def _subject(conn: AsyncConnection, who: str) -> str:
     return user.subject
 
 
-async def revoke_user(deps: Deps, who: str, caller: Caller, now: datetime) -> str:
+async def revoke_user(deps: Deps, who: str, context: RequestContext) -> str:
     """End all logins of a user: a username, a user's id, or "issuer|sub". The subject. Raises NotFound."""
     async with deps.database.transaction() as conn:
         subject = await _subject(conn, who)
-    await _end(deps, "auth.token_revoked", [_of_user(deps, subject, now)], caller, now, subject, by="admin")
+    await _end(
+        deps, "auth.token_revoked", [_of_user(deps, subject, context.now)], context, subject, by="admin"
+    )
     return subject
 
 
@@ -151,10 +157,10 @@ async def _by_id(conn: AsyncConnection, who: str) -> users.User | None:
         return None
 
 
-async def revoke_token(deps: Deps, token_id: str, issuer: str | None, caller: Caller, now: datetime) -> None:
+async def revoke_token(deps: Deps, token_id: str, issuer: str | None, context: RequestContext) -> None:
     """Refuse one token, by its `jti`, and close what was opened with it. `issuer` None: one of ours."""
-    revoked = _revocation(deps, TOKEN, issuer or OWN_ISSUER, token_id, now)
-    await _end(deps, "auth.token_revoked", [revoked], caller, now, None, jti=token_id, by="admin")
+    revoked = _revocation(deps, TOKEN, issuer or OWN_ISSUER, token_id, context.now)
+    await _end(deps, "auth.token_revoked", [revoked], context, None, jti=token_id, by="admin")
 
 
 async def revoke_all_of(deps: Deps, conn: AsyncConnection, subject: str, now: datetime) -> Revocation:
@@ -172,8 +178,7 @@ def took_effect(deps: Deps, *revoked: Revocation) -> int:
 
 
 async def _end(
-    deps: Deps, event: str, revoked: list[Revocation], caller: Caller, now: datetime, subject: str | None,
-    **attrs: Any,
+    deps: Deps, event: str, revoked: list[Revocation], context: RequestContext, subject: str | None, **attrs: Any,
 ) -> int:  # fmt: skip
     """Revoke, tell of it, and close what is open here."""
     ahead = Revoked()
@@ -183,10 +188,8 @@ async def _end(
         for one in revoked:
             await store.revoke(conn, one)
             if subject is not None:
-                await store.forget(conn, subject, one.name if one.kind == LOGIN else None, now)
-        told = deps.audit.event(
-            event, "success", caller, now, target=subject, sockets_closed=closing, **attrs
-        )
+                await store.forget(conn, subject, one.name if one.kind == LOGIN else None, context.now)
+        told = deps.audit.event(event, "success", context, target=subject, sockets_closed=closing, **attrs)
         await deps.audit.record(conn, told)
     return took_effect(deps, *revoked)
 
@@ -203,20 +206,19 @@ def _revocation(deps: Deps, kind: str, issuer: str, name: str, now: datetime) ->
     return Revocation(kind, issuer, name, now, now + timedelta(seconds=deps.tokens.longest_life))
 
 
-async def spend(deps: Deps, claims: WsClaims, caller: Caller, now: datetime) -> None:
+async def spend(deps: Deps, claims: WsClaims, context: RequestContext) -> None:
     """Use up a ws token, where each works once. Raises InvalidToken if it was used before, on whichever server."""
     if not deps.single_use:
         return
     # For as long as it would be taken, leeway included.
     until = claims.expires_at + timedelta(seconds=2 * LEEWAY_S)
     async with deps.database.transaction() as conn:
-        first = await store.spend(conn, claims.token_id, until, now)
+        first = await store.spend(conn, claims.token_id, until, context.now)
         if first is not None:
             reused = deps.audit.event(
                 "auth.token_reuse",
                 "denied",
-                caller,
-                now,
+                context,
                 jti=claims.token_id,
                 target=claims.subject,
                 first_seen=first.isoformat(),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -12,10 +11,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from pairing_server.errors import ChannelFull, InvalidChannel, PairingServerError, SessionConflict
 from pairing_server.relay.members import OTHER
 from pairing_server.relay.settings.document import Kept
+from pairing_server.request_context import RequestContext
 from pairing_server.services import settings_documents
 from pairing_server.services.account_status import account_of, require_enabled
 from pairing_server.services.codes import Codes
-from pairing_server.services.deps import Caller, Deps
+from pairing_server.services.deps import Deps
 from pairing_server.store import membership as devices
 from pairing_server.store import pairings as store
 from pairing_server.store import users
@@ -43,105 +43,107 @@ class Entry:
 
 
 async def bind(
-    deps: Deps, conn: AsyncConnection, seat: Seat, device_type: str, caller: Caller, now: datetime
+    deps: Deps, conn: AsyncConnection, seat: Seat, device_type: str, context: RequestContext
 ) -> SessionConflict | None:
     """Bind the session id to the user on first use. The conflict if it is another's: recorded, to be raised
     when the transaction has ended."""
     if seat.user is None:
         return None
-    owner, new = await users.bind_session(conn, seat.session_id, seat.user, device_type, now)
+    owner, new = await users.bind_session(conn, seat.session_id, seat.user, device_type, context.now)
     if owner != seat.user:
-        return await conflict(deps, conn, seat.session_id, owner, caller, now)
+        return await conflict(deps, conn, seat.session_id, owner, context)
     if new:
-        event = bound_event(deps, seat.session_id, device_type, caller, now)
+        event = bound_event(deps, seat.session_id, device_type, context)
         deps.audit.count(event)
         await deps.audit.record(conn, event)
     return None
 
 
 async def conflict(
-    deps: Deps, conn: AsyncConnection, session_id: str, owner: str, caller: Caller, now: datetime
+    deps: Deps, conn: AsyncConnection, session_id: str, owner: str, context: RequestContext
 ) -> SessionConflict:
     """Record that somebody came with another user's session id. The error to be raised."""
     attempt = deps.audit.event(
-        "session.hijack_attempt", "denied", caller, now, session_id=session_id, owner=owner
+        "session.hijack_attempt", "denied", context, session_id=session_id, owner=owner
     )
     await deps.audit.refuse(conn, attempt)
     return SessionConflict()
 
 
-def bound_event(deps: Deps, session_id: str, device_type: str, caller: Caller, now: datetime) -> Event:
+def bound_event(deps: Deps, session_id: str, device_type: str, context: RequestContext) -> Event:
     """A draft: that the session id is now the caller's."""
     return deps.audit.draft(
-        "session.bound", "success", caller, now, session_id=session_id, device_type=device_type
+        "session.bound", "success", context, session_id=session_id, device_type=device_type
     )
 
 
-async def identify(deps: Deps, session_id: str, device_type: str, caller: Caller, now: datetime) -> None:
+async def identify(deps: Deps, session_id: str, device_type: str, context: RequestContext) -> None:
     """Bind the session id to the caller. Raises SessionConflict, InvalidToken (account disabled)."""
-    known = _known(caller, session_id)
-    if known is not None and await devices.is_known(deps.database.once, known, now):
+    known = _known(context, session_id)
+    if known is not None and await devices.is_known(deps.database.once, known, context.now):
         return
     async with deps.database.transaction() as conn:
-        await require_enabled(conn, caller.subject)
-        refusal = await bind(deps, conn, Seat(session_id, caller.subject), device_type, caller, now)
+        await require_enabled(conn, context.subject)
+        refusal = await bind(deps, conn, Seat(session_id, context.subject), device_type, context)
     if refusal is not None:
         raise refusal
 
 
-async def admit(
-    deps: Deps, channel: str, role: str, session_id: str, caller: Caller, now: datetime
-) -> Admitted:
+async def admit(deps: Deps, channel: str, role: str, session_id: str, context: RequestContext) -> Admitted:
     """Let the device into the channel of its own pairing, and nobody else.
 
     Who comes back is let in by one statement; all others are decided about, and recorded, in a transaction.
     Raises InvalidChannel, ChannelFull (both seats taken by others), SessionConflict.
     """
     entry = Entry(channel, role, session_id, deps.codes.macs(Codes.of_channel(channel)))
-    return await _readmit(deps, entry, caller, now) or await _admit(deps, entry, caller, now)
+    return await _readmit(deps, entry, context) or await _admit(deps, entry, context)
 
 
-def _known(caller: Caller, session_id: str) -> Known | None:
+def _known(context: RequestContext, session_id: str) -> Known | None:
     """Raises InvalidToken if there can be no such account."""
-    if caller.subject is None:
+    if context.subject is None:
         return None
-    return Known(account_of(caller.subject), caller.subject, session_id)
+    return Known(account_of(context.subject), context.subject, session_id)
 
 
-async def _readmit(deps: Deps, entry: Entry, caller: Caller, now: datetime) -> Admitted | None:
+async def _readmit(deps: Deps, entry: Entry, context: RequestContext) -> Admitted | None:
     """Let the device into its own seat. None if that is not plainly its own."""
-    known = _known(caller, entry.session_id)
+    known = _known(context, entry.session_id)
     if known is None:
         return None
     live = deps.hub.named(entry.channel)
     here = None if live is None else live.pairing_id
     met = here if here is not None and deps.hub.present(here, OTHER[entry.role]) else None
-    found = await devices.enter(deps.database.once, known, entry.role, entry.macs, now, met=met, live=here)
+    found = await devices.enter(
+        deps.database.once, known, entry.role, entry.macs, context.now, met=met, live=here
+    )
     if found is None:
         return None
     return Admitted(found.pairing, None if found.kept is None else Kept(*found.kept))
 
 
-async def _admit(deps: Deps, entry: Entry, caller: Caller, now: datetime) -> Admitted:
+async def _admit(deps: Deps, entry: Entry, context: RequestContext) -> Admitted:
     channel, role, macs = entry.channel, entry.role, entry.macs
-    seat = Seat(entry.session_id, caller.subject)
+    seat = Seat(entry.session_id, context.subject)
     async with deps.database.transaction() as conn:
-        await require_enabled(conn, caller.subject)
-        refusal: PairingServerError | None = await bind(deps, conn, seat, role, caller, now)
+        await require_enabled(conn, context.subject)
+        refusal: PairingServerError | None = await bind(deps, conn, seat, role, context)
         pairing = kept = None
         if refusal is None:
             pairing = await store.by_code(conn, macs)
             refusal = _refusal(deps, pairing, channel, role, seat)
         if refusal is None and pairing is not None:
             present = deps.hub.present(pairing.id, OTHER[role])
-            entered = await store.enter(conn, pairing.id, role, seat, now, both_present=present, mac=macs[0])
+            entered = await store.enter(
+                conn, pairing.id, role, seat, context.now, both_present=present, mac=macs[0]
+            )
             if entered is None:
                 refusal = _ended(channel, pairing)
             elif pairing.seen_at is not None:
                 kept = await settings_documents.kept_for(deps, conn, pairing.id)
             pairing = entered or pairing
         if refusal is not None and not isinstance(refusal, SessionConflict):
-            await deps.audit.refuse(conn, _denied(deps, refusal, pairing, caller, now))
+            await deps.audit.refuse(conn, _denied(deps, refusal, pairing, context))
     if isinstance(refusal, ChannelFull) and pairing is not None and pairing.id in deps.hub.channels:
         deps.hub.channels[pairing.id].refuse_intruder(role, deps.hub.now())
     if refusal is not None or pairing is None:
@@ -179,21 +181,21 @@ def _ended(channel: str, pairing: Pairing) -> InvalidChannel:
 
 
 def _denied(
-    deps: Deps, refusal: PairingServerError, pairing: Pairing | None, caller: Caller, now: datetime
+    deps: Deps, refusal: PairingServerError, pairing: Pairing | None, context: RequestContext
 ) -> Event:
     reason = "full" if isinstance(refusal, ChannelFull) else "unknown" if pairing is None else "not_yours"
     if "reason" in refusal.details:
         reason = "ended"
     pairing_id = pairing.id if pairing else None
-    return deps.audit.event("channel.denied", "denied", caller, now, reason=reason, pairing_id=pairing_id)
+    return deps.audit.event("channel.denied", "denied", context, reason=reason, pairing_id=pairing_id)
 
 
-async def unpair_from_channel(deps: Deps, pairing_id: UUID, role: str, caller: Caller, now: datetime) -> None:
+async def unpair_from_channel(deps: Deps, pairing_id: UUID, role: str, context: RequestContext) -> None:
     """A member ends its pairing for good: the other is told that it must not come back."""
     async with deps.database.transaction() as conn:
-        ended = await store.end(conn, pairing_id, "unpaired", now)
+        ended = await store.end(conn, pairing_id, "unpaired", context.now)
         if ended is not None:
-            await deps.audit.record(conn, closed_event(deps, ended, "unpaired", caller, now))
+            await deps.audit.record(conn, closed_event(deps, ended, "unpaired", context))
     seat = ended.seat(role) if ended else None
     deps.hub.end(pairing_id, "unpaired", {role: seat.session_id} if seat else {})
 
@@ -206,15 +208,14 @@ def both_gone(pairing: Pairing) -> dict[str, str]:
     return gone
 
 
-def closed_event(deps: Deps, pairing: Pairing, reason: str, caller: Caller, now: datetime) -> Event:
+def closed_event(deps: Deps, pairing: Pairing, reason: str, context: RequestContext) -> Event:
     """That the pairing has ended, and how long its devices had it."""
     since = pairing.activated_at or pairing.created_at
     return deps.audit.event(
         "pairing.closed",
         "success",
-        caller,
-        now,
+        context,
         reason=reason,
         pairing_id=pairing.id,
-        duration_s=round((now - since).total_seconds()),
+        duration_s=round((context.now - since).total_seconds()),
     )

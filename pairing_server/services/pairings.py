@@ -16,11 +16,12 @@ from pairing_server.errors import (
     Unavailable,
     ValidationFailed,
 )
+from pairing_server.request_context import RequestContext, system
 from pairing_server.security.limits import SlidingWindow
 from pairing_server.services import brute_force_guard, confirmations, redeem_failures
 from pairing_server.services.account_status import account_of, not_enabled, require_enabled
 from pairing_server.services.codes import Codes
-from pairing_server.services.deps import Caller, Deps
+from pairing_server.services.deps import Deps
 from pairing_server.services.membership import both_gone, bound_event, closed_event, conflict
 from pairing_server.services.rate_limits import Counted
 from pairing_server.store import codes
@@ -55,7 +56,7 @@ class Code:
         return round((self.expires_at - self.created_at).total_seconds())
 
 
-async def generate(deps: Deps, desktop_session: str, caller: Caller, now: datetime) -> Code:
+async def generate(deps: Deps, desktop_session: str, context: RequestContext) -> Code:
     """A new code for this desktop session; its pending one is superseded.
 
     Raises SessionConflict, RateLimited (codes made, codes waiting), Unavailable (too many live).
@@ -63,50 +64,51 @@ async def generate(deps: Deps, desktop_session: str, caller: Caller, now: dateti
     rules = deps.rules
     if deps.live.count >= rules.max_live_codes:
         raise Unavailable("Too many codes are waiting just now; try again in a minute.", retry_after_s=30)
-    async with deps.turns.of(f"codes {caller.subject or caller.address_key}"):
-        _check_rate(deps, caller, now)
-        made, superseded = await _generate(deps, Seat(desktop_session, caller.subject), caller, now)
-        for window, key in _windows(deps, caller):
-            window.charge(key, now.timestamp())
+    async with deps.turns.of(f"codes {context.subject or context.address_key}"):
+        _check_rate(deps, context)
+        made, superseded = await _generate(deps, Seat(desktop_session, context.subject), context)
+        for window, key in _windows(deps, context):
+            window.charge(key, context.now.timestamp())
     deps.live.count += 1 - len(superseded)
     for pairing_id in superseded:
         deps.hub.lapse(pairing_id, "superseded")
     return made
 
 
-def _windows(deps: Deps, caller: Caller) -> list[tuple[SlidingWindow, str]]:
+def _windows(deps: Deps, context: RequestContext) -> list[tuple[SlidingWindow, str]]:
     """What counts the codes this caller makes; local to the process, unlike what guards guesses."""
-    windows = [(deps.codes_by_address, caller.address_key)]
-    return windows if caller.subject is None else [*windows, (deps.codes_by_user, caller.subject)]
+    windows = [(deps.codes_by_address, context.address_key)]
+    return windows if context.subject is None else [*windows, (deps.codes_by_user, context.subject)]
 
 
-def _check_rate(deps: Deps, caller: Caller, now: datetime) -> None:
-    wait = max(window.wait(key, now.timestamp()) for window, key in _windows(deps, caller))
+def _check_rate(deps: Deps, context: RequestContext) -> None:
+    wait = max(window.wait(key, context.now.timestamp()) for window, key in _windows(deps, context))
     if wait:
         raise RateLimited(wait, "Too many codes were made; use the one you have.", limit="codes")
 
 
-async def _generate(deps: Deps, desktop: Seat, caller: Caller, now: datetime) -> tuple[Code, list[UUID]]:
+async def _generate(deps: Deps, desktop: Seat, context: RequestContext) -> tuple[Code, list[UUID]]:
     """The new code, and the pairings it has superseded."""
-    wanted = _wanted(deps, desktop, caller, now)
+    wanted = _wanted(deps, desktop, context)
     for count in _DRAWS:
         drawn = deps.codes.draw(count)
         made = await _make(deps, wanted, [draw for _, draw in drawn.values()])
         _count(deps, made, wanted)
-        await _check(deps, made, wanted, caller)
+        await _check(deps, made, wanted, context)
         if made.mac is not None:
-            return Code(drawn[made.mac][0], wanted.pairing_id, now, wanted.expires_at), made.superseded
+            return Code(
+                drawn[made.mac][0], wanted.pairing_id, context.now, wanted.expires_at
+            ), made.superseded
     raise Unavailable("No free code was found; try again.")
 
 
-def _wanted(deps: Deps, desktop: Seat, caller: Caller, now: datetime) -> Making:
+def _wanted(deps: Deps, desktop: Seat, context: RequestContext) -> Making:
     pairing_id = uuid4()
-    expires_at = now + timedelta(seconds=deps.rules.code_ttl)
+    expires_at = context.now + timedelta(seconds=deps.rules.code_ttl)
     created = deps.audit.draft(
         "pairing.code_created",
         "success",
-        caller,
-        now,
+        context,
         pairing_id=pairing_id,
         desktop_session=desktop.session_id,
         expires_at=expires_at.isoformat(),
@@ -115,10 +117,10 @@ def _wanted(deps: Deps, desktop: Seat, caller: Caller, now: datetime) -> Making:
         pairing_id=pairing_id,
         desktop=desktop,
         account=account_of(desktop.user),
-        now=now,
+        now=context.now,
         expires_at=expires_at,
         most_waiting=deps.rules.codes_per_user,
-        bound=bound_event(deps, desktop.session_id, "desktop", caller, now),
+        bound=bound_event(deps, desktop.session_id, "desktop", context),
         made=created,
     )
 
@@ -147,7 +149,7 @@ def _count(deps: Deps, made: Made, wanted: Making) -> None:
         deps.audit.count(wanted.made)
 
 
-async def _check(deps: Deps, made: Made, wanted: Making, caller: Caller) -> None:
+async def _check(deps: Deps, made: Made, wanted: Making, context: RequestContext) -> None:
     """Raises InvalidToken, RateLimited (as many codes of the user wait as may), SessionConflict."""
     if not made.enabled:
         raise not_enabled()
@@ -155,12 +157,14 @@ async def _check(deps: Deps, made: Made, wanted: Making, caller: Caller) -> None
         raise RateLimited(deps.rules.code_ttl, "Too many codes of yours are waiting.", limit="codes_per_user")
     if made.owner is not None and made.owner != wanted.desktop.user:
         async with deps.database.transaction() as conn:
-            refusal = await conflict(deps, conn, wanted.desktop.session_id, made.owner, caller, wanted.now)
+            refusal = await conflict(
+                deps, conn, wanted.desktop.session_id, made.owner, context.at(wanted.now)
+            )
         raise refusal
 
 
 async def redeem(
-    deps: Deps, typed: str, mobile_session: str, caller: Caller, now: datetime, device: str = ""
+    deps: Deps, typed: str, mobile_session: str, context: RequestContext, device: str = ""
 ) -> Code:
     """Pair the mobile session with the desktop that shows this code; exactly one of many wins.
 
@@ -170,16 +174,16 @@ async def redeem(
     code = Codes.parse(typed)
     if code is None:
         raise ValidationFailed(fields={"code": ["Must be the six digits that the desktop shows."]})
-    mobile = Seat(mobile_session, caller.subject)
-    async with deps.turns.of(f"redeem {caller.subject or caller.address_key}"):
-        pairing, refusal, replaced = await _redeem(deps, code, mobile, device, caller, now)
+    mobile = Seat(mobile_session, context.subject)
+    async with deps.turns.of(f"redeem {context.subject or context.address_key}"):
+        pairing, refusal, replaced = await _redeem(deps, code, mobile, device, context)
     if isinstance(refusal, ConfirmationNeeded):
-        await confirmations.deliver_one(deps, code, now)
-    if isinstance(refusal, InvalidCode) and deps.alarm.failed(now):
-        await brute_force_guard.settle(deps, Caller(kind="system"), now)
+        await confirmations.deliver_one(deps, code, context.now)
+    if isinstance(refusal, InvalidCode) and deps.alarm.failed(context.now):
+        await brute_force_guard.settle(deps, system(context.now))
     if refusal is not None or pairing is None:
         raise refusal or InvalidCode()
-    if pairing.redeemed_at == now:
+    if pairing.redeemed_at == context.now:
         deps.hub.claimed(pairing.desktop.user, pairing.desktop.session_id, Codes.channel(code))
     for pairing_id in replaced:
         deps.hub.end(pairing_id, "superseded", {"desktop": pairing.desktop.session_id}, keep="desktop")
@@ -187,11 +191,11 @@ async def redeem(
 
 
 async def _redeem(
-    deps: Deps, code: str, mobile: Seat, device: str, caller: Caller, now: datetime
+    deps: Deps, code: str, mobile: Seat, device: str, context: RequestContext
 ) -> tuple[Pairing | None, PairingServerError | None, list[UUID]]:
     """The pairing, or why not; and the pairings it has taken the place of."""
-    limits = redeem_failures.limits_of(deps, caller)
-    typed = _typed(deps, code, mobile, limits, caller, now)
+    limits = redeem_failures.limits_of(deps, context)
+    typed = _typed(deps, code, mobile, limits, context)
     async with deps.database.direct() as direct:
         found = await codes.redeem(direct.driver.fetchrow, typed)
         if not found.enabled:
@@ -199,53 +203,53 @@ async def _redeem(
         if found.newly_bound:
             deps.audit.count(typed.bound)
         if found.pairing is None:
-            refusal = await redeem_failures.refuse(deps, direct, found, typed, device, limits, caller, now)
+            refusal = await redeem_failures.refuse(deps, direct, found, typed, device, limits, context)
             return None, refusal, []
         deps.audit.count(typed.won)
         if found.superseded:
-            await deps.audit.record(direct.conn, *_superseded(deps, found.superseded, caller, now))
+            await deps.audit.record(direct.conn, *_superseded(deps, found.superseded, context))
     return found.pairing, None, found.superseded
 
 
 def _typed(
-    deps: Deps, code: str, mobile: Seat, limits: Sequence[Counted], caller: Caller, now: datetime
+    deps: Deps, code: str, mobile: Seat, limits: Sequence[Counted], context: RequestContext
 ) -> Redeeming:
-    won = deps.audit.draft("pairing.redeem", "success", caller, now, mobile_session=mobile.session_id)
+    won = deps.audit.draft("pairing.redeem", "success", context, mobile_session=mobile.session_id)
     return Redeeming(
         macs=deps.codes.macs(code),
         mobile=mobile,
         account=account_of(mobile.user),
-        now=now,
+        now=context.now,
         same_user=deps.rules.same_user,
         # What is only counted decides nothing: it is locked when a failure is counted, not by everybody behind one address.
         limits=[(limit.kind, limit.key, limit.how) for limit in limits if limit.how != "counted"],
-        bound=bound_event(deps, mobile.session_id, "mobile", caller, now),
+        bound=bound_event(deps, mobile.session_id, "mobile", context),
         won=won,
-        confirm=deps.alarm.on(now),
+        confirm=deps.alarm.on(context.now),
     )
 
 
-def _superseded(deps: Deps, replaced: Sequence[UUID], caller: Caller, now: datetime) -> list[Event]:
+def _superseded(deps: Deps, replaced: Sequence[UUID], context: RequestContext) -> list[Event]:
     return [
-        deps.audit.event("pairing.closed", "success", caller, now, reason="superseded", pairing_id=ended)
+        deps.audit.event("pairing.closed", "success", context, reason="superseded", pairing_id=ended)
         for ended in replaced
     ]
 
 
-async def list_own(deps: Deps, caller: Caller) -> list[Pairing]:
+async def list_own(deps: Deps, context: RequestContext) -> list[Pairing]:
     """The caller's live pairings, newest first."""
     async with deps.database.transaction() as conn:
-        await require_enabled(conn, caller.subject)
-        return await store.live_of(conn, caller.subject or "")
+        await require_enabled(conn, context.subject)
+        return await store.live_of(conn, context.subject or "")
 
 
-async def unpair(deps: Deps, pairing_id: UUID, caller: Caller, now: datetime) -> Pairing:
+async def unpair(deps: Deps, pairing_id: UUID, context: RequestContext) -> Pairing:
     """End one of the caller's live pairings for good. Raises NotFound."""
     async with deps.database.transaction() as conn:
-        await require_enabled(conn, caller.subject)
-        ended = await store.end_own(conn, pairing_id, caller.subject or "", now)
+        await require_enabled(conn, context.subject)
+        ended = await store.end_own(conn, pairing_id, context.subject or "", context.now)
         if ended is not None:
-            await deps.audit.record(conn, closed_event(deps, ended, "unpaired", caller, now))
+            await deps.audit.record(conn, closed_event(deps, ended, "unpaired", context))
     if ended is None:
         raise NotFound("You have no live pairing with this id.")
     deps.hub.end(ended.id, "unpaired", both_gone(ended))

@@ -9,10 +9,11 @@ from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
 from pairing_server.errors import Forbidden, NotFound, ValidationFailed
+from pairing_server.request_context import RequestContext
 from pairing_server.security.keys import SigningKey, generate_key
 from pairing_server.security.tokens import DAY_S
 from pairing_server.services.codes import Codes
-from pairing_server.services.deps import Caller, Deps
+from pairing_server.services.deps import Deps
 from pairing_server.store import pairings
 
 log = logging.getLogger(__name__)
@@ -26,19 +27,18 @@ class NoKeyFile(Forbidden):
     message = "The signing keys are set by PAIRING_JWT_KEYS, so they are changed where that is set."
 
 
-def take_over(deps: Deps, keys: Sequence[SigningKey], caller: Caller, now: datetime) -> bool:
+def take_over(deps: Deps, keys: Sequence[SigningKey], context: RequestContext) -> bool:
     """Use these keys from now on. False if they are those in use already."""
     before = {key.kid for key in deps.keyring.keys}
-    if not deps.keyring.replace(keys, now):
+    if not deps.keyring.replace(keys, context.now):
         return False
     after = [key.kid for key in deps.keyring.keys]
-    _use_for_codes(deps, now)
+    _use_for_codes(deps, context.now)
     deps.audit.enqueue(
         deps.audit.event(
             "key.rotated",
             "success",
-            caller,
-            now,
+            context,
             state="taken_over",
             kid=after[0],
             added=" ".join(kid for kid in after if kid not in before),
@@ -52,7 +52,7 @@ def _use_for_codes(deps: Deps, now: datetime) -> None:
     deps.codes.use([key.secret for key in deps.keyring.in_order(now)])
 
 
-async def look_after(deps: Deps, caller: Caller, now: datetime) -> None:
+async def look_after(deps: Deps, context: RequestContext) -> None:
     """Take over what the file of keys has become, and keep the names of live channels under the newest key.
 
     So an old key is not needed any more once the last token that it has signed is over. With a file that
@@ -60,10 +60,10 @@ async def look_after(deps: Deps, caller: Caller, now: datetime) -> None:
     """
     if deps.keyfile is not None and deps.keyfile.changed():
         try:
-            take_over(deps, deps.keyfile.load(), caller, now)
+            take_over(deps, deps.keyfile.load(), context)
         except (OSError, ValueError) as error:
             log.error("%s is not usable, the keys in use stay: %s", deps.keyfile.path, error)
-    _use_for_codes(deps, now)
+    _use_for_codes(deps, context.now)
     if deps.codes.stale:
         held = {
             channel.pairing_id: deps.codes.macs(Codes.of_channel(channel.name))[0]
@@ -74,9 +74,9 @@ async def look_after(deps: Deps, caller: Caller, now: datetime) -> None:
         deps.codes.stale = False
 
 
-async def rotate(deps: Deps, caller: Caller, now: datetime) -> SigningKey:
+async def rotate(deps: Deps, context: RequestContext) -> SigningKey:
     """Put a fresh key first in the file; the others go on verifying. Raises NoKeyFile, ValidationFailed."""
-    fresh = generate_key(now)
+    fresh = generate_key(context.now)
 
     def change(keys: tuple[SigningKey, ...]) -> Sequence[SigningKey]:
         return with_fresh(keys, fresh)
@@ -84,7 +84,7 @@ async def rotate(deps: Deps, caller: Caller, now: datetime) -> SigningKey:
     if deps.keyfile is None:
         raise NoKeyFile()
     async with deps.database.transaction() as conn:
-        event = deps.audit.event("key.rotated", "success", caller, now, state="added", kid=fresh.kid)
+        event = deps.audit.event("key.rotated", "success", context, state="added", kid=fresh.kid)
         await deps.audit.record(conn, event)
         deps.keyfile.rewrite(change)
     return fresh
@@ -97,19 +97,19 @@ def with_fresh(keys: Sequence[SigningKey], fresh: SigningKey) -> list[SigningKey
     return [fresh, *keys]
 
 
-async def retire(deps: Deps, kid: str, caller: Caller, now: datetime, *, at_once: bool = False) -> None:
+async def retire(deps: Deps, kid: str, context: RequestContext, *, at_once: bool = False) -> None:
     """Take a key out of the file: what it has signed is refused from then on.
 
     Raises NoKeyFile, NotFound, ValidationFailed (it signs; or, unless `at_once`, tokens of it may still live).
     """
 
     def change(keys: tuple[SigningKey, ...]) -> Sequence[SigningKey]:
-        return without(keys, kid, now, at_once=at_once)
+        return without(keys, kid, context.now, at_once=at_once)
 
     if deps.keyfile is None:
         raise NoKeyFile()
     async with deps.database.transaction() as conn:
-        event = deps.audit.event("key.rotated", "success", caller, now, state="retired", kid=kid)
+        event = deps.audit.event("key.rotated", "success", context, state="retired", kid=kid)
         await deps.audit.record(conn, event)
         deps.keyfile.rewrite(change)
 

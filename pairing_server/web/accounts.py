@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from pairing_server.clock import utcnow
 from pairing_server.services import accounts
 from pairing_server.web import schemas
-from pairing_server.web.app_context import utcnow
 from pairing_server.web.authentication import AuthenticatedHandler
 from pairing_server.web.base_handler import JSONHandler
 
@@ -24,7 +24,7 @@ class RegisterHandler(JSONHandler):
     async def post(self) -> None:
         body = self.read(REGISTER)
         user = await accounts.register(
-            self.deps, body["username"], body["password"], self.caller, now=utcnow()
+            self.deps, body["username"], body["password"], self.context.at(utcnow())
         )
         self.answer(REGISTERED, {"user_id": user.subject, "username": user.username}, status=201)
 
@@ -35,7 +35,7 @@ class LoginHandler(JSONHandler):
     async def post(self) -> None:
         body = self.read(LOGIN)
         issued = await accounts.login(
-            self.deps, body["username"], body["password"], self.caller, now=utcnow()
+            self.deps, body["username"], body["password"], self.context.at(utcnow())
         )
         self.answer(LOGGED_IN, issued)
 
@@ -48,7 +48,7 @@ class WsTokenHandler(AuthenticatedHandler):
     async def post(self) -> None:
         body = self.read(WS_TOKEN)
         issued = await accounts.issue_ws_token(
-            self.deps, self.known_claims, self.device_type, body.get("username"), self.caller, now=utcnow()
+            self.deps, self.known_claims, self.device_type, body.get("username"), self.context.at(utcnow())
         )
         self.answer(WS_TOKEN_ISSUED, issued)
 

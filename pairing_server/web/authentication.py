@@ -8,10 +8,10 @@ from urllib.parse import parse_qs
 
 from tornado.httputil import HTTPServerRequest
 
+from pairing_server.clock import utcnow
 from pairing_server.errors import InvalidToken, Unauthorized
+from pairing_server.request_context import RequestContext
 from pairing_server.security.tokens import AccessClaims
-from pairing_server.services.deps import Caller
-from pairing_server.web.app_context import utcnow
 from pairing_server.web.base_handler import JSONHandler
 
 PROTOCOL = "pairing.v1"
@@ -57,17 +57,17 @@ class AuthenticatedHandler(JSONHandler):
             claims = await self.deps.tokens.verify_access(token, now)
         except InvalidToken as error:
             rejected = self.deps.audit.event(
-                "auth.token_rejected", "denied", self.caller, now, reason=error.reason, kind="access"
+                "auth.token_rejected", "denied", self.context.at(now), reason=error.reason, kind="access"
             )
             self.deps.audit.enqueue(rejected)
             raise
-        self.caller = replace(self.caller, subject=claims.subject, login_id=claims.login_id, kind="user")
+        self.context = replace(self.context, subject=claims.subject, login_id=claims.login_id, kind="user")
         return claims
 
 
-def known(caller: Caller, subject: str, login_id: str) -> Caller:
+def known(context: RequestContext, subject: str, login_id: str) -> RequestContext:
     """The caller, now that its token is checked."""
-    return replace(caller, subject=subject, login_id=login_id, kind="device")
+    return replace(context, subject=subject, login_id=login_id, kind="device")
 
 
 def take_ws_token(request: HTTPServerRequest) -> tuple[str | None, str]:

@@ -14,6 +14,7 @@ import marshmallow
 from marshmallow import EXCLUDE, Schema
 from tornado.web import HTTPError, RequestHandler, stream_request_body
 
+from pairing_server.clock import utcnow
 from pairing_server.errors import (
     ConfirmationNeeded,
     Forbidden,
@@ -29,8 +30,9 @@ from pairing_server.errors import (
     UnsupportedMediaType,
     ValidationFailed,
 )
+from pairing_server.request_context import RequestContext
 from pairing_server.security.addresses import limit_key
-from pairing_server.services.deps import Caller, Deps
+from pairing_server.services.deps import Deps
 from pairing_server.tracing import NOTHING, Span
 from pairing_server.web.app_context import AppContext
 from pairing_server.web.json_body import parse_object
@@ -78,7 +80,7 @@ class BaseHandler(RequestHandler):
     """What JSON handlers, pages and sockets share: the application, an id for the request, the client's address."""
 
     request_id: UUID
-    caller: Caller
+    context: RequestContext
     app: AppContext
 
     # The URL's form, as in "/api/pairings/{}"; empty where each file has its own.
@@ -127,10 +129,12 @@ class BaseHandler(RequestHandler):
         self.set_header("Referrer-Policy", "no-referrer")
         self.set_header("Cache-Control", "no-store")
 
-    def anonymous(self) -> Caller:
+    def anonymous(self) -> RequestContext:
         """Nobody has logged in yet, but comes from somewhere."""
         address = self.app.address(self.request)
-        return Caller(address=address, address_key=limit_key(address), request_id=self.request_id)
+        return RequestContext(
+            utcnow(), address=address, address_key=limit_key(address), request_id=self.request_id
+        )
 
     def log_exception(
         self,
@@ -198,7 +202,7 @@ class JSONHandler(BaseHandler):
         self.trace()
         self._chunks: list[bytes] = []
         self._received = 0
-        self.caller = self.anonymous()
+        self.context = self.anonymous()
         origin = self.request.headers.get("Origin")
         if origin is not None and not self.app.origin_allowed(self.request):
             raise OriginNotAllowed(origin=origin[:200])

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from pairing_server.clock import utcnow
 from pairing_server.services import logins
 from pairing_server.web import schemas
-from pairing_server.web.app_context import utcnow
 from pairing_server.web.authentication import AuthenticatedHandler
 
 LOGOUT = schemas.LogoutBody()
@@ -18,7 +18,7 @@ class LogoutHandler(AuthenticatedHandler):
     async def post(self) -> None:
         body = self.read(LOGOUT)
         closed = await logins.logout(
-            self.deps, self.known_claims, self.caller, now=utcnow(), everywhere=body["everywhere"]
+            self.deps, self.known_claims, self.context.at(utcnow()), everywhere=body["everywhere"]
         )
         self.answer(LOGGED_OUT, {"connections_closed": closed})
 
@@ -27,12 +27,12 @@ class SessionsHandler(AuthenticatedHandler):
     """GET /api/sessions: the caller's own logins."""
 
     async def get(self) -> None:
-        self.answer(SESSIONS, {"sessions": await logins.list_own(self.deps, self.caller, now=utcnow())})
+        self.answer(SESSIONS, {"sessions": await logins.list_own(self.deps, self.context.at(utcnow()))})
 
 
 class SessionHandler(AuthenticatedHandler):
     """DELETE /api/sessions/{session}: end one of the caller's logins."""
 
     async def delete(self, login_id: str) -> None:
-        closed = await logins.revoke_own(self.deps, login_id, self.caller, now=utcnow())
+        closed = await logins.revoke_own(self.deps, login_id, self.context.at(utcnow()))
         self.answer(LOGGED_OUT, {"connections_closed": closed})

@@ -5,11 +5,11 @@ from __future__ import annotations
 from uuid import UUID
 
 from pairing_server.audit.recorder import clean
+from pairing_server.clock import utcnow
 from pairing_server.errors import NotFound
 from pairing_server.services import pairings
 from pairing_server.services.deps import Deps
 from pairing_server.web import schemas
-from pairing_server.web.app_context import utcnow
 from pairing_server.web.authentication import AuthenticatedHandler
 
 GENERATE = schemas.GenerateBody()
@@ -32,7 +32,7 @@ class GeneratePairCodeHandler(AuthenticatedHandler):
 
     async def post(self) -> None:
         body = self.read(GENERATE)
-        made = await pairings.generate(self.deps, body["desktop_session_id"], self.caller, now=utcnow())
+        made = await pairings.generate(self.deps, body["desktop_session_id"], self.context.at(utcnow()))
         self.answer(
             CODE,
             {
@@ -57,8 +57,7 @@ class PairDeviceHandler(AuthenticatedHandler):
             self.deps,
             body["code"],
             body["mobile_session_id"],
-            self.caller,
-            now=utcnow(),
+            self.context.at(utcnow()),
             device=clean(self.request.headers.get("User-Agent", ""), 100),
         )
         self.answer(PAIRED, {"channel_id": pairing.channel, "channelId": pairing.channel})
@@ -68,7 +67,7 @@ class PairingsHandler(AuthenticatedHandler):
     """GET /api/pairings: the caller's own live pairings."""
 
     async def get(self) -> None:
-        self.answer(PAIRINGS, {"pairings": await pairings.list_own(self.deps, self.caller)})
+        self.answer(PAIRINGS, {"pairings": await pairings.list_own(self.deps, self.context)})
 
 
 class PairingHandler(AuthenticatedHandler):
@@ -79,4 +78,4 @@ class PairingHandler(AuthenticatedHandler):
             wanted = UUID(pairing_id)
         except ValueError:
             raise NotFound("A pairing's id is a UUID.") from None
-        self.answer(UNPAIRED, await pairings.unpair(self.deps, wanted, self.caller, now=utcnow()))
+        self.answer(UNPAIRED, await pairings.unpair(self.deps, wanted, self.context.at(utcnow())))

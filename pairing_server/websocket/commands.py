@@ -6,6 +6,7 @@ import logging
 from uuid import UUID
 
 from pairing_server.audit.recorder import clean
+from pairing_server.clock import utcnow
 from pairing_server.errors import (
     Forbidden,
     Internal,
@@ -23,7 +24,6 @@ from pairing_server.relay.identity import Device
 from pairing_server.services import confirmations, logins
 from pairing_server.services import membership as pairings
 from pairing_server.services.membership import unpair_from_channel
-from pairing_server.web.app_context import utcnow
 from pairing_server.websocket.handshake import Opening
 
 log = logging.getLogger(__name__)
@@ -70,7 +70,7 @@ class Asking(Opening):
     async def _identify(self, session: Session, request: requests.Identify) -> None:
         try:
             await pairings.identify(
-                self.deps, request.session_id, request.device_type, self.caller, now=utcnow()
+                self.deps, request.session_id, request.device_type, self.context.at(utcnow())
             )
         except Unavailable:
             # The database is away: a device that was seated here a moment ago is known all the same.
@@ -86,7 +86,7 @@ class Asking(Opening):
         session_id = request.session_id or session.session_id
         try:
             admitted = await pairings.admit(
-                self.deps, named, session.device_type, session_id, self.caller, now=utcnow()
+                self.deps, named, session.device_type, session_id, self.context.at(utcnow())
             )
         except Unavailable:
             known = self._remembered(session, session_id)
@@ -143,7 +143,7 @@ class Asking(Opening):
         channel = session.channel
         if channel is not None:
             await unpair_from_channel(
-                self.deps, channel.pairing_id, session.device_type, self.caller, now=utcnow()
+                self.deps, channel.pairing_id, session.device_type, self.context.at(utcnow())
             )
 
     async def _answer_request(
@@ -154,8 +154,7 @@ class Asking(Opening):
             self.deps,
             request.channel_named or joined,
             session.session_id,
-            self.caller,
-            now=utcnow(),
+            self.context.at(utcnow()),
             confirmed=isinstance(request, requests.PairingConfirm),
         )
 
@@ -170,7 +169,7 @@ class Asking(Opening):
             return
         old = session.identity.token_id
         if claims.token_id != old:
-            await logins.spend(self.deps, claims, self.caller, now)
+            await logins.spend(self.deps, claims, self.context.at(now))
             self._record("auth.token_refreshed", "success", jti_old=old, jti_new=claims.token_id)
         session.refreshed(self._identity(claims), self.app.now())
 

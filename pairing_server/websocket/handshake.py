@@ -14,6 +14,7 @@ from tornado.web import HTTPError
 from tornado.websocket import WebSocketHandler, WebSocketProtocol
 
 from pairing_server.audit.recorder import clean
+from pairing_server.clock import utcnow
 from pairing_server.errors import (
     InvalidRequest,
     InvalidToken,
@@ -30,7 +31,6 @@ from pairing_server.relay.send_queue import Transport
 from pairing_server.security.tokens import WsClaims
 from pairing_server.services import logins
 from pairing_server.tracing import NOTHING
-from pairing_server.web.app_context import utcnow
 from pairing_server.web.authentication import known, select_subprotocol, take_ws_token
 from pairing_server.web.base_handler import BaseHandler
 
@@ -60,7 +60,7 @@ class Opening(BaseHandler, WebSocketHandler):
         if self.request.method != "GET":
             # HEAD, too: what stands between would not know of the upgrade, and take frames for requests.
             raise HTTPError(HTTPStatus.METHOD_NOT_ALLOWED)
-        self.caller = replace(self.anonymous(), connection_id=uuid4())
+        self.context = replace(self.anonymous(), connection_id=uuid4())
         if not self.app.origin_allowed(self.request):
             self._rejected("origin", now)
             raise OriginNotAllowed()
@@ -70,25 +70,25 @@ class Opening(BaseHandler, WebSocketHandler):
             if not token:
                 raise InvalidToken("A ws token is missing; POST /api/auth/ws-token answers with one.")
             claims = self.deps.tokens.verify_ws(token, now)
-            await logins.spend(self.deps, claims, self.caller, now)
+            await logins.spend(self.deps, claims, self.context.at(now))
             self.claims = claims
         except InvalidToken as error:
             self._refuse_token(error, now)
 
     def _refuse_token(self, error: InvalidToken, now: datetime) -> None:
         """The upgrade completes all the same, since browsers hide the status of a failed one."""
-        failures, key = self.app.handshake_failures, self.caller.address_key
+        failures, key = self.app.handshake_failures, self.context.address_key
         if wait := failures.wait(key, self.app.now()):
             raise RateLimited(wait, "Too many connections without a valid token.")
         failures.charge(key, self.app.now())
         self.refusal = error
         rejected = self.deps.audit.event(
-            "auth.token_rejected", "denied", self.caller, now, reason=error.reason, kind="ws"
+            "auth.token_rejected", "denied", self.context.at(now), reason=error.reason, kind="ws"
         )
         self.deps.audit.enqueue(rejected)
 
     def _rejected(self, reason: str, now: datetime) -> None:
-        event = self.deps.audit.event("ws.rejected", "denied", self.caller, now, reason=reason)
+        event = self.deps.audit.event("ws.rejected", "denied", self.context.at(now), reason=reason)
         self.deps.audit.enqueue(event)
 
     def check_origin(self, origin: str) -> bool:
@@ -138,7 +138,7 @@ class Opening(BaseHandler, WebSocketHandler):
         if self.claims is None:
             self._turn_away(self.refusal or InvalidToken(), CloseCode.INVALID_TOKEN, "invalid token")
             return
-        limit = self.deps.hub.room_for(self.claims.subject, self.caller.address_key)
+        limit = self.deps.hub.room_for(self.claims.subject, self.context.address_key)
         if limit is not None:
             self._rejected(limit, utcnow())
             full = RateLimited(30, "Too many connections.", limit=limit)
@@ -148,13 +148,13 @@ class Opening(BaseHandler, WebSocketHandler):
 
     def _begin(self, claims: WsClaims) -> None:
         now = self.app.now()
-        self.caller = known(self.caller, claims.subject, claims.login_id)
-        connection_id = self.caller.connection_id or uuid4()
+        self.context = known(self.context, claims.subject, claims.login_id)
+        connection_id = self.context.connection_id or uuid4()
         self.session = Session(
             connection_id,
             self._identity(claims),
-            self.caller.address or "",
-            self.caller.address_key,
+            self.context.address or "",
+            self.context.address_key,
             self._transport,
             self.deps.hub,
             now,
@@ -212,4 +212,4 @@ class Opening(BaseHandler, WebSocketHandler):
 
     def _record(self, event: str, outcome: str, pairing: UUID | None = None, **attrs: Any) -> None:
         audit = self.deps.audit
-        audit.enqueue(audit.event(event, outcome, self.caller, utcnow(), pairing_id=pairing, **attrs))
+        audit.enqueue(audit.event(event, outcome, self.context.at(utcnow()), pairing_id=pairing, **attrs))

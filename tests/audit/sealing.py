@@ -11,23 +11,23 @@ import asyncpg
 
 from pairing_server.audit.seals import Report, SealKey, sealing, verification
 from pairing_server.audit.store import search
-from pairing_server.server.scheduler import SYSTEM
+from pairing_server.clock import utcnow
+from pairing_server.request_context import RequestContext, system
 from pairing_server.services.deps import Deps
 from pairing_server.store import audit_events
-from pairing_server.web.app_context import utcnow
 
 KEY = SealKey.generate()[0]
 
 
 async def record(deps: Deps, *actors: str) -> None:
     """One event for each actor, in one transaction."""
-    caller = replace(SYSTEM, kind="user")
+    caller = RequestContext(utcnow(), kind="user")
     async with deps.database.transaction() as conn:
         await audit_events.add(
             conn,
             [
                 deps.audit.event(
-                    "auth.login", "success", replace(caller, subject=actor), utcnow(), target=place
+                    "auth.login", "success", replace(caller, subject=actor).at(utcnow()), target=place
                 )
                 for place, actor in enumerate(actors)
             ],
@@ -35,11 +35,11 @@ async def record(deps: Deps, *actors: str) -> None:
 
 
 async def seal(deps: Deps) -> list[int]:
-    return [made.number for made in await sealing.seal(deps, SYSTEM, utcnow())]
+    return [made.number for made in await sealing.seal(deps, system(utcnow()))]
 
 
 async def verify(deps: Deps, copies: dict[int, str] | None = None) -> Report:
-    return await verification.verify(deps, copies or {}, SYSTEM, utcnow())
+    return await verification.verify(deps, copies or {}, system(utcnow()))
 
 
 async def events(deps: Deps, name: str) -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ import pytest
 
 from pairing_server.audit.events import EVENTS, row
 from pairing_server.audit.recorder import AuditLog
-from pairing_server.server.scheduler import SYSTEM
+from pairing_server.request_context import system
 
 ROOT = Path(__file__).parents[2]
 DOCUMENT = (ROOT / "docs" / "audit.md").read_text(encoding="utf-8")
@@ -59,6 +59,6 @@ def test_names_and_severities_have_their_form(name: str) -> None:
 def test_what_is_not_in_the_inventory_cannot_be_recorded() -> None:
     audit = AuditLog("node-1", "1")
     with pytest.raises(ValueError, match=r"auth.nonsense is not in the inventory"):
-        audit.event("auth.nonsense", "success", SYSTEM, NOW)
+        audit.event("auth.nonsense", "success", system(NOW))
     with pytest.raises(ValueError, match=r"auth.login does not tell \['password'\]"):
-        audit.event("auth.login", "failure", SYSTEM, NOW, target="alice", password="secret")
+        audit.event("auth.login", "failure", system(NOW), target="alice", password="secret")

@@ -18,11 +18,12 @@ from tornado.ioloop import IOLoop
 from pairing_server.audit.folding import MOST_KINDS, Floods
 from pairing_server.audit.recorder import AuditLog
 from pairing_server.audit.spool import Spool
+from pairing_server.clock import utcnow
 from pairing_server.db.database import Database
 from pairing_server.errors import BadCredentials, InvalidCode, RateLimited, Unavailable
-from pairing_server.server.scheduler import SYSTEM
+from pairing_server.request_context import RequestContext, system
 from pairing_server.services import accounts, pairings
-from pairing_server.services.deps import Caller, Deps
+from pairing_server.services.deps import Deps
 from pairing_server.store.audit_events import Event
 from tests.devices import Site
 
@@ -32,7 +33,12 @@ NOWHERE = "postgresql://nobody@127.0.0.1:1/none"
 
 def made(log: AuditLog, number: int, outcome: str = "denied") -> Event:
     """Each of another source."""
-    return log.event("msg.invalid", outcome, Caller(subject=f"user-{number}"), NOW, rule=f"rule-{number}")
+    return log.event(
+        "msg.invalid",
+        outcome,
+        RequestContext(utcnow(), subject=f"user-{number}").at(NOW),
+        rule=f"rule-{number}",
+    )
 
 
 @pytest.fixture
@@ -42,7 +48,7 @@ def deps(io_loop: IOLoop, site: Site) -> Deps:
     async def begin() -> None:
         site.node.scheduler.stop()
         await site.node.scheduler.settled()
-        await site.node.audit.flush(site.node.deps, SYSTEM, NOW)
+        await site.node.audit.flush(site.node.deps, system(NOW))
 
     io_loop.run_sync(begin)
     return site.node.deps
@@ -82,19 +88,19 @@ def test_sources_beyond_what_a_minute_holds_share_one_count() -> None:
 
 def test_the_addresses_of_one_home_are_one_source() -> None:
     log, floods = AuditLog("node", "1"), Floods()
-    callers = [Caller(address=f"2001:db8::{number:x}") for number in range(1, 40)]
-    events = [log.event("ws.rejected", "denied", caller, NOW) for caller in callers]
+    callers = [RequestContext(utcnow(), address=f"2001:db8::{number:x}") for number in range(1, 40)]
+    events = [log.event("ws.rejected", "denied", caller.at(NOW)) for caller in callers]
     assert sum(not floods.takes(event) for event in events) == 10
 
 
 async def test_of_a_flood_of_failed_logins_eleven_rows_are_left_and_the_counts_add_up(
     site: Site, deps: Deps, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    caller, now = Caller(address="203.0.113.7", address_key="203.0.113.7"), NOW
+    caller, now = RequestContext(utcnow(), address="203.0.113.7", address_key="203.0.113.7"), NOW
     for turn in range(60):
         with pytest.raises((BadCredentials, RateLimited)):
-            await accounts.login(deps, f"nobody-{turn}", "a wrong password", caller, now)
-    await deps.audit.flush(deps, SYSTEM, now + timedelta(minutes=1))
+            await accounts.login(deps, f"nobody-{turn}", "a wrong password", caller.at(now))
+    await deps.audit.flush(deps, system(now + timedelta(minutes=1)))
     async with deps.database.transaction() as conn:
         rows = await conn.exec_driver_sql(
             "SELECT reason, count(*), sum(count) FROM audit_events WHERE event = 'auth.login' GROUP BY reason"
@@ -107,20 +113,22 @@ async def test_of_a_flood_of_failed_logins_eleven_rows_are_left_and_the_counts_a
 
 async def test_a_login_that_locks_its_user_out_is_an_event(site: Site, deps: Deps) -> None:
     for turn in range(11):
-        caller = Caller(address=f"203.0.113.{turn}", address_key=f"203.0.113.{turn}")
+        caller = RequestContext(utcnow(), address=f"203.0.113.{turn}", address_key=f"203.0.113.{turn}")
         with pytest.raises((BadCredentials, RateLimited)):
-            await accounts.login(deps, "ada", "a wrong password", caller, NOW)
+            await accounts.login(deps, "ada", "a wrong password", caller.at(NOW))
     [lockout] = await site.events("auth.lockout")
     assert lockout["scope"] == "login_user"
     assert datetime.fromisoformat(lockout["until"]) == NOW + timedelta(seconds=900)
 
 
 async def test_of_a_flood_of_wrong_codes_eleven_rows_are_left_and_the_counts_add_up(deps: Deps) -> None:
-    caller = Caller(subject="https://id.example|eve", address="203.0.113.7", address_key="203.0.113.7")
+    caller = RequestContext(
+        utcnow(), subject="https://id.example|eve", address="203.0.113.7", address_key="203.0.113.7"
+    )
     for _ in range(40):
         with pytest.raises((InvalidCode, RateLimited)):
-            await pairings.redeem(deps, "000000", "mobile-1", caller, NOW)
-    await deps.audit.flush(deps, SYSTEM, NOW + timedelta(minutes=1))
+            await pairings.redeem(deps, "000000", "mobile-1", caller.at(NOW))
+    await deps.audit.flush(deps, system(NOW + timedelta(minutes=1)))
     async with deps.database.transaction() as conn:
         rows = await conn.exec_driver_sql(
             "SELECT reason, count(*), sum(count) FROM audit_events WHERE event = 'pairing.redeem' GROUP BY reason"
@@ -132,19 +140,19 @@ async def test_of_a_flood_of_wrong_codes_eleven_rows_are_left_and_the_counts_add
 
 
 async def test_what_succeeds_is_never_folded(deps: Deps, site: Site) -> None:
-    admin = Caller(kind="admin")
+    admin = RequestContext(utcnow(), kind="admin")
     for number in range(15):
-        await accounts.add_user(deps, f"user-{number}", "a long enough password", "user", admin, NOW)
+        await accounts.add_user(deps, f"user-{number}", "a long enough password", "user", admin.at(NOW))
     assert len(await site.events("account.created")) == 15
 
 
 async def test_what_an_administrator_does_to_accounts_is_recorded(deps: Deps, site: Site) -> None:
-    admin = Caller(kind="admin")
-    user = await accounts.add_user(deps, "ada", "a long enough password", "user", admin, NOW)
-    await accounts.set_disabled(deps, "ada", True, admin, NOW)
-    await accounts.set_disabled(deps, "ada", False, admin, NOW)
-    await accounts.set_password(deps, "ada", "another long password", admin, NOW)
-    await accounts.set_role(deps, "ada", "auditor", admin, NOW)
+    admin = RequestContext(utcnow(), kind="admin")
+    user = await accounts.add_user(deps, "ada", "a long enough password", "user", admin.at(NOW))
+    await accounts.set_disabled(deps, "ada", True, admin.at(NOW))
+    await accounts.set_disabled(deps, "ada", False, admin.at(NOW))
+    await accounts.set_password(deps, "ada", "another long password", admin.at(NOW))
+    await accounts.set_role(deps, "ada", "auditor", admin.at(NOW))
     for name in ("account.disabled", "account.enabled", "account.password_changed"):
         [event] = await site.events(name)
         assert (event["target"], event["outcome"]) == (user.subject, "success"), name
@@ -193,10 +201,10 @@ async def test_events_of_an_outage_come_once_and_in_order_when_it_is_over(
         log.enqueue(made(log, number))
         if number % 400 == 0:
             with pytest.raises(Unavailable):
-                await log.flush(nowhere, SYSTEM, NOW)
+                await log.flush(nowhere, system(NOW))
     await nowhere.database.close()
     assert log.spooled > 1700 * 300
-    await log.flush(deps, SYSTEM, NOW)
+    await log.flush(deps, system(NOW))
     assert await recorded(database_url) == expected(1700)
     assert log.spooled == 0
     async with deps.database.transaction() as conn:
@@ -217,14 +225,14 @@ async def test_a_process_that_died_leaves_its_events_to_the_next_and_they_come_o
         dead.enqueue(made(dead, number))
     [file] = (tmp_path / "spool").iterdir()
     written = file.read_bytes()
-    await dead.flush(deps, SYSTEM, NOW)
+    await dead.flush(deps, system(NOW))
     dead.close()
     # Killed after the commit, before the file was emptied; and once more in the middle of a line.
     (tmp_path / "spool" / "1-a-000001.jsonl").write_bytes(written + b'{"event_id": "torn')
     for _ in range(2):
         log = AuditLog("node", "1")
         assert log.keep_in(tmp_path / "spool", NOW) in (len(written) + 18, 0)
-        await log.flush(deps, SYSTEM, NOW)
+        await log.flush(deps, system(NOW))
         log.close()
     assert await recorded(database_url) == expected(30)
     assert log.lost == 0
@@ -262,12 +270,12 @@ async def test_of_a_replay_that_was_killed_in_the_middle_nothing_comes_twice(
 
     monkeypatch.setattr(segment, "read", read)
     with pytest.raises(Killed):
-        await first.flush(deps, SYSTEM, now)
+        await first.flush(deps, system(now))
     first.close()
     assert sum((await recorded(database_url)).values()) == 1000
     second = AuditLog("node", "1")
     second.keep_in(tmp_path / "spool", now + timedelta(hours=1))
-    await second.flush(deps, SYSTEM, now)
+    await second.flush(deps, system(now))
     second.close()
     assert await recorded(database_url) == expected(1200)
 
@@ -287,10 +295,10 @@ async def test_a_batch_whose_commit_was_in_doubt_is_not_written_twice(
 
     monkeypatch.setattr(log._queue, "_add", lose)
     with pytest.raises(Unavailable):
-        await log.flush(deps, SYSTEM, NOW)
+        await log.flush(deps, system(NOW))
     monkeypatch.setattr(log._queue, "_add", add)
     log.enqueue(made(log, 20))
-    await log.flush(deps, SYSTEM, NOW)
+    await log.flush(deps, system(NOW))
     assert await recorded(database_url) == expected(21)
 
 
@@ -306,8 +314,8 @@ async def test_a_line_that_is_no_event_is_counted_as_lost_and_holds_up_no_other(
     log.close()
     other = AuditLog("node", "1")
     other.keep_in(tmp_path / "spool", NOW)
-    await other.flush(deps, SYSTEM, NOW)
-    await other.flush(deps, SYSTEM, NOW)
+    await other.flush(deps, system(NOW))
+    await other.flush(deps, system(NOW))
     assert await recorded(database_url) == expected(1)
     assert (await gaps(deps)) == [(2, "6:2")]
     other.close()
@@ -331,15 +339,20 @@ async def test_when_the_spool_is_full_info_is_lost_first_and_the_log_says_what(
     size = len(json.dumps({})) + 500
     for number in range(200):
         log.enqueue(
-            log.event("ws.connected", "success", Caller(subject=f"user-{number}"), NOW, jti="x" * 100)
+            log.event(
+                "ws.connected",
+                "success",
+                RequestContext(utcnow(), subject=f"user-{number}").at(NOW),
+                jti="x" * 100,
+            )
         )
     lost = log.lost
     assert 0 < lost < 200
     for number in range(8):
         log.enqueue(made(log, number))
     assert log.lost == lost, size
-    await log.flush(deps, SYSTEM, NOW)
-    await log.flush(deps, SYSTEM, NOW)
+    await log.flush(deps, system(NOW))
+    await log.flush(deps, system(NOW))
     assert await recorded(database_url) == expected(8)
     assert await gaps(deps) == [(lost, f"6:{lost}")]
     log.close()
@@ -353,7 +366,7 @@ async def test_without_a_place_on_the_disk_events_wait_in_memory(
     assert log.keep_in(tmp_path / "file" / "spool", NOW) == 0
     assert "kept in memory only" in caplog.text
     log.enqueue(made(log, 0))
-    await log.flush(deps, SYSTEM, NOW)
+    await log.flush(deps, system(NOW))
     assert await recorded(database_url) == expected(1)
 
 
@@ -374,14 +387,14 @@ async def test_what_clients_choose_is_one_line_on_the_disk_and_in_the_database(
     log = AuditLog("node", "1")
     log.keep_in(tmp_path / "spool", NOW)
     for number, text in enumerate(nasty):
-        caller = Caller(subject=f"user-{number}", address="203.0.113.9")
-        log.enqueue(log.event("ws.connected", "success", caller, NOW, ua=text, origin=text))
+        caller = RequestContext(utcnow(), subject=f"user-{number}", address="203.0.113.9")
+        log.enqueue(log.event("ws.connected", "success", caller.at(NOW), ua=text, origin=text))
     [file] = (tmp_path / "spool").iterdir()
     assert len(file.read_bytes().splitlines()) == len(nasty)
     log.close()
     other = AuditLog("node", "1")
     other.keep_in(tmp_path / "spool", NOW)
-    await other.flush(deps, SYSTEM, NOW)
+    await other.flush(deps, system(NOW))
     other.close()
     async with deps.database.transaction() as conn:
         agents = "SELECT attrs->>'ua' FROM audit_events WHERE event = 'ws.connected' ORDER BY seq"
@@ -412,14 +425,14 @@ async def test_when_the_disk_is_full_it_goes_on_in_memory_and_what_that_does_not
         for number in range(60):
             log.enqueue(made(log, number))
         with pytest.raises(Unavailable):
-            await log.flush(nowhere, SYSTEM, NOW)
+            await log.flush(nowhere, system(NOW))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limit)
         signal.signal(signal.SIGXFSZ, handler)
         await nowhere.database.close()
     assert log.lost == 40
-    await log.flush(deps, SYSTEM, NOW)  # makes room for the event that tells of it
-    await log.flush(deps, SYSTEM, NOW)
+    await log.flush(deps, system(NOW))  # makes room for the event that tells of it
+    await log.flush(deps, system(NOW))
     assert log.lost == 40
     log.close()
     assert await recorded(database_url) == expected(20)

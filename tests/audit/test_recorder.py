@@ -11,9 +11,8 @@ from sqlalchemy import event
 from pairing_server.audit.recorder import clean
 from pairing_server.audit.store import search
 from pairing_server.audit.store.filters import Filter
-from pairing_server.server.scheduler import SYSTEM
-from pairing_server.services.deps import Caller
-from pairing_server.web.app_context import utcnow
+from pairing_server.clock import utcnow
+from pairing_server.request_context import RequestContext, system
 from tests.devices import Site
 
 ROUTE = "auth.token_rejected"
@@ -32,10 +31,14 @@ async def test_of_a_flood_ten_are_recorded_singly_and_the_rest_as_one_row_with_a
     audit, now = site.node.audit, utcnow().replace(second=0, microsecond=0)
     for address in ("203.0.113.7", "203.0.113.8"):
         for _ in range(35 if address.endswith("7") else 3):
-            audit.enqueue(audit.event(ROUTE, "denied", Caller(address=address), now, reason="expired"))
-    await audit.flush(site.node.deps, SYSTEM, now)
+            audit.enqueue(
+                audit.event(
+                    ROUTE, "denied", RequestContext(utcnow(), address=address).at(now), reason="expired"
+                )
+            )
+    await audit.flush(site.node.deps, system(now))
     assert await counts(site) == [1] * 13
-    await audit.flush(site.node.deps, SYSTEM, now + timedelta(minutes=1))
+    await audit.flush(site.node.deps, system(now + timedelta(minutes=1)))
     assert await counts(site) == [1] * 13 + [25]
 
 

@@ -10,11 +10,10 @@ from uuid import UUID
 from playwright.async_api import Locator, Page, expect
 
 from pairing_server.audit.seals import sealing
-from pairing_server.server.scheduler import SYSTEM
+from pairing_server.clock import utcnow
+from pairing_server.request_context import RequestContext, system
 from pairing_server.services import accounts
-from pairing_server.services.deps import Caller
 from pairing_server.store.audit_events import Event
-from pairing_server.web.app_context import utcnow
 from tests.browser.pages import Visitors
 from tests.devices import Site
 
@@ -99,7 +98,7 @@ async def visit(visitors: Visitors, site: Site, path: str = "/audit") -> Reviewe
 
 async def hire(site: Site) -> None:
     """An account for the reviewer, with a password that works."""
-    await accounts.add_user(site.node.deps, NAME, PASSWORD, "auditor", SYSTEM, utcnow())
+    await accounts.add_user(site.node.deps, NAME, PASSWORD, "auditor", system(utcnow()))
 
 
 async def happen(site: Site) -> list[str]:
@@ -112,15 +111,16 @@ async def happen(site: Site) -> list[str]:
         for _ in range(count):
             who = draw.choice(list(people))
             stranger = outcome in ("failure", "denied")
-            caller = Caller(
-                None if stranger and draw.random() < 0.6 else people[who],
+            caller = RequestContext(
+                utcnow(),
+                subject=None if stranger and draw.random() < 0.6 else people[who],
                 address="203.0.113.66" if stranger else places[who],
                 connection_id=UUID(int=draw.getrandbits(128)) if name.startswith(("ws", "channel")) else None,
                 kind="user",
             )
             pairing = UUID(int=draw.randrange(1, 9)) if name.startswith(("pairing", "channel")) else None
             event = audit.event(
-                name, outcome, caller, now, reason=reason, pairing_id=pairing, **ATTRS.get(name, {})
+                name, outcome, caller.at(now), reason=reason, pairing_id=pairing, **ATTRS.get(name, {})
             )
             made.append((event, timedelta(hours=24 - draw.uniform(first, last))))
     async with site.node.database.transaction() as conn:
@@ -135,7 +135,7 @@ async def happen(site: Site) -> list[str]:
 async def seal(site: Site) -> None:
     # A transaction that has begun before holds up what was recorded since.
     await site.node.scheduler.settled()
-    await sealing.seal(site.node.deps, SYSTEM, utcnow())
+    await sealing.seal(site.node.deps, system(utcnow()))
 
 
 ATTRS: dict[str, dict[str, object]] = {

@@ -11,10 +11,9 @@ from pathlib import Path
 import pytest
 from playwright.async_api import Route, expect
 
-from pairing_server.server.scheduler import SYSTEM
+from pairing_server.clock import utcnow
+from pairing_server.request_context import RequestContext, system
 from pairing_server.services import accounts, logins
-from pairing_server.services.deps import Caller
-from pairing_server.web.app_context import utcnow
 from tests.browser.audit import NAME, PASSWORD, Reviewer, visit
 from tests.browser.pages import Visitors
 from tests.devices import Site
@@ -32,7 +31,9 @@ async def total(reviewer: Reviewer) -> int:
 
 async def record(site: Site, name: str, **caller: str) -> None:
     async with site.node.database.transaction() as conn:
-        event = site.node.audit.event(name, "success", Caller(kind="user", **caller), utcnow())
+        event = site.node.audit.event(
+            name, "success", RequestContext(utcnow(), kind="user", **caller).at(utcnow())
+        )
         await site.node.audit.record(conn, event)
 
 
@@ -51,7 +52,7 @@ async def test_a_reviewer_signs_in_sees_the_last_day_and_signs_out(visitors: Vis
 
 async def test_who_is_no_auditor_is_told_so_and_sees_nothing(visitors: Visitors, busy: Site) -> None:
     visitors.expected.append("403")  # the browser tells of refused requests
-    await accounts.set_role(busy.node.deps, NAME, "user", SYSTEM, utcnow())
+    await accounts.set_role(busy.node.deps, NAME, "user", system(utcnow()))
     reviewer = Reviewer(await visitors.visit(f"{busy.url}/audit"))
     await reviewer.sign_in()
     await expect(reviewer.page.get_by_role("alert")).to_contain_text("auditor or admin")
@@ -83,7 +84,7 @@ async def test_a_login_that_has_ended_is_asked_for_again_and_the_question_is_kep
 ) -> None:
     visitors.expected.append("401|403")
     reviewer = await visit(visitors, busy, "/audit#event=auth.*&since=7d")
-    await logins.revoke_user(busy.node.deps, NAME, SYSTEM, utcnow())
+    await logins.revoke_user(busy.node.deps, NAME, system(utcnow()))
     await reviewer.search(event="pairing.*")
     await expect(reviewer.page.get_by_text("Your login has ended")).to_be_visible()
     await reviewer.page.get_by_label("Password").fill(PASSWORD)
@@ -100,7 +101,7 @@ async def test_a_late_answer_to_a_login_that_has_ended_does_not_end_the_next_one
     await reviewer.page.route(re.compile("/api/audit/events/"), held.put)
     await reviewer.rows.first.get_by_role("button").click()
     late = await held.get()
-    await logins.revoke_user(busy.node.deps, NAME, SYSTEM, utcnow())
+    await logins.revoke_user(busy.node.deps, NAME, system(utcnow()))
     await reviewer.page.keyboard.press("Escape")
     await reviewer.search(event="pairing.*")
     await expect(reviewer.page.get_by_text("Your login has ended")).to_be_visible()
@@ -276,7 +277,11 @@ async def test_what_a_client_has_chosen_is_text_and_never_markup(visitors: Visit
     nasty = "<img src=x onerror=alert(1)>"
     async with busy.node.database.transaction() as conn:
         made = busy.node.audit.event(
-            "ws.connected", "success", Caller(nasty), utcnow(), reason=nasty, origin=nasty
+            "ws.connected",
+            "success",
+            RequestContext(utcnow(), subject=nasty).at(utcnow()),
+            reason=nasty,
+            origin=nasty,
         )
         await busy.node.audit.record(conn, made)
     reviewer = await visit(visitors, busy, "/audit#event=ws.connected&since=24h")

@@ -12,9 +12,9 @@ from uuid import UUID
 
 import pytest
 
+from pairing_server.clock import utcnow
 from pairing_server.security.keys import SigningKey, generate_key, parse_keys
 from pairing_server.security.tokens import Tokens
-from pairing_server.web.app_context import utcnow
 from tests.cli.commands import Operator, environment
 from tests.cli.serving import Serving, serving
 

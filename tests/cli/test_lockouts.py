@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from pairing_server.clock import utcnow
 from pairing_server.errors import InvalidCode, RateLimited
+from pairing_server.request_context import RequestContext
 from pairing_server.services import pairings
-from pairing_server.services.deps import Caller
-from pairing_server.web.app_context import utcnow
 from tests.cli.commands import Operator
 from tests.devices import Site
 
@@ -20,12 +20,18 @@ def operator(database_url: str, tmp_path: Path) -> Operator:
 
 
 async def test_who_is_locked_out_is_listed_and_let_in_again(site: Site, operator: Operator) -> None:
-    caller = Caller("https://id.example|ada", None, "203.0.113.7", "203.0.113.7", kind="user")
+    caller = RequestContext(
+        utcnow(),
+        subject="https://id.example|ada",
+        address="203.0.113.7",
+        address_key="203.0.113.7",
+        kind="user",
+    )
     for _ in range(10):
         with pytest.raises(InvalidCode):
-            await pairings.redeem(site.node.deps, "000000", "mobile-session", caller, utcnow())
+            await pairings.redeem(site.node.deps, "000000", "mobile-session", caller.at(utcnow()))
     with pytest.raises(RateLimited):
-        await pairings.redeem(site.node.deps, "000000", "mobile-session", caller, utcnow())
+        await pairings.redeem(site.node.deps, "000000", "mobile-session", caller.at(utcnow()))
     [listed] = [
         line.split("\t")
         for line in operator.says("lockouts", "list").splitlines()
@@ -35,7 +41,7 @@ async def test_who_is_locked_out_is_listed_and_let_in_again(site: Site, operator
     told = operator.says("lockouts", "lift", "redeem_user", listed[1])
     assert told == f"{caller.subject} may try again.\n"
     with pytest.raises(InvalidCode):
-        await pairings.redeem(site.node.deps, "000000", "mobile-session", caller, utcnow())
+        await pairings.redeem(site.node.deps, "000000", "mobile-session", caller.at(utcnow()))
     assert "via=cli" in operator.says("audit", "list", "--event", "admin.action")
 
 

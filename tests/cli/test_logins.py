@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from pairing_server.clock import utcnow
+from pairing_server.request_context import RequestContext
 from pairing_server.security.keys import parse_keys
 from pairing_server.services import accounts
-from pairing_server.services.deps import Caller
-from pairing_server.web.app_context import utcnow
 from tests.cli.commands import Operator
 from tests.conftest import StartNode
 from tests.devices import Account, Site
@@ -29,8 +29,8 @@ def operator(database_url: str, tmp_path: Path) -> Operator:
 
 async def login(site: Site, account: Account) -> tuple[Account, str]:
     """A login of the user, and its id."""
-    caller = Caller(address="203.0.113.9")
-    issued = await accounts.issue_access_token(site.node.deps, account.username, None, caller, utcnow())
+    caller = RequestContext(utcnow(), address="203.0.113.9")
+    issued = await accounts.issue_access_token(site.node.deps, account.username, None, caller.at(utcnow()))
     return Account(account.subject, account.username, issued.token), issued.login_id
 
 

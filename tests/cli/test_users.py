@@ -7,8 +7,8 @@ from uuid import UUID
 
 import pytest
 
+from pairing_server.clock import utcnow
 from pairing_server.security.keys import parse_keys
-from pairing_server.web.app_context import utcnow
 from tests.cli.commands import NO_DATABASE, Operator
 from tests.conftest import StartNode
 from tests.devices import Site

@@ -8,6 +8,8 @@ from pathlib import Path
 from alembic import command
 from alembic.config import Config
 
+from pairing_server.db import migrations
+
 NEWER = "9000"
 _MIGRATION = f'''"""What tomorrow's release adds."""
 
@@ -27,14 +29,14 @@ def downgrade() -> None:
 
 
 def _config(url: str, folder: Path, works_with: str | None) -> Config:
-    migrations = folder / "migrations-of-tomorrow"
-    if not migrations.exists():
-        shutil.copytree(Path(__file__).resolve().parents[2] / "migrations", migrations)
+    copied = folder / "migrations-of-tomorrow"
+    if not copied.exists():
+        shutil.copytree(Path(__file__).resolve().parents[2] / "migrations", copied)
     said = "" if works_with is None else f'works_with = "{works_with}"\n'
     text = _MIGRATION.format(before=migrations.head(), works_with=said)
-    (migrations / "versions" / f"{NEWER}_tomorrow.py").write_text(text)
+    (copied / "versions" / f"{NEWER}_tomorrow.py").write_text(text)
     config = Config()
-    config.set_main_option("script_location", str(migrations))
+    config.set_main_option("script_location", str(copied))
     config.set_main_option("path_separator", "os")
     config.attributes["url"] = url
     return config

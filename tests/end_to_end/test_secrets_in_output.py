@@ -11,10 +11,10 @@ from textwrap import dedent
 
 import pytest
 
+from pairing_server.clock import utcnow
+from pairing_server.request_context import system
 from pairing_server.security.keys import generate_key
 from pairing_server.security.tokens import Tokens
-from pairing_server.server.scheduler import SYSTEM
-from pairing_server.web.app_context import utcnow
 from tests.devices import Site
 from tests.leaks import RUN, Secrets, audit_rows
 
@@ -114,7 +114,7 @@ def test_a_run_fails_if_a_test_of_it_writes_a_secret(tmp_path: Path) -> None:
 
 
 async def test_a_secret_in_the_audit_log_is_found(site: Site, database_url: str) -> None:
-    planted = site.node.audit.event("auth.login", "success", SYSTEM, utcnow(), target=TOKEN)
+    planted = site.node.audit.event("auth.login", "success", system(utcnow()), target=TOKEN)
     async with site.node.database.transaction() as conn:
         await site.node.audit.record(conn, planted)
     rows = await audit_rows(database_url)
@@ -124,7 +124,7 @@ async def test_a_secret_in_the_audit_log_is_found(site: Site, database_url: str)
 async def test_the_number_of_a_transaction_is_taken_for_no_code(site: Site, database_url: str) -> None:
     """In a long run it has six digits, as a code has, and stands in each row."""
     async with site.node.database.transaction() as conn:
-        await site.node.audit.record(conn, site.node.audit.event("auth.login", "success", SYSTEM, utcnow()))
+        await site.node.audit.record(conn, site.node.audit.event("auth.login", "success", system(utcnow())))
         number = (await conn.exec_driver_sql("SELECT pg_current_xact_id()::text")).scalar_one()
     [row] = [row for row in await audit_rows(database_url) if "auth.login" in row]
     assert f'"{number}"' not in row

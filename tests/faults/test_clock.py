@@ -8,11 +8,11 @@ from uuid import uuid4
 
 import pytest
 
+from pairing_server.clock import utcnow
 from pairing_server.errors import InvalidCode
+from pairing_server.request_context import RequestContext
 from pairing_server.server.scheduler import Scheduler
 from pairing_server.services import pairings
-from pairing_server.services.deps import Caller
-from pairing_server.web.app_context import utcnow
 from tests.devices import Site
 from tests.faults.sites import Talk
 
@@ -57,12 +57,20 @@ async def test_a_code_made_before_the_clock_was_set_back_works_and_runs_out_all_
     site.node.scheduler.stop()
     deps, now = site.node.deps, utcnow()
     account = await site.account()
-    caller = Caller(account.subject, "login", "192.0.2.1", "192.0.2.1", uuid4(), kind="user")
+    caller = RequestContext(
+        utcnow(),
+        subject=account.subject,
+        login_id="login",
+        address="192.0.2.1",
+        address_key="192.0.2.1",
+        request_id=uuid4(),
+        kind="user",
+    )
     first, second = [
-        await pairings.generate(deps, f"desktop-{number:08d}", caller, now) for number in range(2)
+        await pairings.generate(deps, f"desktop-{number:08d}", caller.at(now)) for number in range(2)
     ]
-    redeemed = await pairings.redeem(deps, first.code, "mobile-00000001", caller, now - HOUR)
+    redeemed = await pairings.redeem(deps, first.code, "mobile-00000001", caller.at(now - HOUR))
     assert redeemed.channel == first.channel
     await jobs(site, -HOUR)
     with pytest.raises(InvalidCode):
-        await pairings.redeem(deps, second.code, "mobile-00000002", caller, now + timedelta(seconds=301))
+        await pairings.redeem(deps, second.code, "mobile-00000002", caller.at(now + timedelta(seconds=301)))

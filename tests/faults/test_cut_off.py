@@ -9,12 +9,12 @@ from uuid import uuid4
 import pytest
 from sqlalchemy import select
 
+from pairing_server.clock import utcnow
 from pairing_server.db.database import Database
 from pairing_server.errors import Unavailable
+from pairing_server.request_context import RequestContext
 from pairing_server.services import pairings
-from pairing_server.services.deps import Caller
 from pairing_server.store.pairings import COLUMNS
-from pairing_server.web.app_context import utcnow
 from tests.devices import Account, Answer, Site
 from tests.faults.proxy import FaultProxy
 from tests.faults.sites import ready, sessions
@@ -46,9 +46,17 @@ async def test_five_hundred_requests_cut_off_in_the_middle_leave_nothing_behind(
 
     async def ask(number: int) -> None:
         account = accounts[number % len(accounts)]
-        caller = Caller(account.subject, "login", "192.0.2.1", "192.0.2.1", uuid4(), kind="user")
+        caller = RequestContext(
+            utcnow(),
+            subject=account.subject,
+            login_id="login",
+            address="192.0.2.1",
+            address_key="192.0.2.1",
+            request_id=uuid4(),
+            kind="user",
+        )
         if number % 3:
-            await pairings.generate(deps, f"desktop-{number:08d}", caller, utcnow())
+            await pairings.generate(deps, f"desktop-{number:08d}", caller.at(utcnow()))
         else:
             await pairings.list_own(deps, caller)
 

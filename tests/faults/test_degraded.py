@@ -9,10 +9,10 @@ from uuid import UUID
 
 import pytest
 
-from pairing_server.server.scheduler import SYSTEM
+from pairing_server.clock import utcnow
+from pairing_server.request_context import system
 from pairing_server.services import expiry
 from pairing_server.store import users
-from pairing_server.web.app_context import utcnow
 from tests.devices import Device, Site, Socket
 from tests.faults.proxy import FaultProxy
 from tests.faults.sites import known_to_be_away, ready
@@ -123,7 +123,7 @@ async def test_the_grace_is_not_extended_while_the_database_is_away(far: Site, p
     mobile.socket.close()
     await desktop.socket.expect("mobile_disconnected")
     late = asyncio.get_running_loop().time() + 301
-    assert await expiry.close_overdue(far.node.deps, late, SYSTEM, utcnow()) == 1
+    assert await expiry.close_overdue(far.node.deps, late, system(utcnow())) == 1
     gone = await desktop.socket.expect("mobile_disconnected")
     assert (gone["force_disconnect"], gone["client_id"]) == (True, mobile.session_id)
     assert await desktop.socket.closed() == 4410

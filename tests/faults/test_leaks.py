@@ -13,12 +13,12 @@ from typing import Any
 
 from tornado.web import RequestHandler
 
+from pairing_server.clock import utcnow
 from pairing_server.relay.channel import Channel
 from pairing_server.relay.connection import Session
 from pairing_server.relay.send_queue import Outbox
-from pairing_server.server.scheduler import SYSTEM
+from pairing_server.request_context import system
 from pairing_server.services import expiry
-from pairing_server.web.app_context import utcnow
 from tests.devices import Account, Site
 
 OURS = (Channel, Outbox, Session, RequestHandler)
@@ -101,7 +101,7 @@ async def come_and_go(site: Site, account: Account, connects: int, pairs: int) -
     while site.node.hub.sessions:
         await site.get("/healthz")
     late = asyncio.get_running_loop().time() + 301
-    await expiry.close_overdue(site.node.deps, late, SYSTEM, utcnow())
+    await expiry.close_overdue(site.node.deps, late, system(utcnow()))
 
 
 async def test_connects_and_pairings_leave_nothing_behind(site: Site) -> None:

@@ -11,11 +11,11 @@ from uuid import UUID
 import pytest
 from sqlalchemy import update
 
+from pairing_server.clock import utcnow
 from pairing_server.db.database import Database
 from pairing_server.db.tables import pairings
 from pairing_server.server.scheduler import Job, Scheduler
 from pairing_server.store import users
-from pairing_server.web.app_context import utcnow
 from tests.conftest import StartNode
 from tests.devices import Site
 

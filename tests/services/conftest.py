@@ -9,9 +9,9 @@ import pytest
 from tornado.ioloop import IOLoop
 
 from pairing_server.audit.seals.sealer import Sealer
-from pairing_server.server.scheduler import SYSTEM
+from pairing_server.clock import utcnow
+from pairing_server.request_context import system
 from pairing_server.services.deps import Deps
-from pairing_server.web.app_context import utcnow
 from tests.audit.sealing import KEY
 from tests.devices import Site
 
@@ -23,7 +23,7 @@ def deps(io_loop: IOLoop, site: Site, tmp_path: Path) -> Deps:
     async def begin() -> None:
         site.node.scheduler.stop()
         await site.node.scheduler.settled()
-        await site.node.audit.flush(site.node.deps, SYSTEM, utcnow())
+        await site.node.audit.flush(site.node.deps, system(utcnow()))
 
     io_loop.run_sync(begin)
     return replace(site.node.deps, sealer=Sealer(KEY, "node-1", tmp_path))

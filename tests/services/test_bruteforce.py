@@ -8,9 +8,10 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from tornado.ioloop import IOLoop
 
+from pairing_server.clock import utcnow
 from pairing_server.errors import ConfirmationNeeded, InvalidCode, RateLimited
+from pairing_server.request_context import RequestContext
 from pairing_server.services import pairings
-from pairing_server.services.deps import Caller
 from tests.conftest import StartNode
 from tests.devices import Site
 
@@ -24,15 +25,17 @@ def any_user(start_node: StartNode) -> Site:
     return site
 
 
-def user(name: object, address: str) -> Caller:
-    return Caller(f"https://id.example.com|{name}", None, address, address, kind="user")
+def user(name: object, address: str) -> RequestContext:
+    return RequestContext(
+        utcnow(), subject=f"https://id.example.com|{name}", address=address, address_key=address, kind="user"
+    )
 
 
-async def guess(site: Site, code: str, caller: Caller, now: datetime) -> str:
+async def guess(site: Site, code: str, context: RequestContext) -> str:
     """What comes of a guess, in a word."""
-    session_id = "mobile-" + str(caller.subject).rpartition("|")[2]
+    session_id = "mobile-" + str(context.subject).rpartition("|")[2]
     try:
-        await pairings.redeem(site.node.deps, code, session_id, caller, now)
+        await pairings.redeem(site.node.deps, code, session_id, context)
     except InvalidCode:
         return "tried"
     except RateLimited:
@@ -51,14 +54,14 @@ async def test_one_account_has_thirty_guesses_and_then_one_an_hour_however_many_
     for minute in range(0, 24 * 60, 10):
         for n in range(3):
             caller = user("guesser", f"198.51.{minute // 10}.{n}")
-            found[await guess(any_user, "000000", caller, NOW + timedelta(minutes=minute, seconds=n))] += 1
+            found[await guess(any_user, "000000", caller.at(NOW + timedelta(minutes=minute, seconds=n)))] += 1
     assert 30 <= found["tried"] <= 53
     assert found.total() == found["tried"] + found["locked"] == 24 * 6 * 3
     assert len(await any_user.events("pairing.redeem")) == 24 * 6 * 3
 
 
 async def test_one_address_has_five_guesses_however_many_accounts_it_comes_with(any_user: Site) -> None:
-    outcomes = [await guess(any_user, "000000", user(n, "203.0.113.9"), NOW) for n in range(20)]
+    outcomes = [await guess(any_user, "000000", user(n, "203.0.113.9").at(NOW)) for n in range(20)]
     assert outcomes == ["tried"] * 5 + ["locked"] * 15
 
 
@@ -72,14 +75,16 @@ def test_a_thousand_accounts_from_as_many_addresses_set_the_alarm_off_and_a_hit_
 async def thousand(site: Site) -> None:
     """A guess each, five a second: none of their own limits sees them. In the end every live code is hit."""
     codes = {
-        (await pairings.generate(site.node.deps, f"desktop-{n}", user(f"owner-{n}", "192.0.2.1"), NOW)).code
+        (
+            await pairings.generate(site.node.deps, f"desktop-{n}", user(f"owner-{n}", "192.0.2.1").at(NOW))
+        ).code
         for n in range(20)
     }
     wrong = [code for code in (f"{n:06d}" for n in range(1000)) if code not in codes][:980]
     found: Counter[str] = Counter()
     for n, code in enumerate([*wrong, *codes]):
         caller = user(n, f"203.0.{n // 250}.{n % 250}")
-        found[await guess(site, code, caller, NOW + timedelta(milliseconds=200 * n))] += 1
+        found[await guess(site, code, caller.at(NOW + timedelta(milliseconds=200 * n)))] += 1
     assert found == Counter(tried=980, asked=20)
     assert len(await site.events("pairing.bruteforce")) == 1
     async with site.node.database.transaction() as conn:
@@ -89,6 +94,6 @@ async def thousand(site: Site) -> None:
 
 async def test_with_same_user_no_guess_at_anothers_code_ever_hits(site: Site) -> None:
     owner = user("owner", "192.0.2.1")
-    code = (await pairings.generate(site.node.deps, "desktop-session", owner, NOW)).code
-    outcomes = {await guess(site, code, user(n, f"203.0.113.{n}"), NOW) for n in range(40)}
+    code = (await pairings.generate(site.node.deps, "desktop-session", owner.at(NOW))).code
+    outcomes = {await guess(site, code, user(n, f"203.0.113.{n}").at(NOW)) for n in range(40)}
     assert outcomes == {"tried"}

@@ -10,11 +10,11 @@ from uuid import uuid4
 import pytest
 from sqlalchemy import insert, select
 
+from pairing_server.clock import utcnow
 from pairing_server.db.tables import pairings
-from pairing_server.server.scheduler import SYSTEM
+from pairing_server.request_context import system
 from pairing_server.services import expiry
 from pairing_server.store import rate_limits, users
-from pairing_server.web.app_context import utcnow
 from tests.conftest import StartNode
 from tests.devices import Account, Site, still
 
@@ -59,9 +59,9 @@ async def test_a_code_that_nobody_uses_expires_once(site: Site) -> None:
     await site.code(await site.account(), "desktop-1")
     [row] = await rows(site)
     end = row["created_at"] + timedelta(seconds=300)
-    assert await expiry.expire_codes(site.node.deps, SYSTEM, end - timedelta(seconds=1)) == 0
-    assert await expiry.expire_codes(site.node.deps, SYSTEM, end) == 1
-    assert await expiry.expire_codes(site.node.deps, SYSTEM, end) == 0
+    assert await expiry.expire_codes(site.node.deps, system(end - timedelta(seconds=1))) == 0
+    assert await expiry.expire_codes(site.node.deps, system(end)) == 1
+    assert await expiry.expire_codes(site.node.deps, system(end)) == 0
     assert await states(site) == [("expired", "expired")]
     [event] = await site.events("pairing.code_expired")
     assert event["age_s"] == 300
@@ -71,7 +71,7 @@ async def test_the_desktop_that_waits_is_told_that_its_code_has_expired(site: Si
     account = await site.account()
     channel = f"pair-{await site.code(account, 'desktop-1')}"
     desktop = await site.join(account, "desktop", channel, "desktop-1")
-    await expiry.expire_codes(site.node.deps, SYSTEM, after(300))
+    await expiry.expire_codes(site.node.deps, system(after(300)))
     error = await desktop.socket.error()
     assert (error["code"], error["details"]["reason"]) == ("INVALID_CHANNEL", "expired")
 
@@ -80,16 +80,16 @@ async def test_devices_that_never_meet_have_five_minutes_more(site: Site) -> Non
     await redeemed(site)
     [row] = await rows(site)
     end = row["redeemed_at"] + timedelta(seconds=300)
-    assert await expiry.expire_codes(site.node.deps, SYSTEM, end - timedelta(seconds=1)) == 0
-    assert await expiry.expire_codes(site.node.deps, SYSTEM, end) == 1
-    assert await expiry.expire_codes(site.node.deps, SYSTEM, end) == 0
+    assert await expiry.expire_codes(site.node.deps, system(end - timedelta(seconds=1))) == 0
+    assert await expiry.expire_codes(site.node.deps, system(end)) == 1
+    assert await expiry.expire_codes(site.node.deps, system(end)) == 0
     assert await states(site) == [("closed", "expired")]
     assert [event["reason"] for event in await site.events("pairing.closed")] == ["expired"]
 
 
 async def test_devices_that_have_met_do_not_expire(site: Site) -> None:
     await site.pair()
-    assert await expiry.expire_codes(site.node.deps, SYSTEM, after(DAY)) == 0
+    assert await expiry.expire_codes(site.node.deps, system(after(DAY))) == 0
     assert await states(site) == [("active", None)]
 
 
@@ -107,13 +107,13 @@ async def test_a_member_that_stays_away_longer_than_the_grace_ends_the_channel(s
     mobile.socket.close()
     assert (await desktop.socket.expect("mobile_disconnected"))["force_disconnect"] is False
     deps, left = site.node.deps, last_left(site)
-    assert await expiry.close_overdue(deps, left + 299, SYSTEM, after(299)) == 0
+    assert await expiry.close_overdue(deps, left + 299, system(after(299))) == 0
     assert await desktop.socket.pending() == []
-    assert await expiry.close_overdue(deps, left + 301, SYSTEM, after(301)) == 1
+    assert await expiry.close_overdue(deps, left + 301, system(after(301))) == 1
     gone = await desktop.socket.expect("mobile_disconnected")
     assert (gone["force_disconnect"], gone["client_id"]) == (True, mobile.session_id)
     assert await desktop.socket.closed() == 4410
-    assert await expiry.close_overdue(deps, left + 301, SYSTEM, after(301)) == 0
+    assert await expiry.close_overdue(deps, left + 301, system(after(301))) == 0
     assert await states(site) == [("closed", "deserted")]
     assert [event["reason"] for event in await site.events("pairing.closed")] == ["deserted"]
 
@@ -128,8 +128,8 @@ async def test_when_both_are_gone_the_grace_counts_from_the_last(site: Site) -> 
     while len(await site.events("channel.left")) < 2:
         pass  # each question gives the server time to notice
     deps, left = site.node.deps, last_left(site)
-    assert await expiry.close_overdue(deps, left + 299, SYSTEM, after(299)) == 0
-    assert await expiry.close_overdue(deps, left + 301, SYSTEM, after(301)) == 1
+    assert await expiry.close_overdue(deps, left + 299, system(after(299))) == 0
+    assert await expiry.close_overdue(deps, left + 301, system(after(301))) == 1
     assert site.node.hub.channels == {}
     assert await states(site) == [("closed", "deserted")]
 
@@ -141,7 +141,7 @@ async def test_a_member_that_comes_back_within_the_grace_keeps_the_channel(site:
     await desktop.socket.expect("mobile_disconnected")
     await site.node.app.settled()  # that it has gone is noted
     await site.join(account, "mobile", mobile.channel, mobile.session_id)
-    assert await expiry.close_overdue(site.node.deps, monotonic(DAY), SYSTEM, after(DAY)) == 0
+    assert await expiry.close_overdue(site.node.deps, monotonic(DAY), system(after(DAY))) == 0
     assert await states(site) == [("active", None)]
 
 
@@ -149,7 +149,7 @@ async def test_a_desktop_may_wait_alone_for_as_long_as_its_code_lives(site: Site
     account = await site.account()
     channel = f"pair-{await site.code(account, 'desktop-1')}"
     desktop = await site.join(account, "desktop", channel, "desktop-1")
-    assert await expiry.close_overdue(site.node.deps, monotonic(DAY), SYSTEM, after(299)) == 0
+    assert await expiry.close_overdue(site.node.deps, monotonic(DAY), system(after(299))) == 0
     assert await desktop.socket.pending() == []
     assert await states(site) == [("pending", None)]
 
@@ -178,9 +178,9 @@ async def test_a_pairing_that_no_server_has_seen_for_the_grace_is_closed_once(si
     await site.pair()
     [row] = await rows(site)
     deps, end = site.node.deps, row["seen_at"] + timedelta(seconds=360)
-    assert await expiry.close_deserted(deps, SYSTEM, end - timedelta(seconds=1)) == 0
-    assert await expiry.close_deserted(deps, SYSTEM, end) == 1
-    assert await expiry.close_deserted(deps, SYSTEM, end) == 0
+    assert await expiry.close_deserted(deps, system(end - timedelta(seconds=1))) == 0
+    assert await expiry.close_deserted(deps, system(end)) == 1
+    assert await expiry.close_deserted(deps, system(end)) == 0
     assert await states(site) == [("closed", "deserted")]
     assert [event["reason"] for event in await site.events("pairing.closed")] == ["deserted"]
 
@@ -190,8 +190,8 @@ async def test_a_server_does_not_close_what_another_one_holds(start_two: tuple[S
     desktop, mobile = await one.pair()
     active, waiting = one.node.hub.connected_channels()
     await expiry.note_presence(one.node.deps, active, waiting, after(330))
-    assert await expiry.close_deserted(other.node.deps, SYSTEM, after(389)) == 0
-    assert await expiry.close_overdue(other.node.deps, monotonic(DAY), SYSTEM, after(DAY)) == 0
+    assert await expiry.close_deserted(other.node.deps, system(after(389))) == 0
+    assert await expiry.close_overdue(other.node.deps, monotonic(DAY), system(after(DAY))) == 0
     assert [*await desktop.socket.pending(), *await mobile.socket.pending()] == []
     assert await states(one) == [("active", None)]
 
@@ -211,7 +211,7 @@ async def test_what_two_servers_end_at_once_is_ended_and_told_once(start_two: tu
         code = await one.code(account, f"desktop-{number}")
         await one.redeem(account, code, f"mobile-{number}")
     ended = await asyncio.gather(
-        *(expiry.expire_codes(site.node.deps, SYSTEM, after(600)) for site in (one, other, one, other))
+        *(expiry.expire_codes(site.node.deps, system(after(600))) for site in (one, other, one, other))
     )
     assert sum(ended) == 30
     assert len(await one.events("pairing.code_expired")) == 20
@@ -231,7 +231,7 @@ async def test_codes_are_counted_anew_whoever_made_them(start_two: tuple[Site, S
         await one.code(account, f"desktop-{number}")
     await expiry.recount_codes(other.node.deps)
     assert other.node.deps.live.count == 3
-    await expiry.expire_codes(other.node.deps, SYSTEM, after(300))
+    await expiry.expire_codes(other.node.deps, system(after(300)))
     await expiry.recount_codes(one.node.deps)
     assert one.node.deps.live.count == 0
 
@@ -242,7 +242,7 @@ async def test_codes_are_counted_anew_whoever_made_them(start_two: tuple[Site, S
 async def test_a_name_is_kept_for_ten_minutes_after_the_end(site: Site) -> None:
     await site.code(await site.account(), "desktop-1")
     deps = site.node.deps
-    await expiry.expire_codes(deps, SYSTEM, after(300))
+    await expiry.expire_codes(deps, system(after(300)))
     [row] = await rows(site)
     end = row["ended_at"]
     assert await expiry.release_names(deps, end + timedelta(seconds=599)) == 0
@@ -261,7 +261,7 @@ async def test_the_name_of_a_live_pairing_is_never_released(site: Site) -> None:
 async def test_pairings_are_forgotten_a_month_after_their_end(site: Site) -> None:
     await site.code(await site.account(), "desktop-1")
     deps = site.node.deps
-    await expiry.expire_codes(deps, SYSTEM, after(300))
+    await expiry.expire_codes(deps, system(after(300)))
     await expiry.release_names(deps, after(30 * DAY))
     assert len(await rows(site)) == 1
     await expiry.release_names(deps, after(30 * DAY + 400))
@@ -302,5 +302,5 @@ async def test_more_than_a_batch_is_done_in_several_turns(site: Site) -> None:
                 for number in range(1201)
             ],
         )
-    assert [await expiry.expire_codes(deps, SYSTEM, after(300)) for _ in range(3)] == [1000, 201, 0]
+    assert [await expiry.expire_codes(deps, system(after(300))) for _ in range(3)] == [1000, 201, 0]
     assert [await expiry.release_names(deps, after(900)) for _ in range(3)] == [1000, 201, 0]

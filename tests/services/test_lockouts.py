@@ -8,13 +8,12 @@ from urllib.parse import quote
 
 import pytest
 
+from pairing_server.clock import utcnow
 from pairing_server.errors import BadCredentials, InvalidCode, RateLimited, ValidationFailed
+from pairing_server.request_context import RequestContext, system
 from pairing_server.security.limits import REGISTER_ADDRESS
-from pairing_server.server.scheduler import SYSTEM
 from pairing_server.services import accounts, expiry, lockouts, pairings, rate_limits
-from pairing_server.services.deps import Caller
 from pairing_server.services.rate_limits import Counted
-from pairing_server.web.app_context import utcnow
 from tests.conftest import StartNode
 from tests.devices import Account, Site
 
@@ -32,30 +31,32 @@ def any_user(start_node: StartNode) -> Site:
     return site
 
 
-def user(name: str, address: str = ADDRESS) -> Caller:
-    return Caller(f"https://id.example.com|{name}", None, address, address, kind="user")
+def user(name: str, address: str = ADDRESS) -> RequestContext:
+    return RequestContext(
+        utcnow(), subject=f"https://id.example.com|{name}", address=address, address_key=address, kind="user"
+    )
 
 
-def stranger(address: str = ADDRESS) -> Caller:
+def stranger(address: str = ADDRESS) -> RequestContext:
     """A new user each time, so that only the address counts."""
     return user(f"stranger-{next(_strangers)}", address)
 
 
-async def attempt(site: Site, caller: Caller, now: datetime) -> None:
+async def attempt(site: Site, context: RequestContext) -> None:
     """Redeem a code that does not exist: there is no pairing in the databases of these tests."""
-    session_id = "mobile-" + str(caller.subject).rpartition("|")[2]
-    await pairings.redeem(site.node.deps, "000000", session_id, caller, now)
+    session_id = "mobile-" + str(context.subject).rpartition("|")[2]
+    await pairings.redeem(site.node.deps, "000000", session_id, context)
 
 
-async def fail(site: Site, caller: Caller, now: datetime) -> None:
+async def fail(site: Site, context: RequestContext) -> None:
     with pytest.raises(InvalidCode):
-        await attempt(site, caller, now)
+        await attempt(site, context)
 
 
-async def locked_for(site: Site, caller: Caller, now: datetime) -> float:
+async def locked_for(site: Site, context: RequestContext) -> float:
     """How many seconds this caller is told to wait."""
     with pytest.raises(RateLimited) as refused:
-        await attempt(site, caller, now)
+        await attempt(site, context)
     return refused.value.retry_after_s
 
 
@@ -63,11 +64,11 @@ async def test_an_address_that_goes_on_is_locked_5_15_60_minutes_and_then_a_day(
     now = NOW
     for seconds in (300, 900, 3600, 86400, 86400):
         for _ in range(5):
-            await fail(any_user, stranger(), now)
-        assert await locked_for(any_user, stranger(), now) == seconds
+            await fail(any_user, stranger().at(now))
+        assert await locked_for(any_user, stranger().at(now)) == seconds
         now += timedelta(seconds=seconds)
-        assert await locked_for(any_user, stranger(), now - timedelta(seconds=1)) == 1
-    await fail(any_user, stranger("203.0.113.8"), NOW)
+        assert await locked_for(any_user, stranger().at(now - timedelta(seconds=1))) == 1
+    await fail(any_user, stranger("203.0.113.8").at(NOW))
     lockouts = await any_user.events("auth.lockout")
     assert [event["scope"] for event in lockouts] == ["redeem_address"] * 5
     assert lockouts[0]["until"] == (NOW + timedelta(seconds=300)).isoformat()
@@ -75,89 +76,89 @@ async def test_an_address_that_goes_on_is_locked_5_15_60_minutes_and_then_a_day(
 
 async def test_a_day_without_a_lock_forgets_how_long_the_last_was(any_user: Site) -> None:
     for _ in range(5):
-        await fail(any_user, stranger(), NOW)
+        await fail(any_user, stranger().at(NOW))
     calm = NOW + timedelta(seconds=300) + timedelta(days=1, seconds=1)
     for _ in range(5):
-        await fail(any_user, stranger(), calm)
-    assert await locked_for(any_user, stranger(), calm) == 300
+        await fail(any_user, stranger().at(calm))
+    assert await locked_for(any_user, stranger().at(calm)) == 300
 
 
 async def test_five_failures_spread_over_more_than_five_minutes_lock_no_address(any_user: Site) -> None:
     for n in range(8):
-        await fail(any_user, stranger(), NOW + n * timedelta(seconds=75))
+        await fail(any_user, stranger().at(NOW + n * timedelta(seconds=75)))
 
 
 async def test_tries_while_locked_do_not_lengthen_the_lock(any_user: Site) -> None:
     for _ in range(5):
-        await fail(any_user, stranger(), NOW)
+        await fail(any_user, stranger().at(NOW))
     for _ in range(10):
-        assert await locked_for(any_user, stranger(), NOW + timedelta(seconds=60)) == 240
-    await fail(any_user, stranger(), NOW + timedelta(seconds=300))
+        assert await locked_for(any_user, stranger().at(NOW + timedelta(seconds=60))) == 240
+    await fail(any_user, stranger().at(NOW + timedelta(seconds=300)))
 
 
 async def test_a_user_is_locked_for_an_hour_after_ten_failures_in_fifteen_minutes(site: Site) -> None:
     ada = user("ada")
     for n in range(10):
-        await fail(site, ada, NOW + n * timedelta(seconds=99))
+        await fail(site, ada.at(NOW + n * timedelta(seconds=99)))
     last = NOW + 9 * timedelta(seconds=99)
-    assert await locked_for(site, ada, last) == 3600
+    assert await locked_for(site, ada.at(last)) == 3600
     # From another address as well: it is the user who is locked.
-    assert await locked_for(site, user("ada", "203.0.113.8"), last) == 3600
-    await fail(site, user("grace"), last)
-    await fail(site, ada, last + timedelta(hours=1))
+    assert await locked_for(site, user("ada", "203.0.113.8").at(last)) == 3600
+    await fail(site, user("grace").at(last))
+    await fail(site, ada.at(last + timedelta(hours=1)))
 
 
 async def test_a_user_is_locked_after_thirty_failures_in_a_day(site: Site) -> None:
     ada = user("ada")
     for n in range(30):
-        await fail(site, ada, NOW + n * timedelta(minutes=40))
-    assert await locked_for(site, ada, NOW + 29 * timedelta(minutes=40)) == 3600
+        await fail(site, ada.at(NOW + n * timedelta(minutes=40)))
+    assert await locked_for(site, ada.at(NOW + 29 * timedelta(minutes=40))) == 3600
     # A day after the first ones there is room again.
-    await fail(site, ada, NOW + timedelta(days=1, minutes=45))
+    await fail(site, ada.at(NOW + timedelta(days=1, minutes=45)))
 
 
 async def test_with_same_user_failures_never_lock_an_address_for_those_with_an_account(site: Site) -> None:
     for _ in range(12):
-        await fail(site, stranger(), NOW)
+        await fail(site, stranger().at(NOW))
 
 
 async def test_pruning_forgets_no_lock_that_still_holds(any_user: Site) -> None:
     now = NOW
     for seconds in (300, 900, 3600, 86400):
         for _ in range(5):
-            await fail(any_user, stranger(), now)
+            await fail(any_user, stranger().at(now))
         now += timedelta(seconds=seconds)
     await expiry.prune(any_user.node.deps, now - timedelta(seconds=1))
-    assert await locked_for(any_user, stranger(), now - timedelta(seconds=1)) == 1
+    assert await locked_for(any_user, stranger().at(now - timedelta(seconds=1))) == 1
     # Its step is remembered for a day more, then everything is forgotten.
     assert await expiry.prune(any_user.node.deps, now + timedelta(days=3)) > 0
     for _ in range(5):
-        await fail(any_user, stranger(), now + timedelta(days=3))
-    assert await locked_for(any_user, stranger(), now + timedelta(days=3)) == 300
+        await fail(any_user, stranger().at(now + timedelta(days=3)))
+    assert await locked_for(any_user, stranger().at(now + timedelta(days=3))) == 300
 
 
 async def test_an_address_makes_thirty_accounts_in_fifteen_minutes(site: Site) -> None:
-    deps, here = site.node.deps, Caller(None, None, ADDRESS, ADDRESS)
+    deps, here = site.node.deps, RequestContext(utcnow(), address=ADDRESS, address_key=ADDRESS)
     made = Counted("register_address", ADDRESS, REGISTER_ADDRESS)
     # Thirty passwords are not hashed for this.
     async with deps.database.transaction() as conn:
         for _ in range(29):
             await (await rate_limits.hold(conn, [made], NOW)).charge(NOW)
-    await accounts.register(deps, "the-thirtieth", PASSWORD, here, NOW)
+    await accounts.register(deps, "the-thirtieth", PASSWORD, here.at(NOW))
     with pytest.raises(RateLimited) as refused:
-        await accounts.register(deps, "one-more", PASSWORD, here, NOW + timedelta(minutes=5))
+        await accounts.register(deps, "one-more", PASSWORD, here.at(NOW + timedelta(minutes=5)))
     assert (refused.value.retry_after_s, refused.value.details) == (600, {"limit": "register_address"})
-    elsewhere = Caller(None, None, "203.0.113.8", "203.0.113.8")
-    await accounts.register(deps, "elsewhere", PASSWORD, elsewhere, NOW)
-    await accounts.register(deps, "one-more", PASSWORD, here, NOW + timedelta(minutes=15))
+    elsewhere = RequestContext(utcnow(), address="203.0.113.8", address_key="203.0.113.8")
+    await accounts.register(deps, "elsewhere", PASSWORD, elsewhere.at(NOW))
+    await accounts.register(deps, "one-more", PASSWORD, here.at(NOW + timedelta(minutes=15)))
 
 
 async def test_an_account_that_cannot_be_made_does_not_count(site: Site) -> None:
-    deps, here = site.node.deps, Caller(None, None, ADDRESS, ADDRESS)
+    deps, here = site.node.deps, RequestContext(utcnow(), address=ADDRESS, address_key=ADDRESS)
     for _ in range(31):
         with pytest.raises(ValidationFailed):
-            await accounts.register(deps, "ada", "too short", here, NOW)
-    assert (await accounts.register(deps, "ada", PASSWORD, here, NOW)).username == "ada"
+            await accounts.register(deps, "ada", "too short", here.at(NOW))
+    assert (await accounts.register(deps, "ada", PASSWORD, here.at(NOW))).username == "ada"
 
 
 # Whom a stranger cannot lock out
@@ -167,49 +168,49 @@ async def test_a_stranger_behind_the_same_address_locks_nobody_out_of_his_own_ac
     any_user: Site,
 ) -> None:
     ada, grace = user("ada"), user("grace", "203.0.113.8")
-    own = await pairings.generate(any_user.node.deps, "desktop-of-ada", ada, NOW)
-    anothers = await pairings.generate(any_user.node.deps, "desktop-of-grace", grace, NOW)
+    own = await pairings.generate(any_user.node.deps, "desktop-of-ada", ada.at(NOW))
+    anothers = await pairings.generate(any_user.node.deps, "desktop-of-grace", grace.at(NOW))
     for _ in range(5):
-        await fail(any_user, stranger(), NOW)
+        await fail(any_user, stranger().at(NOW))
     deps = any_user.node.deps
     with pytest.raises(RateLimited):
-        await pairings.redeem(deps, anothers.code, "mobile-of-ada", ada, NOW)
+        await pairings.redeem(deps, anothers.code, "mobile-of-ada", ada.at(NOW))
     with pytest.raises(RateLimited):
-        await attempt(any_user, ada, NOW)
-    assert (await pairings.redeem(deps, own.code, "mobile-of-ada", ada, NOW)).pairing_id == own.pairing_id
+        await attempt(any_user, ada.at(NOW))
+    assert (await pairings.redeem(deps, own.code, "mobile-of-ada", ada.at(NOW))).pairing_id == own.pairing_id
 
 
 async def test_ones_own_failures_do_lock_out(any_user: Site) -> None:
     ada = user("ada")
-    own = await pairings.generate(any_user.node.deps, "desktop-of-ada", ada, NOW)
+    own = await pairings.generate(any_user.node.deps, "desktop-of-ada", ada.at(NOW))
     for number in range(10):
-        await fail(any_user, user("ada", f"198.51.100.{number}"), NOW)
+        await fail(any_user, user("ada", f"198.51.100.{number}").at(NOW))
     with pytest.raises(RateLimited):
-        await pairings.redeem(any_user.node.deps, own.code, "mobile-of-ada", ada, NOW)
+        await pairings.redeem(any_user.node.deps, own.code, "mobile-of-ada", ada.at(NOW))
 
 
 async def test_whoever_locks_a_users_login_stops_neither_his_tokens_nor_him_for_long(site: Site) -> None:
     """Live tokens go on, and the lock is over within a quarter of an hour."""
     deps = site.node.deps
     victim = await site.account("victim")
-    await accounts.set_password(deps, "victim", PASSWORD, SYSTEM, NOW)
+    await accounts.set_password(deps, "victim", PASSWORD, system(NOW))
     fresh = Account(victim.subject, "victim", deps.tokens.issue_access(victim.subject, utcnow()).token)
     desktop, mobile = await site.pair(fresh)
-    attacker = Caller(None, None, ADDRESS, ADDRESS)
+    attacker = RequestContext(utcnow(), address=ADDRESS, address_key=ADDRESS)
     for number in range(10):
         with pytest.raises(BadCredentials):
             await accounts.login(
-                deps, "victim", "wrong wrong wrong", attacker, NOW + number * timedelta(seconds=1)
+                deps, "victim", "wrong wrong wrong", attacker.at(NOW + number * timedelta(seconds=1))
             )
-    at_home = Caller(None, None, "198.51.100.1", "198.51.100.1")
+    at_home = RequestContext(utcnow(), address="198.51.100.1", address_key="198.51.100.1")
     with pytest.raises(RateLimited) as refused:
-        await accounts.login(deps, "victim", PASSWORD, at_home, NOW + timedelta(seconds=10))
+        await accounts.login(deps, "victim", PASSWORD, at_home.at(NOW + timedelta(seconds=10)))
     assert refused.value.retry_after_s <= 900
     mobile.socket.send({"type": "channel_message", "payload": {"still": "here"}})
     assert (await desktop.socket.expect("channel_message"))["payload"] == {"still": "here"}
     code = await site.code(fresh, "desktop-session")
     assert (await site.redeem(fresh, code, "mobile-session")).status == 200
-    await accounts.login(deps, "victim", PASSWORD, at_home, NOW + timedelta(seconds=900))
+    await accounts.login(deps, "victim", PASSWORD, at_home.at(NOW + timedelta(seconds=900)))
 
 
 # Seeing and lifting
@@ -220,9 +221,9 @@ async def test_an_admin_sees_who_is_locked_out_and_lifts_it(any_user: Site) -> N
     now = utcnow()
     ada = user("ada")
     for _ in range(10):
-        await fail(any_user, user("ada", f"198.51.100.{_}"), now)
+        await fail(any_user, user("ada", f"198.51.100.{_}").at(now))
     for _ in range(5):
-        await fail(any_user, stranger("2001:db8::/64"), now)
+        await fail(any_user, stranger("2001:db8::/64").at(now))
     admin = await any_user.account(role="admin")
     listed = (await any_user.get("/api/lockouts", admin.token)).body["lockouts"]
     assert [(one["kind"], one["key"], one["level"]) for one in listed] == [
@@ -231,7 +232,7 @@ async def test_an_admin_sees_who_is_locked_out_and_lifts_it(any_user: Site) -> N
     ]
     path = f"/api/lockouts/redeem_user/{quote(str(ada.subject), safe='')}"
     assert (await any_user.call("DELETE", path, None, admin.token)).status == 200
-    await fail(any_user, ada, now)
+    await fail(any_user, ada.at(now))
     assert (
         await any_user.call("DELETE", path, None, admin.token)
     ).status == 200  # one failure stands against her
@@ -253,19 +254,19 @@ async def test_an_admin_sees_who_is_locked_out_and_lifts_it(any_user: Site) -> N
 
 
 async def test_failed_logins_are_listed_as_long_as_they_lock(site: Site) -> None:
-    here = Caller(None, None, ADDRESS, ADDRESS)
-    admin = Caller(kind="admin")
+    here = RequestContext(utcnow(), address=ADDRESS, address_key=ADDRESS)
+    admin = RequestContext(utcnow(), kind="admin")
     for number in range(10):
         with pytest.raises(BadCredentials):
             await accounts.login(
-                site.node.deps, "Ada", "wrong wrong wrong", here, NOW + timedelta(seconds=number)
+                site.node.deps, "Ada", "wrong wrong wrong", here.at(NOW + timedelta(seconds=number))
             )
-    [one] = await lockouts.list_lockouts(site.node.deps, admin, NOW + timedelta(seconds=60))
+    [one] = await lockouts.list_lockouts(site.node.deps, admin.at(NOW + timedelta(seconds=60)))
     assert (one.kind, one.key, one.until) == ("login_user", "ada", NOW + timedelta(seconds=900))
-    assert await lockouts.list_lockouts(site.node.deps, admin, NOW + timedelta(seconds=901)) == []
-    await lockouts.lift(site.node.deps, "login_user", "ada", admin, NOW)
+    assert await lockouts.list_lockouts(site.node.deps, admin.at(NOW + timedelta(seconds=901))) == []
+    await lockouts.lift(site.node.deps, "login_user", "ada", admin.at(NOW))
     with pytest.raises(BadCredentials):
-        await accounts.login(site.node.deps, "ada", "wrong wrong wrong", here, NOW + timedelta(seconds=20))
+        await accounts.login(site.node.deps, "ada", "wrong wrong wrong", here.at(NOW + timedelta(seconds=20)))
 
 
 @pytest.mark.parametrize("role", ["user", "auditor"])

@@ -6,10 +6,11 @@ from dataclasses import replace
 from typing import Any, cast
 from uuid import UUID
 
+from pairing_server.clock import utcnow
 from pairing_server.db.database import Database
+from pairing_server.request_context import RequestContext
 from pairing_server.services import membership
-from pairing_server.services.deps import Caller, Deps
-from pairing_server.web.app_context import utcnow
+from pairing_server.services.deps import Deps
 from tests.devices import Account, Site
 
 SESSION = "desktop-session-1"
@@ -31,8 +32,8 @@ def counted(site: Site) -> tuple[Deps, Counting]:
     return replace(site.node.deps, database=cast(Database, counting)), counting
 
 
-def device_of(account: Account) -> Caller:
-    return Caller(subject=account.subject, kind="device")
+def device_of(account: Account) -> RequestContext:
+    return RequestContext(utcnow(), subject=account.subject, kind="device")
 
 
 async def test_a_device_that_is_known_is_identified_and_let_in_by_one_statement_each(site: Site) -> None:
@@ -40,9 +41,9 @@ async def test_a_device_that_is_known_is_identified_and_let_in_by_one_statement_
     channel = f"pair-{await site.code(account, SESSION)}"
     deps, counting = counted(site)
     caller = device_of(account)
-    await membership.identify(deps, SESSION, "desktop", caller, utcnow())
+    await membership.identify(deps, SESSION, "desktop", caller.at(utcnow()))
     assert counting.sent == 1
-    admitted = await membership.admit(deps, channel, "desktop", SESSION, caller, utcnow())
+    admitted = await membership.admit(deps, channel, "desktop", SESSION, caller.at(utcnow()))
     assert counting.sent == 2
     assert admitted.pairing.desktop.session_id == SESSION
 

@@ -8,12 +8,12 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from pairing_server.clock import utcnow
 from pairing_server.errors import InvalidCode, PairingServerError, Unavailable
+from pairing_server.request_context import RequestContext, system
 from pairing_server.security.limits import REDEEM_ADDRESS
-from pairing_server.server.scheduler import SYSTEM
 from pairing_server.services import expiry, pairings, rate_limits
 from pairing_server.services.codes import Codes
-from pairing_server.services.deps import Caller
 from pairing_server.services.pairings import Code
 from pairing_server.services.rate_limits import Counted
 from pairing_server.store import codes
@@ -40,18 +40,26 @@ def three_codes(start_node: StartNode) -> Site:
     return still(start_node(codes_per_user=3))
 
 
-def somebody(number: int) -> Caller:
+def somebody(number: int) -> RequestContext:
     """A user of a foreign issuer, at an address of his own: nothing but the code is contended."""
     address = f"10.0.{number // 256}.{number % 256}"
-    return Caller(f"https://id.example.com|{number}", None, address, address, kind="user")
+    return RequestContext(
+        utcnow(),
+        subject=f"https://id.example.com|{number}",
+        address=address,
+        address_key=address,
+        kind="user",
+    )
 
 
-async def generate(site: Site, caller: Caller, session: str = "desktop-session", now: datetime = NOW) -> Code:
-    return await pairings.generate(site.node.deps, session, caller, now)
+async def generate(
+    site: Site, caller: RequestContext, session: str = "desktop-session", now: datetime = NOW
+) -> Code:
+    return await pairings.generate(site.node.deps, session, caller.at(now))
 
 
-async def redeem(site: Site, code: str, caller: Caller, session: str, now: datetime = NOW) -> Code:
-    return await pairings.redeem(site.node.deps, code, session, caller, now)
+async def redeem(site: Site, code: str, caller: RequestContext, session: str, now: datetime = NOW) -> Code:
+    return await pairings.redeem(site.node.deps, code, session, caller.at(now))
 
 
 async def test_of_two_hundred_who_redeem_a_code_at_once_exactly_one_wins(any_user: Site) -> None:
@@ -145,13 +153,13 @@ async def test_a_name_is_not_drawn_again_until_ten_minutes_after_its_end(site: S
     caller = somebody(0)
     made = await generate(site, caller)
     ended = NOW + timedelta(minutes=1)
-    await pairings.unpair(site.node.deps, made.pairing_id, caller, ended)
+    await pairings.unpair(site.node.deps, made.pairing_id, caller.at(ended))
     site.node.app.deps = only = replace(site.node.deps, codes=Only(site, made.code))
     await expiry.release_names(only, ended + timedelta(seconds=599))
     with pytest.raises(Unavailable):
-        await pairings.generate(only, "desktop-2", caller, ended + timedelta(seconds=599))
+        await pairings.generate(only, "desktop-2", caller.at(ended + timedelta(seconds=599)))
     await expiry.release_names(only, ended + timedelta(seconds=600))
-    again = await pairings.generate(only, "desktop-2", caller, ended + timedelta(seconds=600))
+    again = await pairings.generate(only, "desktop-2", caller.at(ended + timedelta(seconds=600)))
     assert again.code == made.code
 
 
@@ -184,8 +192,8 @@ async def test_expiry_ends_what_is_due_and_nothing_else(site: Site) -> None:
     caller = somebody(0)
     due = await generate(site, caller, "desktop-1", NOW - timedelta(seconds=300))
     await generate(site, caller, "desktop-2")
-    assert await expiry.expire_codes(site.node.deps, SYSTEM, NOW) == 1
-    assert await expiry.expire_codes(site.node.deps, SYSTEM, NOW) == 0
+    assert await expiry.expire_codes(site.node.deps, system(NOW)) == 1
+    assert await expiry.expire_codes(site.node.deps, system(NOW)) == 0
     [left] = await pairings.list_own(site.node.deps, caller)
     assert left.desktop.session_id == "desktop-2"
     assert due.pairing_id != left.id

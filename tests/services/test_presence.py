@@ -10,11 +10,11 @@ from uuid import uuid4
 
 from sqlalchemy import select
 
+from pairing_server.clock import utcnow
 from pairing_server.db.database import Database
 from pairing_server.db.tables import pairings
 from pairing_server.services.deps import Deps
 from pairing_server.services.presence import Presence
-from pairing_server.web.app_context import utcnow
 from tests.devices import Site
 
 

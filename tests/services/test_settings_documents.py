@@ -6,9 +6,9 @@ from uuid import UUID
 
 import pytest
 
+from pairing_server.clock import utcnow
 from pairing_server.services import settings_documents
 from pairing_server.store import settings_documents as store
-from pairing_server.web.app_context import utcnow
 from tests.conftest import StartNode
 from tests.devices import Device, Site
 

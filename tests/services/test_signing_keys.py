@@ -9,15 +9,14 @@ from pathlib import Path
 
 import pytest
 
+from pairing_server.clock import utcnow
 from pairing_server.errors import Forbidden, NotFound, ValidationFailed
+from pairing_server.request_context import RequestContext, system
 from pairing_server.security.keyfile import KeyFile
 from pairing_server.security.keys import OVERLAP, SigningKey, generate_key
-from pairing_server.server.scheduler import SYSTEM
 from pairing_server.services import accounts, signing_keys
 from pairing_server.services.codes import Codes
-from pairing_server.services.deps import Caller
 from pairing_server.store import pairings
-from pairing_server.web.app_context import utcnow
 from tests.conftest import SETTINGS, StartNode
 from tests.devices import Account, Site
 
@@ -48,7 +47,7 @@ def two_on_a_file(start_node: StartNode, file: KeyFile) -> RotatedPair:
 
 async def look_after(now: datetime, *sites: Site) -> None:
     for site in sites:
-        await signing_keys.look_after(site.node.deps, SYSTEM, now)
+        await signing_keys.look_after(site.node.deps, system(now))
 
 
 async def test_three_rotations_under_traffic_fail_no_login_and_drop_no_channel(
@@ -57,8 +56,8 @@ async def test_three_rotations_under_traffic_fail_no_login_and_drop_no_channel(
     """Logins, codes and sockets on two servers, of which one learns of each new key later than the other."""
     first, second, _ = two_on_a_file
     account = await first.account()
-    caller = Caller(None, None, "203.0.113.1", "203.0.113.1")
-    await accounts.add_user(first.node.deps, "grace", PASSWORD, "user", SYSTEM, utcnow())
+    caller = RequestContext(utcnow(), address="203.0.113.1", address_key="203.0.113.1")
+    await accounts.add_user(first.node.deps, "grace", PASSWORD, "user", system(utcnow()))
     desktop, mobile = await first.pair(account)
     early = await first.code(account, "desktop-early")
     logins, done = 0, False
@@ -67,7 +66,7 @@ async def test_three_rotations_under_traffic_fail_no_login_and_drop_no_channel(
         nonlocal logins
         while not done:
             for at, other in ((first, second), (second, first)):
-                issued = await accounts.login(at.node.deps, "grace", PASSWORD, caller, utcnow())
+                issued = await accounts.login(at.node.deps, "grace", PASSWORD, caller.at(utcnow()))
                 for site in (at, other):
                     assert (await site.get("/api/pairings", issued.token)).status == 200
                 grace = Account("", "grace", issued.token)
@@ -82,7 +81,7 @@ async def test_three_rotations_under_traffic_fail_no_login_and_drop_no_channel(
         # Ahead of the clock by which the servers sign: their turns come when this test says so, however long it takes.
         now = utcnow() + timedelta(hours=1)
         for _ in range(3):
-            await signing_keys.rotate(first.node.deps, SYSTEM, now)
+            await signing_keys.rotate(first.node.deps, system(now))
             # The second server learns of the key five seconds after the first; then the overlap ends.
             for seconds, sites in ((0, (first,)), (5, (second,)), (20, (first, second))):
                 await look_after(now + timedelta(seconds=seconds), *sites)
@@ -113,7 +112,7 @@ async def test_with_the_old_key_gone_live_channels_and_those_that_came_back_keep
     account = await site.account()
     desktop, mobile = await site.pair(account)
     now = utcnow()
-    await signing_keys.rotate(site.node.deps, SYSTEM, now)
+    await signing_keys.rotate(site.node.deps, system(now))
     await look_after(now, site)
     await look_after(now + OVERLAP, site)
     file.rewrite(lambda found: found[:1])
@@ -153,9 +152,9 @@ async def test_a_rotation_is_recorded_by_whoever_gives_it_and_by_each_server_tha
 ) -> None:
     first, second, _ = two_on_a_file
     [old] = first.node.deps.keyring.keys
-    fresh = await signing_keys.rotate(first.node.deps, SYSTEM, utcnow())
+    fresh = await signing_keys.rotate(first.node.deps, system(utcnow()))
     await look_after(utcnow(), first, second)
-    await signing_keys.retire(first.node.deps, old.kid, SYSTEM, utcnow(), at_once=True)
+    await signing_keys.retire(first.node.deps, old.kid, system(utcnow()), at_once=True)
     await look_after(utcnow(), first)
     found = await first.events("key.rotated")
     assert [(event["state"], event["kid"]) for event in found if event["state"] != "taken_over"] == [
@@ -196,20 +195,20 @@ async def test_a_key_is_retired_only_when_its_last_token_is_over(two_on_a_file: 
     deps, now = site.node.deps, utcnow()
     [old] = deps.keyring.keys
     with pytest.raises(ValidationFailed, match="This key signs"):
-        await signing_keys.retire(deps, old.kid, SYSTEM, now)
-    await signing_keys.rotate(deps, SYSTEM, now)
+        await signing_keys.retire(deps, old.kid, system(now))
+    await signing_keys.rotate(deps, system(now))
     with pytest.raises(ValidationFailed, match="may be in use until"):
-        await signing_keys.retire(deps, old.kid, SYSTEM, now + timedelta(hours=23))
+        await signing_keys.retire(deps, old.kid, system(now + timedelta(hours=23)))
     with pytest.raises(NotFound, match="keys list"):
-        await signing_keys.retire(deps, "nobody", SYSTEM, now)
-    await signing_keys.retire(deps, old.kid, SYSTEM, now + timedelta(hours=24, minutes=3))
+        await signing_keys.retire(deps, "nobody", system(now))
+    await signing_keys.retire(deps, old.kid, system(now + timedelta(hours=24, minutes=3)))
     assert deps.keyfile is not None
     assert old not in deps.keyfile.read()
 
 
 async def test_keys_of_the_settings_are_changed_where_they_are_set(site: Site) -> None:
     with pytest.raises(Forbidden, match="PAIRING_JWT_KEYS"):
-        await signing_keys.rotate(site.node.deps, SYSTEM, utcnow())
+        await signing_keys.rotate(site.node.deps, system(utcnow()))
 
 
 def test_there_are_never_more_keys_than_a_list_should_have() -> None:

@@ -9,6 +9,7 @@ import asyncpg
 from sqlalchemy import insert, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from pairing_server.db.raw_connection import Fetch
 from pairing_server.db.tables import ENDED_STATES, pairings
 from pairing_server.services.codes import Codes
 from pairing_server.store import codes as store
@@ -35,7 +36,7 @@ def event(name: str) -> Event:
     return Event(uuid4(), name, 6, "success", NOW, "node", "0", "device")
 
 
-def fetch_on(conn: AsyncConnection, *, lost: bool = False) -> store.Fetch:
+def fetch_on(conn: AsyncConnection, *, lost: bool = False) -> Fetch:
     """Statements for the driver, in the connection's transaction. `lost`: the first answer does not arrive."""
 
     async def fetch(statement: str, *values: object, again: str | None = None) -> asyncpg.Record | None:

@@ -16,15 +16,17 @@ from sqlalchemy import event
 from sqlalchemy.pool import ConnectionPoolEntry
 from tornado.ioloop import IOLoop
 
+from pairing_server.clock import utcnow
 from pairing_server.errors import Unavailable
+from pairing_server.request_context import RequestContext
 from pairing_server.services import pairings
 from pairing_server.services.codes import Codes
-from pairing_server.services.deps import Caller, Deps
+from pairing_server.services.deps import Deps
 from tests.conftest import StartNode, execute
 from tests.devices import Site
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
-GUEST = Caller(address="192.0.2.1", address_key="192.0.2.1")
+GUEST = RequestContext(utcnow(), address="192.0.2.1", address_key="192.0.2.1")
 
 
 @pytest.fixture
@@ -108,7 +110,7 @@ def alone(deps: Deps, io_loop: IOLoop) -> int:
 
     async def draw() -> int:
         async with statements(deps) as sent:
-            await pairings.generate(deps, "desktop-0", GUEST, NOW)
+            await pairings.generate(deps, "desktop-0", GUEST.at(NOW))
         return len(sent)
 
     count = int(io_loop.run_sync(draw))
@@ -129,7 +131,7 @@ async def test_with_nine_of_ten_names_taken_drawing_takes_as_few_statements(
     drawn = []
     for number in range(1, 31):
         async with statements(deps) as sent:
-            drawn.append(await pairings.generate(deps, f"desktop-{number}", GUEST, NOW))
+            drawn.append(await pairings.generate(deps, f"desktop-{number}", GUEST.at(NOW)))
         # At most one more: the second draw, when none of the first eight is free.
         assert alone <= len(sent) <= alone + 1
     assert len({code.code for code in drawn}) == 30
@@ -146,8 +148,8 @@ async def test_when_every_name_is_taken_that_is_said_after_two_draws(
             return [b"000000"]
 
     full = replace(deps, codes=OneCode([]))
-    await pairings.generate(full, "desktop-1", GUEST, NOW)
+    await pairings.generate(full, "desktop-1", GUEST.at(NOW))
     async with statements(deps) as sent:
         with pytest.raises(Unavailable, match="No free code"):
-            await pairings.generate(full, "desktop-2", GUEST, NOW)
+            await pairings.generate(full, "desktop-2", GUEST.at(NOW))
     assert len(sent) == alone + 1

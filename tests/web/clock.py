@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from datetime import datetime
 
-from pairing_server.web.app_context import utcnow
+from pairing_server.clock import utcnow
 from tests.devices import Answer, Site
 
 

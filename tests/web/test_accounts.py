@@ -8,12 +8,11 @@ from typing import Any
 
 import pytest
 
+from pairing_server.clock import utcnow
 from pairing_server.errors import BadCredentials, RateLimited
+from pairing_server.request_context import RequestContext, system
 from pairing_server.security.addresses import parse_networks
-from pairing_server.server.scheduler import SYSTEM
 from pairing_server.services import accounts
-from pairing_server.services.deps import Caller
-from pairing_server.web.app_context import utcnow
 from tests.conftest import StartNode
 from tests.devices import Answer, Site
 from tests.web.clock import waits_for
@@ -42,7 +41,7 @@ async def login(site: Site, username: str, password: str = PASSWORD, **headers: 
 
 
 async def disable(site: Site, username: str) -> None:
-    assert await accounts.set_disabled(site.node.deps, username, True, SYSTEM, utcnow())
+    assert await accounts.set_disabled(site.node.deps, username, True, system(utcnow()))
 
 
 # Registering
@@ -166,15 +165,15 @@ async def test_after_ten_failures_a_name_is_locked_also_if_nobody_has_it(site: S
 async def test_a_locked_name_is_free_again_when_the_failures_are_fifteen_minutes_old(site: Site) -> None:
     await register(site, "ada")
     now = utcnow()
-    caller = Caller(address="203.0.113.7", address_key="203.0.113.7")
+    caller = RequestContext(utcnow(), address="203.0.113.7", address_key="203.0.113.7")
     for _ in range(10):
         with pytest.raises(BadCredentials):
-            await accounts.login(site.node.deps, "ada", "wrong password", caller, now)
+            await accounts.login(site.node.deps, "ada", "wrong password", caller.at(now))
     with pytest.raises(RateLimited) as locked:
-        await accounts.login(site.node.deps, "ada", PASSWORD, caller, now + timedelta(seconds=899))
+        await accounts.login(site.node.deps, "ada", PASSWORD, caller.at(now + timedelta(seconds=899)))
     assert locked.value.retry_after_s == 1
     later = now + timedelta(seconds=900)
-    assert (await accounts.login(site.node.deps, "ada", PASSWORD, caller, later)).expires_in == 86400
+    assert (await accounts.login(site.node.deps, "ada", PASSWORD, caller.at(later))).expires_in == 86400
 
 
 async def test_a_success_neither_counts_nor_resets_what_has_failed(site: Site) -> None:

@@ -13,13 +13,12 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from pairing_server.client import PairingClient, ServerError
+from pairing_server.clock import utcnow
 from pairing_server.db.database import Database
 from pairing_server.errors import InvalidCode
+from pairing_server.request_context import RequestContext, system
 from pairing_server.security.limits import Rate
-from pairing_server.server.scheduler import SYSTEM
 from pairing_server.services import brute_force_guard, confirmations, lockouts, pairings
-from pairing_server.services.deps import Caller
-from pairing_server.web.app_context import utcnow
 from tests.conftest import StartNode
 from tests.devices import Account, Answer, Site, Socket
 
@@ -44,11 +43,15 @@ def two(start_node: StartNode, site: Site) -> tuple[Site, Site]:
 
 async def guess(site: Site, number: int) -> None:
     """A wrong code, each from another user and address: no limit of theirs is reached."""
-    caller = Caller(
-        f"https://id.example|{number}", None, f"203.0.113.{number}", f"203.0.113.{number}", kind="user"
+    caller = RequestContext(
+        utcnow(),
+        subject=f"https://id.example|{number}",
+        address=f"203.0.113.{number}",
+        address_key=f"203.0.113.{number}",
+        kind="user",
     )
     with pytest.raises(InvalidCode):
-        await pairings.redeem(site.node.deps, "999999", f"mobile-of-{number}", caller, utcnow())
+        await pairings.redeem(site.node.deps, "999999", f"mobile-of-{number}", caller.at(utcnow()))
 
 
 async def attack(site: Site, count: int = FEW.count) -> None:
@@ -186,7 +189,7 @@ async def test_the_alarm_is_one_event_of_severity_2_and_ends_ten_minutes_after_t
 ) -> None:
     deps, now = site.node.deps, utcnow()
     await attack(site, FEW.count * 3)
-    await brute_force_guard.settle(deps, SYSTEM, now)
+    await brute_force_guard.settle(deps, system(now))
     assert deps.alarm.on(now + timedelta(seconds=599))
     assert not deps.alarm.on(utcnow() + timedelta(seconds=601))
     [event] = await site.events("pairing.bruteforce")
@@ -215,7 +218,7 @@ async def test_failures_on_several_servers_count_together_and_the_alarm_holds_on
     for site in (here, there):
         assert not site.node.deps.alarm.on(utcnow())
     for site in (here, there, here):
-        await brute_force_guard.settle(site.node.deps, SYSTEM, utcnow())
+        await brute_force_guard.settle(site.node.deps, system(utcnow()))
     for site in (here, there):
         assert site.node.deps.alarm.on(utcnow())
     assert len(await here.events("pairing.bruteforce")) == 1
@@ -233,17 +236,17 @@ async def test_slow_guessing_sets_nothing_off(site: Site) -> None:
     deps, now = site.node.deps, utcnow()
     for number in range(12):
         deps.alarm.failed(now + number * timedelta(seconds=21))
-        await brute_force_guard.settle(deps, SYSTEM, now + number * timedelta(seconds=21))
+        await brute_force_guard.settle(deps, system(now + number * timedelta(seconds=21)))
     assert not deps.alarm.on(now + timedelta(seconds=12 * 21))
 
 
 async def test_an_admin_sees_the_alarm_and_lifts_it(site: Site) -> None:
-    deps, admin = site.node.deps, Caller(kind="admin")
+    deps, admin = site.node.deps, RequestContext(utcnow(), kind="admin")
     await attack(site)
-    [one] = [x for x in await lockouts.list_lockouts(deps, admin, utcnow()) if x.kind == "redeem_alarm"]
+    [one] = [x for x in await lockouts.list_lockouts(deps, admin.at(utcnow())) if x.kind == "redeem_alarm"]
     assert one.key == "all"
-    await lockouts.lift(deps, "redeem_alarm", "all", admin, utcnow())
-    await brute_force_guard.settle(deps, SYSTEM, utcnow())
+    await lockouts.lift(deps, "redeem_alarm", "all", admin.at(utcnow()))
+    await brute_force_guard.settle(deps, system(utcnow()))
     assert not deps.alarm.on(utcnow())
 
 

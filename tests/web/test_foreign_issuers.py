@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from pairing_server.clock import utcnow
 from pairing_server.security.issuers import Issuer
-from pairing_server.web.app_context import utcnow
 from tests.conftest import StartNode
 from tests.devices import Account, Site
 from tests.security.provider import AUDIENCE, ISSUER, Provider, elliptic_key, rsa_key

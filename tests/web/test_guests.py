@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from pairing_server.clock import utcnow
 from pairing_server.security.limits import Rate
-from pairing_server.web.app_context import utcnow
 from tests.conftest import StartNode
 from tests.devices import Account, Answer, Site, Socket
 from tests.web.clock import waits_for

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
+from pairing_server.clock import utcnow
+from pairing_server.request_context import system
 from pairing_server.security.issuers import Issuer
-from pairing_server.server.scheduler import SYSTEM
 from pairing_server.server.server import Node
 from pairing_server.services import accounts, logins
-from pairing_server.web.app_context import utcnow
 from tests.conftest import StartNode
 from tests.devices import Account, Device, Site
 from tests.security.provider import AUDIENCE, ISSUER, Provider
@@ -22,7 +22,7 @@ PASSWORD = "correct horse battery"
 
 async def another_login(site: Site, account: Account) -> Account:
     """The same user's, by his name, as `pairing-server token issue` makes it."""
-    issued = await accounts.issue_access_token(site.node.deps, account.username, None, SYSTEM, utcnow())
+    issued = await accounts.issue_access_token(site.node.deps, account.username, None, system(utcnow()))
     return Account(account.subject, account.username, issued.token)
 
 
@@ -206,21 +206,21 @@ async def test_a_login_a_user_and_a_token_can_be_revoked(site: Site) -> None:
     first, second = await another_login(site, account), await another_login(site, account)
     claims = await deps.tokens.verify_access(second.token, utcnow())
     socket = await site.connect(second, "desktop")
-    await logins.revoke_login(deps, claims.login_id, SYSTEM, utcnow())
+    await logins.revoke_login(deps, claims.login_id, system(utcnow()))
     assert await socket.closed() == 4401
     assert [await status(site, login) for login in (first, second)] == [200, 401]
-    assert await logins.revoke_user(deps, account.username, SYSTEM, utcnow()) == account.subject
+    assert await logins.revoke_user(deps, account.username, system(utcnow())) == account.subject
     assert await status(site, first) == 401
     third = await another_login(site, account)
     token_id = (await deps.tokens.verify_access(third.token, utcnow())).token_id
-    await logins.revoke_token(deps, token_id, None, SYSTEM, utcnow())
+    await logins.revoke_token(deps, token_id, None, system(utcnow()))
     assert await status(site, third) == 401
 
 
 async def test_a_new_password_ends_all_logins_made_with_the_old_one(site: Site) -> None:
     account = await site.account("ada")
     desktop, _ = await site.pair(account)
-    await accounts.set_password(site.node.deps, "ada", PASSWORD, SYSTEM, utcnow())
+    await accounts.set_password(site.node.deps, "ada", PASSWORD, system(utcnow()))
     assert await ended(desktop)
     assert await status(site, account) == 401
     login = await site.post("/api/auth/login", {"username": "ada", "password": PASSWORD})
@@ -238,7 +238,7 @@ async def test_ending_is_recorded_with_the_act_and_refused_tokens_with_why(site:
     assert event["actor"] == account.subject
     other = await another_login(site, await site.account())
     sid = (await site.node.deps.tokens.verify_access(other.token, utcnow())).login_id
-    await logins.revoke_login(site.node.deps, sid, SYSTEM, utcnow())
+    await logins.revoke_login(site.node.deps, sid, system(utcnow()))
     [event] = await site.events("auth.token_revoked")
     assert (event["sid"], event["by"], event["target"]) == (sid, "admin", other.subject)
     assert [event["reason"] for event in await site.events("auth.token_rejected")] == ["revoked"]
@@ -279,11 +279,11 @@ async def test_a_foreign_token_is_revoked_by_its_issuer_and_jti_and_a_user_by_na
     site, provider = foreign
     one, other = theirs(provider, jti="t1"), theirs(provider, jti="t2")
     deps = site.node.deps
-    await logins.revoke_token(deps, "t1", "https://another.example/", SYSTEM, utcnow())
+    await logins.revoke_token(deps, "t1", "https://another.example/", system(utcnow()))
     assert [await status(site, login) for login in (one, other)] == [200, 200]
-    await logins.revoke_token(deps, "t1", ISSUER, SYSTEM, utcnow())
+    await logins.revoke_token(deps, "t1", ISSUER, system(utcnow()))
     assert [await status(site, login) for login in (one, other)] == [401, 200]
     socket = await site.connect(other, "mobile")
-    await logins.revoke_user(deps, f"{ISSUER}|ada", SYSTEM, utcnow())
+    await logins.revoke_user(deps, f"{ISSUER}|ada", system(utcnow()))
     assert await socket.closed() == 4401
     assert await status(site, other) == 401

@@ -12,13 +12,13 @@ from uuid import uuid4
 
 import pytest
 
+from pairing_server.clock import utcnow
 from pairing_server.config import Settings
 from pairing_server.security.addresses import parse_networks
 from pairing_server.security.limits import Rate
 from pairing_server.services import expiry
 from pairing_server.services.codes import Codes
 from pairing_server.store.codes import Draw
-from pairing_server.web.app_context import utcnow
 from tests.conftest import StartNode
 from tests.devices import Account, Answer, Site
 from tests.web.clock import waits_for

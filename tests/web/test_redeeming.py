@@ -7,10 +7,10 @@ from datetime import timedelta
 
 import pytest
 
+from pairing_server.clock import utcnow
+from pairing_server.request_context import RequestContext
 from pairing_server.security.addresses import parse_networks
 from pairing_server.services import pairings
-from pairing_server.services.deps import Caller
-from pairing_server.web.app_context import utcnow
 from tests.conftest import StartNode
 from tests.devices import Account, Answer, Site
 from tests.web.clock import waits_for
@@ -81,9 +81,11 @@ async def test_what_is_no_code_is_422_and_no_failure(site: Site) -> None:
 async def test_unknown_expired_used_and_foreign_codes_are_one_answer(site: Site) -> None:
     account, other = await site.account(), await site.account()
     unknown = await site.redeem(account, await unused(site, account), "mobile-1")
-    caller = Caller(account.subject, address="203.0.113.7", address_key="203.0.113.7")
+    caller = RequestContext(
+        utcnow(), subject=account.subject, address="203.0.113.7", address_key="203.0.113.7"
+    )
     past = utcnow() - timedelta(seconds=300)
-    made = await pairings.generate(site.node.deps, "desktop-2", caller, past)
+    made = await pairings.generate(site.node.deps, "desktop-2", caller.at(past))
     expired = await site.redeem(account, made.code, "mobile-2")
     code = await site.code(account, "desktop-3")
     assert (await site.redeem(account, code, "mobile-3")).status == 200

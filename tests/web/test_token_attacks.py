@@ -7,9 +7,9 @@ from collections import Counter
 
 import pytest
 
+from pairing_server.clock import utcnow
+from pairing_server.request_context import system
 from pairing_server.security.keys import SigningKey
-from pairing_server.server.scheduler import SYSTEM
-from pairing_server.web.app_context import utcnow
 from tests.conftest import StartNode
 from tests.devices import Site
 from tests.security.forge import KEY, access_token
@@ -45,7 +45,7 @@ NAMES = tuple(forged())
 
 async def on_record(site: Site, kind: str) -> Counter[str]:
     """How many refused tokens of that kind the audit log tells of, by reason."""
-    await site.node.audit.flush(site.node.deps, SYSTEM, utcnow(), last=True)
+    await site.node.audit.flush(site.node.deps, system(utcnow()), last=True)
     async with site.node.database.transaction() as conn:
         rows = await conn.exec_driver_sql(
             "SELECT reason, sum(count) FROM audit_events"

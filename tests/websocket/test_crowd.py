@@ -13,9 +13,9 @@ from uuid import uuid4
 import pytest
 from sqlalchemy import text as sql
 
+from pairing_server.clock import utcnow
 from pairing_server.security.tokens import AccessClaims
 from pairing_server.services.codes import Codes
-from pairing_server.web.app_context import utcnow
 from tests.conftest import StartNode
 from tests.devices import Site
 from tests.leaks import RUN

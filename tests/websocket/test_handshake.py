@@ -11,14 +11,14 @@ from uuid import UUID
 import pytest
 from tornado.httpclient import HTTPClientError
 
+from pairing_server.clock import utcnow
+from pairing_server.request_context import system
 from pairing_server.security.addresses import parse_networks
 from pairing_server.security.keys import generate_key
 from pairing_server.security.limits import Rate
 from pairing_server.security.origins import Origins
 from pairing_server.security.tokens import AccessClaims, Tokens
-from pairing_server.server.scheduler import SYSTEM
 from pairing_server.services import accounts
-from pairing_server.web.app_context import utcnow
 from pairing_server.web.authentication import select_subprotocol
 from tests.conftest import StartNode
 from tests.devices import Account, Site, Socket
@@ -368,7 +368,7 @@ async def test_a_disabled_account_is_closed_4401_when_it_identifies_or_joins(sit
     account = await site.account("leaving")
     code = await site.code(account, "desktop-1")
     sockets = [await site.connect(account, "desktop") for _ in range(2)]
-    await accounts.set_disabled(site.node.deps, "leaving", True, SYSTEM, now=utcnow())
+    await accounts.set_disabled(site.node.deps, "leaving", True, system(utcnow()))
     sockets[0].send({"type": "identify", "device_type": "desktop", "session_id": "desktop-1"})
     sockets[1].send({"type": "join_channel", "channel": f"pair-{code}", "session_id": "desktop-1"})
     for socket in sockets:

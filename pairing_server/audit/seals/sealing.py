@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from datetime import datetime
 from typing import TYPE_CHECKING
 
 from sqlalchemy.exc import DBAPIError
@@ -14,7 +13,8 @@ from pairing_server.audit.seals import NOTHING, Seal
 from pairing_server.audit.store import seals as store
 
 if TYPE_CHECKING:
-    from pairing_server.services.deps import Caller, Deps
+    from pairing_server.request_context import RequestContext
+    from pairing_server.services.deps import Deps
 
 # The digests go to the system log whatever the level of the other messages is.
 log = logging.getLogger(__name__)
@@ -29,7 +29,7 @@ class NotTheOwner(Exception):
     """Only the role that owns the audit log may do that."""
 
 
-async def seal(deps: Deps, caller: Caller, now: datetime) -> list[Seal]:
+async def seal(deps: Deps, context: RequestContext) -> list[Seal]:
     """Seal what is final and not sealed yet; the new seals.
 
     Several servers may do so at once: one waits for the other, and then finds less to do.
@@ -37,7 +37,7 @@ async def seal(deps: Deps, caller: Caller, now: datetime) -> list[Seal]:
     made: list[Seal] = []
     while len(made) < _MOST_SEALS:
         async with deps.database.transaction() as conn:
-            new = await _seal(deps, conn, caller, now)
+            new = await _seal(deps, conn, context)
         if new is None:
             break
         made.append(new)
@@ -48,7 +48,7 @@ async def seal(deps: Deps, caller: Caller, now: datetime) -> list[Seal]:
     return made
 
 
-async def _seal(deps: Deps, conn: AsyncConnection, caller: Caller, now: datetime) -> Seal | None:
+async def _seal(deps: Deps, conn: AsyncConnection, context: RequestContext) -> Seal | None:
     await store.lock(conn)
     epoch, last = await store.epoch(conn), await store.last(conn)
     begin = last.to_xid if last is not None and last.epoch == epoch else 0
@@ -56,7 +56,7 @@ async def _seal(deps: Deps, conn: AsyncConnection, caller: Caller, now: datetime
     if horizon <= begin:
         return None
     end = await store.upto(conn, epoch, begin, horizon)
-    return await _make(deps, conn, (epoch, begin, end), last, caller, now)
+    return await _make(deps, conn, (epoch, begin, end), last, context)
 
 
 async def _make(
@@ -64,8 +64,7 @@ async def _make(
     conn: AsyncConnection,
     span: tuple[int, int, int],
     last: Seal | None,
-    caller: Caller,
-    now: datetime,
+    context: RequestContext,
     *,
     closing: bool = False,
 ) -> Seal | None:
@@ -89,8 +88,7 @@ async def _make(
     event = deps.audit.event(
         "audit.seal",
         "success",
-        caller,
-        now,
+        context,
         seal_no=signed.number,
         n_rows=signed.rows,
         digest=signed.digest.hex(),
@@ -107,7 +105,7 @@ async def restored(conn: AsyncConnection) -> bool:
     return await store.next_xid(conn) < last.to_xid
 
 
-async def rebase(deps: Deps, caller: Caller, now: datetime) -> int:
+async def rebase(deps: Deps, context: RequestContext) -> int:
     """Begin a new epoch, in which transaction ids may be lower than before; the old one is sealed to its end. The epoch.
 
     What this machine remembers of later seals is forgotten: they were lost with what was restored over. Copies
@@ -128,8 +126,8 @@ async def rebase(deps: Deps, caller: Caller, now: datetime) -> int:
             ) from None
         begin = last.to_xid if last is not None and last.epoch == old else 0
         if begin < store.LAST_XID:
-            closing = await _make(deps, conn, (old, begin, store.LAST_XID), last, caller, now, closing=True)
-        event = deps.audit.event("audit.rebase", "success", caller, now, epoch=old + 1)
+            closing = await _make(deps, conn, (old, begin, store.LAST_XID), last, context, closing=True)
+        event = deps.audit.event("audit.rebase", "success", context, epoch=old + 1)
         await deps.audit.record(conn, event)
     await asyncio.to_thread(deps.sealer.go_back, closing or last, last.number if last else 0)
     return old + 1

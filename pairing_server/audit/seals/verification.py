@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -16,14 +15,14 @@ from pairing_server.audit.store import seals as store
 from pairing_server.audit.store.seals import BEGINNING
 
 if TYPE_CHECKING:
-    from pairing_server.services.deps import Caller, Deps
+    from pairing_server.request_context import RequestContext
+    from pairing_server.services.deps import Deps
 
 
 async def verify(
     deps: Deps,
     copies: Mapping[int, str],
-    caller: Caller,
-    now: datetime,
+    context: RequestContext,
     trusted: frozenset[bytes] = frozenset(),
 ) -> Report:
     """Compute every seal anew from the rows that are there. The verification is recorded, too.
@@ -38,8 +37,7 @@ async def verify(
     event = deps.audit.event(
         "audit.verify",
         "failure" if fault else "success",
-        caller,
-        now,
+        context,
         reason="bad_seal" if fault else None,
         seals=report.seals,
         rows=report.rows,

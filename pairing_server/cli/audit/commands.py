@@ -24,8 +24,8 @@ from pairing_server.cli.audit.summary import lines
 from pairing_server.cli.audit.table import details, followed, heads, table
 from pairing_server.cli.epilog import epilog
 from pairing_server.cli.run import administrator, run
+from pairing_server.clock import utcnow
 from pairing_server.services.deps import Deps
-from pairing_server.web.app_context import utcnow
 from pairing_server.web.audit.answers import AuditEventAnswer, AuditSummaryAnswer
 
 _EVENT = AuditEventAnswer()
@@ -67,7 +67,7 @@ def list_events(limit: int, as_json: bool, **given: Any) -> None:
     asked = question(given, now)
 
     async def work(deps: Deps) -> Listed:
-        return await query.gather(deps, administrator(), asked, limit, now)
+        return await query.gather(deps, administrator(now), asked, limit)
 
     found = run(work)
     if as_json:
@@ -89,7 +89,7 @@ def show(number: int, as_json: bool) -> None:
     """All that is known of one event; its number is the first column of the list."""
 
     async def work(deps: Deps) -> Found:
-        return await query.one_event(deps, administrator(), number, utcnow())
+        return await query.one_event(deps, administrator(utcnow()), number)
 
     found = run(work)
     if as_json:
@@ -108,7 +108,7 @@ def summary(as_json: bool, since: str | None, until: str | None) -> None:
     asked = question({"since": since, "until": until, "event": ()}, now)
 
     async def work(deps: Deps) -> Summary:
-        return await audit_summary.summary(deps, administrator(), asked, now)
+        return await audit_summary.summary(deps, administrator(now), asked)
 
     found = run(work)
     if as_json:
@@ -151,7 +151,7 @@ def follow(as_json: bool, **given: Any) -> None:
             asyncio.get_running_loop().add_signal_handler(number, stopped.set)
         after = None
         while not stopped.is_set():
-            news = await tail.follow(deps, administrator(), asked, after, timedelta(), utcnow())
+            news = await tail.follow(deps, administrator(utcnow()), asked, after, timedelta())
             if after is None and not as_json:
                 click.echo(heads())
             show(news)

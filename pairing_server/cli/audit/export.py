@@ -13,8 +13,8 @@ from pairing_server.audit.export import Export
 from pairing_server.cli.audit.filters import filters, question
 from pairing_server.cli.epilog import epilog
 from pairing_server.cli.run import administrator, run
+from pairing_server.clock import utcnow
 from pairing_server.services.deps import Deps
-from pairing_server.web.app_context import utcnow
 from pairing_server.web.audit import formats
 from pairing_server.web.audit.questions import FORMATS
 
@@ -50,7 +50,7 @@ def export(form: str, output: Path | None, **given: Any) -> None:
 
     async def work(deps: Deps) -> Export:
         made = Export(
-            *(deps, administrator(), asked, form, now),
+            *(deps, administrator(now), asked, form),
             head=formats.head(form),
             line=partial(formats.line, form),
         )

@@ -21,11 +21,11 @@ from pairing_server.audit.seals.sealer import read_copies
 from pairing_server.audit.seals.sealing import NotTheOwner
 from pairing_server.cli.epilog import epilog
 from pairing_server.cli.run import administrator, database, plainly, run, run_in_loop, settings_of
+from pairing_server.clock import utcnow
 from pairing_server.config import Settings, with_seal_key
 from pairing_server.db import roles
 from pairing_server.server.server import Node
 from pairing_server.services.deps import Deps
-from pairing_server.web.app_context import utcnow
 
 
 class PublicKey(click.ParamType[bytes]):
@@ -104,7 +104,7 @@ def _of_database(keys: tuple[bytes, ...], copies: Path | None) -> Report:
     known = read_copies(copies) if copies else {}
 
     async def work(deps: Deps) -> Report:
-        return await verification.verify(deps, known, administrator(), utcnow(), frozenset(keys))
+        return await verification.verify(deps, known, administrator(utcnow()), frozenset(keys))
 
     return run(work)
 
@@ -161,6 +161,6 @@ async def _rebase(settings: Settings, url: str) -> tuple[int, bool]:
         await make_partitions(node.deps)
         before = await service.last(node.deps)
         strange = before is not None and before.public_key != node.deps.sealer.key.public
-        return await service.rebase(node.deps, administrator(), utcnow()), strange
+        return await service.rebase(node.deps, administrator(utcnow())), strange
     finally:
         await node.release()

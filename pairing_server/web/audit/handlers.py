@@ -10,7 +10,7 @@ from tornado.iostream import StreamClosedError
 
 from pairing_server.audit import export, query, summary, tail
 from pairing_server.audit.seals import progress
-from pairing_server.web.app_context import utcnow
+from pairing_server.clock import utcnow
 from pairing_server.web.audit import answers, formats, questions
 from pairing_server.web.authentication import AuthenticatedHandler
 
@@ -34,7 +34,7 @@ class AuditHandler(AuthenticatedHandler):
         asked, now = self.read_query(QUERY), utcnow()
         before = questions.from_page_word(asked["after"]) if "after" in asked else None
         listed = await query.list_events(
-            self.deps, self.caller, questions.question_of(asked, now), asked["limit"], before, now
+            self.deps, self.context.at(now), questions.question_of(asked, now), asked["limit"], before
         )
         following = None if listed.next is None else questions.to_page_word(listed.next)
         self.answer(EVENTS, {"events": listed.events, "next": following, "names": listed.names})
@@ -44,7 +44,7 @@ class AuditEventHandler(AuthenticatedHandler):
     """GET /api/audit/events/{seq}: one event."""
 
     async def get(self, seq: str) -> None:
-        found = await query.one_event(self.deps, self.caller, min(int(seq), questions.MAX_SEQ), utcnow())
+        found = await query.one_event(self.deps, self.context.at(utcnow()), min(int(seq), questions.MAX_SEQ))
         self.answer(EVENT, found)
 
 
@@ -53,7 +53,7 @@ class AuditTimelineHandler(AuthenticatedHandler):
 
     async def get(self) -> None:
         asked, now = self.read_query(FILTER), utcnow()
-        found = await summary.timeline(self.deps, self.caller, questions.question_of(asked, now), now)
+        found = await summary.timeline(self.deps, self.context.at(now), questions.question_of(asked, now))
         self.answer(TIMELINE, found)
 
 
@@ -62,7 +62,7 @@ class AuditSummaryHandler(AuthenticatedHandler):
 
     async def get(self) -> None:
         asked, now = self.read_query(TIMES), utcnow()
-        found = await summary.summary(self.deps, self.caller, questions.question_of(asked, now), now)
+        found = await summary.summary(self.deps, self.context.at(now), questions.question_of(asked, now))
         self.answer(SUMMARY, found)
 
 
@@ -70,7 +70,7 @@ class AuditSealsHandler(AuthenticatedHandler):
     """GET /api/audit/seals: how far the log is sealed."""
 
     async def get(self) -> None:
-        self.answer(SEALS, await progress.state(self.deps, self.caller, utcnow()))
+        self.answer(SEALS, await progress.state(self.deps, self.context.at(utcnow())))
 
 
 class AuditFollowHandler(AuthenticatedHandler):
@@ -82,11 +82,10 @@ class AuditFollowHandler(AuthenticatedHandler):
         waits = asyncio.ensure_future(
             tail.follow(
                 self.deps,
-                self.caller,
+                self.context.at(now),
                 questions.question_of(asked, now),
                 after,
                 timedelta(seconds=asked["wait"]),
-                now,
             )
         )
         self._waits = waits
@@ -111,7 +110,7 @@ class AuditExportHandler(AuthenticatedHandler):
         asked, now = self.read_query(EXPORT), utcnow()
         form = asked["format"]
         taken = export.Export(
-            *(self.deps, self.caller, questions.question_of(asked, now), form, now),
+            *(self.deps, self.context.at(now), questions.question_of(asked, now), form),
             head=formats.head(form),
             line=partial(formats.line, form),
         )

@@ -16,9 +16,9 @@ from tornado.netutil import bind_sockets
 from tornado.web import Application, RequestHandler
 
 from pairing_server.audit.seals import seal_from_line, sealing
-from pairing_server.server.scheduler import SYSTEM
+from pairing_server.clock import utcnow
+from pairing_server.request_context import system
 from pairing_server.server.server import Node
-from pairing_server.web.app_context import utcnow
 from tests.audit.sealing import record
 from tests.conftest import StartNode
 from tests.devices import Site
@@ -104,7 +104,7 @@ def site(start_node: StartNode, receiver: Receiver, tmp_path: Path) -> Site:
 async def seal(site: Site, *actors: str) -> list[int]:
     """Record something, and seal it; the numbers of the new seals."""
     await record(site.node.deps, *actors)
-    return [made.number for made in await sealing.seal(site.node.deps, SYSTEM, utcnow())]
+    return [made.number for made in await sealing.seal(site.node.deps, system(utcnow()))]
 
 
 async def test_each_seal_is_delivered_once_as_a_line_of_json_that_verifies(

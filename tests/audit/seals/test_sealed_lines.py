@@ -10,8 +10,8 @@ import asyncpg
 import pytest
 
 from pairing_server.audit.seals import Report, SealKey, sealed_lines, sealing_order, verify_export
+from pairing_server.clock import utcnow
 from pairing_server.services.deps import Deps
-from pairing_server.web.app_context import utcnow
 from tests.audit.sealing import KEY, record, seal, sealed, sealed_again
 
 

@@ -12,12 +12,12 @@ import pytest
 
 from pairing_server.audit.seals import sealing
 from pairing_server.audit.store import seals as store
+from pairing_server.clock import utcnow
 from pairing_server.db.database import Database
-from pairing_server.server.scheduler import SYSTEM
+from pairing_server.request_context import system
 from pairing_server.server.startup_checks import StartError, check_schema
 from pairing_server.services.deps import Deps
 from pairing_server.store import audit_events
-from pairing_server.web.app_context import utcnow
 from tests.audit.sealing import events, record, seal, sealed, sealed_again, triggers_off, verify
 from tests.devices import Site
 
@@ -38,7 +38,7 @@ async def test_what_is_recorded_is_sealed_and_verifies(deps: Deps) -> None:
 async def test_the_digests_go_to_the_system_log(deps: Deps, caplog: pytest.LogCaptureFixture) -> None:
     await record(deps, "alice")
     with caplog.at_level(logging.INFO):
-        [made] = await sealing.seal(deps, SYSTEM, utcnow())
+        [made] = await sealing.seal(deps, system(utcnow()))
     assert f"audit seal 1: {made.rows} rows, digest {made.digest.hex()}" in caplog.messages
 
 
@@ -95,7 +95,7 @@ async def test_a_seal_takes_no_more_rows_than_it_may_but_of_one_transaction(
         await record(deps, *[f"user-{number}"] * 2)
     await record(deps, *["crowd"] * 20)
     await record(deps, "last")
-    made = await sealing.seal(deps, SYSTEM, utcnow())
+    made = await sealing.seal(deps, system(utcnow()))
     assert all(each.rows <= 5 or each.rows == 20 for each in made)
     assert sum(each.rows for each in made) >= 33
     assert (await verify(deps)).fault is None
@@ -108,7 +108,7 @@ async def test_servers_that_seal_at_once_make_one_chain(site: Site, deps: Deps) 
     async def write(number: int) -> None:
         for turn in range(25):
             async with deps.database.transaction() as conn:
-                event = deps.audit.event("auth.login", "success", SYSTEM, utcnow(), target=number, limit=turn)
+                event = deps.audit.event("auth.login", "success", system(utcnow()), target=number, limit=turn)
                 await audit_events.add(conn, [event])
                 if number < 3:  # it stays open while others come and go
                     await conn.exec_driver_sql("SELECT pg_sleep(0.02)")
@@ -117,21 +117,21 @@ async def test_servers_that_seal_at_once_make_one_chain(site: Site, deps: Deps) 
                         [
                             replace(
                                 event,
-                                event_id=deps.audit.event("auth.login", "success", SYSTEM, utcnow()).event_id,
+                                event_id=deps.audit.event("auth.login", "success", system(utcnow())).event_id,
                             )
                         ],
                     )
 
     async def go_on_sealing() -> None:
         while not done.is_set():
-            await sealing.seal(deps, SYSTEM, utcnow())
+            await sealing.seal(deps, system(utcnow()))
 
-    sealing = [asyncio.ensure_future(go_on_sealing()) for _ in range(2)]
+    sealers = [asyncio.ensure_future(go_on_sealing()) for _ in range(2)]
     await asyncio.gather(*(write(number) for number in range(8)))
     done.set()
-    await asyncio.gather(*sealing)
+    await asyncio.gather(*sealers)
     await record(deps, "the end")
-    await sealing.seal(deps, SYSTEM, utcnow())
+    await sealing.seal(deps, system(utcnow()))
     report = await verify(deps)
     assert report.fault is None
     async with deps.database.transaction() as conn:
@@ -171,7 +171,7 @@ async def test_an_epoch_that_ends_right_after_a_seal_is_sealed_to_its_end(
     await record(deps, "alice-1")
     assert await seal(deps) == [1]
     owner = Database(database_url)
-    assert await sealing.rebase(replace(deps, database=owner), SYSTEM, utcnow()) == 2
+    assert await sealing.rebase(replace(deps, database=owner), system(utcnow())) == 2
     await owner.close()
     await record(deps, "alice-2")
     await seal(deps)
@@ -208,7 +208,7 @@ async def test_after_a_restore_a_server_refuses_to_start_until_a_new_epoch_has_b
     with pytest.raises(StartError, match="Run: pairing-server audit rebase"):
         await check_schema(site.node.database)
     owner = Database(database_url)
-    assert await sealing.rebase(replace(deps, database=owner), SYSTEM, utcnow()) == 2
+    assert await sealing.rebase(replace(deps, database=owner), system(utcnow())) == 2
     await owner.close()
     await check_schema(site.node.database)
     await record(deps, "alice-2")

@@ -9,9 +9,9 @@ import pytest
 
 from pairing_server.audit.seals import SealKey, sealing, sealing_order
 from pairing_server.audit.seals.sealer import Sealer, read_copies, to_file
-from pairing_server.server.scheduler import SYSTEM
+from pairing_server.clock import utcnow
+from pairing_server.request_context import system
 from pairing_server.services.deps import Deps
-from pairing_server.web.app_context import utcnow
 from tests.audit.sealing import events, sealed, triggers_off, verify
 
 ALICE, BOB = "actor_subject = 'alice-2'", "actor_subject = 'bob-2'"
@@ -110,7 +110,7 @@ async def test_seals_made_anew_with_another_key_show(deps: Deps, database_url: s
         await connection.execute(f"DELETE FROM audit_events WHERE {BOB}")
         await connection.execute("DELETE FROM audit_seals")
     forger = replace(deps, sealer=Sealer(SealKey.generate()[0], "node-1"))
-    await sealing.seal(forger, SYSTEM, utcnow())
+    await sealing.seal(forger, system(utcnow()))
     assert (await verify(forger)).fault is None
     report = await verify(deps)
     assert report.fault is not None
@@ -131,7 +131,7 @@ async def test_what_was_copied_outside_shows_that_seals_were_made_anew_with_the_
         await connection.execute(f"DELETE FROM audit_events WHERE {BOB}")
         await connection.execute("DELETE FROM audit_seals WHERE seal_no > 1")
     (tmp_path / "audit-last-seal").unlink()
-    await sealing.seal(deps, SYSTEM, utcnow())
+    await sealing.seal(deps, system(utcnow()))
     assert (await verify(deps)).fault is None
     report = await verify(deps, known)
     assert report.fault is not None

@@ -17,18 +17,18 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from pairing_server.audit.recorder import AuditLog
 from pairing_server.audit.store import search
 from pairing_server.audit.store.filters import Filter
+from pairing_server.clock import utcnow
 from pairing_server.db.database import Database
 from pairing_server.errors import Unavailable
-from pairing_server.server.scheduler import SYSTEM
+from pairing_server.request_context import RequestContext, system
 from pairing_server.services import accounts, pairings
-from pairing_server.services.deps import Caller
 from pairing_server.store import audit_events, users
 from pairing_server.store.audit_events import Event
 from tests.conftest import execute
 from tests.devices import Site
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
-ADMIN = Caller(kind="admin")
+ADMIN = RequestContext(utcnow(), kind="admin")
 
 
 def event(
@@ -40,8 +40,8 @@ def event(
     pairing: UUID | None = None,
     **attrs: object,
 ) -> Event:
-    caller = Caller(subject=actor, address=address, kind="user")
-    return AuditLog("node-1", "1.2.3").event(name, outcome, caller, NOW, pairing_id=pairing, **attrs)
+    caller = RequestContext(utcnow(), subject=actor, address=address, kind="user")
+    return AuditLog("node-1", "1.2.3").event(name, outcome, caller.at(NOW), pairing_id=pairing, **attrs)
 
 
 async def found(conn: AsyncConnection, which: Filter | None = None, limit: int = 100) -> list[str]:
@@ -177,9 +177,9 @@ async def test_an_act_that_fails_leaves_no_event(site: Site) -> None:
             await deps.audit.record(conn, event("account.created", actor="nobody"))
             raise Unavailable()
     assert await site.events("account.created") == []
-    made = await accounts.add_user(deps, "alice", "a long enough password", "user", ADMIN, NOW)
+    made = await accounts.add_user(deps, "alice", "a long enough password", "user", ADMIN.at(NOW))
     with pytest.raises(Exception, match="taken"):
-        await accounts.add_user(deps, "ALICE", "a long enough password", "user", ADMIN, NOW)
+        await accounts.add_user(deps, "ALICE", "a long enough password", "user", ADMIN.at(NOW))
     assert [event["target"] for event in await site.events("account.created")] == [made.subject]
 
 
@@ -189,24 +189,24 @@ async def test_an_act_whose_event_cannot_be_recorded_does_not_happen(site: Site,
     site.node.scheduler.stop()
     await site.node.scheduler.settled()
     account = await site.account()
-    caller = Caller(account.subject, address_key="192.0.2.1", kind="user")
-    code = await pairings.generate(deps, "desktop-1", caller, NOW)
+    caller = RequestContext(utcnow(), subject=account.subject, address_key="192.0.2.1", kind="user")
+    code = await pairings.generate(deps, "desktop-1", caller.at(NOW))
     await asyncio.to_thread(execute, database_url, "ALTER TABLE audit_events RENAME TO gone")
     with pytest.raises(asyncpg.UndefinedTableError):
-        await pairings.redeem(deps, code.code, "mobile-1", caller, NOW)
+        await pairings.redeem(deps, code.code, "mobile-1", caller.at(NOW))
     with pytest.raises(asyncpg.UndefinedTableError):
-        await pairings.generate(deps, "desktop-2", caller, NOW)
+        await pairings.generate(deps, "desktop-2", caller.at(NOW))
     with pytest.raises(DBAPIError):
-        await accounts.add_user(deps, "bob", "a long enough password", "user", ADMIN, NOW)
+        await accounts.add_user(deps, "bob", "a long enough password", "user", ADMIN.at(NOW))
     with pytest.raises(DBAPIError):
-        await pairings.unpair(deps, code.pairing_id, caller, NOW)
+        await pairings.unpair(deps, code.pairing_id, caller.at(NOW))
     await asyncio.to_thread(execute, database_url, "ALTER TABLE gone RENAME TO audit_events")
     [pairing] = await pairings.list_own(deps, caller)
     assert (pairing.id, pairing.state) == (code.pairing_id, "pending")
     async with deps.database.transaction() as conn:
         assert await users.by_name(conn, "bob") is None
     # Nothing of it was half done: now all of it works.
-    assert (await pairings.redeem(deps, code.code, "mobile-1", caller, NOW)).pairing_id == code.pairing_id
+    assert (await pairings.redeem(deps, code.code, "mobile-1", caller.at(NOW))).pairing_id == code.pairing_id
 
 
 # The queue
@@ -216,7 +216,7 @@ async def test_queued_events_are_written_once_and_in_order_whoever_flushes(site:
     deps = site.node.deps
     for number in range(1200):
         deps.audit.enqueue(event("msg.invalid", actor=f"{number % 200}", rule=number))
-    await asyncio.gather(*(deps.audit.flush(deps, SYSTEM, NOW) for _ in range(4)))
+    await asyncio.gather(*(deps.audit.flush(deps, system(NOW)) for _ in range(4)))
     async with deps.database.transaction() as conn:
         rows = (await search.page(conn, Filter(event="msg.invalid"), 5000)).events
     assert [row.event.attrs["rule"] for row in reversed(rows)] == list(range(1200))
@@ -229,7 +229,7 @@ async def test_queued_events_wait_while_the_database_is_away(site: Site, databas
     deps.audit.enqueue(event("msg.invalid", rule=1))
     away = Database("postgresql://nobody@127.0.0.1:1/none")
     with pytest.raises(Unavailable):
-        await deps.audit.flush(replace(deps, database=away), SYSTEM, NOW)
+        await deps.audit.flush(replace(deps, database=away), system(NOW))
     await away.close()
     assert [event["rule"] for event in await site.events("msg.invalid")] == [1]
 
@@ -239,8 +239,8 @@ async def test_a_full_queue_loses_the_newest_and_says_how_many(site: Site) -> No
     deps = replace(site.node.deps, audit=log)
     for number in range(5):
         log.enqueue(event("msg.invalid", rule=number))
-    await log.flush(deps, SYSTEM, NOW + timedelta(seconds=1))
-    await log.flush(deps, SYSTEM, NOW + timedelta(seconds=2))
+    await log.flush(deps, system(NOW + timedelta(seconds=1)))
+    await log.flush(deps, system(NOW + timedelta(seconds=2)))
     assert [event["rule"] for event in await site.events("msg.invalid")] == [0, 1, 2]
     assert [event["lost"] for event in await site.events("audit.gap")] == [2]
 
@@ -259,7 +259,7 @@ async def test_a_flood_from_one_source_is_ten_rows_and_a_count(site: Site) -> No
     for number in range(250):
         deps.audit.enqueue(event("msg.invalid", actor="mallory", rule=number))
     deps.audit.enqueue(event("msg.invalid", actor="alice"))
-    await deps.audit.flush(deps, SYSTEM, NOW + timedelta(minutes=1))
+    await deps.audit.flush(deps, system(NOW + timedelta(minutes=1)))
     async with deps.database.transaction() as conn:
         rows = (await search.page(conn, Filter(event="msg.invalid", actor="mallory"), 100)).events
         assert await found(conn, Filter(event="msg.invalid", actor="alice")) == ["alice"]

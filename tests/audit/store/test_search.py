@@ -16,7 +16,8 @@ from pairing_server.audit.recorder import AuditLog
 from pairing_server.audit.store import search
 from pairing_server.audit.store.filters import Filter
 from pairing_server.audit.store.search import Place, Reach, Recorded
-from pairing_server.services.deps import Caller
+from pairing_server.clock import utcnow
+from pairing_server.request_context import RequestContext
 from pairing_server.store import audit_events
 from pairing_server.store.audit_events import Event
 
@@ -39,8 +40,10 @@ SHORT = Reach(of_index=7, of_all=11, narrow=3)
 
 def drawn(draw: random.Random) -> Event:
     name, outcome = draw.choice(KINDS)
-    caller = Caller(draw.choice(ACTORS), address=draw.choice(ADDRESSES), kind="user")
-    made = AuditLog("node", "1").event(name, outcome, caller, NOW, pairing_id=draw.choice((None, *IDS)))
+    caller = RequestContext(
+        utcnow(), subject=draw.choice(ACTORS), address=draw.choice(ADDRESSES), kind="user"
+    )
+    made = AuditLog("node", "1").event(name, outcome, caller.at(NOW), pairing_id=draw.choice((None, *IDS)))
     return replace(made, connection_id=draw.choice((None, *IDS)))
 
 

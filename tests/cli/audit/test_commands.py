@@ -15,8 +15,9 @@ import pytest
 from pairing_server.audit.recorder import AuditLog
 from pairing_server.audit.store.search import Recorded
 from pairing_server.cli.audit.table import table
+from pairing_server.clock import utcnow
 from pairing_server.db.database import Database
-from pairing_server.services.deps import Caller
+from pairing_server.request_context import RequestContext
 from pairing_server.store import audit_events as store
 from pairing_server.store.audit_events import Event
 from tests.cli.commands import NO_DATABASE, Operator
@@ -34,8 +35,8 @@ def event(
     pairing: UUID | None = None,
     **attrs: object,
 ) -> Event:
-    caller = Caller(subject=actor, address=address, kind="user")
-    return AuditLog("node", "1").event(name, outcome, caller, NOW, pairing_id=pairing, **attrs)
+    caller = RequestContext(utcnow(), subject=actor, address=address, kind="user")
+    return AuditLog("node", "1").event(name, outcome, caller.at(NOW), pairing_id=pairing, **attrs)
 
 
 EVENTS = (

@@ -18,7 +18,8 @@ from uuid import UUID
 
 from pairing_server.db import migrations
 from pairing_server.db.embedded.postgres import EmbeddedPostgres
-from pairing_server.server.scheduler import SYSTEM, Scheduler
+from pairing_server.request_context import system
+from pairing_server.server.scheduler import Scheduler
 from pairing_server.server.server import Node
 from pairing_server.services import accounts
 from pairing_server.store import users
@@ -63,17 +64,17 @@ async def walk(site: Site) -> None:
     )
     await other.error()
     listed = (await site.get("/api/pairings", account.token)).body["pairings"]
-    caller, deps, now = SYSTEM, site.node.deps, datetime.now(UTC)
-    await accounts.set_role(deps, name, "auditor", caller, now)
+    caller, deps, now = system(datetime.now(UTC)), site.node.deps, datetime.now(UTC)
+    await accounts.set_role(deps, name, "auditor", caller.at(now))
     await site.get("/api/audit?limit=5&event=auth.login", account.token)
     for later in (0, 301, 3600):
         await jobs(site, timedelta(seconds=later))
     await site.call("DELETE", f"/api/pairings/{listed[0]['id']}", token=account.token)
-    await accounts.set_password(deps, name, "another long password", caller, now)
+    await accounts.set_password(deps, name, "another long password", caller.at(now))
     await accounts.list_users(deps)
-    await accounts.set_disabled(deps, f"{MARK}-bob", True, caller, now)
+    await accounts.set_disabled(deps, f"{MARK}-bob", True, caller.at(now))
     await jobs(site, timedelta(seconds=1))
-    await accounts.set_disabled(deps, f"{MARK}-bob", False, caller, now)
+    await accounts.set_disabled(deps, f"{MARK}-bob", False, caller.at(now))
     async with site.node.database.transaction() as conn:
         await users.by_id(conn, UUID(account.subject))
 

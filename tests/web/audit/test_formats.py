@@ -14,7 +14,8 @@ import pytest
 
 from pairing_server.audit.recorder import EVENTS, AuditLog
 from pairing_server.audit.store.search import Recorded
-from pairing_server.services.deps import Caller
+from pairing_server.clock import utcnow
+from pairing_server.request_context import RequestContext
 from pairing_server.store.audit_events import Event
 from pairing_server.web.audit import formats, ocsf
 from pairing_server.web.audit.answers import AuditEventAnswer
@@ -187,5 +188,7 @@ def test_an_ocsf_event_is_one_line_of_json(nasty: str) -> None:
 
 
 def test_recording_leaves_nothing_that_steers_a_terminal() -> None:
-    event = AuditLog("node", "1").event("ws.connected", "success", Caller(), NOW, origin=NASTY[-2])
+    event = AuditLog("node", "1").event(
+        "ws.connected", "success", RequestContext(utcnow()).at(NOW), origin=NASTY[-2]
+    )
     assert event.attrs == {"origin": "[31mred"}

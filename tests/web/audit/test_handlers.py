@@ -11,10 +11,9 @@ from uuid import uuid4
 
 import pytest
 
-from pairing_server.server.scheduler import SYSTEM
+from pairing_server.clock import utcnow
+from pairing_server.request_context import RequestContext, system
 from pairing_server.services import accounts
-from pairing_server.services.deps import Caller
-from pairing_server.web.app_context import utcnow
 from tests.devices import Account, Answer, Site
 
 Row = dict[str, Any]
@@ -35,9 +34,11 @@ async def record(
     site: Site, count: int, name: str = "session.bound", address: str = "10.0.0.1", **caller: Any
 ) -> None:
     """So many events, each with its number in `attrs.n`, which no real one has."""
-    audit, who = site.node.audit, Caller(address=address, **caller)
+    audit, who = site.node.audit, RequestContext(utcnow(), address=address, **caller)
     async with site.node.database.transaction() as conn:
-        events = [replace(audit.event(name, "success", who, utcnow()), attrs={"n": n}) for n in range(count)]
+        events = [
+            replace(audit.event(name, "success", who.at(utcnow())), attrs={"n": n}) for n in range(count)
+        ]
         await audit.record(conn, *events)
 
 
@@ -51,13 +52,13 @@ async def test_auditors_and_admins_read_and_users_do_not(site: Site) -> None:
 async def test_a_disabled_auditor_reads_no_more(site: Site) -> None:
     auditor = await site.account(role="auditor")
     assert (await ask(site, auditor)).status == 200
-    await accounts.set_disabled(site.node.deps, auditor.username, True, SYSTEM, utcnow())
+    await accounts.set_disabled(site.node.deps, auditor.username, True, system(utcnow()))
     assert (await ask(site, auditor)).status == 403
 
 
 async def test_a_role_that_was_taken_away_counts_at_once(site: Site) -> None:
     auditor = await site.account(role="auditor")
-    await accounts.set_role(site.node.deps, auditor.username, "user", SYSTEM, utcnow())
+    await accounts.set_role(site.node.deps, auditor.username, "user", system(utcnow()))
     assert (await ask(site, auditor)).status == 403
 
 

@@ -16,10 +16,9 @@ import pytest
 
 from pairing_server.audit import tail
 from pairing_server.audit.seals import format_key, sealing, verify_export
-from pairing_server.server.scheduler import SYSTEM
+from pairing_server.clock import utcnow
+from pairing_server.request_context import RequestContext, system
 from pairing_server.services import accounts
-from pairing_server.services.deps import Caller
-from pairing_server.web.app_context import utcnow
 from tests.devices import Account, Answer, Site
 
 QUESTIONS = ("timeline", "summary", "seals", "follow", "export")
@@ -44,10 +43,10 @@ async def record(
     reason: str | None = None,
     **caller: Any,
 ) -> None:
-    audit, who = site.node.audit, Caller(**{"kind": "user", **caller})
+    audit, who = site.node.audit, RequestContext(utcnow(), **{"kind": "user", **caller})
     target = {"target": caller["subject"]} if name == "auth.login" and "subject" in caller else {}
     async with site.node.database.transaction() as conn:
-        made = [audit.event(name, outcome, who, utcnow(), reason=reason) for _ in range(count)]
+        made = [audit.event(name, outcome, who.at(utcnow()), reason=reason) for _ in range(count)]
         # A number that no real one has.
         events = [replace(event, attrs={"n": n, **target}) for n, event in enumerate(made)]
         await audit.record(conn, *events)
@@ -163,7 +162,7 @@ async def test_the_state_of_the_seals_is_that_of_the_log(site: Site) -> None:
     reader = await site.account(role="auditor")
     await record(site, "session.bound", count=5)
     before = await got(site, "seals", reader)
-    await sealing.seal(site.node.deps, SYSTEM, utcnow())
+    await sealing.seal(site.node.deps, system(utcnow()))
     after = await got(site, "seals", reader)
     assert after["unsealed"]["rows"] < before["unsealed"]["rows"] + 2
     last = after["seals"][0]
@@ -180,7 +179,7 @@ async def test_an_event_names_the_seal_that_it_is_in(site: Site) -> None:
     await record(site, "session.bound")
     [row] = (await site.get("/api/audit?event=session.bound", reader.token)).body["events"]
     assert (await site.get(f"/api/audit/events/{row['seq']}", reader.token)).body["seal"] is None
-    made = await sealing.seal(site.node.deps, SYSTEM, utcnow())
+    made = await sealing.seal(site.node.deps, system(utcnow()))
     seal = (await site.get(f"/api/audit/events/{row['seq']}", reader.token)).body["seal"]
     assert (seal["number"], seal["digest"]) in [(each.number, each.digest.hex()) for each in made]
 
@@ -221,7 +220,11 @@ async def test_an_event_that_commits_late_is_not_missed(site: Site) -> None:
     after = (await got(site, "follow", reader, event="session.bound"))["next"]
     async with site.node.database.transaction() as slow:
         await audit.record(
-            slow, replace(audit.event("session.bound", "success", Caller(), utcnow()), attrs={"n": "slow"})
+            slow,
+            replace(
+                audit.event("session.bound", "success", RequestContext(utcnow()).at(utcnow())),
+                attrs={"n": "slow"},
+            ),
         )
         await record(site, "session.bound")
         answer = await got(site, "follow", reader, event="session.bound", after=after)
@@ -261,7 +264,7 @@ async def test_who_has_lost_the_right_hears_nothing_more(site: Site) -> None:
     reader = await site.account(role="auditor")
     answer = asyncio.ensure_future(ask(site, "follow", reader, event="session.bound", wait=20))
     await waiting(site)
-    await accounts.set_role(site.node.deps, reader.username, "user", SYSTEM, utcnow())
+    await accounts.set_role(site.node.deps, reader.username, "user", system(utcnow()))
     await record(site, "session.bound")
     await tick(site)
     found = await answer
@@ -325,7 +328,7 @@ async def test_an_export_with_seals_verifies_with_the_public_key_alone(
     reader, key = await site.account(role="auditor"), site.node.deps.sealer.key.public
     await record(site, "session.bound", count=20, address="10.0.0.1")
     await record(site, "ws.connected", count=5)
-    await sealing.seal(site.node.deps, SYSTEM, utcnow())
+    await sealing.seal(site.node.deps, system(utcnow()))
     body = await got(site, "export", reader, **asked)
     report = verify_export(io.BytesIO(body), frozenset([key]))
     assert (report.fault, report.rows >= 25) == (None, True)
