@@ -242,7 +242,7 @@ def test_every_documented_endpoint_has_a_route_and_every_route_of_the_api_is_doc
         "{seq}": "1204",
         "{kind}": "redeem_user",
         "{key}": "ada",
-        "{session}": "6m0bJm2kV1lq8e2gk3XJ4A",
+        "{login}": "6m0bJm2kV1lq8e2gk3XJ4A",
     }
     paths = {re.sub(r"{\w+}", lambda found: ids[found[0]], path) for _, path in endpoints()} | {"/ws"}
     patterns = {pattern for pattern, *_ in ROUTES}

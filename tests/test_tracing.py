@@ -107,10 +107,10 @@ async def test_a_request_is_a_span_with_its_transactions_below_it(start: Start) 
 async def test_a_refusal_says_its_code_and_a_url_only_its_form(start: Start) -> None:
     traced = await start()
     account = await traced.site.account()
-    await traced.site.call("DELETE", "/api/sessions/somebodys-name", None, account.token)
+    await traced.site.call("DELETE", "/api/logins/somebodys-name", None, account.token)
     await traced.site.get("/somewhere/secret-in-the-path?token=secret-in-the-query")
     receiver = await traced.done()
-    span = receiver.one("DELETE /api/sessions/{}")
+    span = receiver.one("DELETE /api/logins/{}")
     assert (span.attributes["http.response.status_code"], span.attributes["pairing.error"]) == (
         404,
         "NOT_FOUND",

@@ -14,7 +14,7 @@ from pairing_server.cli.doctor.command import doctor
 from pairing_server.cli.epilog import epilog
 from pairing_server.cli.keys import keys
 from pairing_server.cli.lockouts import lockouts
-from pairing_server.cli.logins import session
+from pairing_server.cli.logins import login
 from pairing_server.cli.serve import config, migrate, serve
 from pairing_server.cli.status import status
 from pairing_server.cli.users import token, user
@@ -47,7 +47,7 @@ for command in (
     config,
     user,
     token,
-    session,
+    login,
     lockouts,
     keys,
     audit,

@@ -1,4 +1,4 @@
-"""session …: logins, as an administrator sees them."""
+"""login …: an administrator lists and ends logins."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ _LEAKED = "docs/operations.md, If a token or a key has leaked"
 @click.group(
     epilog=epilog(
         {
-            "pairing-server session list --user alice": "her logins",
-            "pairing-server session revoke --user alice": "end all of them",
+            "pairing-server login list --user alice": "the logins of alice",
+            "pairing-server login revoke --user alice": "end all of them",
         },
         _LEAKED,
     )
 )
-def session() -> None:
+def login() -> None:
     """Logins: list, revoke."""
 
 
-@session.command(
+@login.command(
     "list",
     epilog=epilog(
         {
-            "pairing-server session list": "everybody's",
-            "pairing-server session list --user 'https://id.example|4711'": "a user of another issuer",
+            "pairing-server login list": "of all users",
+            "pairing-server login list --user 'https://id.example|4711'": "a user of another issuer",
         },
         "docs/operations.md, Accounts",
     ),
 )
 @click.option("--user", help="Of this user only: a name, an id, or issuer|sub.")
-def list_sessions(user: str | None) -> None:
+def list_logins(user: str | None) -> None:
     """The logins that last, newest first: id, subject, since, last used, address."""
 
     async def work(deps: Deps) -> list[Login]:
@@ -47,19 +47,19 @@ def list_sessions(user: str | None) -> None:
     found = run(work)
     if not found:
         click.echo("Nobody is logged in.", err=True)
-    for login in found:
+    for one in found:
         click.echo(
-            f"{login.login_id}\t{login.subject}\t{login.created_at:%Y-%m-%dT%H:%MZ}"
-            f"\t{login.seen_at:%Y-%m-%dT%H:%MZ}\t{login.address or '-'}"
+            f"{one.login_id}\t{one.subject}\t{one.created_at:%Y-%m-%dT%H:%MZ}"
+            f"\t{one.seen_at:%Y-%m-%dT%H:%MZ}\t{one.address or '-'}"
         )
 
 
-@session.command(
+@login.command(
     epilog=epilog(
         {
-            "pairing-server session revoke 0b6f3a52-6f0e-4c6e-9a53-0d3c5c1d7f10": "one login, by its id",
-            "pairing-server session revoke --user alice": "all of hers",
-            "pairing-server session revoke --token T-17 --issuer https://id.example": "one token, by its jti",
+            "pairing-server login revoke 0b6f3a52-6f0e-4c6e-9a53-0d3c5c1d7f10": "one login, by its id",
+            "pairing-server login revoke --user alice": "all logins of alice",
+            "pairing-server login revoke --token T-17 --issuer https://id.example": "one token, by its jti",
         },
         _LEAKED,
     )
@@ -71,9 +71,7 @@ def list_sessions(user: str | None) -> None:
 def revoke(login_id: str | None, user: str | None, token_id: str | None, issuer: str | None) -> None:
     """End a login: its tokens are refused and its connections closed, on every server within two seconds."""
     if sum(given is not None for given in (login_id, user, token_id)) != 1:
-        raise click.UsageError(
-            "Give one of: a login's id (see: pairing-server session list), --user, --token."
-        )
+        raise click.UsageError("Give one of: a login's id (see: pairing-server login list), --user, --token.")
     if issuer is not None and token_id is None:
         raise click.UsageError("--issuer goes with --token.")
 
@@ -84,6 +82,6 @@ def revoke(login_id: str | None, user: str | None, token_id: str | None, issuer:
             await logins.revoke_token(deps, token_id, issuer, administrator(utcnow()))
             return f"The token {token_id} is refused from now on."
         ended = await logins.revoke_login(deps, login_id or "", administrator(utcnow()))
-        return f"The login {login_id} of {', '.join(login.subject for login in ended)} is ended."
+        return f"The login {login_id} of {', '.join(one.subject for one in ended)} is ended."
 
     click.echo(run(work))

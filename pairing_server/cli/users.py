@@ -167,7 +167,7 @@ def token() -> None:
 def issue(name: str, ttl: int) -> None:
     """Print an access token of the account NAME.
 
-    Whoever has it is that account until it ends; `session revoke` and `user disable` end it earlier.
+    Whoever has it is that account until it ends; `login revoke` and `user disable` end it earlier.
     """
 
     async def work(deps: Deps) -> str:

@@ -116,7 +116,7 @@ async def revoke_login(deps: Deps, login_id: str, context: RequestContext) -> li
     async with deps.database.transaction() as conn:
         found = await store.with_id(conn, login_id)
     if not found:
-        raise NotFound(f"There is no login {login_id!r}; see: pairing-server session list")
+        raise NotFound(f"There is no login {login_id!r}; see: pairing-server login list")
     for login in found:
         revoked = _revocation(deps, LOGIN, issuer_of(login.subject), login_id, context.now)
         await _end(deps, "auth.token_revoked", [revoked], context, login.subject, sid=login_id, by="admin")

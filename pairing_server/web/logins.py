@@ -9,7 +9,7 @@ from pairing_server.web.authentication import AuthenticatedHandler
 
 LOGOUT = schemas.LogoutBody()
 LOGGED_OUT = schemas.LoggedOutAnswer()
-SESSIONS = schemas.SessionsAnswer()
+OWN_LOGINS = schemas.OwnLoginsAnswer()
 
 
 class LogoutHandler(AuthenticatedHandler):
@@ -23,15 +23,15 @@ class LogoutHandler(AuthenticatedHandler):
         self.answer(LOGGED_OUT, {"connections_closed": closed})
 
 
-class SessionsHandler(AuthenticatedHandler):
-    """GET /api/sessions: the caller's own logins."""
+class LoginsHandler(AuthenticatedHandler):
+    """GET /api/logins: the caller's own logins."""
 
     async def get(self) -> None:
-        self.answer(SESSIONS, {"sessions": await logins.list_own(self.deps, self.context.at(utcnow()))})
+        self.answer(OWN_LOGINS, {"logins": await logins.list_own(self.deps, self.context.at(utcnow()))})
 
 
-class SessionHandler(AuthenticatedHandler):
-    """DELETE /api/sessions/{session}: end one of the caller's logins."""
+class OwnLoginHandler(AuthenticatedHandler):
+    """DELETE /api/logins/{login}: end one of the caller's logins."""
 
     async def delete(self, login_id: str) -> None:
         closed = await logins.revoke_own(self.deps, login_id, self.context.at(utcnow()))

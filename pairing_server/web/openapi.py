@@ -41,7 +41,7 @@ class Operation:
         """Under which heading the contract shows it."""
         for prefix, tag in (
             ("/api/auth/", "accounts"),
-            ("/api/sessions", "accounts"),
+            ("/api/logins", "accounts"),
             ("/api/audit", "audit"),
             ("/api/lockouts", "administration"),
             ("/api/", "pairings"),
@@ -66,7 +66,7 @@ _IN_PATH = {
     "seq": {"type": "integer", "minimum": 0, "maximum": 2**63 - 1},
     "kind": {"type": "string", "enum": sorted(POLICIES)},
     "key": {"type": "string", "minLength": 1, "maxLength": 512},
-    "session": {"type": "string", "minLength": 1, "maxLength": 128},
+    "login": {"type": "string", "minLength": 1, "maxLength": 128},
 }
 
 OPERATIONS = (
@@ -82,9 +82,9 @@ OPERATIONS = (
         "/api/auth/logout", "post", "End this login, or all of the user's: tokens and connections.",
         schemas.LoggedOutAnswer, body=schemas.LogoutBody, body_required=False, errors=(*_BODY, 503),
     ),
-    Operation("/api/sessions", "get", "The caller's own logins.", schemas.SessionsAnswer, errors=(503,)),
+    Operation("/api/logins", "get", "The caller's own logins.", schemas.OwnLoginsAnswer, errors=(503,)),
     Operation(
-        "/api/sessions/{session}", "delete", "End one of the caller's logins.", schemas.LoggedOutAnswer,
+        "/api/logins/{login}", "delete", "End one of the caller's logins.", schemas.LoggedOutAnswer,
         errors=(404, 503),
     ),
     Operation(

@@ -21,7 +21,7 @@ from pairing_server.web.health import (
     ReadyHandler,
 )
 from pairing_server.web.lockouts import LockoutHandler, LockoutsHandler
-from pairing_server.web.logins import LogoutHandler, SessionHandler, SessionsHandler
+from pairing_server.web.logins import LoginsHandler, LogoutHandler, OwnLoginHandler
 from pairing_server.web.page_files import STATIC, PageFileHandler
 from pairing_server.web.pairings import (
     GeneratePairCodeHandler,
@@ -39,8 +39,8 @@ ROUTES: tuple[tuple[str, type[RequestHandler]], ...] = (
     (r"/api/auth/register", RegisterHandler),
     (r"/api/auth/login", LoginHandler),
     (r"/api/auth/logout", LogoutHandler),
-    (r"/api/sessions", SessionsHandler),
-    (r"/api/sessions/([^/]+)", SessionHandler),
+    (r"/api/logins", LoginsHandler),
+    (r"/api/logins/([^/]+)", OwnLoginHandler),
     (r"/api/auth/ws-token", WsTokenHandler),
     (r"/api/auth/ws-token-mobile", WsTokenMobileHandler),
     (r"/api/generate-pair-code", GeneratePairCodeHandler),

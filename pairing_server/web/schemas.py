@@ -120,7 +120,7 @@ class LoggedOutAnswer(Schema):
     connections_closed = fields.Integer(required=True, metadata={"description": "on this server"})
 
 
-class SessionAnswer(Schema):
+class OwnLoginAnswer(Schema):
     id = fields.String(required=True, attribute="login.login_id")
     created_at = Instant(required=True, attribute="login.created_at")
     expires_at = Instant(required=True, attribute="login.expires_at")
@@ -130,8 +130,8 @@ class SessionAnswer(Schema):
     connections = fields.Integer(required=True, metadata={"description": "open on this server"})
 
 
-class SessionsAnswer(Schema):
-    sessions = fields.List(fields.Nested(SessionAnswer), required=True)
+class OwnLoginsAnswer(Schema):
+    logins = fields.List(fields.Nested(OwnLoginAnswer), required=True)
 
 
 class LockoutAnswer(Schema):

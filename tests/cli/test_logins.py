@@ -1,4 +1,4 @@
-"""session …: logins from the command line, while the server runs."""
+"""login …: logins from the command line, while the server runs."""
 
 from __future__ import annotations
 
@@ -40,31 +40,29 @@ async def test_logins_are_listed_and_revoked_and_their_connections_closed(
     ada, grace = await site.account("ada"), await site.account("grace")
     (first, first_id), (second, second_id) = await login(site, ada), await login(site, ada)
     other, other_id = await login(site, grace)
-    listed = [line.split("\t") for line in operator.says("session", "list").splitlines()]
+    listed = [line.split("\t") for line in operator.says("login", "list").splitlines()]
     assert [row[:2] for row in listed] == [
         [other_id, grace.subject],
         [second_id, ada.subject],
         [first_id, ada.subject],
     ]
     assert {row[4] for row in listed} == {"203.0.113.9"}
-    assert len(operator.says("session", "list", "--user", "ada").splitlines()) == 2
+    assert len(operator.says("login", "list", "--user", "ada").splitlines()) == 2
     one, two, three = (
         await site.connect(first, "desktop"),
         await site.connect(second, "mobile"),
         await site.connect(other, "desktop"),
     )
-    assert (
-        operator.says("session", "revoke", first_id) == f"The login {first_id} of {ada.subject} is ended.\n"
-    )
+    assert operator.says("login", "revoke", first_id) == f"The login {first_id} of {ada.subject} is ended.\n"
     # The running server learns it by itself.
     assert await one.closed() == 4401
     assert await two.pending() == []
-    operator.says("session", "revoke", "--user", ada.subject)
+    operator.says("login", "revoke", "--user", ada.subject)
     assert await two.closed() == 4401
     assert await three.pending() == []
     claims = await site.node.deps.tokens.verify_access(other.token, utcnow())
-    operator.says("session", "revoke", "--token", claims.token_id)
-    assert operator.says("session", "list").split("\t")[0] == other_id
+    operator.says("login", "revoke", "--token", claims.token_id)
+    assert operator.says("login", "list").split("\t")[0] == other_id
 
 
 async def test_a_disabled_account_loses_its_connections_and_a_new_password_all_logins(
@@ -79,9 +77,9 @@ async def test_a_disabled_account_loses_its_connections_and_a_new_password_all_l
 
 
 def test_what_is_not_there_is_said_with_the_way_to_the_list(operator: Operator) -> None:
-    assert "Nobody is logged in." in operator.run("session", "list").err
-    assert "pairing-server session list" in operator.refuses("session", "revoke", "nobody")
-    assert "pairing-server user list" in operator.refuses("session", "revoke", "--user", "nobody")
+    assert "Nobody is logged in." in operator.run("login", "list").err
+    assert "pairing-server login list" in operator.refuses("login", "revoke", "nobody")
+    assert "pairing-server user list" in operator.refuses("login", "revoke", "--user", "nobody")
 
 
 @pytest.mark.parametrize(
@@ -94,4 +92,4 @@ def test_what_is_not_there_is_said_with_the_way_to_the_list(operator: Operator) 
     ],
 )
 def test_a_wrong_use_is_explained_and_exits_with_2(operator: Operator, arguments: tuple[str, ...]) -> None:
-    operator.refuses("session", "revoke", *arguments, status=2)
+    operator.refuses("login", "revoke", *arguments, status=2)

@@ -162,7 +162,7 @@ async def test_no_secret_is_in_metrics_nor_in_what_is_answered_to_a_wrong_reques
         await site.post("/api/auth/login", {"username": ws_token, "password": PASSWORD}),
         await site.post("/api/auth/login", b'{"password": "' + PASSWORD.encode()),
         await site.get("/api/audit?limit=500", admin.token),
-        await site.get("/api/sessions", account.token),
+        await site.get("/api/logins", account.token),
     ]
     assert RUN.secrets.found_in(f"token {ws_token}") and RUN.secrets.found_in(f"code {code}")
     for answer in said:

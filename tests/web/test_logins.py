@@ -172,12 +172,12 @@ async def test_ones_logins_are_listed_with_which_one_asks_and_their_connections(
     first, second = await another_login(site, account), await another_login(site, account)
     await site.pair(first)
     stranger = await another_login(site, await site.account())
-    answer = await site.get("/api/sessions", second.token)
-    listed = answer.body["sessions"]
+    answer = await site.get("/api/logins", second.token)
+    listed = answer.body["logins"]
     assert [(one["current"], one["connections"]) for one in listed] == [(True, 0), (False, 2)]
     assert listed[1]["address"] == "127.0.0.1"
     assert listed[0]["created_at"] <= listed[0]["seen_at"] <= listed[0]["expires_at"]
-    assert len((await site.get("/api/sessions", stranger.token)).body["sessions"]) == 1
+    assert len((await site.get("/api/logins", stranger.token)).body["logins"]) == 1
 
 
 async def test_one_of_ones_logins_can_be_ended_and_nobody_elses(site: Site) -> None:
@@ -185,16 +185,16 @@ async def test_one_of_ones_logins_can_be_ended_and_nobody_elses(site: Site) -> N
     first, second = await another_login(site, account), await another_login(site, account)
     stranger = await another_login(site, await site.account())
     socket = await site.connect(first, "mobile")
-    listed = (await site.get("/api/sessions", second.token)).body["sessions"]
+    listed = (await site.get("/api/logins", second.token)).body["logins"]
     [other] = [one["id"] for one in listed if not one["current"]]
-    refused = await site.call("DELETE", f"/api/sessions/{other}", None, stranger.token)
+    refused = await site.call("DELETE", f"/api/logins/{other}", None, stranger.token)
     assert (refused.status, refused.error) == (404, "NOT_FOUND")
     assert await socket.pending() == []
-    answer = await site.call("DELETE", f"/api/sessions/{other}", None, second.token)
+    answer = await site.call("DELETE", f"/api/logins/{other}", None, second.token)
     assert (answer.status, answer.body["connections_closed"]) == (200, 1)
     assert await socket.closed() == 4401
     assert [await status(site, login) for login in (first, second)] == [401, 200]
-    [left] = (await site.get("/api/sessions", second.token)).body["sessions"]
+    [left] = (await site.get("/api/logins", second.token)).body["logins"]
     assert left["current"]
 
 

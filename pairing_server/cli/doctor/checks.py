@@ -214,8 +214,8 @@ def _clock(whose: str, theirs: datetime) -> list[Finding]:
 
 async def of_the_way(client: PairingClient) -> list[Finding]:
     """How the server sees whoever is logged in as `client`, and what the way there is like. Raises ClientError."""
-    answer = await client.call("GET", "/api/sessions")
-    [own] = [session for session in answer.get("sessions", []) if session.get("current")]
+    answer = await client.call("GET", "/api/logins")
+    [own] = [login for login in answer.get("logins", []) if login.get("current")]
     times = []
     for _ in range(5):
         began = time.perf_counter()
@@ -268,8 +268,8 @@ async def _certificate(url: str) -> list[Finding]:
 
 async def seen_as(client: PairingClient) -> str:
     """The address that the server takes for ours, and why. Raises ClientError."""
-    answer = await client.call("GET", "/api/sessions")
-    address = next((s.get("address") for s in answer.get("sessions", []) if s.get("current")), None)
+    answer = await client.call("GET", "/api/logins")
+    address = next((login.get("address") for login in answer.get("logins", []) if login.get("current")), None)
     host = urlsplit(client.url).hostname or ""
     direct = is_loopback(host) or address in _own_addresses(host)
     why = (
