@@ -2,7 +2,8 @@
 
 `RUN` remembers the tokens, passwords, codes and keys that each test uses (tests/devices.py tells it) and
 everything written meanwhile: what is logged when the level is DEBUG, before redaction, standard output and error, and
-the audit log of every node that stops. After each test the one is searched for in the other.
+the audit log of every node that stops. After each test the one is searched for in the other. A worker of
+pytest-xdist searches what its tests write, and hands what it has found to the process that reports.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ SHORTEST = 12
 _TOKEN = re.compile(r"eyJ[\w-]{10,}\.[\w-]{10,}[\w.-]*")
 # Six digits that are a word of their own: no part of a longer number, a fraction, an id or a name.
 _SIX_DIGITS = re.compile(r"(?:(?<![\w.+-])|(?<=\bpair-))[0-9]{6}(?![\w-]|\.[0-9])")
+_FINDS = "secrets that were written"
 _ROWS = "SELECT (to_jsonb(e) - 'xid')::text FROM audit_events e"
 # The microseconds of a printed datetime are such a word, too.
 _DATETIME = re.compile(r"datetime\.datetime\([^()]*")
@@ -127,13 +129,22 @@ class Run:
             self.finds.extend((item.nodeid, find) for find in dict.fromkeys(found))
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        if report.when == "teardown":  # it holds what was captured before, too
+        # That of the teardown holds what was captured before, too. Reports with a node come from workers.
+        if report.when == "teardown" and not hasattr(report, "node"):
             self.written += [report.capstdout, report.capstderr]
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
-        if self.finds:
+        if hasattr(session.config, "workeroutput"):  # a worker of pytest-xdist
+            session.config.workeroutput[_FINDS] = [(test, find.kind, find.line) for test, find in self.finds]
+        elif self.finds:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any) -> None:
+        """A worker has ended. One that died has no output; pytest-xdist fails the run then."""
+        found = getattr(node, "workeroutput", {}).get(_FINDS, [])
+        self.finds.extend((test, Find(kind, line)) for test, kind, line in found)
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         if self.finds:

@@ -37,12 +37,13 @@ def secrets() -> Secrets:
 @pytest.mark.parametrize(
     ("kind", "text"),
     [
-        ("token", f"GET /ws?token={TOKEN} 101"),
-        ("token", f"Sec-WebSocket-Protocol: pairing.v1, Bearer.{TOKEN}"),
-        ("token", f"HTTPServerRequest(uri='/ws?token={TOKEN}&x=1')"),
-        ("token", f"cut short: {TOKEN[:-20]}"),
+        # An id that has a token in it would be another in each worker of pytest-xdist.
+        pytest.param("token", f"GET /ws?token={TOKEN} 101", id="in a query"),
+        pytest.param("token", f"Sec-WebSocket-Protocol: pairing.v1, Bearer.{TOKEN}", id="in a header"),
+        pytest.param("token", f"HTTPServerRequest(uri='/ws?token={TOKEN}&x=1')", id="in a request"),
+        pytest.param("token", f"cut short: {TOKEN[:-20]}", id="cut short"),
         ("password", f'body: {{"username": "ada", "password": "{PASSWORD}"}}'),
-        ("signing key", f"keys: {KEY.kid}:{KEY.secret.decode()}"),
+        pytest.param("signing key", f"keys: {KEY.kid}:{KEY.secret.decode()}", id="a key"),
         ("code", "joined pair-483920"),
         ("code", "[parameters: ('pair-483920',)]"),
         ("code", "redeemed 483920"),
@@ -63,7 +64,7 @@ def test_a_written_secret_is_found_and_not_repeated(kind: str, text: str) -> Non
 @pytest.mark.parametrize(
     "text",
     [
-        f"somebody else's {OTHER}",
+        pytest.param(f"somebody else's {OTHER}", id="a token of somebody else"),
         "at 22:41:10.483920",
         "took 1483920 ns, 48392 ms, 483920.25 us",
         "datetime.datetime(2025, 9, 14, 22, 41, 10, 483920, tzinfo=datetime.timezone.utc)",
@@ -77,6 +78,7 @@ def test_what_only_looks_like_a_secret_is_no_find(text: str) -> None:
     assert secrets().found_in(text) == []
 
 
+PYTEST = (sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "xdist")
 PLANTED = """
     import logging, sys
     import pytest
@@ -95,12 +97,13 @@ PLANTED = """
 """
 
 
-def test_a_run_fails_if_a_test_of_it_writes_a_secret(tmp_path: Path) -> None:
+@pytest.mark.parametrize("workers", ["0", "2"])
+def test_a_run_fails_if_a_test_of_it_writes_a_secret(tmp_path: Path, workers: str) -> None:
     (tmp_path / "pytest.ini").write_text("[pytest]\n")
     (tmp_path / "conftest.py").write_text("from tests.leaks import watch as pytest_configure\n")
     (tmp_path / "test_planted.py").write_text(dedent(PLANTED))
     run = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tmp_path)],
+        [*PYTEST, "-n", workers, str(tmp_path)],
         cwd=ROOT,
         env={**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
         capture_output=True,
@@ -108,7 +111,7 @@ def test_a_run_fails_if_a_test_of_it_writes_a_secret(tmp_path: Path) -> None:
     )
     assert (run.returncode, "4 passed" in run.stdout) == (1, True), run.stdout + run.stderr
     told = re.findall(r"::(\w+): a password in: (.*)", run.stdout)
-    assert [test for test, _ in told] == ["test_logged", "test_printed", "test_printed_as_an_error"]
+    assert sorted(test for test, _ in told) == ["test_logged", "test_printed", "test_printed_as_an_error"]
     assert all(line.endswith("with •••") for _, line in told)
     assert "a password that is used" not in run.stdout + run.stderr
 
