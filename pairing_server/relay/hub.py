@@ -8,7 +8,7 @@ from math import ceil
 from uuid import UUID
 
 from pairing_server.errors import InvalidChannel
-from pairing_server.metrics import Histogram
+from pairing_server.metrics import histogram
 from pairing_server.relay import messages
 from pairing_server.relay.channel import Channel
 from pairing_server.relay.close_codes import CloseCode
@@ -41,7 +41,12 @@ class Hub:
         self.limits = limits
         self.counts = Counts()
         # How long messages have waited for slow receivers.
-        self.waited = Histogram(WAIT_BOUNDS)
+        self.waited = histogram(
+            "pairing_queue_wait_seconds",
+            "How long messages waited until a slow receiver took more, one of each portion that left a queue; those"
+            " that went straight through did not wait, and are not in it.",
+            WAIT_BOUNDS,
+        )
         self.channels: dict[UUID, Channel] = {}
         self._by_name: dict[str, Channel] = {}
         self.sessions: dict[str, Session] = {}

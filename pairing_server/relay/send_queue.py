@@ -11,7 +11,8 @@ from collections.abc import Callable, Sequence
 from enum import Enum
 from typing import NamedTuple, Protocol
 
-from pairing_server.metrics import Histogram
+from prometheus_client import Histogram
+
 from pairing_server.relay.limits import RelayLimits
 
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
-from pairing_server.metrics import Histogram
+from prometheus_client import Histogram
+
 from pairing_server.server.systemd import Notifier
 
 log = logging.getLogger(__name__)

@@ -12,9 +12,10 @@ from ipaddress import IPv4Network, IPv6Network
 from typing import Any
 from urllib.parse import urlsplit
 
+from prometheus_client import Histogram
 from tornado.httputil import HTTPServerRequest
 
-from pairing_server.metrics import Histogram
+from pairing_server.metrics import histogram
 from pairing_server.security.addresses import client_address, is_trusted
 from pairing_server.security.limits import SlidingWindow
 from pairing_server.security.origins import Origins, same_host
@@ -59,10 +60,30 @@ class AppContext:
     refused: Counter[str] = field(default_factory=Counter)
     # By status class, as in "2xx".
     answered: Counter[str] = field(default_factory=Counter)
-    loop_lag: Histogram = field(default_factory=lambda: Histogram(LAG_BOUNDS))
-    relay_time: Histogram = field(default_factory=lambda: Histogram(RELAY_BOUNDS))
-    http_time: Histogram = field(default_factory=lambda: Histogram(LAG_BOUNDS))
-    time_to_pair: Histogram = field(default_factory=lambda: Histogram(PAIR_BOUNDS))
+    loop_lag: Histogram = field(
+        default_factory=lambda: histogram(
+            "pairing_loop_lag_seconds", "How late the event loop was, twice a second.", LAG_BOUNDS
+        )
+    )
+    relay_time: Histogram = field(
+        default_factory=lambda: histogram(
+            "pairing_relay_seconds",
+            "From a message's arrival in the process until its peer has it or it is queued, one in 64.",
+            RELAY_BOUNDS,
+        )
+    )
+    http_time: Histogram = field(
+        default_factory=lambda: histogram(
+            "pairing_http_seconds", "HTTP requests, WebSockets and their upgrade left out.", LAG_BOUNDS
+        )
+    )
+    time_to_pair: Histogram = field(
+        default_factory=lambda: histogram(
+            "pairing_time_to_pair_seconds",
+            "From a code's making until both devices have met for the first time.",
+            PAIR_BOUNDS,
+        )
+    )
     presence: Presence = field(default_factory=Presence)
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
 

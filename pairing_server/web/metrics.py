@@ -1,23 +1,22 @@
-"""What is counted and measured, in Prometheus' form: read when somebody asks, so that it costs the relay path nothing.
+"""All counts and histograms of a node in Prometheus' text form. They are read when they are asked for: the relay path pays nothing.
 
-No name of a user, session or channel is in a label: their number is unbounded, and they are nobody's business.
+No user, device or channel is named in a label: their number has no bound, and they are private.
 """
 
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 
-from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
+from prometheus_client import CollectorRegistry, Histogram, ProcessCollector, generate_latest
 from prometheus_client.core import (
     CounterMetricFamily,
     GaugeMetricFamily,
-    HistogramMetricFamily,
     InfoMetricFamily,
     Metric,
 )
 
-from pairing_server.metrics import Histogram
+from pairing_server.metrics import counts_of
 from pairing_server.web.app_context import AppContext
 
 # By the audit log's counts, since these are the events of record.
@@ -42,10 +41,10 @@ class NodeCollector:
     """The process's own counts."""
 
     def __init__(self, app: AppContext) -> None:
-        self._edge = app
+        self._app = app
 
     def collect(self) -> Iterator[Metric]:
-        app = self._edge
+        app = self._app
         build = {
             "version": app.version,
             "python": platform.python_version(),
@@ -58,12 +57,10 @@ class NodeCollector:
         yield from self._pairings()
         yield from self._http()
         yield from self._database()
-        yield _histogram(
-            "pairing_loop_lag_seconds", "How late the event loop was, twice a second.", app.loop_lag
-        )
+        yield _shown(app.loop_lag)
 
     def _relay(self) -> Iterator[Metric]:
-        hub = self._edge.deps.hub
+        hub = self._app.deps.hub
         yield GaugeMetricFamily("pairing_connections", "Open WebSockets.", value=len(hub.sessions))
         yield CounterMetricFamily(
             "pairing_connections_opened", "WebSockets opened.", value=hub.counts.connections_opened
@@ -77,14 +74,10 @@ class NodeCollector:
             "Settings that changed nothing and went no further.",
             value=hub.counts.echoes,
         )
-        yield _histogram(
-            "pairing_relay_seconds",
-            "From a message's arrival in the process until its peer has it or it is queued, one in 64.",
-            self._edge.relay_time,
-        )
+        yield _shown(self._app.relay_time)
 
     def _queues(self) -> Iterator[Metric]:
-        hub = self._edge.deps.hub
+        hub = self._app.deps.hub
         outboxes = [session.outbox for session in hub.sessions.values()]
         sizes = [outbox.size for outbox in outboxes]
         yield GaugeMetricFamily(
@@ -100,12 +93,7 @@ class NodeCollector:
             "Connections whose peers are not read for now.",
             value=sum(outbox.congested for outbox in outboxes),
         )
-        yield _histogram(
-            "pairing_queue_wait_seconds",
-            "How long messages waited until a slow receiver took more, one of each portion that left a queue; those"
-            " that went straight through did not wait, and are not in it.",
-            hub.waited,
-        )
+        yield _shown(hub.waited)
         yield _counters(
             "pairing_dropped",
             "What was not sent to slow receivers: audio, settings that newer ones replaced, messages that wait for"
@@ -115,25 +103,19 @@ class NodeCollector:
         )
 
     def _pairings(self) -> Iterator[Metric]:
-        deps = self._edge.deps
+        deps = self._app.deps
         outcomes = {outcome: deps.audit.counts[(name, result)] for outcome, name, result in _OUTCOMES}
-        outcomes["active"] = self._edge.time_to_pair.cumulated()[-1]
+        outcomes["active"] = counts_of(self._app.time_to_pair)[-1]
         yield _counters("pairing_pairings", "What became of codes and pairings.", "outcome", outcomes)
-        yield _histogram(
-            "pairing_time_to_pair_seconds",
-            "From a code's making until both devices have met for the first time.",
-            self._edge.time_to_pair,
-        )
+        yield _shown(self._app.time_to_pair)
         yield GaugeMetricFamily(
             "pairing_codes_live", "Codes that can be redeemed or name a channel.", value=deps.live.count
         )
 
     def _http(self) -> Iterator[Metric]:
-        app = self._edge
+        app = self._app
         yield _counters("pairing_http_requests", "HTTP requests by status class.", "status", app.answered)
-        yield _histogram(
-            "pairing_http_seconds", "HTTP requests, WebSockets and their upgrade left out.", app.http_time
-        )
+        yield _shown(app.http_time)
         refused = CounterMetricFamily(
             "pairing_refusals", "Refusals by edge and reason.", labels=["edge", "reason"]
         )
@@ -143,7 +125,7 @@ class NodeCollector:
         yield refused
 
     def _database(self) -> Iterator[Metric]:
-        deps = self._edge.deps
+        deps = self._app.deps
         yield GaugeMetricFamily(
             "pairing_database_up",
             "0 while the database is taken for away.",
@@ -177,8 +159,12 @@ def _labelled(family: CounterMetricFamily | GaugeMetricFamily, values: Mapping[s
     return family
 
 
-def _histogram(name: str, text: str, measured: Histogram) -> Metric:
-    family = HistogramMetricFamily(name, text)
-    bounds: Iterable[str] = [*(f"{bound:g}" for bound in measured.bounds), "+Inf"]
-    family.add_metric([], list(zip(bounds, measured.cumulated(), strict=True)), measured.total)
-    return family
+def _shown(measured: Histogram) -> Metric:
+    """The histogram without the time when it was made, and with whole bounds as `le="1"`."""
+    [metric] = measured.collect()
+    metric.samples = [
+        sample._replace(labels={name: bound.removesuffix(".0") for name, bound in sample.labels.items()})
+        for sample in metric.samples
+        if not sample.name.endswith("_created")
+    ]
+    return metric

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pairing_server.metrics import Histogram
+from pairing_server.metrics import counts_of, histogram
 from pairing_server.relay.limits import RelayLimits
 from pairing_server.relay.send_queue import Entry, Lane, Outbox
 from tests.relay.wire import Wire
@@ -42,7 +42,7 @@ class Queue:
         self.wire.stalled = True
         self.overflows: list[tuple[int, float]] = []
         self.gaps: list[tuple[int, int]] = []
-        self.waited = Histogram((1, 2, 4))
+        self.waited = histogram("waited", "Seconds.", (1, 2, 4))
         self.now = 0.0
         self.outbox = Outbox(
             self.wire,
@@ -71,7 +71,7 @@ def test_a_reader_that_keeps_up_is_written_to_at_once() -> None:
     for letter in "abc":
         queue.send(letter)
     assert queue.carried == "abc"
-    assert queue.waited.counts == [0, 0, 0, 0], "none has waited"
+    assert counts_of(queue.waited) == [0, 0, 0, 0], "none has waited"
 
 
 def test_how_long_the_oldest_of_a_portion_has_waited_is_measured() -> None:
@@ -82,7 +82,7 @@ def test_how_long_the_oldest_of_a_portion_has_waited_is_measured() -> None:
     queue.wire.read()  # "a" went straight to the wire; the rest has waited, "b" the longest
     assert queue.carried == "abcd"
     assert len(queue.wire.portions) == 3
-    assert (queue.waited.counts, queue.waited.total) == ([1, 1, 1, 0], 1 + 2 + 3)
+    assert counts_of(queue.waited) == [1, 2, 3, 3], "1, 2 and 3 seconds"
     assert queue.outbox.size == 0
 
 
