@@ -16,7 +16,7 @@ from pathlib import Path
 from bench import cells, chart, database, report
 from bench.loads import Load
 from bench.machine import ROOT, describe, raise_file_limit, two_cores
-from bench.ours import TITLES, Site
+from bench.ours import OURS, TITLE, Site
 from bench.processes import Processes
 from bench.run import FULL, QUICK, Run, Scale, nothing_of_the_environment
 from bench.servers import PEER_LIST
@@ -73,7 +73,7 @@ def main() -> int:
         say("stopped")
         return 130
     write(run, machine, to_docs=given.write_docs, say=say)
-    if report.OURS not in run.servers:
+    if OURS not in run.servers:
         say("the server itself did not start: see above")
         return 1
     return 0
@@ -99,8 +99,7 @@ def measure(
         site = Site(processes, Path(name), server_core)
         try:
             run = Run(scale, Path(name), site, load, say, deadline)
-            for engine in TITLES:
-                run.begin(TITLES[engine], partial(site.start, engine))
+            run.begin(TITLE, site.start)
             for peer in PEER_LIST:
                 if peers is None or peer.key in peers.split(","):
                     run.begin(peer.title, partial(peer.start, processes, Path(name), server_core))

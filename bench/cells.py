@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 
 from bench.loads import JobFailed, Load, Values
+from bench.ours import OURS
 from bench.run import Run, as_json, both, pairs_as_json
 from bench.servers import Server
 
@@ -21,7 +22,7 @@ STORM = "storm of connects"
 GROWTH = "relay, window 1, 220 B, among {:,} connections"
 
 # The servers that the figures to reach are about.
-MAIN = ("pairing-server-compiled", "ws", "tornado")
+MAIN = (OURS, "ws", "tornado")
 
 _RELAYED = "{cpu_us:.1f} µs CPU, {rate:,.0f}/s, p50 {p50_ms:.1f} ms, p99 {p99_ms:.1f} ms"
 

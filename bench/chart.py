@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from html import escape
 
 from bench import cells
-from bench.report import OURS, Found
+from bench.ours import OURS
+from bench.report import Found
 from bench.run import Record
 
 WIDTH, LABEL, BAR = 880, 250, 520

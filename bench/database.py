@@ -8,6 +8,7 @@ import subprocess
 from bench import statements
 from bench.loads import JobFailed, Values
 from bench.machine import two_cores
+from bench.ours import OURS
 from bench.run import Run
 from bench.servers import Server
 from pairing_server.db.embedded.postgres import DATABASE, find_programs
@@ -49,7 +50,7 @@ def _pairings(run: Run, server: Server) -> Values:
 
 def pairings(run: Run) -> None:
     """Pairings over HTTP, an empty POST to stock Tornado, and the same SQL alone."""
-    ours, tornado = run.servers.get("pairing-server-compiled"), run.servers.get("tornado")
+    ours, tornado = run.servers.get(OURS), run.servers.get("tornado")
     for _ in range(run.scale.rounds):
         if ours is not None:
             run.record(PAIRINGS, ours, lambda: _pairings(run, ours), _SHOWN)
@@ -89,7 +90,7 @@ def _pgbench(run: Run) -> float:
 
 def growth(run: Run) -> None:
     """How pairing grows with the codes that are live: of a million names ever fewer are free."""
-    ours = run.servers.get("pairing-server-compiled")
+    ours = run.servers.get(OURS)
     if ours is None:
         return
     there = 0

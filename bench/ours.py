@@ -26,7 +26,7 @@ from pairing_server.security.keys import format_keys, generate_key
 from pairing_server.security.tokens import AccessClaims, Tokens
 from pairing_server.services.codes import Codes
 
-TITLES = {"compiled": "pairing server", "tornado": "pairing server, Tornado's frames"}
+OURS, TITLE = "pairing-server", "pairing server"
 
 # A device sends 60 messages a second at most; here it is the server that shall be the limit.
 RAISED = {
@@ -96,8 +96,8 @@ class Site:
         """Stop the database. The servers on it are stopped with the other processes."""
         self.postgres.stop()
 
-    def start(self, engine: str) -> Server:
-        """Start a pairing server with that frame engine. Raises NotStarted."""
+    def start(self) -> Server:
+        """Start a pairing server. Raises NotStarted."""
         port = free_port()
         inherited = {name: "" for name in os.environ if name.startswith("PAIRING_")}
         settings = {
@@ -106,13 +106,9 @@ class Site:
             "PAIRING_PORT": str(port),
             "PAIRING_DATABASE_URL": self.url,
             "PAIRING_JWT_KEYS": self.keys,
-            "PAIRING_FRAME_ENGINE": engine,
         }
-        name = f"pairing-server-{engine}"
-        process = self.processes.start(name, python_module("pairing_server", "serve"), self._core, settings)
-        return Server(
-            name, TITLES[engine], process, port, lambda count, size: self.pairs_at(port, count, size)
-        )
+        process = self.processes.start(OURS, python_module("pairing_server", "serve"), self._core, settings)
+        return Server(OURS, TITLE, process, port, lambda count, size: self.pairs_at(port, count, size))
 
     def execute(self, statement: str, *values: Sequence[object]) -> None:
         """Run one statement on the database, however long it takes."""

@@ -8,9 +8,8 @@ from typing import Any
 
 from bench import cells, database
 from bench.loads import Values
+from bench.ours import OURS
 from bench.run import Record
-
-OURS = "pairing-server-compiled"
 
 
 @dataclass(frozen=True, slots=True)

@@ -125,39 +125,15 @@ SETTINGS = Settings(
 StartNode = Callable[..., Site]
 
 
-# What is true of the WebSocket is true of both engines.
-ON_BOTH_ENGINES = (
-    "test_socket_",
-    "test_membership",
-    "test_bad_input",
-    "test_walk",
-    "test_regressions",
-    "test_frames",
-)
-
-
-def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """The WebSocket suite runs once on each frame engine."""
-    module = metafunc.module.__name__.rpartition(".")[2]
-    if "frame_engine" in metafunc.fixturenames and module.startswith(ON_BOTH_ENGINES):
-        metafunc.parametrize("frame_engine", ["compiled", "tornado"], indirect=True)
-
-
 @pytest.fixture
-def frame_engine(request: pytest.FixtureRequest) -> str:
-    """The frame engine of the test's nodes."""
-    return str(getattr(request, "param", "auto"))
-
-
-@pytest.fixture
-def start_node(io_loop: IOLoop, database_url: str, frame_engine: str) -> Iterator[StartNode]:
+def start_node(io_loop: IOLoop, database_url: str) -> Iterator[StartNode]:
     """Starts nodes on the test's database: start_node(code_ttl=1, …) with any setting."""
     sites: list[Site] = []
 
     def start(**changed: Any) -> Site:
         async def begin() -> Site:
             url = database_url.replace("//postgres@", f"//{roles.RUNNING}@")
-            node = Node(replace(SETTINGS, **{"frame_engine": frame_engine, **changed}), url)
+            node = Node(replace(SETTINGS, **changed), url)
             [(_, port), *_] = await node.start()
             return Site(node, port)
 

@@ -60,16 +60,14 @@ Start = Callable[..., Awaitable[Traced]]
 
 
 @pytest.fixture
-def start(
-    io_loop: IOLoop, database_url: str, frame_engine: str, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Start]:
+def start(io_loop: IOLoop, database_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
     started: list[Traced] = []
 
     async def begin(**changed: Any) -> Traced:
         receiver = Receiver()
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", receiver.url)
         traces = tracing.of_process("1.2.3")
-        node = Node(replace(SETTINGS, frame_engine=frame_engine, **changed), database_url, traces=traces)
+        node = Node(replace(SETTINGS, **changed), database_url, traces=traces)
         [(_, port), *_] = await node.start()
         started.append(Traced(Site(node, port), receiver, traces))
         return started[-1]
@@ -126,7 +124,6 @@ async def test_what_asks_every_second_is_no_span(start: Start) -> None:
     assert [span for span in (await traced.done()).spans if span.name.startswith("GET")] == []
 
 
-@pytest.mark.parametrize("frame_engine", ["compiled", "tornado"], indirect=True)
 async def test_a_sockets_life_is_spans_and_its_messages_are_none(start: Start) -> None:
     traced = await start()
     desktop, mobile = await traced.site.pair()

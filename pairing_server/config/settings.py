@@ -56,7 +56,6 @@ class Settings:
     handshake_failures: Rate = Rate(20, 60)
     connections_per_address: int = 200
     connections_per_user: int = 10
-    frame_engine: str = "auto"
     audit_seal_key: SealKey | None = field(default=None, repr=False)
     audit_seal_copy: str = ""
     audit_retention: int = 400
@@ -137,7 +136,6 @@ READERS: Mapping[str, values.Reader] = {
     "handshake_failures": Rate.parse,
     "connections_per_address": values.number(1, 10_000_000),
     "connections_per_user": values.number(1, 10_000_000),
-    "frame_engine": values.one_of("auto", "compiled", "tornado"),
     "audit_seal_key": SealKey.parse,
     "audit_seal_copy": values.file_or_url,
     "audit_retention": values.number(30, 36_500),

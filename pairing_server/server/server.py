@@ -45,7 +45,6 @@ from pairing_server.web.app_context import AppContext, utcnow
 from pairing_server.web.http_client import fetch_jwks, post_line
 from pairing_server.web.http_server import Listener
 from pairing_server.web.routes import make_app
-from pairing_server.websocket.frames import engine_of
 
 log = logging.getLogger(__name__)
 
@@ -110,7 +109,6 @@ class Node:
             trusted=settings.trusted_proxies,
             handshake_failures=SlidingWindow(settings.handshake_failures),
             now=loop.time,
-            engine=engine_of(settings.frame_engine),
             version=self.version,
             demo=bool(settings.demo),
         )

@@ -21,7 +21,6 @@ from pairing_server.security.limits import SlidingWindow
 from pairing_server.security.origins import Origins, same_host
 from pairing_server.services.deps import Deps
 from pairing_server.services.presence import Presence
-from pairing_server.websocket.frames import Engine
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +51,6 @@ class AppContext:
     trusted: tuple[IPv4Network | IPv6Network, ...]
     handshake_failures: SlidingWindow
     now: Callable[[], float]
-    engine: Engine
     version: str
     starting: bool = False
     demo: bool = False

@@ -45,11 +45,7 @@ class NodeCollector:
 
     def collect(self) -> Iterator[Metric]:
         app = self._app
-        build = {
-            "version": app.version,
-            "python": platform.python_version(),
-            "frames": getattr(app.engine, "__name__", "unknown"),
-        }
+        build = {"version": app.version, "python": platform.python_version()}
         yield InfoMetricFamily("pairing_build", "This release, and what runs it.", value=build)
         yield GaugeMetricFamily("pairing_draining", "1 while the server stops.", value=float(app.draining))
         yield from self._relay()

@@ -1,4 +1,4 @@
-"""How long a connection of the compiled engine lives: pings that must be answered, the closing handshake, its end."""
+"""How long a connection lives: pings that must be answered, the closing handshake, its end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The compiled frame engine: picows parses frames, this makes messages of them and keeps RFC 6455.
+"""The frame engine: picows parses frames, this makes messages of them and keeps RFC 6455.
 
 After Tornado has parsed and checked the upgrade, the socket is handed over (websocket/takeover.py); handlers stay
 ordinary WebSocketHandlers.
@@ -27,7 +27,7 @@ _TEXT_FRAME = WSMsgType.TEXT
 STRETCH = 20
 
 
-class CompiledProtocol(Closing):
+class PicowsProtocol(Closing):
     """One connection's protocol. `on_abuse` is called once with "frames", "pings" or "fragments" too many."""
 
     # Most are found faster than what an ordinary instance has, and there are many of them.

@@ -33,6 +33,7 @@ from pairing_server.services import logins
 from pairing_server.tracing import NOTHING
 from pairing_server.web.authentication import known, select_subprotocol, take_ws_token
 from pairing_server.web.base_handler import BaseHandler
+from pairing_server.websocket.engine import PicowsProtocol
 
 log = logging.getLogger(__name__)
 
@@ -101,7 +102,7 @@ class Opening(BaseHandler, WebSocketHandler):
     def get_websocket_protocol(self) -> WebSocketProtocol | None:
         if self.request.headers.get("Sec-WebSocket-Version") != "13":
             return None
-        return self.app.engine(self, self.deps.hub.limits, self.app.now, self._abuse)
+        return PicowsProtocol(self, self.deps.hub.limits, self.app.now, self._abuse)
 
     def open(self, *_: str, **__: str) -> None:
         try:
@@ -174,7 +175,7 @@ class Opening(BaseHandler, WebSocketHandler):
 
     @property
     def _transport(self) -> Transport:
-        """Either engine's protocol is one."""
+        """The engine's protocol is one."""
         return cast(Transport, self.ws_connection)
 
     def _identity(self, claims: WsClaims) -> Identity:

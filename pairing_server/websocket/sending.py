@@ -1,4 +1,4 @@
-"""Frames to a client of the compiled engine: framed, gathered and written."""
+"""Frames to a client: framed, gathered and written."""
 
 from __future__ import annotations
 

@@ -6,6 +6,7 @@ import math
 from xml.etree import ElementTree
 
 from bench import cells, chart, database, report, statements
+from bench.ours import OURS
 from bench.run import Record
 from bench.servers import PEER_LIST
 from bench.traffic import percentile
@@ -52,7 +53,7 @@ def test_a_percentile_is_a_value_that_was_measured() -> None:
 
 
 def test_a_figure_is_a_ratio_within_one_run() -> None:
-    records = [record(report.OURS, cpu_us=30.0), record("ws", cpu_us=60.0), record("tornado", cpu_us=120.0)]
+    records = [record(OURS, cpu_us=30.0), record("ws", cpu_us=60.0), record("tornado", cpu_us=120.0)]
     met = figure(records, f"{CELL}: CPU, share of node ws's")
     missed = figure(records, f"{CELL}: CPU, share of stock Tornado's")
     assert (met.measured, met.met) == (0.5, True)
@@ -65,23 +66,21 @@ def test_a_figure_that_was_not_measured_is_neither_reached_nor_missed() -> None:
 
 def test_more_pairings_are_better() -> None:
     posts = record("tornado", database.POSTS, rate=1000.0)
-    few = figure([record(report.OURS, database.PAIRINGS, rate=300.0), posts], "pairings")
-    many = figure([record(report.OURS, database.PAIRINGS, rate=400.0), posts], "pairings")
+    few = figure([record(OURS, database.PAIRINGS, rate=300.0), posts], "pairings")
+    many = figure([record(OURS, database.PAIRINGS, rate=400.0), posts], "pairings")
     assert (few.met, many.met) == (False, True)
 
 
 def test_the_report_names_what_failed_and_what_was_skipped() -> None:
     failed = Record(CELL, "nats", "nats-server", {}, "it hung up")
-    text = report.markdown(
-        [record(report.OURS, cpu_us=30.0), failed], ["node ws: not installed"], {"cores": "2"}
-    )
+    text = report.markdown([record(OURS, cpu_us=30.0), failed], ["node ws: not installed"], {"cores": "2"})
     assert "failed: it hung up" in text
     assert "- node ws: not installed" in text
     assert "| cores | 2 |" in text
 
 
 def test_the_picture_is_well_formed_and_has_a_bar_for_each_server() -> None:
-    records = [record(report.OURS, cpu_us=30.0), record("a<b", cpu_us=60.0)]
+    records = [record(OURS, cpu_us=30.0), record("a<b", cpu_us=60.0)]
     picture = ElementTree.fromstring(chart.svg(records, "R&D"))
     bars = [found for found in picture.iter() if found.get("class") in ("ours", "bar")]
     assert [float(bar.get("width", "0")) for bar in bars] == [chart.BAR / 2, chart.BAR]

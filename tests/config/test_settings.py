@@ -104,7 +104,6 @@ SETTINGS: dict[str, tuple[Any, str, Any, tuple[str, ...], str]] = {
     "handshake_failures": (Rate(20, 60), "7/60", Rate(7, 60), ("20",), "N/seconds"),
     "connections_per_address": (200, "5", 5, ("0",), "a whole number from 1"),
     "connections_per_user": (10, "5", 5, ("0",), "a whole number from 1"),
-    "frame_engine": ("auto", "Tornado", "tornado", ("fast",), "one of auto, compiled, tornado"),
     "audit_seal_key": (
         None,
         f"ed25519:{SEED}",

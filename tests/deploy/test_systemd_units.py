@@ -124,9 +124,7 @@ os.execv(sys.argv[1], sys.argv[1:])
 
 def test_it_runs_where_no_memory_may_become_executable(database_url: str, tmp_path: Path) -> None:
     """MemoryDenyWriteExecute=: threads start (passwords are hashed in one), and compiled parts work."""
-    environ = environment(
-        DATABASE_URL=database_url, JWT_KEYS=f"k1:{'s' * 32}", PORT="0", FRAME_ENGINE="compiled"
-    )
+    environ = environment(DATABASE_URL=database_url, JWT_KEYS=f"k1:{'s' * 32}", PORT="0")
     add = subprocess.run(
         [*_wrapped(), *program("user", "add", "alice")],
         env=environ,

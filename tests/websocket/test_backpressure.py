@@ -6,7 +6,6 @@ import asyncio
 import re
 import socket
 from functools import partial
-from typing import Any
 
 import pytest
 
@@ -35,18 +34,10 @@ def fast(start_node: StartNode) -> Site:
     )
 
 
-@pytest.fixture(params=["compiled", "tornado"])
-def either(start_node: StartNode, request: pytest.FixtureRequest) -> Site:
-    """A node with one of the frame engines."""
-    return start_node(frame_engine=request.param)
-
-
-async def test_the_kernel_holds_little_of_what_a_client_sends_at_once(either: Site) -> None:
+async def test_the_kernel_holds_little_of_what_a_client_sends_at_once(site: Site) -> None:
     """The process has to hold it next, and goes on holding as much as long as the connection lasts."""
-    desktop, _ = await raw_pair(either)
-    protocol: Any = desktop.session.outbox._transport
-    compiled = either.node.settings.frame_engine == "compiled"
-    sock = protocol._out.get_extra_info("socket") if compiled else protocol.stream.socket
+    desktop, _ = await raw_pair(site)
+    sock = desktop.protocol._out.get_extra_info("socket")
     # Linux doubles what it is told, for its own bookkeeping.
     assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) == 2 * RECEIVE_BUFFER
     assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) == 2 * SEND_BUFFER

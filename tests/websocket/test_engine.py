@@ -1,4 +1,4 @@
-"""What only the compiled engine does: one system call for what came together, turns, letting go of the upgrade."""
+"""What the engine does for speed: one system call for what came together, turns, letting go of the upgrade."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ import gc
 import socket
 import weakref
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import pytest
-from tornado.websocket import WebSocketHandler, WebSocketProtocol
+from tornado.http1connection import HTTP1Connection
+from tornado.httputil import HTTPConnection, HTTPHeaders, HTTPMessageDelegate, HTTPServerConnectionDelegate
 
 from pairing_server.websocket.engine import STRETCH
 from pairing_server.websocket.handler import SAMPLED
@@ -25,9 +26,7 @@ FLOOD = 2000
 @pytest.fixture
 def busy(start_node: StartNode) -> Site:
     """A node that takes as many messages as come."""
-    return start_node(
-        frame_engine="compiled", message_rate=1_000_000, message_burst=1_000_000, frame_rate=1_000_000
-    )
+    return start_node(message_rate=1_000_000, message_burst=1_000_000, frame_rate=1_000_000)
 
 
 class Counted:
@@ -157,21 +156,31 @@ async def test_others_are_answered_while_a_flood_is_served(busy: Site) -> None:
     assert await hearing == list(range(FLOOD))
 
 
+class Watched(HTTPServerConnectionDelegate):
+    """The application, with what it was given for each request."""
+
+    def __init__(self, real: HTTPServerConnectionDelegate) -> None:
+        self._real = real
+        self.parts: list[weakref.ref[object]] = []
+
+    def start_request(self, server_conn: object, request_conn: HTTPConnection) -> HTTPMessageDelegate:
+        stream = cast(HTTP1Connection, request_conn).stream
+        self.parts.extend(weakref.ref(part) for part in (request_conn, stream, stream.socket))
+        return self._real.start_request(server_conn, request_conn)
+
+    def on_close(self, server_conn: object) -> None:
+        self._real.on_close(server_conn)
+
+
 async def test_after_the_upgrade_what_only_it_needed_is_let_go(busy: Site) -> None:
-    site, engine, held = busy, busy.node.app.engine, list[weakref.ref[object]]()
-
-    def watched(handler: WebSocketHandler, *rest: Any) -> WebSocketProtocol:
-        connection: Any = handler.request.connection
-        parts = (connection, connection.stream, handler.request.headers, connection.stream.socket)
-        held.extend(weakref.ref(part) for part in parts)
-        return engine(handler, *rest)
-
-    site.node.app.engine = watched
-    desktop, mobile = await raw_pair(site)
+    token = await busy.ws_token(await busy.account(), "mobile")
+    server: Any = busy.node.http
+    server.request_callback = watched = Watched(server.request_callback)
+    raw, _ = await connected(busy, token)
     gc.collect()
-    # Four sockets: the pair that was replaced, and this one.
-    assert len(held) == 16
-    assert [part() for part in held] == [None] * 16
-    await desktop.raw.send_bytes(said(1) + frame(PING, b"beat"))
-    assert await mobile.numbers(1) == [1]
-    assert await desktop.raw.read() == Frame(PONG, b"beat")
+    assert [part() for part in watched.parts] == [None] * 3
+    headers = [found for found in gc.get_objects() if type(found) is HTTPHeaders]
+    assert [found for found in headers if "Sec-WebSocket-Key" in found] == []
+    await raw.send_bytes(text({"type": "ping", "sequence": 1}) + frame(PING, b"beat"))
+    assert b'"pong"' in (await raw.read()).payload
+    assert await raw.read() == Frame(PONG, b"beat")

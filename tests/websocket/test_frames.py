@@ -1,4 +1,4 @@
-"""RFC 6455, frame by frame, on both frame engines: what is joined, what is refused, and with which code."""
+"""RFC 6455, frame by frame: what is joined, what is refused, and with which code."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a connection ends on both frame engines: the closing handshake, the time limits, floods; once, whatever comes."""
+"""How a connection ends: the closing handshake, the time limits, floods; once, whatever comes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 from pairing_server.relay.close_codes import CloseCode
 from pairing_server.relay.connection import Session
 from pairing_server.relay.limits import RelayLimits
-from pairing_server.websocket.frames import CLOSE_TIMEOUT, CountingProtocol
+from pairing_server.websocket.frames import CLOSE_TIMEOUT
 from tests.devices import Device, Site
 from tests.web.clock import Clock
 from tests.websocket.raw import BINARY, CLOSE, PING, PONG, TEXT, Frame, RawSocket, frame
@@ -32,22 +32,17 @@ class Peer:
         self.site = site
         self.raw = raw
         self.session = session
-        self.protocol: Any = session._transport  # type: ignore[attr-defined]
+        self.protocol: Any = session._transport
 
     @property
     def timer(self) -> asyncio.TimerHandle | None:
         """What ends a closing handshake that the client leaves open."""
-        tornado = isinstance(self.protocol, CountingProtocol)
-        found: asyncio.TimerHandle | None = getattr(
-            self.protocol, "_waiting" if tornado else "_closing_timer"
-        )
+        found: asyncio.TimerHandle | None = self.protocol._closing_timer
         return found
 
     @property
     def buffered(self) -> int:
         """Bytes that the engine holds for the client or of a message that is being joined."""
-        if isinstance(self.protocol, CountingProtocol):
-            return len(self.protocol.stream._write_buffer or b"") + len(self.protocol._joined or b"")
         out = self.protocol._out
         return (out.get_write_buffer_size() if out else 0) + sum(len(p) for p in self.protocol._fragments)
 

@@ -1,4 +1,4 @@
-"""What web/ leans on of picows and Tornado beyond what they promise. Fails when a new version changes it."""
+"""What web/ and websocket/ lean on of picows and Tornado beyond what they promise. Fails when a new version changes it."""
 
 from __future__ import annotations
 
@@ -16,9 +16,7 @@ from picows.picows import WSProtocol  # type: ignore[attr-defined]
 from tornado.http1connection import HTTP1ServerConnection
 from tornado.httpserver import HTTPServer
 from tornado.iostream import IOStream
-from tornado.util import _websocket_mask
 from tornado.web import Application
-from tornado.websocket import WebSocketProtocol13, _WebSocketParams
 
 from tests.websocket.raw import CLOSE, PING, TEXT, frame
 
@@ -243,48 +241,3 @@ def test_tornados_server_knows_its_connections(loop: asyncio.AbstractEventLoop) 
 
     loop.run_until_complete(look())
     assert "stream" in inspect.signature(HTTP1ServerConnection).parameters
-
-
-def test_tornados_websocket_has_the_parts_that_are_replaced_and_called() -> None:
-    parameters = list(inspect.signature(_WebSocketParams).parameters)
-    assert parameters == ["ping_interval", "ping_timeout", "max_message_size", "compression_options"]
-    expected = {
-        "_receive_frame": ["self"],
-        "_receive_frame_loop": ["self"],
-        "_accept_connection": ["self", "handler"],
-        "_read_bytes": ["self", "n"],
-        "_send_pong": ["self", "data"],
-        "_run_callback": ["self", "callback", "args", "kwargs"],
-        "_write_frame": ["self", "fin", "opcode", "data", "flags"],
-        "_abort": ["self"],
-        "periodic_ping": ["self"],
-        "close": ["self", "code", "reason"],
-    }
-    for name, wanted in expected.items():
-        assert list(inspect.signature(getattr(WebSocketProtocol13, name)).parameters) == wanted, name
-    for name in (
-        "_receive_frame",
-        "_receive_frame_loop",
-        "_accept_connection",
-        "_read_bytes",
-        "periodic_ping",
-    ):
-        assert inspect.iscoroutinefunction(getattr(WebSocketProtocol13, name)), name
-
-
-def test_tornado_reads_frames_until_the_client_is_done_and_keeps_the_closing_timer() -> None:
-    protocol = WebSocketProtocol13(None, False, _WebSocketParams(1, 1, 1, None))  # type: ignore[arg-type]
-    state = (protocol._received_pong, protocol._waiting, protocol.close_code, protocol._ping_coroutine)
-    assert state == (False, None, None, None)
-    loop = inspect.getsource(WebSocketProtocol13._receive_frame_loop)
-    assert "while not self.client_terminated" in loop
-    assert "await self._receive_frame()" in loop
-    assert "self._waiting = self.stream.io_loop.add_timeout" in inspect.getsource(WebSocketProtocol13.close)
-
-
-def test_tornado_unmasks() -> None:
-    for size in (1, 3, 4, 7, 1000):
-        data = bytes(range(256)) * 4
-        mask = b"\x01\x02\x04\x08"
-        expected = bytes(byte ^ mask[i % 4] for i, byte in enumerate(data[:size]))
-        assert _websocket_mask(mask, data[:size]) == expected
