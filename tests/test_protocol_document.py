@@ -22,7 +22,7 @@ from pairing_server.relay.limits import RelayLimits
 from pairing_server.security import limits
 from pairing_server.security.limits import Policy, Rate
 from pairing_server.services import brute_force_guard
-from pairing_server.services.deps import PairingRules
+from pairing_server.services.rules import PairingRules
 from pairing_server.web import base_handler, http_server, openapi
 from pairing_server.web.routes import ROUTES
 from tests import protocol

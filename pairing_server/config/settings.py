@@ -16,7 +16,7 @@ from pairing_server.security.issuers import Issuer, parse_issuers
 from pairing_server.security.keys import SigningKey, parse_keys
 from pairing_server.security.limits import Rate
 from pairing_server.security.origins import Origins
-from pairing_server.services.deps import PairingRules
+from pairing_server.services.rules import PairingRules
 
 PREFIX = "PAIRING_"
 

@@ -98,7 +98,7 @@ def _run(program: str, options: list[str], url: str | None) -> str:
 
 def _where(url: str) -> dict[str, str]:
     """The address as the programs read it from the environment: arguments are seen by all users of the machine."""
-    parsed, known = endpoints.parse(url)[0], endpoints.Hosts(url, timeout=_PATIENCE)
+    parsed, known = endpoints.parse(url)[0], endpoints.Endpoints(url, timeout=_PATIENCE)
     query = {name: value for name, value in parsed.query.items() if isinstance(value, str)}
     ssl = query.get("sslmode") or query.get("ssl")
     given = {

@@ -23,10 +23,10 @@ RETRY_AFTER = 3.0
 STUCK_AFTER = 2.0
 
 # Called with "down", "up" or "failover", the reason, and how long it has been away, in seconds.
-Told = Callable[[str, str, float], None]
+OutageListener = Callable[[str, str, float], None]
 
 
-class Away(Unavailable):
+class DatabaseUnavailable(Unavailable):
     """The database cannot do it now. `reason`: why it is away, of a closed list; None if it is not, as when a
     lock was not to be had."""
 
@@ -43,16 +43,16 @@ class Outage:
     since: float
 
 
-class Breaker:
+class CircuitBreaker:
     """`probe` asks the database and raises Away; only its success ends an outage. Used in the event loop."""
 
-    def __init__(self, probe: Callable[[], Awaitable[object]], told: Told) -> None:
+    def __init__(self, probe: Callable[[], Awaitable[object]], on_outage: OutageListener) -> None:
         self.outage: Outage | None = None
         # When the database was last found to be back, in monotonic seconds.
         self.back_at = -math.inf
         self._worked_at = -math.inf
         self._probe = probe
-        self._told = told
+        self._on_outage = on_outage
         self._failures = 0
         self._timer: asyncio.TimerHandle | None = None
         self._probing: asyncio.Task[None] | None = None
@@ -60,7 +60,7 @@ class Breaker:
     def check(self) -> None:
         """Raises Away while the database is known to be away."""
         if self.outage is not None:
-            raise Away("The database is away just now.", self.outage.reason)
+            raise DatabaseUnavailable("The database is away just now.", self.outage.reason)
 
     def answered(self) -> None:
         """It has not done what it was asked to, for a reason that does not lie with it."""
@@ -88,7 +88,7 @@ class Breaker:
 
     def _open(self, reason: str) -> None:
         self.outage = Outage(reason, asyncio.get_running_loop().time())
-        self._told("down", reason, 0.0)
+        self._on_outage("down", reason, 0.0)
         self._later(0.0 if reason == "read_only" else PROBE_EVERY)
 
     def _later(self, seconds: float) -> None:
@@ -102,7 +102,7 @@ class Breaker:
     async def _ask(self) -> None:
         try:
             await self._probe()
-        except Away:
+        except DatabaseUnavailable:
             self._later(PROBE_EVERY)
         else:
             self._close()
@@ -111,7 +111,7 @@ class Breaker:
         outage, self.outage, self._failures = self.outage, None, 0
         self.back_at = asyncio.get_running_loop().time()
         if outage is not None:
-            self._told("up", outage.reason, self.back_at - outage.since)
+            self._on_outage("up", outage.reason, self.back_at - outage.since)
 
     async def stop(self) -> None:
         """Probe no more."""

@@ -18,9 +18,14 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from sqlalchemy.pool import QueuePool
 
 from pairing_server.db import endpoints
-from pairing_server.db.circuit_breaker import PROBE_TIMEOUT, Away, Breaker, Told
-from pairing_server.db.errors import away
-from pairing_server.db.raw_connection import Direct, undo
+from pairing_server.db.circuit_breaker import (
+    PROBE_TIMEOUT,
+    CircuitBreaker,
+    DatabaseUnavailable,
+    OutageListener,
+)
+from pairing_server.db.errors import unavailable_error
+from pairing_server.db.raw_connection import RawConnection, undo
 from pairing_server.tracing import OFF, Traces
 
 # Related durations, in seconds: the server gives up on a statement before the client does, and a
@@ -61,23 +66,23 @@ class Database:
         pool_size: int = POOL_SIZE,
         pool_timeout: float = POOL_TIMEOUT,
         statement_timeout: int = STATEMENT_TIMEOUT,
-        told: Told = lambda *_: None,
-        breaker: Breaker | None = None,
+        on_outage: OutageListener = lambda *_: None,
+        breaker: CircuitBreaker | None = None,
         traces: Traces = OFF,
     ) -> None:
         """`url`: postgresql://…, with one host or several; query parameters are asyncpg's. The timeouts are in seconds.
 
-        `told` hears of outages. `breaker`: that of another way to the same database, which knows when it is away;
+        `on_outage` is called for each outage. `breaker`: that of another way to the same database, which knows when it is away;
         what goes wrong on this one does not count there.
         """
         self._asking: asyncio.Future[None] | None = None
-        self._told = told
+        self._on_outage = on_outage
         self._traces = traces
         self._server: str | None = None
         self._counts = breaker is None
-        self.breaker = breaker or Breaker(self._probe, told)
+        self.breaker = breaker or CircuitBreaker(self._probe, on_outage)
         self._transaction_timeout = statement_timeout + TRANSACTION_GRACE
-        self._hosts = endpoints.Hosts(
+        self._hosts = endpoints.Endpoints(
             url,
             timeout=CONNECT_TIMEOUT,
             command_timeout=statement_timeout + COMMAND_GRACE,
@@ -110,7 +115,7 @@ class Database:
     async def warm(self) -> None:
         """Open the first connections, and note which server they lead to. If the database is away, whoever asks
         first is told."""
-        with suppress(Away):
+        with suppress(DatabaseUnavailable):
             await self.ready()
         wanted = (self.engine.connect().start() for _ in range(WARM))
         for opened in await asyncio.gather(*wanted, return_exceptions=True):
@@ -128,7 +133,7 @@ class Database:
                 yield direct.conn
 
     @asynccontextmanager
-    async def direct(self) -> AsyncIterator[Direct]:
+    async def direct(self) -> AsyncIterator[RawConnection]:
         """As `transaction`, for those who also send statements to the driver directly.
 
         Its statements are planned once for each connection, not anew for their values: the one it is for takes
@@ -150,7 +155,7 @@ class Database:
             async with asyncio.timeout(self._transaction_timeout) as time:
                 yield time
         except Exception as error:
-            known = error if isinstance(error, Away) else away(error, lost=False)
+            known = error if isinstance(error, DatabaseUnavailable) else unavailable_error(error, lost=False)
             self._note(None if known is None else known.reason, asked_at)
             if known is None or known is error:
                 raise
@@ -168,7 +173,7 @@ class Database:
             self.breaker.failed(reason, asked_at)
 
     @asynccontextmanager
-    async def _begun(self, begin: str, time: asyncio.Timeout) -> AsyncIterator[Direct]:
+    async def _begun(self, begin: str, time: asyncio.Timeout) -> AsyncIterator[RawConnection]:
         # The BEGIN shows whether it works; if not, nothing has been lost yet.
         direct, _ = await self._first(lambda direct: direct.driver.execute(begin), time)
         try:
@@ -177,7 +182,7 @@ class Database:
                 raise RuntimeError("the transaction had failed, and was not committed")
         except BaseException as error:
             lost = await undo(direct, error, time)
-            if (unavailable := away(error, lost=lost)) is not None:
+            if (unavailable := unavailable_error(error, lost=lost)) is not None:
                 raise unavailable from error
             raise
         await direct.conn.close()
@@ -191,7 +196,7 @@ class Database:
         """
         following = iter((statement, again or statement))
 
-        async def fetch(direct: Direct) -> asyncpg.Record | None:
+        async def fetch(direct: RawConnection) -> asyncpg.Record | None:
             found: asyncpg.Record | None = await direct.driver.fetchrow(next(following), *values)
             return found
 
@@ -201,7 +206,9 @@ class Database:
                 await direct.conn.close()
         return found
 
-    async def _first(self, act: Callable[[Direct], Awaitable[T]], time: asyncio.Timeout) -> tuple[Direct, T]:
+    async def _first(
+        self, act: Callable[[RawConnection], Awaitable[T]], time: asyncio.Timeout
+    ) -> tuple[RawConnection, T]:
         """A connection, and what comes of the first statement on it: on a second one if the first was lost."""
         for last in (False, True):
             direct = await self._taken()
@@ -212,19 +219,19 @@ class Database:
                 # Who has waited for one in vain need not wait for another.
                 if lost and not last and isinstance(error, Exception) and not isinstance(error, TimeoutError):
                     continue
-                if (unavailable := away(error, lost=lost)) is not None:
+                if (unavailable := unavailable_error(error, lost=lost)) is not None:
                     raise unavailable from error
                 raise
         raise AssertionError("the last attempt returns or raises")
 
-    async def _taken(self) -> Direct:
+    async def _taken(self) -> RawConnection:
         try:
             conn = await self.engine.connect()
         except Exception as error:
-            if (unavailable := away(error, lost=False)) is not None:
+            if (unavailable := unavailable_error(error, lost=False)) is not None:
                 raise unavailable from error
             raise
-        return Direct(conn, cast(Connection, conn.sync_connection).connection.driver_connection)
+        return RawConnection(conn, cast(Connection, conn.sync_connection).connection.driver_connection)
 
     async def ready(self) -> None:
         """Return if the database answers and takes writes; raise Unavailable otherwise.
@@ -249,10 +256,10 @@ class Database:
         """Raises Away if it takes no writes."""
         if row is None or row["read_only"]:
             self.breaker.failed("read_only", asyncio.get_running_loop().time())
-            raise Away("The database is read-only just now.", "read_only")
+            raise DatabaseUnavailable("The database is read-only just now.", "read_only")
         before, self._server = self._server, row["server"]
         if before not in (None, self._server):
-            self._told("failover", "", 0.0)
+            self._on_outage("failover", "", 0.0)
 
     async def _probe(self) -> None:
         """Ask on a connection of its own: those of the pool may all be stuck. Raises Away."""
@@ -264,10 +271,12 @@ class Database:
                     await driver.close()
                 finally:
                     driver.terminate()
-        except Away:
+        except DatabaseUnavailable:
             raise
         except Exception as error:
-            raise away(error, lost=True) or Away("The database fails.", "refused") from error
+            raise unavailable_error(error, lost=True) or DatabaseUnavailable(
+                "The database fails.", "refused"
+            ) from error
 
     def _checked_out(self, adapted: Any, record: Any, _: object) -> None:
         """One that the database has closed meanwhile is replaced, and one from before an outage: it may be stuck, or

@@ -23,7 +23,7 @@ def parse(url: str) -> list[URL]:
     ]
 
 
-class Hosts:
+class Endpoints:
     """Where connections come from. With several hosts, each gets its share of the time, or one that is cut
     off without a word would use up the others' as well."""
 

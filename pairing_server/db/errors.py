@@ -6,7 +6,7 @@ import asyncpg
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from pairing_server.db.circuit_breaker import Away
+from pairing_server.db.circuit_breaker import DatabaseUnavailable
 
 # SQLSTATE classes and codes that mean "not now", and what they say of the database: connection trouble, a login that
 # it refuses and a database it has not got, no connections or memory left, shutting down, read-only after a failover.
@@ -40,14 +40,14 @@ def breaks_off(error: BaseException) -> bool:
     return not isinstance(error, Exception) or isinstance(error, (*_HANGING_UP, OSError))
 
 
-def away(error: BaseException, *, lost: bool) -> Away | None:
+def unavailable_error(error: BaseException, *, lost: bool) -> DatabaseUnavailable | None:
     """What means "not now" as Away; None for a fault, and for what is no error of the database."""
     if isinstance(error, TimeoutError):
-        return Away("The database does not answer in time.", "slow")
+        return DatabaseUnavailable("The database does not answer in time.", "slow")
     if isinstance(error, OSError) or (lost and isinstance(error, asyncpg.InterfaceError)):
-        return Away("The database is not reachable just now.", "unreachable")
+        return DatabaseUnavailable("The database is not reachable just now.", "unreachable")
     if isinstance(error, PoolTimeout):
-        return Away("The database is not available just now.", "busy")
+        return DatabaseUnavailable("The database is not available just now.", "busy")
     if isinstance(error, asyncpg.TargetServerAttributeNotMatched):
         return _by_state("25006")
     if isinstance(error, asyncpg.PostgresError):
@@ -62,10 +62,10 @@ def away(error: BaseException, *, lost: bool) -> Away | None:
     return None
 
 
-def _by_state(state: str) -> Away | None:
+def _by_state(state: str) -> DatabaseUnavailable | None:
     found = next((known for known in (state, state[:2]) if known in _PASSING), None)
     if found is None:
         return None
     reason = _PASSING[found]
     told = "read-only" if reason == "read_only" else "not available"
-    return Away(f"The database is {told} just now.", reason)
+    return DatabaseUnavailable(f"The database is {told} just now.", reason)

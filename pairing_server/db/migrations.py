@@ -137,7 +137,7 @@ def state_of(revision: str | None, comment: str | None) -> State:
 
 
 async def _ask(url: str) -> State:
-    driver = await endpoints.Hosts(url, timeout=10).connect()
+    driver = await endpoints.Endpoints(url, timeout=10).connect()
     try:
         return await state(driver)
     finally:

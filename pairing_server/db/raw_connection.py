@@ -20,7 +20,7 @@ Fetch = Callable[..., Awaitable[asyncpg.Record | None]]
 
 
 @dataclass(frozen=True, slots=True)
-class Direct:
+class RawConnection:
     """One connection, in two views: for SQLAlchemy's statements, and for those few that go to the driver directly.
 
     `conn` sends no BEGIN of its own, so that both are in the same transaction.
@@ -35,7 +35,7 @@ class Direct:
         return self.driver.is_closed() or self.conn.invalidated
 
 
-async def undo(direct: Direct, error: BaseException, time: asyncio.Timeout) -> bool:
+async def undo(direct: RawConnection, error: BaseException, time: asyncio.Timeout) -> bool:
     """Give the connection back: its transaction, if it is in one, has not happened. Whether the connection was lost."""
     lost = direct.dead or breaks_off(error)
     clean = False

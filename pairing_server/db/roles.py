@@ -77,7 +77,7 @@ def _grants(role: str) -> list[str]:
 
 def _run(url: str, statements: Sequence[str]) -> None:
     async def work() -> None:
-        connection = await endpoints.Hosts(url, timeout=10, command_timeout=60).connect()
+        connection = await endpoints.Endpoints(url, timeout=10, command_timeout=60).connect()
         try:
             async with connection.transaction():
                 # Several that start at once do it one after the other.

@@ -34,12 +34,12 @@ from pairing_server.server.reload import take_over
 from pairing_server.server.scheduler import Job, Scheduler
 from pairing_server.server.startup_checks import DatabaseAway, StartError, check_schema
 from pairing_server.services import settings_documents as channel_settings
-from pairing_server.services.account_status import SeenEnabled
-from pairing_server.services.brute_force_guard import Alarm
+from pairing_server.services.account_status import RecentlyEnabled
+from pairing_server.services.brute_force_guard import BruteForceGuard
 from pairing_server.services.codes import Codes, LiveCodes
 from pairing_server.services.deps import Deps
-from pairing_server.services.rate_limits import Turns
-from pairing_server.services.revocation_list import Revoked
+from pairing_server.services.rate_limits import KeyedLock
+from pairing_server.services.revocation_list import RevocationList
 from pairing_server.tracing import OFF, Traces
 from pairing_server.web.app_context import AppContext, utcnow
 from pairing_server.web.http_client import fetch_jwks, post_line
@@ -91,7 +91,7 @@ class Node:
         self.audit = AuditLog(socket.gethostname(), self.version)
         events = NodeEvents(self.audit, utcnow)
         self.traces = traces
-        self.database = Database(database_url, told=events.of_database, traces=traces)
+        self.database = Database(database_url, on_outage=events.of_database, traces=traces)
         self.reading = Database(
             database_url,
             pool_size=READERS,
@@ -126,7 +126,7 @@ class Node:
     def _deps(self, keyfile: KeyFile | None) -> Deps:
         settings = self.settings
         keyring = Keyring(settings.jwt_keys)
-        revoked = Revoked()
+        revoked = RevocationList()
         return Deps(
             database=self.database,
             reading=self.reading,
@@ -143,9 +143,9 @@ class Node:
             codes=Codes([key.secret for key in settings.jwt_keys]),
             rules=settings.pairing_rules,
             live=LiveCodes(),
-            alarm=Alarm(settings.redeem_alarm),
-            turns=Turns(self.database.breaker.check),
-            enabled=SeenEnabled(),
+            alarm=BruteForceGuard(settings.redeem_alarm),
+            turns=KeyedLock(self.database.breaker.check),
+            enabled=RecentlyEnabled(),
             codes_by_user=SlidingWindow(settings.code_rate),
             codes_by_address=SlidingWindow(settings.code_rate_address),
             registration_open=settings.registration == "open",

@@ -39,7 +39,7 @@ async def require_enabled(conn: AsyncConnection, subject: str | None) -> None:
         raise not_enabled()
 
 
-class SeenEnabled:
+class RecentlyEnabled:
     """When each account was last seen not to be disabled, for the time that the database is away.
 
     Bounded: of more accounts than it holds, those seen longest ago are forgotten.
@@ -59,6 +59,6 @@ class SeenEnabled:
     def forget(self, subject: str) -> None:
         self._seen.pop(subject, None)
 
-    def lately(self, subject: str, now: datetime) -> bool:
+    def seen_recently(self, subject: str, now: datetime) -> bool:
         seen = self._seen.get(subject)
         return seen is not None and now - seen <= self._kept

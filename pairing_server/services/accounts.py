@@ -29,7 +29,7 @@ from pairing_server.security.tokens import AccessClaims, Issued
 from pairing_server.services import logins, rate_limits
 from pairing_server.services.account_status import account_of, require_enabled
 from pairing_server.services.deps import Deps
-from pairing_server.services.rate_limits import Counted, Lockout
+from pairing_server.services.rate_limits import LimitKey, Lockout
 from pairing_server.store import users
 from pairing_server.store.audit_events import Event
 from pairing_server.store.users import User
@@ -60,7 +60,7 @@ async def register(deps: Deps, username: str, password: str, context: RequestCon
         raise Forbidden("Registration is closed here; ask the operator for an account.")
     check_new(username, password)
     async with deps.database.transaction() as conn:
-        limit = Counted("register_address", context.address_key, REGISTER_ADDRESS)
+        limit = LimitKey("register_address", context.address_key, REGISTER_ADDRESS)
         counting = await rate_limits.hold(conn, [limit], context.now)
         seconds, kind = counting.wait(context.now)
         if not seconds:
@@ -92,8 +92,8 @@ async def login(deps: Deps, username: str, password: str, context: RequestContex
     all counted; a right password takes its own back.
     """
     limits = [
-        Counted("login_user", users.username_key(username), LOGIN_USER),
-        Counted("login_address", context.address_key, LOGIN_ADDRESS),
+        LimitKey("login_user", users.username_key(username), LOGIN_USER),
+        LimitKey("login_address", context.address_key, LOGIN_ADDRESS),
     ]
     async with (
         deps.turns.of(f"login {limits[0].key}"),
@@ -140,7 +140,7 @@ def lockout_event(deps: Deps, lockout: Lockout, context: RequestContext) -> Even
 
 
 async def _logged_in(
-    deps: Deps, user: User, rehashed: str | None, limits: list[Counted], context: RequestContext
+    deps: Deps, user: User, rehashed: str | None, limits: list[LimitKey], context: RequestContext
 ) -> Issued:
     issued = deps.tokens.issue_access(user.subject, context.now)
     known = RequestContext(
@@ -204,7 +204,7 @@ async def issue_ws_token(
         if not await logins.use(deps, claims, account, made, context):
             await _use_or_refuse(deps, claims, made, context)
     except Unavailable:
-        if account is not None and not deps.enabled.lately(claims.subject, context.now):
+        if account is not None and not deps.enabled.seen_recently(claims.subject, context.now):
             raise
         made = event(degraded=True)
         deps.audit.enqueue(made)

@@ -14,7 +14,7 @@ from uuid import UUID
 
 from pairing_server.security.limits import Policy, Rate
 from pairing_server.services import rate_limits
-from pairing_server.services.rate_limits import Counted
+from pairing_server.services.rate_limits import LimitKey
 
 if TYPE_CHECKING:
     from pairing_server.request_context import RequestContext
@@ -31,7 +31,7 @@ def policy(rate: Rate) -> Policy:
     return Policy((rate,), locks=(LASTS,))
 
 
-class Alarm:
+class BruteForceGuard:
     """What one process knows of it."""
 
     def __init__(self, rate: Rate) -> None:
@@ -74,7 +74,7 @@ async def settle(deps: Deps, context: RequestContext) -> None:
     Who sets it off records that, in the same transaction.
     """
     alarm = deps.alarm
-    limit = Counted(KIND, KEY, policy(alarm.rate))
+    limit = LimitKey(KIND, KEY, policy(alarm.rate))
     taken = alarm.take()
     try:
         async with deps.database.transaction() as conn:

@@ -22,7 +22,8 @@ from pairing_server.security.limits import (
     wait,
 )
 from pairing_server.services import brute_force_guard
-from pairing_server.services.deps import Deps, PairingRules
+from pairing_server.services.deps import Deps
+from pairing_server.services.rules import PairingRules
 from pairing_server.store import rate_limits as store
 
 POLICIES: Mapping[str, Policy] = {

@@ -16,7 +16,7 @@ from pairing_server.security.claims import LEEWAY_S, MAX_ID, is_text
 from pairing_server.security.issuers import OWN_ISSUER
 from pairing_server.security.tokens import AccessClaims, WsClaims
 from pairing_server.services.deps import Deps
-from pairing_server.services.revocation_list import Revoked, issuer_of
+from pairing_server.services.revocation_list import RevocationList, issuer_of
 from pairing_server.store import logins as store
 from pairing_server.store import users
 from pairing_server.store.audit_events import Event
@@ -181,7 +181,7 @@ async def _end(
     deps: Deps, event: str, revoked: list[Revocation], context: RequestContext, subject: str | None, **attrs: Any,
 ) -> int:  # fmt: skip
     """Revoke, tell of it, and close what is open here."""
-    ahead = Revoked()
+    ahead = RevocationList()
     ahead.add(revoked)
     closing = sum(1 for session in deps.hub.sessions.values() if _covered(ahead, session))
     async with deps.database.transaction() as conn:
@@ -249,7 +249,7 @@ def close_revoked(deps: Deps) -> int:
     return len(closing)
 
 
-def _covered(revoked: Revoked, session: Session) -> bool:
+def _covered(revoked: RevocationList, session: Session) -> bool:
     identity = session.identity
     return not session.closing and revoked.covers(
         identity.subject, identity.login_id, identity.token_id, identity.logged_in_at

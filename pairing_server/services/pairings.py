@@ -23,7 +23,7 @@ from pairing_server.services.account_status import account_of, not_enabled, requ
 from pairing_server.services.codes import Codes
 from pairing_server.services.deps import Deps
 from pairing_server.services.membership import both_gone, bound_event, closed_event, conflict
-from pairing_server.services.rate_limits import Counted
+from pairing_server.services.rate_limits import LimitKey
 from pairing_server.store import codes
 from pairing_server.store import pairings as store
 from pairing_server.store.audit_events import Event
@@ -212,7 +212,7 @@ async def _redeem(
 
 
 def _typed(
-    deps: Deps, code: str, mobile: Seat, limits: Sequence[Counted], context: RequestContext
+    deps: Deps, code: str, mobile: Seat, limits: Sequence[LimitKey], context: RequestContext
 ) -> Redeeming:
     won = deps.audit.draft("pairing.redeem", "success", context, mobile_session=mobile.session_id)
     return Redeeming(

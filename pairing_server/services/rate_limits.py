@@ -17,7 +17,7 @@ from pairing_server.store.rate_limits import Bucket
 
 
 @dataclass(frozen=True, slots=True)
-class Counted:
+class LimitKey:
     """One limit: `kind` names it, `key` is whom it counts. `binding` False: counted, but not held against him.
 
     `but_own`: held against him for everything but the codes of his own account.
@@ -38,11 +38,11 @@ class Counted:
 class Lockout:
     """A limit has just locked somebody."""
 
-    limit: Counted
+    limit: LimitKey
     until: datetime
 
 
-class Turns:
+class KeyedLock:
     """One at a time for each key, in this process.
 
     Who waits for a locked row holds one of the few connections meanwhile; who waits here holds nothing.
@@ -76,7 +76,7 @@ class Turns:
 class Counting:
     """The limits of one act, locked until its transaction ends, so that acts at once are counted in turn."""
 
-    def __init__(self, conn: AsyncConnection, limits: Sequence[Counted], buckets: Sequence[Bucket]) -> None:
+    def __init__(self, conn: AsyncConnection, limits: Sequence[LimitKey], buckets: Sequence[Bucket]) -> None:
         self._conn = conn
         self._held = list(zip(limits, buckets, strict=True))
 
@@ -118,13 +118,13 @@ def _count(bucket: Bucket) -> Count:
     return Count(bucket.times, bucket.level, bucket.locked_until)
 
 
-async def locked_until(conn: AsyncConnection, limit: Counted) -> datetime | None:
+async def locked_until(conn: AsyncConnection, limit: LimitKey) -> datetime | None:
     """Until when the limit locks, or has locked last; without holding it."""
     bucket = await store.read(conn, limit.kind, limit.key)
     return bucket.locked_until if bucket else None
 
 
-async def hold(conn: AsyncConnection, limits: Sequence[Counted], now: datetime) -> Counting:
+async def hold(conn: AsyncConnection, limits: Sequence[LimitKey], now: datetime) -> Counting:
     """Lock these limits until the transaction ends."""
     buckets = await store.lock(conn, [(limit.kind, limit.key) for limit in limits], now)
     return Counting(conn, limits, buckets)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from pairing_server.db.raw_connection import Direct
+from pairing_server.db.raw_connection import RawConnection
 from pairing_server.errors import InvalidCode, PairingServerError, RateLimited
 from pairing_server.request_context import RequestContext
 from pairing_server.security.limits import REDEEM_ADDRESS, REDEEM_USER
@@ -14,33 +14,33 @@ from pairing_server.services import confirmations, rate_limits
 from pairing_server.services.accounts import lockout_event
 from pairing_server.services.deps import Deps
 from pairing_server.services.membership import conflict
-from pairing_server.services.rate_limits import Counted, Lockout
+from pairing_server.services.rate_limits import LimitKey, Lockout
 from pairing_server.store.codes import Redeemed, Redeeming
 from pairing_server.store.pairings import Seat
 
 
-def limits_of(deps: Deps, context: RequestContext) -> list[Counted]:
+def limits_of(deps: Deps, context: RequestContext) -> list[LimitKey]:
     """Nobody but himself locks a user out of the codes of his own account, whoever else is behind his address.
 
     With `same_user` there are no others for him; the address's failures are counted all the same, for whoever
     comes without an account.
     """
     if context.subject is None:
-        return [Counted("redeem_address", context.address_key, REDEEM_ADDRESS)]
+        return [LimitKey("redeem_address", context.address_key, REDEEM_ADDRESS)]
     others = not deps.rules.same_user
     return [
-        Counted("redeem_address", context.address_key, REDEEM_ADDRESS, binding=others, but_own=others),
-        Counted("redeem_user", context.subject, REDEEM_USER),
+        LimitKey("redeem_address", context.address_key, REDEEM_ADDRESS, binding=others, but_own=others),
+        LimitKey("redeem_user", context.subject, REDEEM_USER),
     ]
 
 
 async def refuse(
     deps: Deps,
-    direct: Direct,
+    direct: RawConnection,
     found: Redeemed,
     typed: Redeeming,
     device: str,
-    limits: Sequence[Counted],
+    limits: Sequence[LimitKey],
     context: RequestContext,
 ) -> PairingServerError:
     """Count and record what came to nothing, under the locks it was decided under. The error to be raised."""

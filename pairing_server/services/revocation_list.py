@@ -18,7 +18,7 @@ def issuer_of(subject: str) -> str:
     return issuer if bar else OWN_ISSUER
 
 
-class Revoked:
+class RevocationList:
     """The revocations that still matter."""
 
     def __init__(self) -> None:

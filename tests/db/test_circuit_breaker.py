@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from pairing_server.db.circuit_breaker import IN_A_ROW, Away, Breaker
+from pairing_server.db.circuit_breaker import IN_A_ROW, CircuitBreaker, DatabaseUnavailable
 
 
 class Heard:
@@ -23,8 +23,8 @@ async def well() -> None:
     """The probe of a database that is well."""
 
 
-async def after_an_outage(heard: Heard) -> Breaker:
-    breaker = Breaker(well, heard)
+async def after_an_outage(heard: Heard) -> CircuitBreaker:
+    breaker = CircuitBreaker(well, heard)
     breaker.failed("read_only", asyncio.get_running_loop().time())
     assert [await heard.states.get(), await heard.states.get()] == ["down", "up"]
     breaker.check()
@@ -32,12 +32,12 @@ async def after_an_outage(heard: Heard) -> Breaker:
 
 
 async def test_failures_in_a_row_are_an_outage() -> None:
-    breaker, now = Breaker(well, Heard()), asyncio.get_running_loop().time()
+    breaker, now = CircuitBreaker(well, Heard()), asyncio.get_running_loop().time()
     for _ in range(IN_A_ROW - 1):
         breaker.failed("slow", now)
     breaker.check()
     breaker.failed("slow", now)
-    with pytest.raises(Away):
+    with pytest.raises(DatabaseUnavailable):
         breaker.check()
     await breaker.stop()
 
@@ -50,6 +50,6 @@ async def test_what_was_asked_before_the_last_outage_ended_starts_no_new_one() -
     breaker.check()
     for _ in range(IN_A_ROW):
         breaker.failed("slow", asyncio.get_running_loop().time())
-    with pytest.raises(Away):
+    with pytest.raises(DatabaseUnavailable):
         breaker.check()
     await breaker.stop()

@@ -214,14 +214,14 @@ async def test_a_statement_whose_connection_is_lost_is_sent_once_more_and_no_oft
 
 
 async def test_a_database_that_is_away_is_told_at_once_by_everybody(database_url: str) -> None:
-    away = Database(database_url.replace("?host=", "?host=/nonexistent"))
+    unavailable_error = Database(database_url.replace("?host=", "?host=/nonexistent"))
     try:
-        await away.warm()
+        await unavailable_error.warm()
         for _ in range(module.POOL_SIZE + 1):
             with pytest.raises(Unavailable):
-                await away.once(BACKEND)
+                await unavailable_error.once(BACKEND)
             with pytest.raises(Unavailable):
-                async with away.transaction():
+                async with unavailable_error.transaction():
                     raise AssertionError("there is no database")
     finally:
-        await away.close()
+        await unavailable_error.close()

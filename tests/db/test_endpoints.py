@@ -8,7 +8,7 @@ from pairing_server.db import endpoints
 
 
 def places(url: str) -> list[tuple[str | None, int | None]]:
-    return endpoints.Hosts(url, timeout=3).places
+    return endpoints.Endpoints(url, timeout=3).places
 
 
 @pytest.mark.parametrize(
@@ -37,13 +37,13 @@ def test_user_password_database_and_options_stay_as_they_are() -> None:
 
 
 def test_with_several_hosts_one_that_takes_writes_is_wanted() -> None:
-    several = endpoints.Hosts("postgresql://h1,h2/db", timeout=3)
+    several = endpoints.Endpoints("postgresql://h1,h2/db", timeout=3)
     assert several.wanted == "read-write"
-    asked = endpoints.Hosts("postgresql://h1,h2/db?target_session_attrs=any", timeout=3)
+    asked = endpoints.Endpoints("postgresql://h1,h2/db?target_session_attrs=any", timeout=3)
     assert asked.wanted == "any"
-    one = endpoints.Hosts("postgresql://h1/db", timeout=3)
+    one = endpoints.Endpoints("postgresql://h1/db", timeout=3)
     assert one.wanted is None
 
 
 def test_the_time_for_a_connection_is_shared_by_the_hosts() -> None:
-    assert endpoints.Hosts("postgresql://h1,h2/db", timeout=3)._timeout == 1.5
+    assert endpoints.Endpoints("postgresql://h1,h2/db", timeout=3)._timeout == 1.5

@@ -143,8 +143,8 @@ async def test_a_ws_token_is_for_who_was_seen_enabled_a_moment_ago(far: Site, pr
     assert (await far.post("/api/auth/ws-token", {}, unseen.token)).status == 503
     assert await far.ws_token(seen, "desktop")
     deps = far.node.deps
-    assert deps.enabled.lately(seen.subject, utcnow() + timedelta(minutes=9))
-    assert not deps.enabled.lately(seen.subject, utcnow() + timedelta(minutes=11))
+    assert deps.enabled.seen_recently(seen.subject, utcnow() + timedelta(minutes=9))
+    assert not deps.enabled.seen_recently(seen.subject, utcnow() + timedelta(minutes=11))
 
 
 @pytest.mark.parametrize("noticed_by", ["the timer", "a request"])

@@ -13,7 +13,7 @@ from pairing_server.errors import BadCredentials, InvalidCode, RateLimited, Vali
 from pairing_server.request_context import RequestContext, system
 from pairing_server.security.limits import REGISTER_ADDRESS
 from pairing_server.services import accounts, expiry, lockouts, pairings, rate_limits
-from pairing_server.services.rate_limits import Counted
+from pairing_server.services.rate_limits import LimitKey
 from tests.conftest import StartNode
 from tests.devices import Account, Site
 
@@ -139,7 +139,7 @@ async def test_pruning_forgets_no_lock_that_still_holds(any_user: Site) -> None:
 
 async def test_an_address_makes_thirty_accounts_in_fifteen_minutes(site: Site) -> None:
     deps, here = site.node.deps, RequestContext(utcnow(), address=ADDRESS, address_key=ADDRESS)
-    made = Counted("register_address", ADDRESS, REGISTER_ADDRESS)
+    made = LimitKey("register_address", ADDRESS, REGISTER_ADDRESS)
     # Thirty passwords are not hashed for this.
     async with deps.database.transaction() as conn:
         for _ in range(29):

@@ -15,7 +15,7 @@ from pairing_server.security.limits import REDEEM_ADDRESS
 from pairing_server.services import expiry, pairings, rate_limits
 from pairing_server.services.codes import Codes
 from pairing_server.services.pairings import Code
-from pairing_server.services.rate_limits import Counted
+from pairing_server.services.rate_limits import LimitKey
 from pairing_server.store import codes
 from pairing_server.store import pairings as store
 from tests.conftest import StartNode
@@ -116,7 +116,7 @@ async def test_a_retry_by_another_user_with_the_same_session_id_is_refused(any_u
 async def test_a_user_does_not_wait_for_others_who_fail_behind_his_address(site: Site) -> None:
     user = somebody(1)
     made = await generate(site, user)
-    theirs = Counted("redeem_address", user.address_key, REDEEM_ADDRESS)
+    theirs = LimitKey("redeem_address", user.address_key, REDEEM_ADDRESS)
     async with site.node.database.transaction() as conn:
         await rate_limits.hold(conn, [theirs], NOW)
         redeemed = await redeem(site, made.code, user, "mobile-session")

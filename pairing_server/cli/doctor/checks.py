@@ -171,7 +171,7 @@ async def of_database(settings: Settings) -> list[Finding]:
 
 async def _hosts(url: str) -> list[Finding]:
     """Of several hosts, those that will be missed when they are needed."""
-    known = endpoints.Hosts(url, timeout=CONNECT_TIMEOUT)
+    known = endpoints.Endpoints(url, timeout=CONNECT_TIMEOUT)
     return [
         Finding(
             f"The database's host {place} cannot be reached: nothing would work after a failover to it.",
