@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import unicodedata
 from collections import Counter
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -21,20 +20,13 @@ from pairing_server.audit.store import partitions
 from pairing_server.store import audit_events as store
 from pairing_server.store import users
 from pairing_server.store.audit_events import Event
+from pairing_server.text import clean
 
 if TYPE_CHECKING:
     from pairing_server.request_context import RequestContext
     from pairing_server.services.deps import Deps
 
 log = logging.getLogger(__name__)
-
-
-def clean(text: str, limit: int = 200) -> str:
-    """Text a client chose, made harmless for a log: one line, no control or direction characters, cut."""
-    if text.isprintable():
-        return text[:limit]  # nothing of what is taken out below is printable
-    kept = (c for c in text[: limit * 10] if unicodedata.category(c)[0] != "C")
-    return "".join(c for c in kept if unicodedata.category(c) not in ("Zl", "Zp"))[:limit]
 
 
 def _clean(value: object) -> object:

@@ -14,8 +14,7 @@ from sqlalchemy.engine import make_url
 
 from pairing_server.db import endpoints
 from pairing_server.db.migrations import MigrationError
-from pairing_server.db.tables import audit_events, audit_seals, metadata
-from pairing_server.store.audit_events import EVENT
+from pairing_server.db.tables import EVENT_COLUMNS, audit_events, audit_seals, metadata
 
 # The embedded database's role that runs the server.
 RUNNING = "pairing"
@@ -58,7 +57,7 @@ def _grants(role: str) -> list[str]:
     name = '"' + role.replace('"', '""') + '"'
     log = (audit_events.name, audit_seals.name)
     tables = ", ".join(table.name for table in metadata.sorted_tables if table.name not in log)
-    own = ", ".join(f'"{column}"' for column in EVENT)
+    own = ", ".join(f'"{column}"' for column in EVENT_COLUMNS)
     return [
         f"REVOKE ALL ON ALL TABLES IN SCHEMA public FROM {name}",
         f"GRANT USAGE ON SCHEMA public TO {name}",

@@ -260,6 +260,8 @@ audit_events = Table(
     ),
     postgresql_partition_by="RANGE (recorded_at)",
 )
+# The columns that the server fills. The database fills the others, so that the server cannot choose them.
+EVENT_COLUMNS = tuple(c.name for c in audit_events.c if c.name not in ("recorded_at", "seq", "xid", "epoch"))
 
 audit_seals = Table(
     "audit_seals",

@@ -11,7 +11,6 @@ from uuid import uuid4
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from pairing_server.audit.recorder import clean
 from pairing_server.clock import utcnow
 from pairing_server.errors import (
     BadCredentials,
@@ -33,6 +32,7 @@ from pairing_server.services.rate_limits import LimitKey, Lockout
 from pairing_server.store import users
 from pairing_server.store.audit_events import Event
 from pairing_server.store.users import User
+from pairing_server.text import clean
 
 ROLES = ("user", "auditor", "admin")
 

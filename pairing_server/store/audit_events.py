@@ -12,6 +12,7 @@ from sqlalchemy import DateTime, bindparam, text
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from pairing_server.db.tables import EVENT_COLUMNS
 from pairing_server.db.tables import audit_events as t
 
 
@@ -38,14 +39,8 @@ class Event:
     attrs: Mapping[str, object] = field(default_factory=dict)
 
 
-# Its columns, of which each is a field.
-EVENT = (
-    *("event_id", "event", "severity", "outcome", "occurred_at", "node", "app_version", "actor_kind"),
-    *("reason", "actor_subject", "auth_method", "address", "request_id", "connection_id", "pairing_id"),
-    *("count", "attrs"),
-)
-_COLUMNS = ", ".join(f'"{name}"' for name in EVENT)
-_TYPED = ", ".join(f'"{name}" {t.c[name].type.compile(postgresql.dialect())}' for name in EVENT)  # type: ignore[no-untyped-call]
+_COLUMNS = ", ".join(f'"{name}"' for name in EVENT_COLUMNS)
+_TYPED = ", ".join(f'"{name}" {t.c[name].type.compile(postgresql.dialect())}' for name in EVENT_COLUMNS)  # type: ignore[no-untyped-call]
 
 
 def adding(rows: str) -> str:
@@ -58,7 +53,7 @@ _ADD = text(adding("CAST(:events AS jsonb)"))
 
 def as_json(events: Sequence[Event]) -> str:
     """The events as a JSON list, for `adding`."""
-    rows = [{name: getattr(event, name) for name in EVENT} for event in events]
+    rows = [{name: getattr(event, name) for name in EVENT_COLUMNS} for event in events]
     return json.dumps(rows, default=str, ensure_ascii=False)
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from uuid import UUID
 
-from pairing_server.audit.recorder import clean
 from pairing_server.clock import utcnow
 from pairing_server.errors import NotFound
 from pairing_server.services import pairings
 from pairing_server.services.deps import Deps
+from pairing_server.text import clean
 from pairing_server.web import schemas
 from pairing_server.web.authentication import AuthenticatedHandler
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from uuid import UUID
 
-from pairing_server.audit.recorder import clean
 from pairing_server.clock import utcnow
 from pairing_server.errors import (
     Forbidden,
@@ -24,6 +23,7 @@ from pairing_server.relay.identity import Device
 from pairing_server.services import confirmations, logins
 from pairing_server.services import membership as pairings
 from pairing_server.services.membership import unpair_from_channel
+from pairing_server.text import clean
 from pairing_server.websocket.handshake import Opening
 
 log = logging.getLogger(__name__)

@@ -13,7 +13,6 @@ from tornado.httputil import HTTPHeaders
 from tornado.web import HTTPError
 from tornado.websocket import WebSocketHandler, WebSocketProtocol
 
-from pairing_server.audit.recorder import clean
 from pairing_server.clock import utcnow
 from pairing_server.errors import (
     InvalidRequest,
@@ -30,6 +29,7 @@ from pairing_server.relay.identity import Identity
 from pairing_server.relay.send_queue import Transport
 from pairing_server.security.tokens import WsClaims
 from pairing_server.services import logins
+from pairing_server.text import clean
 from pairing_server.tracing import NOTHING
 from pairing_server.web.authentication import known, select_subprotocol, take_ws_token
 from pairing_server.web.base_handler import BaseHandler

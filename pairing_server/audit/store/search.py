@@ -17,7 +17,8 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from pairing_server.audit.store.filters import Conditions, Filter, Kind, add, beside, within
-from pairing_server.store.audit_events import EVENT, Event
+from pairing_server.db.tables import EVENT_COLUMNS
+from pairing_server.store.audit_events import Event
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +68,7 @@ class Page:
 
 
 COLUMNS = ", ".join(
-    ["a.seq", "a.recorded_at", *(f"host(a.{c})" if c == "address" else f"a.{c}" for c in EVENT)]
+    ["a.seq", "a.recorded_at", *(f"host(a.{c})" if c == "address" else f"a.{c}" for c in EVENT_COLUMNS)]
 )
 _NEWEST = "ORDER BY a.recorded_at DESC, a.seq DESC"
 _OLDEST = "ORDER BY a.recorded_at, a.seq"
@@ -195,7 +196,7 @@ async def one(conn: AsyncConnection, seq: int) -> Recorded | None:
 def recorded(row: Sequence[Any]) -> Recorded:
     """The event of a row of COLUMNS."""
     seq, recorded_at, *values = row
-    return Recorded(seq, recorded_at, Event(**dict(zip(EVENT, values, strict=True))))
+    return Recorded(seq, recorded_at, Event(**dict(zip(EVENT_COLUMNS, values, strict=True))))
 
 
 @dataclass(frozen=True, slots=True)
