@@ -18,7 +18,7 @@ from tornado.ioloop import IOLoop
 
 from pairing_server.audit.recorder import AuditLog
 from pairing_server.audit.seals import SealKey
-from pairing_server.config import Settings
+from pairing_server.config import Configuration
 from pairing_server.db import migrations, roles
 from pairing_server.db.embedded.postgres import EmbeddedPostgres
 from pairing_server.security.keys import generate_key
@@ -106,7 +106,7 @@ def fresh_database(postgres: str, template: str) -> Iterator[str]:
 
 
 # The limits a test is not about are out of its way; a test of a limit sets it.
-SETTINGS = Settings(
+CONFIGURATION = Configuration(
     port=0,
     data_dir=Path("/nonexistent"),
     jwt_keys=(generate_key(),),
@@ -133,7 +133,7 @@ def start_node(io_loop: IOLoop, database_url: str) -> Iterator[StartNode]:
     def start(**changed: Any) -> Site:
         async def begin() -> Site:
             url = database_url.replace("//postgres@", f"//{roles.RUNNING}@")
-            node = Node(replace(SETTINGS, **changed), url)
+            node = Node(replace(CONFIGURATION, **changed), url)
             [(_, port), *_] = await node.start()
             return Site(node, port)
 

@@ -115,7 +115,7 @@ class Site:
         self.client = SimpleAsyncHTTPClient(force_instance=True, max_clients=500)
         # Of either kind: see also tests/websocket/raw.py.
         self.sockets: list[SupportsClose] = []
-        for key in node.settings.jwt_keys:
+        for key in node.config.jwt_keys:
             RUN.secrets.add("signing key", key.secret.decode())
 
     @property

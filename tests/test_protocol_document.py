@@ -184,7 +184,7 @@ DECIDED = {
     "PAIRING_ISSUERS": ("none", ()),
     "PAIRING_REGISTRATION": ("`open` with the embedded database on a loopback host, else `closed`", "open"),
     "PAIRING_DEMO": ("`true` where registration is open, else `false`", True),
-    "PAIRING_ALLOWED_ORIGINS": ("none", config.Settings().allowed_origins),
+    "PAIRING_ALLOWED_ORIGINS": ("none", config.Configuration().allowed_origins),
     "PAIRING_TRUSTED_PROXIES": ("none", ()),
     "PAIRING_AUDIT_SEAL_KEY": ("generated once into the data directory", None),
     "PAIRING_AUDIT_SEAL_COPY": ("none", ""),
@@ -193,7 +193,7 @@ DECIDED = {
 }
 
 
-def loaded(**given: str) -> config.Settings:
+def loaded(**given: str) -> config.Configuration:
     return config.load({}, given, terminal=False, dotenv=Path("/nonexistent"))
 
 
@@ -204,7 +204,7 @@ def field_of(name: str) -> str:
 def test_the_settings_are_those_of_the_document() -> None:
     documented = [code(row["setting"]) for row in table("settings")]
     assert sorted(documented) == sorted(config.NAMES)
-    assert sorted(map(field_of, documented)) == sorted(f.name for f in fields(config.Settings))
+    assert sorted(map(field_of, documented)) == sorted(f.name for f in fields(config.Configuration))
 
 
 @pytest.mark.parametrize("row", table("settings"), ids=lambda row: row["setting"].strip("`"))
@@ -215,7 +215,7 @@ def test_a_settings_default_is_the_documented_one(row: dict[str, str]) -> None:
         assert (row["default"], default) == DECIDED[name]
     else:
         assert getattr(loaded(**{name: code(row["default"])}), field_of(name)) == default
-        assert getattr(config.Settings(), field_of(name)) == default
+        assert getattr(config.Configuration(), field_of(name)) == default
 
 
 # Endpoints.
@@ -284,7 +284,7 @@ def locks(policy: Policy) -> str:
 
 def documented_limits() -> dict[str, str]:
     """What the code says, in the document's words."""
-    relay, settings, user = RelayLimits(), config.Settings(), limits.REDEEM_USER
+    relay, settings, user = RelayLimits(), config.Configuration(), limits.REDEEM_USER
     return {
         "codes that did not work, for an address": f"{minutes(limits.REDEEM_ADDRESS.rates[0])};"
         f" then locked for {locks(limits.REDEEM_ADDRESS)}",

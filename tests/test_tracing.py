@@ -24,7 +24,7 @@ from pairing_server.server.server import Node
 from pairing_server.tracing.otel import OtelTraces
 from tests.cli.commands import Operator
 from tests.cli.serving import serving
-from tests.conftest import SETTINGS, execute
+from tests.conftest import CONFIGURATION, execute
 from tests.devices import Site
 from tests.leaks import RUN
 from tests.otlp import Receiver
@@ -67,7 +67,7 @@ def start(io_loop: IOLoop, database_url: str, monkeypatch: pytest.MonkeyPatch) -
         receiver = Receiver()
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", receiver.url)
         traces = tracing.of_process("1.2.3")
-        node = Node(replace(SETTINGS, **changed), database_url, traces=traces)
+        node = Node(replace(CONFIGURATION, **changed), database_url, traces=traces)
         [(_, port), *_] = await node.start()
         started.append(Traced(Site(node, port), receiver, traces))
         return started[-1]

@@ -20,9 +20,9 @@ from pairing_server import logs
 from pairing_server.audit.seals import SealKey
 from pairing_server.cli.audit.seals import begin_epoch
 from pairing_server.cli.epilog import epilog
-from pairing_server.cli.run import plainly, settings_of
+from pairing_server.cli.run import load_configuration, plainly
 from pairing_server.clock import utcnow
-from pairing_server.config import SEAL_KEY_FILE, Settings, with_keys, with_seal_key
+from pairing_server.config import SEAL_KEY_FILE, Configuration, with_keys, with_seal_key
 from pairing_server.db import backup as database_backup
 from pairing_server.db import migrations, roles
 from pairing_server.db.embedded.postgres import EmbeddedPostgres
@@ -35,14 +35,14 @@ _ABOUT, _DATABASE, _KEYS, _SEAL_KEY = "about.json", "database", KEY_FILE, SEAL_K
 
 
 @contextmanager
-def _database(settings: Settings) -> Iterator[str]:
+def _database(config: Configuration) -> Iterator[str]:
     """The database's URL, its schema as it is: a backup may be of an older one."""
     with plainly():
         try:
-            if settings.database_url is not None:
-                yield settings.migrate_database_url or settings.database_url
+            if config.database_url is not None:
+                yield config.migrate_database_url or config.database_url
                 return
-            embedded = EmbeddedPostgres(settings.data_dir)
+            embedded = EmbeddedPostgres(config.data_dir)
             try:
                 yield embedded.start()
             finally:
@@ -79,12 +79,12 @@ def backup(file: Path, with_seal: bool) -> None:
     has that and the database can make other seals. Without it a restored server makes another, and
     `audit verify` needs the former public key (`audit key`).
     """
-    settings = _quietly()
-    keys = _keys(settings, with_seal)
+    config = _quietly()
+    keys = _keys(config, with_seal)
     if str(file) == "-":
         if sys.stdout.isatty():
             raise click.UsageError("A backup is not text: send standard output to a file.")
-        with _database(settings) as url:
+        with _database(config) as url:
             _save(keys, url, sys.stdout.buffer)
         return
     if file.exists():
@@ -92,7 +92,7 @@ def backup(file: Path, with_seal: bool) -> None:
     partial = file.with_name(f".{file.name}.partial")
     try:
         descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "wb") as out, _database(settings) as url:
+        with os.fdopen(descriptor, "wb") as out, _database(config) as url:
             revision = _save(keys, url, out)
             out.flush()
             os.fsync(out.fileno())
@@ -104,19 +104,19 @@ def backup(file: Path, with_seal: bool) -> None:
     click.echo(f"Saved the database at revision {revision} in {file} ({file.stat().st_size:,} bytes).")
 
 
-def _quietly() -> Settings:
-    settings = settings_of()
-    logs.configure(settings.log_format, "warning")
-    return settings
+def _quietly() -> Configuration:
+    config = load_configuration()
+    logs.configure(config.log_format, "warning")
+    return config
 
 
-def _keys(settings: Settings, with_seal: bool) -> list[Path]:
+def _keys(config: Configuration, with_seal: bool) -> list[Path]:
     """The files of generated keys that go with the database."""
-    keys = settings.data_dir / _KEYS
-    found = [keys] if not settings.jwt_keys and keys.is_file() else []
+    keys = config.data_dir / _KEYS
+    found = [keys] if not config.jwt_keys and keys.is_file() else []
     if with_seal:
-        seal_key = settings.data_dir / _SEAL_KEY
-        if settings.audit_seal_key is not None:
+        seal_key = config.data_dir / _SEAL_KEY
+        if config.audit_seal_key is not None:
             raise click.UsageError(
                 "The key that seals is set by PAIRING_AUDIT_SEAL_KEY: keep that, without --with-seal-key."
             )
@@ -175,7 +175,7 @@ def restore(file: Path, replacing: bool) -> None:
     older release is brought to this one's schema; one of a newer release is refused, unless it says that it works with
     this one. The audit log begins a new epoch, as by `audit rebase`.
     """
-    settings = _quietly()
+    config = _quietly()
     with tempfile.TemporaryDirectory(prefix="pairing-restore-") as place:
         about = _unpack(file, Path(place))
         saved = migrations.State(str(about.get("revision")), str(about.get("works_with")))
@@ -184,18 +184,18 @@ def restore(file: Path, replacing: bool) -> None:
                 f"The backup is of release {about.get('release')}, whose schema ({saved.revision}) is newer than this"
                 f" release knows ({migrations.head()}). Install that release first."
             )
-        with _database(settings) as url:
+        with _database(config) as url:
             _must_be_free(url, replacing)
             database_backup.load(url, Path(place) / _DATABASE)
             revision = migrations.migrate(url)
-            running = roles.role_of(settings.database_url or url)
+            running = roles.role_of(config.database_url or url)
             if running != roles.role_of(url):
                 roles.grant(url, running)
-            _restore_keys(settings, Path(place))
+            _restore_keys(config, Path(place))
             click.echo(
                 f"Restored what was saved at {about.get('made_at')}; the database is at revision {revision}."
             )
-            begin_epoch(with_seal_key(with_keys(settings)), url)
+            begin_epoch(with_seal_key(with_keys(config)), url)
 
 
 def _unpack(file: Path, place: Path) -> dict[str, object]:
@@ -226,21 +226,21 @@ def _must_be_free(url: str, replacing: bool) -> None:
         )
 
 
-def _restore_keys(settings: Settings, place: Path) -> None:
+def _restore_keys(config: Configuration, place: Path) -> None:
     """The keys that were generated sign the tokens that are still about, and have made the seals, unless there are
     others in the settings."""
-    if not settings.jwt_keys and (saved := place / _KEYS).is_file():
+    if not config.jwt_keys and (saved := place / _KEYS).is_file():
         text = saved.read_text(encoding="utf-8")
         parse_keys(text.strip())
-        _keep(settings, _KEYS, text)
-    if settings.audit_seal_key is None and (saved := place / _SEAL_KEY).is_file():
+        _keep(config, _KEYS, text)
+    if config.audit_seal_key is None and (saved := place / _SEAL_KEY).is_file():
         text = saved.read_text(encoding="utf-8")
         SealKey.parse(text)
-        _keep(settings, _SEAL_KEY, text)
+        _keep(config, _SEAL_KEY, text)
 
 
-def _keep(settings: Settings, name: str, text: str) -> None:
-    settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    descriptor = os.open(settings.data_dir / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+def _keep(config: Configuration, name: str, text: str) -> None:
+    config.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    descriptor = os.open(config.data_dir / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "w", encoding="utf-8") as out:
         out.write(text)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import click
 
 from pairing_server.cli.epilog import epilog
-from pairing_server.cli.run import administrator, plainly, run, settings_of
+from pairing_server.cli.run import administrator, load_configuration, plainly, run
 from pairing_server.clock import utcnow
-from pairing_server.config import Settings, keyfile_of, with_keys
+from pairing_server.config import Configuration, keyfile_of, with_keys
 from pairing_server.security.keys import SigningKey, format_keys, generate_key
 from pairing_server.services import signing_keys as service
 from pairing_server.services.deps import Deps
@@ -36,9 +36,9 @@ def keys() -> None:
 @keys.command("list", epilog=epilog({"pairing-server keys list": "without their secrets"}, _KEYS))
 def list_keys() -> None:
     """The keys, newest first, without their secrets."""
-    settings = settings_of()
+    config = load_configuration()
     with plainly():
-        listed = service.listing(with_keys(settings).jwt_keys)
+        listed = service.listing(with_keys(config).jwt_keys)
     now = utcnow()
     for key in listed:
         if key.signs:
@@ -52,9 +52,9 @@ def list_keys() -> None:
         click.echo(f"{key.kid}\t{told}")
 
 
-def _own(settings: Settings) -> tuple[SigningKey, ...] | None:
+def _own(config: Configuration) -> tuple[SigningKey, ...] | None:
     """The operator's own keys, if they are set."""
-    return settings.jwt_keys if keyfile_of(settings) is None else None
+    return config.jwt_keys if keyfile_of(config) is None else None
 
 
 @keys.command(
@@ -71,7 +71,7 @@ def rotate() -> None:
 
     Where PAIRING_JWT_KEYS is set, nothing is changed: what to put there is printed.
     """
-    own = _own(settings_of())
+    own = _own(load_configuration())
     if own is not None:
         with plainly():
             click.echo(format_keys(service.with_fresh(own, generate_key(utcnow()))))
@@ -100,7 +100,7 @@ def retire(kid: str, at_once: bool) -> None:
 
     Where PAIRING_JWT_KEYS is set, nothing is changed: what to put there is printed.
     """
-    own = _own(settings_of())
+    own = _own(load_configuration())
     if own is not None:
         with plainly():
             click.echo(format_keys(service.without(own, kid, utcnow(), at_once=at_once)))

@@ -13,7 +13,14 @@ from typing import TypeVar
 import click
 
 from pairing_server import logs
-from pairing_server.config import ConfigurationError, Settings, keyfile_of, load, with_keys, with_seal_key
+from pairing_server.config import (
+    Configuration,
+    ConfigurationError,
+    keyfile_of,
+    load,
+    with_keys,
+    with_seal_key,
+)
 from pairing_server.db import migrations, roles
 from pairing_server.db.embedded.postgres import EmbeddedPostgres, EmbeddedPostgresError
 from pairing_server.errors import PairingServerError, RateLimited
@@ -28,16 +35,16 @@ from pairing_server.tracing import TracesError
 T = TypeVar("T")
 
 
-def read_settings(overrides: Mapping[str, str | None] | None = None) -> Settings:
+def read_configuration(overrides: Mapping[str, str | None] | None = None) -> Configuration:
     """The settings. Raises ConfigurationError with every fault."""
     given = {name: value for name, value in (overrides or {}).items() if value is not None}
     return load(os.environ, given, terminal=sys.stderr.isatty())
 
 
-def settings_of(overrides: Mapping[str, str | None] | None = None) -> Settings:
+def load_configuration(overrides: Mapping[str, str | None] | None = None) -> Configuration:
     """The settings. Raises ClickException with every fault."""
     try:
-        return read_settings(overrides)
+        return read_configuration(overrides)
     except ConfigurationError as error:
         raise click.ClickException(f"The settings are not right.\n{error}") from None
 
@@ -71,19 +78,19 @@ def _details(error: PairingServerError) -> list[str]:
 
 
 @contextmanager
-def database(settings: Settings) -> Iterator[tuple[Settings, str]]:
+def database(config: Configuration) -> Iterator[tuple[Configuration, str]]:
     """The settings with keys, and the database's URL; the embedded database runs meanwhile, migrated."""
-    with database_to_revive(settings, lambda _: None) as (ready, url, _):
+    with database_to_revive(config, lambda _: None) as (ready, url, _):
         yield ready, url
 
 
 @contextmanager
 def database_to_revive(
-    settings: Settings, say: Callable[[str], None]
-) -> Iterator[tuple[Settings, str, Callable[[], None] | None]]:
+    config: Configuration, say: Callable[[str], None]
+) -> Iterator[tuple[Configuration, str, Callable[[], None] | None]]:
     """As `database`, and what starts it again should it die; None if it is somebody else's."""
     with plainly():
-        ready = with_seal_key(with_keys(settings))
+        ready = with_seal_key(with_keys(config))
         if ready.database_url is not None:
             yield ready, ready.database_url, None
             return
@@ -99,16 +106,16 @@ def database_to_revive(
 
 def run(work: Callable[[Deps], Awaitable[T]]) -> T:
     """Do one piece of administration with the services. Raises ClickException."""
-    settings = settings_of()
-    logs.configure(settings.log_format, "warning")
-    with database(settings) as (ready, url):
-        return run_in_loop(_with_deps(ready, url, work, keyfile_of(settings)))
+    config = load_configuration()
+    logs.configure(config.log_format, "warning")
+    with database(config) as (ready, url):
+        return run_in_loop(_with_deps(ready, url, work, keyfile_of(config)))
 
 
 async def _with_deps(
-    settings: Settings, url: str, work: Callable[[Deps], Awaitable[T]], keyfile: KeyFile | None
+    config: Configuration, url: str, work: Callable[[Deps], Awaitable[T]], keyfile: KeyFile | None
 ) -> T:
-    node = Node(settings, url, keyfile)
+    node = Node(config, url, keyfile)
     try:
         await check_schema(node.database)
         return await work(node.deps)

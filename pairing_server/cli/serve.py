@@ -14,12 +14,12 @@ from pairing_server.cli.epilog import epilog
 from pairing_server.cli.run import (
     database,
     database_to_revive,
+    load_configuration,
     plainly,
-    read_settings,
+    read_configuration,
     run_in_loop,
-    settings_of,
 )
-from pairing_server.config import Settings, effective, keyfile_of, with_keys, with_seal_key
+from pairing_server.config import Configuration, effective, keyfile_of, with_keys, with_seal_key
 from pairing_server.db import migrations, roles
 from pairing_server.server.lifecycle import serve as serve_node
 from pairing_server.server.systemd import started
@@ -47,12 +47,12 @@ def serve(host: str | None, port: str | None, data_dir: str | None) -> None:
     comes back; SIGHUP reads the settings again.
     """
     options = {"PAIRING_HOST": host, "PAIRING_PORT": port, "PAIRING_DATA_DIR": data_dir}
-    settings = settings_of(options)
-    logs.configure(settings.log_format, settings.log_level)
+    config = load_configuration(options)
+    logs.configure(config.log_format, config.log_level)
     with plainly():
         by = started(os.environ)
     told = partial(click.echo, err=True)
-    with database_to_revive(settings, told) as (ready, url, revive), plainly():
+    with database_to_revive(config, told) as (ready, url, revive), plainly():
         # What has been imported stays: going through it again would stop the loop for tens of milliseconds.
         gc.collect()
         gc.freeze()
@@ -62,8 +62,8 @@ def serve(host: str | None, port: str | None, data_dir: str | None) -> None:
                 url,
                 lambda bound: None if by.supervised else _announce(ready, bound),
                 by,
-                again=lambda: with_seal_key(with_keys(read_settings(options))),
-                keyfile=keyfile_of(settings),
+                again=lambda: with_seal_key(with_keys(read_configuration(options))),
+                keyfile=keyfile_of(config),
                 revive=revive,
             )
         )
@@ -71,12 +71,12 @@ def serve(host: str | None, port: str | None, data_dir: str | None) -> None:
         click.echo("Stopped.", err=True)
 
 
-def _announce(settings: Settings, bound: list[tuple[str, int]]) -> None:
+def _announce(config: Configuration, bound: list[tuple[str, int]]) -> None:
     host, port = bound[0]
     shown = f"[{host}]" if ":" in host else host
     base = f"http://{shown}:{port}"
-    registration = "open" if settings.registration == "open" else "closed (pairing-server user add NAME)"
-    shown_page = f"  See it work    {base}/\n" if settings.demo else ""
+    registration = "open" if config.registration == "open" else "closed (pairing-server user add NAME)"
+    shown_page = f"  See it work    {base}/\n" if config.demo else ""
     click.echo(
         f"\nPairing server is listening on {base}\n"
         f"{shown_page}"
@@ -113,16 +113,16 @@ def migrate(revision: str, before_start: bool) -> None:
 
     Does nothing if it is there already. A running server of the previous release may go on meanwhile.
     """
-    settings = settings_of()
-    logs.configure(settings.log_format, settings.log_level)
-    if before_start and settings.embedded:
+    config = load_configuration()
+    logs.configure(config.log_format, config.log_level)
+    if before_start and config.embedded:
         click.echo("The embedded database is migrated by `serve`.")
         return
-    with database(settings) as (_, url):
-        owner = settings.migrate_database_url or url
+    with database(config) as (_, url):
+        owner = config.migrate_database_url or url
         reached = migrations.head() if revision == "head" else revision
         try:
-            if not settings.embedded:  # that has just been done as its owner
+            if not config.embedded:  # that has just been done as its owner
                 reached = migrations.migrate(owner, revision)
             if reached == migrations.head() and roles.role_of(owner) != roles.role_of(url):
                 roles.grant(owner, roles.role_of(url))
@@ -155,8 +155,8 @@ def config() -> None:
     They come from PAIRING_* of the environment, else from credential files, else from the file that PAIRING_SETTINGS_FILE
     names or `.env`, else they are the defaults. Nothing is started.
     """
-    settings = settings_of()
-    for name, value in effective(settings).items():
+    config = load_configuration()
+    for name, value in effective(config).items():
         click.echo(f"{name}={value}")
-    if not Path(settings.data_dir).exists():
-        click.echo(f"# {settings.data_dir} does not exist yet; the first start makes it.", err=True)
+    if not Path(config.data_dir).exists():
+        click.echo(f"# {config.data_dir} does not exist yet; the first start makes it.", err=True)

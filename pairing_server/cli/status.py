@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from pairing_server.cli.epilog import epilog
-from pairing_server.cli.run import settings_of
+from pairing_server.cli.run import load_configuration
 from pairing_server.server.status import PATTERN
 
 _SHOWN = 20
@@ -35,7 +35,7 @@ def status(as_json: bool, everybody: bool) -> None:
     It is asked by a socket that only its own user and root can open, so this works while the database is away,
     too. For a service: sudo pairing-server status. Ends with status 1 if no server runs.
     """
-    folder = settings_of().data_dir
+    folder = load_configuration().data_dir
     found = [told for path in sorted(folder.glob(PATTERN)) if (told := _ask(path)) is not None]
     if not found:
         raise click.ClickException(f"No server runs with the data directory {folder} (PAIRING_DATA_DIR).")

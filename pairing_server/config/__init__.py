@@ -3,21 +3,21 @@
 A wrong or unknown name or value stops the start, by name, with what was expected.
 """
 
+from pairing_server.config.configuration import NAMES, PREFIX, Configuration, effective
 from pairing_server.config.keys import SEAL_KEY_FILE, keyfile_of, with_keys, with_seal_key
-from pairing_server.config.reading import (
+from pairing_server.config.loader import (
     ConfigurationError,
     credential_folders,
     load,
     settings_file,
 )
-from pairing_server.config.settings import NAMES, PREFIX, Settings, effective
 
 __all__ = [
     "NAMES",
     "PREFIX",
     "SEAL_KEY_FILE",
+    "Configuration",
     "ConfigurationError",
-    "Settings",
     "credential_folders",
     "effective",
     "keyfile_of",

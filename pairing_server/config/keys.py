@@ -5,61 +5,61 @@ from __future__ import annotations
 from dataclasses import replace
 
 from pairing_server.audit.seals import SealKey
-from pairing_server.config.reading import ConfigurationError
-from pairing_server.config.settings import Settings
+from pairing_server.config.configuration import Configuration
+from pairing_server.config.loader import ConfigurationError
 from pairing_server.security.keyfile import NAME as KEY_FILE
 from pairing_server.security.keyfile import KeyFile, check_private, make_once
 
 SEAL_KEY_FILE = "audit-seal-key"
 
 
-def keyfile_of(settings: Settings) -> KeyFile | None:
+def keyfile_of(config: Configuration) -> KeyFile | None:
     """The file that keeps the signing keys; None if they are set instead."""
-    return None if settings.jwt_keys else KeyFile(settings.data_dir / KEY_FILE)
+    return None if config.jwt_keys else KeyFile(config.data_dir / KEY_FILE)
 
 
-def with_keys(settings: Settings) -> Settings:
+def with_keys(config: Configuration) -> Configuration:
     """The settings with signing keys: those given, else those kept in the data directory, made once.
 
     Raises ConfigurationError if the file is not usable or open to others.
     """
-    file = keyfile_of(settings)
+    file = keyfile_of(config)
     if file is None:
-        return settings
+        return config
     try:
-        settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        config.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigurationError(
-            f"PAIRING_DATA_DIR: {settings.data_dir} cannot be made: {error.strerror}"
+            f"PAIRING_DATA_DIR: {config.data_dir} cannot be made: {error.strerror}"
         ) from None
     try:
-        return replace(settings, jwt_keys=file.read())
+        return replace(config, jwt_keys=file.read())
     except (OSError, ValueError) as error:
         raise ConfigurationError(
             f"PAIRING_JWT_KEYS is not set and {file.path} is not usable: {error}"
         ) from None
 
 
-def with_seal_key(settings: Settings) -> Settings:
+def with_seal_key(config: Configuration) -> Configuration:
     """The settings with the key that seals the audit log: that given, else that of the data directory, made once.
 
     The directory is made in any case: audit events wait in it. Raises ConfigurationError if the file is not usable
     or open to others.
     """
-    path = settings.data_dir / SEAL_KEY_FILE
+    path = config.data_dir / SEAL_KEY_FILE
     try:
-        settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        config.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
-        if settings.audit_seal_key is None:
+        if config.audit_seal_key is None:
             raise ConfigurationError(
                 f"PAIRING_AUDIT_SEAL_KEY is not set and {path} is not usable: {error}"
             ) from None
-    if settings.audit_seal_key is not None:
-        return settings
+    if config.audit_seal_key is not None:
+        return config
     try:
         make_once(path, lambda: SealKey.generate()[1])
         check_private(path, path.stat())
-        return replace(settings, audit_seal_key=SealKey.parse(path.read_text(encoding="utf-8")))
+        return replace(config, audit_seal_key=SealKey.parse(path.read_text(encoding="utf-8")))
     except (OSError, ValueError) as error:
         raise ConfigurationError(
             f"PAIRING_AUDIT_SEAL_KEY is not set and {path} is not usable: {error}"

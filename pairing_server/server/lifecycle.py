@@ -8,7 +8,7 @@ import signal
 from collections.abc import Callable
 
 from pairing_server import tracing
-from pairing_server.config import ConfigurationError, Settings
+from pairing_server.config import Configuration, ConfigurationError
 from pairing_server.db.embedded.access import EmbeddedPostgresError
 from pairing_server.security.keyfile import KeyFile
 from pairing_server.server.scheduler import Job
@@ -23,12 +23,12 @@ Addresses = list[tuple[str, int]]
 
 
 async def serve(
-    settings: Settings,
+    config: Configuration,
     database_url: str,
     ready: Callable[[Addresses], None],
     started: Started,
     *,
-    again: Callable[[], Settings],
+    again: Callable[[], Configuration],
     keyfile: KeyFile | None = None,
     revive: Callable[[], None] | None = None,
 ) -> None:
@@ -45,8 +45,8 @@ async def serve(
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
-    traces = tracing.of_process(app_version()) if settings.traces else tracing.OFF
-    node = Node(settings, database_url, keyfile, traces)
+    traces = tracing.of_process(app_version()) if config.traces else tracing.OFF
+    node = Node(config, database_url, keyfile, traces)
     if revive is not None:
         node.scheduler.add(Job("start the database again", 5, lambda: _revive(node, revive)))
     notifier = started.notifier
@@ -69,7 +69,7 @@ async def serve(
 async def _run(node: Node, stop: asyncio.Event, ready: Callable[[], None], notifier: Notifier) -> None:
     """From when the node listens until it has stopped."""
     loop = asyncio.get_running_loop()
-    telling = StatusSocket(node.settings.data_dir, lambda: describe(node))
+    telling = StatusSocket(node.config.data_dir, lambda: describe(node))
     pulse = Pulse(loop.time, loop.call_later, notifier, lambda: status(node), node.app.loop_lag)
     try:
         await telling.open()
@@ -99,7 +99,7 @@ async def _revive(node: Node, revive: Callable[[], None]) -> None:
         log.warning("the embedded database does not start again: %s", error)
 
 
-def _reload(node: Node, again: Callable[[], Settings], notifier: Notifier) -> None:
+def _reload(node: Node, again: Callable[[], Configuration], notifier: Notifier) -> None:
     """What SIGHUP asks for. With settings that are not right, everything stays as it is."""
     notifier.reloading()
     try:

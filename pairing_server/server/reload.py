@@ -6,7 +6,7 @@ import logging
 from dataclasses import fields
 
 from pairing_server import logs
-from pairing_server.config import PREFIX, Settings, effective
+from pairing_server.config import PREFIX, Configuration, effective
 from pairing_server.request_context import system
 from pairing_server.services import signing_keys
 from pairing_server.web.app_context import AppContext, utcnow
@@ -44,7 +44,7 @@ TAKEN_OVER = frozenset(
 )
 
 
-def take_over(app: AppContext, old: Settings, new: Settings) -> None:
+def take_over(app: AppContext, old: Configuration, new: Configuration) -> None:
     """Use the new settings from now on, as far as that is possible without a restart; the rest is told in the log.
 
     It goes into the audit log by name and value, secrets by name only. Keys have events of their own.
@@ -63,7 +63,7 @@ def take_over(app: AppContext, old: Settings, new: Settings) -> None:
     signing_keys.take_over(deps, new.jwt_keys, system(utcnow()))
     before, after = effective(old), effective(new)
     changed = [
-        field.name for field in fields(Settings) if getattr(old, field.name) != getattr(new, field.name)
+        field.name for field in fields(Configuration) if getattr(old, field.name) != getattr(new, field.name)
     ]
     waiting = [PREFIX + name.upper() for name in changed if name not in TAKEN_OVER]
     taken = [PREFIX + name.upper() for name in changed if name in TAKEN_OVER]

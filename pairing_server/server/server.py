@@ -16,7 +16,7 @@ from pairing_server.audit.recorder import AuditLog
 from pairing_server.audit.retention import Retention, drop_old
 from pairing_server.audit.seals import sealing
 from pairing_server.audit.seals.sealer import Copy, Sealer, to_file
-from pairing_server.config import Settings
+from pairing_server.config import Configuration
 from pairing_server.db import migrations
 from pairing_server.db.database import Database
 from pairing_server.errors import Unavailable
@@ -75,7 +75,7 @@ class Node:
 
     def __init__(
         self,
-        settings: Settings,
+        config: Configuration,
         database_url: str,
         keyfile: KeyFile | None = None,
         traces: Traces = OFF,
@@ -86,7 +86,7 @@ class Node:
         Call in the event loop.
         """
         loop = asyncio.get_running_loop()
-        self.settings = settings
+        self.config = config
         self.version = app_version()
         self.audit = AuditLog(socket.gethostname(), self.version)
         events = NodeEvents(self.audit, utcnow)
@@ -99,22 +99,22 @@ class Node:
             breaker=self.database.breaker,
             traces=traces,
         )
-        self.hub = Hub(settings.relay_limits, loop.time, loop.call_later, events.of_relay)
+        self.hub = Hub(config.relay_limits, loop.time, loop.call_later, events.of_relay)
         self.passwords = Passwords()
-        self.issuers = Issuers(settings.issuers, fetch_jwks, on_refresh=events.of_issuer_keys)
+        self.issuers = Issuers(config.issuers, fetch_jwks, on_refresh=events.of_issuer_keys)
         self.deps = self._deps(keyfile)
         self.app = AppContext(
             deps=self.deps,
-            origins=settings.allowed_origins,
-            trusted=settings.trusted_proxies,
-            handshake_failures=SlidingWindow(settings.handshake_failures),
+            origins=config.allowed_origins,
+            trusted=config.trusted_proxies,
+            handshake_failures=SlidingWindow(config.handshake_failures),
             now=loop.time,
             version=self.version,
-            demo=bool(settings.demo),
+            demo=bool(config.demo),
         )
         self.http = Listener(make_app(self.app))
         self.scheduler = Scheduler(self.deps, utcnow, loop.time, self.http.cut_slow)
-        kept = Retention(settings.audit_retention, settings.audit_export_dir)
+        kept = Retention(config.audit_retention, config.audit_export_dir)
         self.scheduler.add(
             Job("drop old audit events", 3600, lambda: drop_old(self.deps, kept, system(utcnow())))
         )
@@ -124,8 +124,8 @@ class Node:
         self.held: tuple[socket.socket, ...] = ()
 
     def _deps(self, keyfile: KeyFile | None) -> Deps:
-        settings = self.settings
-        keyring = Keyring(settings.jwt_keys)
+        config = self.config
+        keyring = Keyring(config.jwt_keys)
         revoked = RevocationList()
         return Deps(
             database=self.database,
@@ -134,36 +134,36 @@ class Node:
             sealer=self._sealer(),
             hub=self.hub,
             tokens=Tokens(
-                keyring, ws_ttl=settings.ws_token_ttl, issuers=self.issuers, is_revoked=revoked.covers
+                keyring, ws_ttl=config.ws_token_ttl, issuers=self.issuers, is_revoked=revoked.covers
             ),
             revoked=revoked,
             passwords=self.passwords,
             keyring=keyring,
             keyfile=keyfile,
-            codes=Codes([key.secret for key in settings.jwt_keys]),
-            rules=settings.pairing_rules,
+            codes=Codes([key.secret for key in config.jwt_keys]),
+            rules=config.pairing_rules,
             live=LiveCodes(),
-            alarm=BruteForceGuard(settings.redeem_alarm),
+            alarm=BruteForceGuard(config.redeem_alarm),
             turns=KeyedLock(self.database.breaker.check),
             enabled=RecentlyEnabled(),
-            codes_by_user=SlidingWindow(settings.code_rate),
-            codes_by_address=SlidingWindow(settings.code_rate_address),
-            registration_open=settings.registration == "open",
-            single_use=settings.ws_token_single_use,
+            codes_by_user=SlidingWindow(config.code_rate),
+            codes_by_address=SlidingWindow(config.code_rate_address),
+            registration_open=config.registration == "open",
+            single_use=config.ws_token_single_use,
             traces=self.traces,
         )
 
     def _sealer(self) -> Sealer:
-        settings = self.settings
-        if settings.audit_seal_key is None:
+        config = self.config
+        if config.audit_seal_key is None:
             raise ValueError("the settings lack the key that seals the audit log: config.with_seal_key")
-        target = settings.audit_seal_copy
+        target = config.audit_seal_copy
         copy: Copy | None = None
         if "://" in target:
             copy = partial(post_line, target)
         elif target:
             copy = to_file(Path(target))
-        return Sealer(settings.audit_seal_key, socket.gethostname(), settings.data_dir, copy)
+        return Sealer(config.audit_seal_key, socket.gethostname(), config.data_dir, copy)
 
     async def start(
         self, sockets: Sequence[socket.socket] = (), *, patient: bool = False
@@ -190,7 +190,7 @@ class Node:
             if job.name in ("count codes", "end revoked logins", "settle the alarm"):
                 await self.scheduler.run(job)
         self.scheduler.start()
-        spooled = self.audit.keep_in(self.settings.data_dir / SPOOL, utcnow())
+        spooled = self.audit.keep_in(self.config.data_dir / SPOOL, utcnow())
         begun = self.audit.event("audit.started", "success", system(utcnow()), spooled_bytes=spooled)
         self.audit.enqueue(begun)
         started = self.audit.event("system.started", "success", system(utcnow()), schema=migrations.head())
@@ -198,12 +198,12 @@ class Node:
         return [address_of(listening) for listening in own or sockets]
 
     def _bound(self) -> list[socket.socket]:
-        settings = self.settings
+        config = self.config
         try:
-            return bind_sockets(settings.port, settings.host, backlog=BACKLOG)
+            return bind_sockets(config.port, config.host, backlog=BACKLOG)
         except OSError as error:
             raise StartError(
-                f"Cannot listen on {settings.host}:{settings.port}: {error.strerror or error}."
+                f"Cannot listen on {config.host}:{config.port}: {error.strerror or error}."
                 " Choose another with PAIRING_HOST and PAIRING_PORT, or --host and --port."
             ) from None
 
@@ -222,10 +222,10 @@ class Node:
             self.schema_checked.set_result(None)
             log.info("the database is there")
 
-    def reload(self, settings: Settings) -> None:
+    def reload(self, config: Configuration) -> None:
         """Take over from the settings what may change while the server runs; the rest waits for the next start."""
-        take_over(self.app, self.settings, settings)
-        self.settings = settings
+        take_over(self.app, self.config, config)
+        self.config = config
 
     async def stop(self) -> None:
         """Take nothing new, close every socket so that it comes back, write the audit log, let go."""

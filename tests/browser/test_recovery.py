@@ -117,7 +117,7 @@ async def test_a_server_that_restarts_finds_them_again(pair: Visitors, demo: Sit
     await expect(phone.pill).to_have_text("Reconnecting")
     by_desktop += await say(desktop, 2, 3)
     by_phone += await say(phone, 2, 3)
-    demo.node = Node(replace(demo.node.settings, port=demo.port), database_url)
+    demo.node = Node(replace(demo.node.config, port=demo.port), database_url)
     await demo.node.start()
     await nothing_is_missing(desktop, phone, by_desktop, by_phone)
 

@@ -7,19 +7,21 @@ from pathlib import Path
 
 import pytest
 
-from pairing_server.config import ConfigurationError, Settings, load
+from pairing_server.config import Configuration, ConfigurationError, load
 
 SECRET = "s" * 32
 URL = f"postgresql://bob:{SECRET}@db.example:5432/name"
 
 
-def settings(environ: Mapping[str, str], dotenv: Path = Path("/none"), **overrides: str) -> Settings:
+def configuration(
+    environ: Mapping[str, str], dotenv: Path = Path("/none"), **overrides: str
+) -> Configuration:
     return load(environ, overrides, terminal=False, dotenv=dotenv)
 
 
 def faults(environ: Mapping[str, str], dotenv: Path = Path("/none")) -> list[str]:
     with pytest.raises(ConfigurationError) as raised:
-        settings(environ, dotenv)
+        configuration(environ, dotenv)
     return str(raised.value).splitlines()
 
 

@@ -10,11 +10,11 @@ import pytest
 
 from pairing_server.config import ConfigurationError, with_keys
 from pairing_server.security.keys import SigningKey
-from tests.config.given import SECRET, settings
+from tests.config.given import SECRET, configuration
 
 
 def kept(data_dir: Path) -> tuple[SigningKey, ...]:
-    return with_keys(settings({"PAIRING_DATA_DIR": str(data_dir)})).jwt_keys
+    return with_keys(configuration({"PAIRING_DATA_DIR": str(data_dir)})).jwt_keys
 
 
 def test_keys_are_made_once_and_only_for_the_owner(tmp_path: Path) -> None:
@@ -32,7 +32,7 @@ def test_keys_are_made_once_and_only_for_the_owner(tmp_path: Path) -> None:
 
 
 def test_keys_that_are_set_make_no_file(tmp_path: Path) -> None:
-    given = settings({"PAIRING_JWT_KEYS": f"k1:{SECRET}", "PAIRING_DATA_DIR": str(tmp_path / "data")})
+    given = configuration({"PAIRING_JWT_KEYS": f"k1:{SECRET}", "PAIRING_DATA_DIR": str(tmp_path / "data")})
     assert with_keys(given) == given
     assert list(tmp_path.iterdir()) == []
 

@@ -18,7 +18,7 @@ from pairing_server.db.embedded.postgres import EmbeddedPostgres
 from pairing_server.server.server import Node
 from pairing_server.server.startup_checks import StartError, check_schema
 from tests.cli.commands import Operator, command, environment
-from tests.conftest import SETTINGS, execute, fresh_database
+from tests.conftest import CONFIGURATION, execute, fresh_database
 from tests.db import newer
 from tests.db.test_migrations import REVISIONS, SCRIPTS
 from tests.devices import Site
@@ -85,7 +85,7 @@ def test_a_downgrade_takes_the_word_back(database_url: str, tmp_path: Path) -> N
 
 async def test_a_pairing_goes_as_always_on_a_newer_schema(database_url: str, tmp_path: Path) -> None:
     await asyncio.to_thread(newer.upgrade, database_url, tmp_path, migrations.head())
-    node = Node(SETTINGS, database_url)
+    node = Node(CONFIGURATION, database_url)
     [(_, port), *_] = await node.start()
     site = Site(node, port)
     try:
@@ -152,7 +152,7 @@ def test_the_rights_that_a_newer_release_gave_stay(database_url: str, tmp_path: 
 
 async def test_doctor_tells_of_a_newer_schema_that_works(database_url: str, tmp_path: Path) -> None:
     await asyncio.to_thread(newer.upgrade, database_url, tmp_path, migrations.head())
-    [finding] = await of_database(replace(SETTINGS, database_url=database_url))
+    [finding] = await of_database(replace(CONFIGURATION, database_url=database_url))
     assert f"revision {newer.NEWER}" in finding.what and "works with releases from" in finding.what
     assert "install the newer release when you can" in finding.todo
 

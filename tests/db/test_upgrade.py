@@ -13,7 +13,7 @@ import pytest
 
 from pairing_server.db import migrations
 from pairing_server.server.server import Node
-from tests.conftest import SETTINGS
+from tests.conftest import CONFIGURATION
 from tests.db.test_migrations import REVISIONS
 
 RELEASES = sorted(Path(__file__).with_name("releases").glob("*.sql"))
@@ -73,7 +73,7 @@ async def data(url: str) -> list[list[tuple[object, ...]]]:
 
 
 async def starts(url: str) -> None:
-    node = Node(SETTINGS, url)
+    node = Node(CONFIGURATION, url)
     await node.start()
     await node.stop()
 

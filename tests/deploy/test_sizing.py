@@ -7,9 +7,10 @@ from pairing_server.relay.limits import RelayLimits
 from pairing_server.server.server import READERS
 from pairing_server.services.expiry import PAIRINGS_KEPT, SESSIONS_KEPT
 from tests.cli.commands import ROOT
-from tests.conftest import SETTINGS
+from tests.conftest import CONFIGURATION
 
 TEXT = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+
 SECTION = TEXT.partition("## Sizing\n")[2].partition("\n## ")[0]
 
 
@@ -23,7 +24,7 @@ def test_its_bounds_are_those_of_the_code() -> None:
     assert f"{connections} connections × processes" in SECTION
     assert limits.history_size == 1024**2
     assert f"{limits.history_count} × (a message and 150 bytes), 1 MiB at most" in SECTION
-    assert f"`PAIRING_AUDIT_RETENTION`, {SETTINGS.audit_retention} days" in SECTION
+    assert f"`PAIRING_AUDIT_RETENTION`, {CONFIGURATION.audit_retention} days" in SECTION
     assert f"{PAIRINGS_KEPT.days} days after its end" in SECTION
     assert SESSIONS_KEPT.days == 365 and "a year after it was last seen" in SECTION
     unit = (ROOT / "deploy/systemd/pairing-server.service").read_text(encoding="utf-8")

@@ -141,7 +141,7 @@ async def test_what_devices_use_is_searched_for(site: Site) -> None:
     ws_token = await site.ws_token(account, "mobile")
     used = (account.token, login.body["token"], ws_token, PASSWORD, desktop.channel)
     assert all(RUN.secrets.found_in(f"<{secret}>") for secret in used)
-    assert RUN.secrets.found_in(site.node.settings.jwt_keys[0].secret.decode())
+    assert RUN.secrets.found_in(site.node.config.jwt_keys[0].secret.decode())
     # What the server has logged by now, at DEBUG, is being searched.
     assert any("POST /api/pair-device 200" in line for line in RUN.written)
 

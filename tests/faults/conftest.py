@@ -9,7 +9,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from tornado.ioloop import IOLoop
 
-from tests.conftest import SETTINGS
+from tests.conftest import CONFIGURATION
 from tests.devices import Site
 from tests.faults.proxy import FaultProxy
 from tests.faults.sites import ending, started
@@ -38,8 +38,8 @@ def far_url(proxy: FaultProxy, database_url: str) -> str:
 @pytest.fixture
 def far(io_loop: IOLoop, proxy: FaultProxy, far_url: str, database_url: str) -> Iterator[Site]:
     """A running node that reaches its database through the proxy."""
-    settings = replace(SETTINGS, message_rate=100_000, message_burst=100_000, frame_rate=100_000)
-    site: Site = io_loop.run_sync(lambda: started(settings, far_url))
+    config = replace(CONFIGURATION, message_rate=100_000, message_burst=100_000, frame_rate=100_000)
+    site: Site = io_loop.run_sync(lambda: started(config, far_url))
     yield site
     proxy.heal()
     io_loop.run_sync(lambda: ending(site, database_url))

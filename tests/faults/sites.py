@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import asyncpg
 
-from pairing_server.config import Settings
+from pairing_server.config import Configuration
 from pairing_server.server.server import Node
 from tests import leaks
 from tests.devices import Device, Site
@@ -18,8 +18,8 @@ T = TypeVar("T")
 LOGIN = {"username": "nobody", "password": "long enough to be one"}
 
 
-async def started(settings: Settings, database_url: str) -> Site:
-    node = Node(settings, database_url)
+async def started(config: Configuration, database_url: str) -> Site:
+    node = Node(config, database_url)
     [(_, port), *_] = await node.start()
     return Site(node, port)
 

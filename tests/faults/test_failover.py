@@ -13,7 +13,7 @@ import pytest
 from tornado.ioloop import IOLoop
 
 from pairing_server.db import migrations
-from tests.conftest import SETTINGS, execute
+from tests.conftest import CONFIGURATION, execute
 from tests.devices import Site
 from tests.faults.cluster import Postgres, copied, primary_and_standby
 from tests.faults.sites import Talk, ending, known_to_be_away, ready, started
@@ -67,8 +67,8 @@ def place(io_loop: IOLoop, postgres: str) -> Iterator[Place]:
         execute(primary.url(), "CREATE ROLE pairing LOGIN", "CREATE DATABASE pairing OWNER pairing")
         migrations.migrate(primary.url("pairing", "pairing"))
         url = f"postgresql://pairing@127.0.0.1:{primary.port},127.0.0.1:{standby.port}/pairing"
-        settings = replace(SETTINGS, message_rate=100_000, message_burst=100_000, frame_rate=100_000)
-        site: Site = io_loop.run_sync(lambda: started(settings, url))
+        config = replace(CONFIGURATION, message_rate=100_000, message_burst=100_000, frame_rate=100_000)
+        site: Site = io_loop.run_sync(lambda: started(config, url))
         found = Place(primary, standby, site)
         yield found
         last = next(server for server in (primary, standby) if server.running)

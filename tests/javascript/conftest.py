@@ -91,7 +91,7 @@ async def _do(site: Site, what: str, database_url: str) -> None:
     if what == "stop":
         await site.node.stop()
     elif what == "start":
-        site.node = Node(replace(site.node.settings, port=site.port), database_url)
+        site.node = Node(replace(site.node.config, port=site.port), database_url)
         await site.node.start()
     else:
         raise AssertionError(f"a story asks for {what}")

@@ -15,7 +15,7 @@ from pairing_server.relay.connection import Session
 from pairing_server.relay.identity import Identity
 from pairing_server.server.server import Node
 from tests import leaks
-from tests.conftest import SETTINGS
+from tests.conftest import CONFIGURATION
 from tests.devices import Answer, Site
 from tests.relay.wire import LOGGED_IN, Wire
 
@@ -46,7 +46,7 @@ class Stopping:
 @pytest.fixture
 def stopping(io_loop: IOLoop, database_url: str) -> Iterator[Stopping]:
     async def start() -> Stopping:
-        node = Node(replace(SETTINGS), database_url)
+        node = Node(replace(CONFIGURATION), database_url)
         [(_, port), *_] = await node.start()
         return Stopping(node, port)
 

@@ -8,7 +8,7 @@ from ipaddress import ip_network
 
 import pytest
 
-from pairing_server.config import Settings
+from pairing_server.config import Configuration
 from pairing_server.security.limits import Rate, SlidingWindow
 from pairing_server.security.origins import Origins
 from pairing_server.server.reload import TAKEN_OVER
@@ -18,10 +18,10 @@ APP = "https://app.example"
 
 
 async def test_a_new_origin_is_let_in_and_an_old_one_is_not_while_nobody_is_disconnected(site: Site) -> None:
-    site.node.reload(replace(site.node.settings, allowed_origins=Origins.parse(["https://old.example"])))
+    site.node.reload(replace(site.node.config, allowed_origins=Origins.parse(["https://old.example"])))
     desktop, mobile = await site.pair()
     assert (await site.get("/healthz", Origin=APP)).status == 403
-    site.node.reload(replace(site.node.settings, allowed_origins=Origins.parse([APP])))
+    site.node.reload(replace(site.node.config, allowed_origins=Origins.parse([APP])))
     assert (await site.get("/healthz", Origin=APP)).status == 200
     assert (await site.get("/healthz", Origin="https://old.example")).status == 403
     mobile.socket.send({"type": "channel_message", "channelId": mobile.channel, "payload": {"n": 1}})
@@ -31,10 +31,10 @@ async def test_a_new_origin_is_let_in_and_an_old_one_is_not_while_nobody_is_disc
 async def test_limits_of_accounts_and_addresses_change_at_once(site: Site) -> None:
     account = await site.account()
     await site.code(account, "desktop-session-1")
-    site.node.reload(replace(site.node.settings, code_rate=Rate(1, 300)))
+    site.node.reload(replace(site.node.config, code_rate=Rate(1, 300)))
     refused = await site.post("/api/generate-pair-code", {"desktop_session_id": "desktop-2"}, account.token)
     assert refused.error == "RATE_LIMITED", "what was counted before counts"
-    site.node.reload(replace(site.node.settings, code_rate=Rate(100, 300), registration="closed"))
+    site.node.reload(replace(site.node.config, code_rate=Rate(100, 300), registration="closed"))
     await site.code(account, "desktop-session-2")
     body = {"username": "somebody", "password": "a long enough password"}
     assert (await site.post("/api/auth/register", body)).error == "FORBIDDEN"
@@ -43,7 +43,7 @@ async def test_limits_of_accounts_and_addresses_change_at_once(site: Site) -> No
 async def test_a_connection_keeps_its_limits_and_the_next_has_the_new_ones(site: Site) -> None:
     account = await site.account()
     desktop, mobile = await site.pair(account)
-    site.node.reload(replace(site.node.settings, message_rate=1, message_burst=1, connections_per_user=2))
+    site.node.reload(replace(site.node.config, message_rate=1, message_burst=1, connections_per_user=2))
     for n in range(5):
         mobile.socket.send({"type": "channel_message", "channelId": mobile.channel, "payload": {"n": n}})
     await mobile.socket.pending()
@@ -56,7 +56,7 @@ async def test_what_changed_is_in_the_audit_log_and_what_must_wait_in_the_log(
     site: Site, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    before = site.node.settings
+    before = site.node.config
     site.node.reload(replace(before, message_rate=7, port=1, log_format="text"))
     [changed] = await site.events("config.changed")
     assert changed["setting"] == "PAIRING_MESSAGE_RATE"
@@ -69,9 +69,9 @@ async def test_the_log_level_changes(site: Site) -> None:
     root = logging.getLogger()
     before = root.level
     try:
-        site.node.reload(replace(site.node.settings, log_level="debug"))
+        site.node.reload(replace(site.node.config, log_level="debug"))
         assert root.level == logging.DEBUG
-        site.node.reload(replace(site.node.settings, log_level="error"))
+        site.node.reload(replace(site.node.config, log_level="error"))
         assert root.level == logging.ERROR
     finally:
         root.setLevel(before)
@@ -82,8 +82,8 @@ async def test_a_proxy_is_believed_once_it_is_trusted(site: Site) -> None:
     account = await site.account()
     desktop = {"desktop_session_id": "desktop-session-1"}
     await site.call("POST", "/api/generate-pair-code", desktop, account.token, forwarded)
-    site.node.reload(replace(site.node.settings, trusted_proxies=(ip_network("127.0.0.1"),)))
-    site.node.reload(replace(site.node.settings, code_rate_address=Rate(1, 300)))
+    site.node.reload(replace(site.node.config, trusted_proxies=(ip_network("127.0.0.1"),)))
+    site.node.reload(replace(site.node.config, code_rate_address=Rate(1, 300)))
     first = await site.call("POST", "/api/generate-pair-code", desktop, account.token, forwarded)
     assert first.status == 200, "the first from there"
     again = await site.call("POST", "/api/generate-pair-code", desktop, account.token, forwarded)
@@ -91,7 +91,7 @@ async def test_a_proxy_is_believed_once_it_is_trusted(site: Site) -> None:
 
 
 def test_every_setting_that_is_taken_over_exists() -> None:
-    assert {field.name for field in fields(Settings)} >= TAKEN_OVER
+    assert {field.name for field in fields(Configuration)} >= TAKEN_OVER
 
 
 def test_a_window_counts_under_its_new_rate_what_it_counted_under_the_old() -> None:

@@ -167,7 +167,7 @@ class Only(Codes):
     """Draws one code, whatever else there is."""
 
     def __init__(self, site: Site, code: str) -> None:
-        super().__init__([key.secret for key in site.node.settings.jwt_keys])
+        super().__init__([key.secret for key in site.node.config.jwt_keys])
         self._code = code
 
     def draw(self, count: int) -> dict[bytes, tuple[str, codes.Draw]]:

@@ -17,7 +17,7 @@ from pairing_server.security.keys import OVERLAP, SigningKey, generate_key
 from pairing_server.services import accounts, signing_keys
 from pairing_server.services.codes import Codes
 from pairing_server.store import pairings
-from tests.conftest import SETTINGS, StartNode
+from tests.conftest import CONFIGURATION, StartNode
 from tests.devices import Account, Site
 
 PASSWORD = "correct horse battery"
@@ -168,7 +168,7 @@ async def test_a_rotation_is_recorded_by_whoever_gives_it_and_by_each_server_tha
 async def test_reloaded_settings_bring_their_keys(site: Site) -> None:
     fresh = generate_key()
     account = await site.account()
-    site.node.reload(replace(SETTINGS, jwt_keys=(fresh, *SETTINGS.jwt_keys)))
+    site.node.reload(replace(CONFIGURATION, jwt_keys=(fresh, *CONFIGURATION.jwt_keys)))
     assert site.node.deps.keyring.signing(utcnow() + OVERLAP) == fresh
     assert (await site.get("/api/pairings", account.token)).status == 200
 

@@ -177,7 +177,7 @@ async def test_metrics_show_the_way_from_a_code_to_a_pair_and_how_long_it_took(s
 
 async def test_metrics_time_one_message_in_64(site: Site) -> None:
     fast = {"message_rate": 10_000, "message_burst": 10_000, "frame_rate": 10_000}
-    site.node.reload(replace(site.node.settings, **fast))
+    site.node.reload(replace(site.node.config, **fast))
     desktop, mobile = await site.pair()
     before = (await metrics(site))["pairing_relay_seconds_count"]
     for n in range(130):

@@ -132,7 +132,7 @@ async def test_no_ws_token_is_made_from_a_login_that_another_server_has_ended(tw
 async def test_a_server_that_starts_knows_what_was_ended_before(site: Site, database_url: str) -> None:
     account = await site.account()
     await logout(site, account)
-    later = Node(site.node.settings, database_url)
+    later = Node(site.node.config, database_url)
     [(_, port)] = await later.start()
     later.scheduler.stop()
     restarted = Site(later, port)

@@ -13,7 +13,7 @@ from uuid import uuid4
 import pytest
 
 from pairing_server.clock import utcnow
-from pairing_server.config import Settings
+from pairing_server.config import Configuration
 from pairing_server.security.addresses import parse_networks
 from pairing_server.security.limits import Rate
 from pairing_server.services import expiry
@@ -28,7 +28,7 @@ class Drawn(Codes):
     """Draws these codes, in order, instead of random ones."""
 
     def __init__(self, site: Site, codes: Sequence[str]) -> None:
-        super().__init__([key.secret for key in site.node.settings.jwt_keys])
+        super().__init__([key.secret for key in site.node.config.jwt_keys])
         self.left = list(codes)
         site.node.app.deps = replace(site.node.deps, codes=self)
 
@@ -164,10 +164,10 @@ def two_live(start_node: StartNode) -> Site:
 
 
 def test_the_limits_of_codes_are_those_of_the_protocol() -> None:
-    settings = Settings()
-    assert (settings.codes_per_user, settings.max_live_codes) == (3, 50_000)
-    assert (settings.code_rate, settings.code_rate_address) == (Rate(5, 300), Rate(100, 300))
-    assert settings.code_ttl == 300
+    config = Configuration()
+    assert (config.codes_per_user, config.max_live_codes) == (3, 50_000)
+    assert (config.code_rate, config.code_rate_address) == (Rate(5, 300), Rate(100, 300))
+    assert config.code_ttl == 300
 
 
 async def test_three_codes_of_a_user_wait_and_a_fourth_does_not(three_codes: Site) -> None:

@@ -26,7 +26,7 @@ def any_user(start_node: StartNode) -> Site:
 def two_nodes(start_node: StartNode) -> tuple[Site, Site]:
     """Two servers of one installation: the same database and keys."""
     first = start_node()
-    return first, start_node(jwt_keys=first.node.settings.jwt_keys)
+    return first, start_node(jwt_keys=first.node.config.jwt_keys)
 
 
 async def unused(site: Site, account: Account) -> str:

@@ -426,7 +426,7 @@ async def test_a_pairing_outlives_a_restart_of_the_process(site: Site, database_
     closing = [asyncio.ensure_future(member.socket.closed()) for member in (desktop, mobile)]
     await site.node.stop()
     assert await asyncio.gather(*closing) == [1012, 1012]
-    node = Node(site.node.settings, database_url)
+    node = Node(site.node.config, database_url)
     [(_, port), *_] = await node.start()
     fresh = Site(node, port)
     try:
@@ -448,7 +448,7 @@ async def test_a_pairing_outlives_a_restart_of_the_process(site: Site, database_
 
 async def fresh_events(site: Site, database_url: str, name: str) -> list[dict[str, Any]]:
     """The audit events of that name, read when all nodes have stopped."""
-    reader = Site(Node(site.node.settings, database_url), 0)
+    reader = Site(Node(site.node.config, database_url), 0)
     try:
         return await reader.events(name)
     finally:

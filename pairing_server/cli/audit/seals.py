@@ -20,9 +20,9 @@ from pairing_server.audit.seals import sealing as service
 from pairing_server.audit.seals.sealer import read_copies
 from pairing_server.audit.seals.sealing import NotTheOwner
 from pairing_server.cli.epilog import epilog
-from pairing_server.cli.run import administrator, database, plainly, run, run_in_loop, settings_of
+from pairing_server.cli.run import administrator, database, load_configuration, plainly, run, run_in_loop
 from pairing_server.clock import utcnow
-from pairing_server.config import Settings, with_seal_key
+from pairing_server.config import Configuration, with_seal_key
 from pairing_server.db import roles
 from pairing_server.server.server import Node
 from pairing_server.services.deps import Deps
@@ -53,9 +53,9 @@ _VERIFYING = "docs/audit.md, Verifying"
 def key() -> None:
     """Print the public key of the seals. Keep it elsewhere: with it anybody can verify an export."""
     with plainly():
-        settings = with_seal_key(settings_of())
-    if settings.audit_seal_key is not None:
-        click.echo(format_key(settings.audit_seal_key.public))
+        config = with_seal_key(load_configuration())
+    if config.audit_seal_key is not None:
+        click.echo(format_key(config.audit_seal_key.public))
 
 
 @click.command(
@@ -98,7 +98,7 @@ def _of_export(path: Path, keys: tuple[bytes, ...]) -> Report:
 
 
 def _of_database(keys: tuple[bytes, ...], copies: Path | None) -> Report:
-    target = settings_of().audit_seal_copy
+    target = load_configuration().audit_seal_copy
     if copies is None and target and "://" not in target and Path(target).exists():
         copies = Path(target)
     known = read_copies(copies) if copies else {}
@@ -133,17 +133,17 @@ def _fault(report: Report) -> str:
 )
 def rebase() -> None:
     """After the database was restored from a dump: begin a new epoch of the audit log, as the tables' owner."""
-    settings = settings_of()
-    logs.configure(settings.log_format, "warning")
-    with database(settings) as (ready, url):
+    config = load_configuration()
+    logs.configure(config.log_format, "warning")
+    with database(config) as (ready, url):
         owner = roles.owner_of(url) if ready.embedded else ready.migrate_database_url or url
         begin_epoch(ready, owner)
 
 
-def begin_epoch(settings: Settings, owner: str) -> None:
+def begin_epoch(config: Configuration, owner: str) -> None:
     """Let the log begin a new epoch, by the owner's URL, and say so. Raises ClickException."""
     try:
-        epoch, strange = run_in_loop(_rebase(settings, owner))
+        epoch, strange = run_in_loop(_rebase(config, owner))
     except NotTheOwner as error:
         raise click.ClickException(str(error)) from None
     click.echo(f"The audit log goes on in epoch {epoch}. Whatever was sealed before stays so.")
@@ -153,9 +153,9 @@ def begin_epoch(settings: Settings, owner: str) -> None:
         )
 
 
-async def _rebase(settings: Settings, url: str) -> tuple[int, bool]:
+async def _rebase(config: Configuration, url: str) -> tuple[int, bool]:
     """The epoch, and whether what was sealed before was sealed with another key."""
-    node = Node(settings, url)
+    node = Node(config, url)
     try:
         # A dump that is months old has no place for what is recorded now.
         await make_partitions(node.deps)

@@ -20,7 +20,7 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from pairing_server.client import PairingClient
-from pairing_server.config import Settings, credential_folders, settings_file
+from pairing_server.config import Configuration, credential_folders, settings_file
 from pairing_server.db import endpoints, migrations
 from pairing_server.db.database import CONNECT_TIMEOUT, Database
 from pairing_server.errors import Unavailable
@@ -41,18 +41,18 @@ class Finding(NamedTuple):
     todo: str
 
 
-def of_settings(settings: Settings, environ: Mapping[str, str]) -> list[Finding]:
+def of_configuration(config: Configuration, environ: Mapping[str, str]) -> list[Finding]:
     """What is wrong or risky with the settings of this machine."""
-    return [*_secrets(settings, environ), *_access(settings), *_machine(settings)]
+    return [*_secrets(config, environ), *_access(config), *_machine(config)]
 
 
-def _secrets(settings: Settings, environ: Mapping[str, str]) -> list[Finding]:
+def _secrets(config: Configuration, environ: Mapping[str, str]) -> list[Finding]:
     found = [
         Finding(
             f"The secret of the signing key {key.kid!r} can be guessed: it looks written by hand.",
             "Make another: pairing-server keys rotate, or openssl rand -base64 48.",
         )
-        for key in settings.jwt_keys
+        for key in config.jwt_keys
         if weak(key)
     ]
     path = settings_file(environ)
@@ -82,18 +82,18 @@ def weak(key: SigningKey) -> bool:
     return bits < LEAST_BITS or any(word in key.secret.lower() for word in words)
 
 
-def _access(settings: Settings) -> list[Finding]:
+def _access(config: Configuration) -> list[Finding]:
     found = []
-    public = urlsplit(settings.public_url)
+    public = urlsplit(config.public_url)
     local = is_loopback(public.hostname or "")
-    if wide := [str(network) for network in settings.trusted_proxies if network.prefixlen < 8]:
+    if wide := [str(network) for network in config.trusted_proxies if network.prefixlen < 8]:
         found.append(
             Finding(
                 f"Forwarding headers are believed from almost everywhere ({', '.join(wide)}): whoever sends one has any address.",
                 "Set PAIRING_TRUSTED_PROXIES to the addresses of your proxies.",
             )
         )
-    if any(opaque in str(settings.allowed_origins).split(", ") for opaque in ("null", "file://")):
+    if any(opaque in str(config.allowed_origins).split(", ") for opaque in ("null", "file://")):
         found.append(
             Finding(
                 "Pages without an origin of their own (null, file://) are let in: every sandboxed frame of every site is one.",
@@ -107,28 +107,28 @@ def _access(settings: Settings) -> list[Finding]:
                 "Put a proxy that speaks TLS before the server (deploy/nginx, deploy/caddy), and https:// into PAIRING_PUBLIC_URL.",
             )
         )
-    if not local and is_loopback(settings.host) and not settings.trusted_proxies:
+    if not local and is_loopback(config.host) and not config.trusted_proxies:
         found.append(
             Finding(
                 "Clients come through a proxy that is not trusted: all seem to have its address, and share its limits.",
                 "Set PAIRING_TRUSTED_PROXIES to the proxy's address, for example 127.0.0.1.",
             )
         )
-    if settings.registration == "open" and (not local or settings.trusted_proxies):
+    if config.registration == "open" and (not local or config.trusted_proxies):
         found.append(
             Finding("Strangers may make accounts.", "PAIRING_REGISTRATION=closed, unless that is wanted.")
         )
-    if (settings.guest_pairing or settings.redeem_policy == "any_user") and settings.max_live_codes > 1000:
+    if (config.guest_pairing or config.redeem_policy == "any_user") and config.max_live_codes > 1000:
         found.append(
             Finding(
-                f"A guessed code admits a stranger, and up to {settings.max_live_codes} codes may be live to be guessed.",
+                f"A guessed code admits a stranger, and up to {config.max_live_codes} codes may be live to be guessed.",
                 "Lower PAIRING_MAX_LIVE_CODES, or set PAIRING_REDEEM_POLICY=same_user (docs/protocol.md, Security).",
             )
         )
     return found
 
 
-def _machine(settings: Settings) -> list[Finding]:
+def _machine(config: Configuration) -> list[Finding]:
     found = []
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if files != resource.RLIM_INFINITY and files < LEAST_FILES:
@@ -138,21 +138,21 @@ def _machine(settings: Settings) -> list[Finding]:
                 "Raise it: LimitNOFILE= in the unit, or ulimit -n, before the server starts.",
             )
         )
-    if settings.data_dir.exists() and (free := shutil.disk_usage(settings.data_dir).free) < LEAST_SPACE:
+    if config.data_dir.exists() and (free := shutil.disk_usage(config.data_dir).free) < LEAST_SPACE:
         found.append(
             Finding(
-                f"{settings.data_dir} has only {free // 1024**2} MiB left.",
+                f"{config.data_dir} has only {free // 1024**2} MiB left.",
                 "Free some space: without it the database stops.",
             )
         )
     return found
 
 
-async def of_database(settings: Settings) -> list[Finding]:
+async def of_database(config: Configuration) -> list[Finding]:
     """Whether a database of one's own is there, at this release's schema, and agrees on the time."""
-    if settings.database_url is None:
+    if config.database_url is None:
         return []
-    database = Database(settings.database_url)
+    database = Database(config.database_url)
     try:
         async with database.direct() as direct:
             there = await migrations.state(direct.driver)
@@ -166,7 +166,7 @@ async def of_database(settings: Settings) -> list[Finding]:
     finally:
         await database.close()
     found = _clock("The database's clock", now)
-    return found + _schema(there) + await _hosts(settings.database_url)
+    return found + _schema(there) + await _hosts(config.database_url)
 
 
 async def _hosts(url: str) -> list[Finding]:

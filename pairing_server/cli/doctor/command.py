@@ -21,9 +21,9 @@ from pairing_server.cli.doctor.checks import Finding
 from pairing_server.cli.doctor.client import Unmet, Visit
 from pairing_server.cli.doctor.steps import Step, steps_of
 from pairing_server.cli.epilog import epilog
-from pairing_server.cli.run import password_from_input, run_in_loop, settings_of
+from pairing_server.cli.run import load_configuration, password_from_input, run_in_loop
 from pairing_server.client import ClientError, NotAPairingServer, NotReachable, ServerError, base_url
-from pairing_server.config import Settings
+from pairing_server.config import Configuration
 
 _HINTS = {
     "RATE_LIMITED": "That is a limit of the server, not a fault. Wait, then try again.",
@@ -62,21 +62,21 @@ def doctor(url: str | None, username: str | None, password: str | None) -> None:
         raise click.UsageError("--password needs --username.")
     if username is not None and password in (None, "-"):
         password = password_from_input(terminal=password is None)
-    settings = settings_of() if url is None else None
-    where = _where(settings.public_url if settings is not None else url or "")
+    config = load_configuration() if url is None else None
+    where = _where(config.public_url if config is not None else url or "")
     logs.configure("text", "critical")
-    if settings is not None:
-        _configuration(settings)
+    if config is not None:
+        _configuration(config)
     if not run_in_loop(_examine(where, username, password)):
         sys.exit(1)
 
 
-def _configuration(settings: Settings) -> None:
+def _configuration(config: Configuration) -> None:
     """Look at the settings, and at a database that they name."""
     report = Report(0)
-    found = checks.of_settings(settings, os.environ)
-    if settings.database_url is not None:
-        found += run_in_loop(checks.of_database(settings))
+    found = checks.of_configuration(config, os.environ)
+    if config.database_url is not None:
+        found += run_in_loop(checks.of_database(config))
     report.line(f"Settings: {len(found)} findings" if found else "Settings: nothing to say against them")
     report.findings(found)
 

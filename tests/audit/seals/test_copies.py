@@ -175,7 +175,7 @@ async def test_what_was_copied_is_remembered_over_a_restart(
     site: Site, receiver: Receiver, database_url: str, tmp_path: Path
 ) -> None:
     assert await seal(site, "alice") == [1]
-    another = Node(site.node.settings, database_url)
+    another = Node(site.node.config, database_url)
     try:
         await sealing.copy_outside(another.deps)
     finally:

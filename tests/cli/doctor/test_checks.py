@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from pairing_server.cli.doctor import checks
-from pairing_server.cli.doctor.checks import of_database, of_settings, weak
-from pairing_server.config import Settings
+from pairing_server.cli.doctor.checks import of_configuration, of_database, weak
+from pairing_server.config import Configuration
 from pairing_server.db import migrations
 from pairing_server.security.addresses import parse_networks
 from pairing_server.security.keys import SigningKey, generate_key
@@ -19,7 +19,7 @@ from tests.cli.commands import NO_DATABASE, Operator
 from tests.cli.serving import serving
 from tests.conftest import execute
 
-GOOD = Settings(
+GOOD = Configuration(
     jwt_keys=(generate_key(),),
     public_url="https://pairing.example",
     trusted_proxies=parse_networks(["127.0.0.1"]),
@@ -29,7 +29,7 @@ GOOD = Settings(
 
 
 def told(**changed: object) -> list[str]:
-    return [finding.what for finding in of_settings(replace(GOOD, **changed), {})]  # type: ignore[arg-type]
+    return [finding.what for finding in of_configuration(replace(GOOD, **changed), {})]  # type: ignore[arg-type]
 
 
 def test_good_settings_have_no_findings(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -60,7 +60,7 @@ def test_good_settings_have_no_findings(monkeypatch: pytest.MonkeyPatch) -> None
     ],
 )
 def test_what_is_risky_is_told_with_what_to_do(changed: dict[str, object], expected: str) -> None:
-    found = of_settings(replace(GOOD, **changed), {})  # type: ignore[arg-type]
+    found = of_configuration(replace(GOOD, **changed), {})  # type: ignore[arg-type]
     [finding] = [finding for finding in found if re.search(expected, finding.what)]
     assert finding.todo
 
@@ -73,9 +73,9 @@ def test_secrets_in_files_that_others_can_read_are_told(tmp_path: Path) -> None:
     environ = {"PAIRING_SETTINGS_FILE": str(settings), "CREDENTIALS_DIRECTORY": str(credentials)}
     for path, mode in ((settings, 0o644), (credentials / "database-url", 0o640)):
         path.chmod(mode)
-        assert any(str(path) in f.what for f in of_settings(GOOD, environ))
+        assert any(str(path) in f.what for f in of_configuration(GOOD, environ))
         path.chmod(0o600)
-    assert not any(str(tmp_path) in f.what for f in of_settings(GOOD, environ))
+    assert not any(str(tmp_path) in f.what for f in of_configuration(GOOD, environ))
 
 
 def test_a_secret_is_weak_by_what_is_in_it_and_not_by_its_length() -> None:

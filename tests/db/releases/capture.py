@@ -23,7 +23,7 @@ from pairing_server.server.scheduler import Scheduler
 from pairing_server.server.server import Node
 from pairing_server.services import accounts
 from pairing_server.store import users
-from tests.conftest import SETTINGS, execute_within
+from tests.conftest import CONFIGURATION, execute_within
 from tests.devices import Account, Site
 
 MARK = "a1a1a1a1"
@@ -125,7 +125,7 @@ def script(sent: list[tuple[str, list[str]]]) -> str:
 
 
 async def run(url: str) -> None:
-    node = Node(replace(SETTINGS, guest_pairing=False), url)
+    node = Node(replace(CONFIGURATION, guest_pairing=False), url)
     [(_, port), *_] = await node.start()
     site = Site(node, port)
     node.scheduler.stop()

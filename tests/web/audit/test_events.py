@@ -157,7 +157,7 @@ async def test_an_act_that_fails_leaves_no_row_of_its_success(site: Site) -> Non
     account = await site.account()
     # Nobody counts them anew.
     site.node.scheduler.stop()
-    site.node.app.deps.live.count = site.node.settings.max_live_codes
+    site.node.app.deps.live.count = site.node.config.max_live_codes
     body = {"desktop_session_id": "desktop-session"}
     assert (await site.post("/api/generate-pair-code", body, account.token)).status == 503
     assert await site.events("pairing.code_created") == []
@@ -233,7 +233,7 @@ async def test_no_row_holds_a_token_a_code_or_a_password(limited: Site, database
     await desktop.socket.closed()
     rows = await every_row(site, database_url)
     assert len(rows) > 25
-    keys = [key.secret.decode() for key in site.node.settings.jwt_keys]
+    keys = [key.secret.decode() for key in site.node.config.jwt_keys]
     signatures = [part for token in tokens for part in token.split(".")[1:]]
     for row in rows:
         for hidden in (*tokens, *signatures, *keys, PASSWORD, WRONG, secret, f"pair-{code}", f"pair-{wrong}"):

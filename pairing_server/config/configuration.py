@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pairing_server.audit.seals import SealKey
-from pairing_server.config import values
+from pairing_server.config import parsers
 from pairing_server.relay.limits import RelayLimits
 from pairing_server.security.addresses import parse_networks
 from pairing_server.security.issuers import Issuer, parse_issuers
@@ -22,7 +22,7 @@ PREFIX = "PAIRING_"
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class Configuration:
     host: str = "127.0.0.1"
     port: int = 8089
     public_url: str = ""
@@ -102,47 +102,47 @@ class Settings:
         )
 
 
-READERS: Mapping[str, values.Reader] = {
-    "host": values.host,
-    "port": values.number(0, 65535),
-    "public_url": values.url("http", "https"),
-    "database_url": values.database_url,
+READERS: Mapping[str, parsers.Reader] = {
+    "host": parsers.host,
+    "port": parsers.number(0, 65535),
+    "public_url": parsers.url("http", "https"),
+    "database_url": parsers.database_url,
     "data_dir": lambda text: Path(text).expanduser(),
-    "migrate_database_url": values.database_url,
+    "migrate_database_url": parsers.database_url,
     "jwt_keys": parse_keys,
     "issuers": parse_issuers,
-    "registration": values.one_of("open", "closed"),
-    "redeem_policy": values.one_of("same_user", "any_user"),
-    "guest_pairing": values.flag,
-    "demo": values.flag,
-    "allowed_origins": lambda text: Origins.parse(values.items(text)),
-    "trusted_proxies": lambda text: parse_networks(values.items(text)),
-    "code_ttl": values.number(1, 600),
-    "reconnect_grace": values.number(1, 86400),
-    "ws_token_ttl": values.number(1, 86400),
-    "ws_token_single_use": values.flag,
-    "codes_per_user": values.number(1, 1_000_000),
-    "max_live_codes": values.number(1, 1_000_000),
+    "registration": parsers.one_of("open", "closed"),
+    "redeem_policy": parsers.one_of("same_user", "any_user"),
+    "guest_pairing": parsers.flag,
+    "demo": parsers.flag,
+    "allowed_origins": lambda text: Origins.parse(parsers.items(text)),
+    "trusted_proxies": lambda text: parse_networks(parsers.items(text)),
+    "code_ttl": parsers.number(1, 600),
+    "reconnect_grace": parsers.number(1, 86400),
+    "ws_token_ttl": parsers.number(1, 86400),
+    "ws_token_single_use": parsers.flag,
+    "codes_per_user": parsers.number(1, 1_000_000),
+    "max_live_codes": parsers.number(1, 1_000_000),
     "code_rate": Rate.parse,
     "code_rate_address": Rate.parse,
     "redeem_alarm": Rate.parse,
-    "message_rate": values.number(1, 10_000_000),
-    "message_burst": values.number(1, 10_000_000),
-    "audio_rate": values.number(1, 10_000_000),
-    "audio_bytes_rate": values.number(1, 10**12),
-    "audio_bytes_burst": values.number(1, 10**12),
-    "frame_rate": values.number(1, 10_000_000),
+    "message_rate": parsers.number(1, 10_000_000),
+    "message_burst": parsers.number(1, 10_000_000),
+    "audio_rate": parsers.number(1, 10_000_000),
+    "audio_bytes_rate": parsers.number(1, 10**12),
+    "audio_bytes_burst": parsers.number(1, 10**12),
+    "frame_rate": parsers.number(1, 10_000_000),
     "join_rate": Rate.parse,
     "handshake_failures": Rate.parse,
-    "connections_per_address": values.number(1, 10_000_000),
-    "connections_per_user": values.number(1, 10_000_000),
+    "connections_per_address": parsers.number(1, 10_000_000),
+    "connections_per_user": parsers.number(1, 10_000_000),
     "audit_seal_key": SealKey.parse,
-    "audit_seal_copy": values.file_or_url,
-    "audit_retention": values.number(30, 36_500),
+    "audit_seal_copy": parsers.file_or_url,
+    "audit_retention": parsers.number(30, 36_500),
     "audit_export_dir": lambda text: Path(text).expanduser().absolute(),
-    "log_format": values.one_of("text", "json"),
-    "log_level": values.one_of("debug", "info", "warning", "error"),
-    "traces": values.flag,
+    "log_format": parsers.one_of("text", "json"),
+    "log_level": parsers.one_of("debug", "info", "warning", "error"),
+    "traces": parsers.flag,
 }
 
 NAMES = tuple(PREFIX + name.upper() for name in READERS)
@@ -151,9 +151,9 @@ SECRETS = ("jwt_keys", "database_url", "migrate_database_url", "audit_seal_key")
 UNSET = {"database_url": "(embedded)", "migrate_database_url": "(not set)"}
 
 
-def effective(settings: Settings) -> dict[str, str]:
+def effective(config: Configuration) -> dict[str, str]:
     """Every setting's name and value as text, secrets masked."""
-    return {PREFIX + name.upper(): _shown(name, getattr(settings, name)) for name in READERS}
+    return {PREFIX + name.upper(): _shown(name, getattr(config, name)) for name in READERS}
 
 
 def _shown(name: str, value: Any) -> str:

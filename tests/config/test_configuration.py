@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 from pairing_server.audit.seals import SealKey
-from pairing_server.config import NAMES, Settings, effective, load
+from pairing_server.config import NAMES, Configuration, effective, load
 from pairing_server.security.issuers import Issuer
 from pairing_server.security.keys import SigningKey
 from pairing_server.security.limits import Rate
 from pairing_server.security.origins import Origins
-from tests.config.given import SECRET, URL, faults, settings, variable
+from tests.config.given import SECRET, URL, configuration, faults, variable
 
 SEED = "c2VlZCBvZiAzMiBieXRlcywgYXMgbG9uZyBhcyBpdCE="
 ISSUER = '{"issuer": "https://id.example", "audience": "a", "algorithms": ["RS256"], "jwks": "/k.json"}'
@@ -127,19 +127,19 @@ SETTINGS: dict[str, tuple[Any, str, Any, tuple[str, ...], str]] = {
 
 
 def test_the_table_above_has_every_setting() -> None:
-    assert set(SETTINGS) == {field.name for field in fields(Settings)}
+    assert set(SETTINGS) == {field.name for field in fields(Configuration)}
     assert [variable(name) for name in SETTINGS] == list(NAMES)
 
 
 @pytest.mark.parametrize("name", SETTINGS)
 def test_without_a_setting_its_default_is_in_effect(name: str) -> None:
-    assert getattr(settings({}), name) == SETTINGS[name][0]
+    assert getattr(configuration({}), name) == SETTINGS[name][0]
 
 
 @pytest.mark.parametrize("name", SETTINGS)
 def test_a_good_value_is_taken(name: str) -> None:
     _, text, value, *_ = SETTINGS[name]
-    assert getattr(settings({variable(name): text}), name) == value
+    assert getattr(configuration({variable(name): text}), name) == value
 
 
 @pytest.mark.parametrize(("name", "text"), [(name, bad) for name, row in SETTINGS.items() for bad in row[3]])
@@ -154,7 +154,7 @@ def test_a_bad_value_stops_the_start_by_name_with_what_was_expected(name: str, t
 def test_a_database_may_have_several_hosts() -> None:
     for hosts in ("db1,db2", "db1:5432,db2:5433", "[::1]:5432,db2"):
         url = f"postgresql://bob:{SECRET}@{hosts}/name?target_session_attrs=read-write"
-        assert settings({"PAIRING_DATABASE_URL": url}).database_url == url
+        assert configuration({"PAIRING_DATABASE_URL": url}).database_url == url
 
 
 @pytest.mark.parametrize(
@@ -174,26 +174,26 @@ def test_a_database_may_have_several_hosts() -> None:
 )
 def test_registration_is_open_only_for_oneself(host: str, database: str, registration: str) -> None:
     environ = {"PAIRING_HOST": host, "PAIRING_DATABASE_URL": database}
-    assert settings(environ).registration == registration
+    assert configuration(environ).registration == registration
     for chosen in ("open", "closed"):
-        assert settings({**environ, "PAIRING_REGISTRATION": chosen}).registration == chosen
+        assert configuration({**environ, "PAIRING_REGISTRATION": chosen}).registration == chosen
 
 
 @pytest.mark.parametrize("registration", ["open", "closed"])
 def test_the_demonstration_is_there_where_anyone_may_register(registration: str) -> None:
     environ = {"PAIRING_REGISTRATION": registration}
-    assert settings(environ).demo is (registration == "open")
-    assert settings({**environ, "PAIRING_DEMO": "true"}).demo is True
-    assert settings({**environ, "PAIRING_DEMO": "false"}).demo is False
+    assert configuration(environ).demo is (registration == "open")
+    assert configuration({**environ, "PAIRING_DEMO": "true"}).demo is True
+    assert configuration({**environ, "PAIRING_DEMO": "false"}).demo is False
 
 
 def test_the_demonstration_is_not_there_for_everybody_by_default() -> None:
-    assert settings({"PAIRING_HOST": "0.0.0.0"}).demo is False
+    assert configuration({"PAIRING_HOST": "0.0.0.0"}).demo is False
 
 
 def test_the_public_url_follows_host_and_port() -> None:
-    assert settings({"PAIRING_PORT": "80"}).public_url == "http://127.0.0.1:80"
-    assert settings({"PAIRING_HOST": "::1"}).public_url == "http://[::1]:8089"
+    assert configuration({"PAIRING_PORT": "80"}).public_url == "http://127.0.0.1:80"
+    assert configuration({"PAIRING_HOST": "::1"}).public_url == "http://[::1]:8089"
 
 
 def test_a_terminal_gets_text() -> None:
@@ -206,7 +206,7 @@ def test_services_and_relay_get_what_was_set() -> None:
         name: str(number)
         for number, name in enumerate(("code_ttl", "reconnect_grace", "codes_per_user", "max_live_codes"), 5)
     } | {"join_rate": "3/20", "message_rate": "11", "redeem_policy": "any_user", "guest_pairing": "true"}
-    found = settings({variable(name): value for name, value in numbers.items()})
+    found = configuration({variable(name): value for name, value in numbers.items()})
     rules, limits = found.pairing_rules, found.relay_limits
     assert (rules.code_ttl, rules.reconnect_grace, rules.codes_per_user, rules.max_live_codes) == (5, 6, 7, 8)
     assert (rules.same_user, rules.guests) == (False, True)
@@ -215,10 +215,10 @@ def test_services_and_relay_get_what_was_set() -> None:
 
 
 def test_secrets_are_neither_shown_nor_in_the_representation() -> None:
-    found = settings({"PAIRING_DATABASE_URL": URL, "PAIRING_JWT_KEYS": f"k1:{SECRET}"})
+    found = configuration({"PAIRING_DATABASE_URL": URL, "PAIRING_JWT_KEYS": f"k1:{SECRET}"})
     shown = effective(found)
     assert tuple(shown) == NAMES
     assert shown["PAIRING_DATABASE_URL"] == shown["PAIRING_JWT_KEYS"] == "(set, not shown)"
     assert SECRET not in str(shown) + repr(found)
-    bare = effective(settings({}))
+    bare = effective(configuration({}))
     assert (bare["PAIRING_DATABASE_URL"], bare["PAIRING_JWT_KEYS"]) == ("(embedded)", "(generated)")

@@ -8,7 +8,7 @@ import pytest
 
 from pairing_server.config import ConfigurationError, load
 from pairing_server.security.keys import SigningKey
-from tests.config.given import SECRET, URL, faults, settings
+from tests.config.given import SECRET, URL, configuration, faults
 
 
 def test_an_unknown_name_stops_the_start_wherever_it_stands(tmp_path: Path) -> None:
@@ -24,7 +24,7 @@ def test_all_faults_are_told_at_once() -> None:
 
 
 def test_an_empty_value_is_as_good_as_none() -> None:
-    assert settings({"PAIRING_PORT": "", "PAIRING_DATABASE_URL": ""}) == settings({})
+    assert configuration({"PAIRING_PORT": "", "PAIRING_DATABASE_URL": ""}) == configuration({})
 
 
 @pytest.fixture
@@ -46,20 +46,20 @@ def credentials(tmp_path: Path) -> Path:
 
 
 def test_the_environment_wins_over_the_file(dotenv: Path) -> None:
-    found = settings({"PAIRING_PORT": "2"}, dotenv)
+    found = configuration({"PAIRING_PORT": "2"}, dotenv)
     assert (found.port, found.code_ttl, found.registration) == (2, 10, "closed")
 
 
 def test_credential_files_are_settings_and_win_over_the_file(dotenv: Path, credentials: Path) -> None:
     environ = {"CREDENTIALS_DIRECTORY": str(credentials)}
-    found = settings(environ, dotenv)
+    found = configuration(environ, dotenv)
     assert (found.database_url, found.jwt_keys) == (URL, (SigningKey("k1", SECRET.encode()),))
     assert (found.port, found.code_ttl) == (1, 20)
-    assert settings({**environ, "PAIRING_CODE_TTL": "30"}, dotenv).code_ttl == 30
+    assert configuration({**environ, "PAIRING_CODE_TTL": "30"}, dotenv).code_ttl == 30
 
 
 def test_options_of_a_command_win_over_all(dotenv: Path) -> None:
-    assert settings({"PAIRING_PORT": "2"}, dotenv, PAIRING_PORT="3").port == 3
+    assert configuration({"PAIRING_PORT": "2"}, dotenv, PAIRING_PORT="3").port == 3
 
 
 def test_another_file_of_settings_can_be_named_and_must_be_there(dotenv: Path, tmp_path: Path) -> None:
@@ -103,10 +103,10 @@ def test_a_file_that_is_not_text_is_told_by_its_name(dotenv: Path, credentials: 
 
 
 def test_under_systemd_the_state_directory_is_the_data_directory() -> None:
-    assert settings({"STATE_DIRECTORY": "/var/lib/pairing:/other"}).data_dir == Path("/var/lib/pairing")
+    assert configuration({"STATE_DIRECTORY": "/var/lib/pairing:/other"}).data_dir == Path("/var/lib/pairing")
     both = {"STATE_DIRECTORY": "/var/lib/pairing", "PAIRING_DATA_DIR": "/srv/pairing"}
-    assert settings(both).data_dir == Path("/srv/pairing")
+    assert configuration(both).data_dir == Path("/srv/pairing")
 
 
 def test_a_home_folder_in_the_data_directory_is_found() -> None:
-    assert settings({"PAIRING_DATA_DIR": "~/x"}).data_dir == Path.home() / "x"
+    assert configuration({"PAIRING_DATA_DIR": "~/x"}).data_dir == Path.home() / "x"

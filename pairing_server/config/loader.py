@@ -9,7 +9,7 @@ from typing import Any
 
 from dotenv import dotenv_values
 
-from pairing_server.config.settings import NAMES, PREFIX, READERS, Settings
+from pairing_server.config.configuration import NAMES, PREFIX, READERS, Configuration
 from pairing_server.security.addresses import is_loopback
 
 # Names the file of settings to read instead of `.env`; itself it is no setting.
@@ -85,7 +85,7 @@ def _readable(path: Path) -> Iterator[None]:
 
 def load(
     environ: Mapping[str, str], overrides: Mapping[str, str], *, terminal: bool, dotenv: Path = Path(".env")
-) -> Settings:
+) -> Configuration:
     """The settings; `overrides` (PAIRING_… → text) win, as options of a command do.
 
     Raises ConfigurationError with every fault. Reads, but makes no file: see `with_keys`.
@@ -109,17 +109,17 @@ def load(
     return _completed(values, environ, terminal=terminal)
 
 
-def _completed(values: dict[str, Any], environ: Mapping[str, str], *, terminal: bool) -> Settings:
+def _completed(values: dict[str, Any], environ: Mapping[str, str], *, terminal: bool) -> Configuration:
     values.setdefault("log_format", "text" if terminal else "json")
     if "data_dir" not in values and (state := environ.get("STATE_DIRECTORY")):
         values["data_dir"] = Path(state.partition(":")[0])
-    settings = Settings(**values)
-    values["data_dir"] = settings.data_dir.absolute()
-    if not settings.registration:
-        values["registration"] = "open" if settings.embedded and is_loopback(settings.host) else "closed"
-    if settings.demo is None:
-        values["demo"] = (settings.registration or values["registration"]) == "open"
-    if not settings.public_url:
-        host = f"[{settings.host}]" if ":" in settings.host else settings.host
-        values["public_url"] = f"http://{host}:{settings.port}"
-    return Settings(**values)
+    config = Configuration(**values)
+    values["data_dir"] = config.data_dir.absolute()
+    if not config.registration:
+        values["registration"] = "open" if config.embedded and is_loopback(config.host) else "closed"
+    if config.demo is None:
+        values["demo"] = (config.registration or values["registration"]) == "open"
+    if not config.public_url:
+        host = f"[{config.host}]" if ":" in config.host else config.host
+        values["public_url"] = f"http://{host}:{config.port}"
+    return Configuration(**values)
