@@ -23,8 +23,9 @@ from pairing_server.security import limits
 from pairing_server.security.limits import Policy, Rate
 from pairing_server.services import brute_force_guard
 from pairing_server.services.rules import PairingRules
-from pairing_server.web import base_handler, http_server, openapi
-from pairing_server.web.routes import ROUTES
+from pairing_server.web import base_handler, http_server
+from pairing_server.web.openapi import Operation
+from pairing_server.web.routes import ROUTES, contract
 from tests import protocol
 from tests.protocol import EXAMPLES, code, section, table
 
@@ -232,7 +233,7 @@ def endpoints() -> set[tuple[str, str]]:
 
 def test_the_endpoints_are_those_of_the_document() -> None:
     pages = {("GET", "/openapi.json"), ("GET", "/docs")}
-    served = {(o.method.upper(), o.path) for o in openapi.OPERATIONS}
+    served = {(operation.method.upper(), path) for path, _, operation in ROUTES if operation}
     assert endpoints() == served | pages
 
 
@@ -244,25 +245,26 @@ def test_every_documented_endpoint_has_a_route_and_every_route_of_the_api_is_doc
         "{key}": "ada",
         "{login}": "6m0bJm2kV1lq8e2gk3XJ4A",
     }
-    paths = {re.sub(r"{\w+}", lambda found: ids[found[0]], path) for _, path in endpoints()} | {"/ws"}
-    patterns = {pattern for pattern, *_ in ROUTES}
+    paths = {re.sub(r"{\w+}", lambda found: ids[found[0]], path) for _, path in endpoints()}
+    patterns = {route.pattern for route in ROUTES}
     reached = {pattern for pattern in patterns for path in paths if re.fullmatch(pattern, path)}
     assert all(any(re.fullmatch(pattern, path) for pattern in patterns) for path in paths)
     assert not [p for p in patterns - reached if "/api" in p]
 
 
 @pytest.mark.parametrize(
-    "operation", [o for o in openapi.OPERATIONS if o.path.startswith("/api")], ids=lambda o: o.path
+    ("path", "operation"),
+    [(path, operation) for path, _, operation in ROUTES if operation and path.startswith("/api")],
 )
-def test_the_contract_has_the_statuses_of_the_documented_errors(operation: openapi.Operation) -> None:
-    text = section(f"{operation.method.upper()} {operation.path}", 3)
+def test_the_contract_has_the_statuses_of_the_documented_errors(path: str, operation: Operation) -> None:
+    text = section(f"{operation.method.upper()} {path}", 3)
     named = re.search(r"^.*?Errors: (.*?)(?:\n\n|\Z)", text, re.MULTILINE | re.DOTALL)
     documented = {
         base_handler.STATUS[word]
         for word in re.findall(r"`([A-Z_]+)`", named[1] if named else "")
         if word in ERRORS
     }
-    described = set(openapi.contract("0")["paths"][operation.path][operation.method]["responses"])
+    described = set(contract("0")["paths"][path][operation.method]["responses"])
     assert {str(status) for status in documented} <= described
 
 

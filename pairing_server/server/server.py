@@ -45,6 +45,7 @@ from pairing_server.web.app_context import AppContext, utcnow
 from pairing_server.web.http_client import fetch_jwks, post_line
 from pairing_server.web.http_server import Listener
 from pairing_server.web.routes import make_app
+from pairing_server.websocket.handler import PairingSocket
 
 log = logging.getLogger(__name__)
 
@@ -112,7 +113,7 @@ class Node:
             version=self.version,
             demo=bool(config.demo),
         )
-        self.http = Listener(make_app(self.app))
+        self.http = Listener(make_app(self.app, {"/ws": PairingSocket}))
         self.scheduler = Scheduler(self.deps, utcnow, loop.time, self.http.cut_slow)
         kept = Retention(config.audit_retention, config.audit_export_dir)
         self.scheduler.add(

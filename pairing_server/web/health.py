@@ -1,13 +1,11 @@
-"""For operators and developers: health, readiness, metrics, the contract and its page."""
+"""For operators and developers: health, readiness, metrics, and the page that shows the contract."""
 
 from __future__ import annotations
-
-import json
 
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from pairing_server.errors import Unavailable
-from pairing_server.web import metrics, openapi, schemas
+from pairing_server.web import metrics, schemas
 from pairing_server.web.base_handler import BaseHandler, JSONHandler
 from pairing_server.web.page_files import STATIC, protect_page
 
@@ -47,14 +45,6 @@ class MetricsHandler(BaseHandler):
     def get(self) -> None:
         self.set_header("Content-Type", CONTENT_TYPE_LATEST)
         self.finish(metrics.exposition(self.app))
-
-
-class OpenAPIHandler(JSONHandler):
-    """GET /openapi.json: the HTTP contract, made from the schemas."""
-
-    def get(self) -> None:
-        self.set_header("Content-Type", "application/json; charset=utf-8")
-        self.finish(json.dumps(openapi.contract(self.app.version)))
 
 
 class DocsHandler(BaseHandler):

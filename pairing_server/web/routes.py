@@ -1,27 +1,31 @@
-"""Every URL of the server in one table."""
+"""Every operation of HTTP in one table: its URL, its handler, and what the OpenAPI document says of it."""
 
 from __future__ import annotations
 
+import json
 import logging
 import re
+from collections.abc import Mapping
+from functools import lru_cache
 from http import HTTPStatus
+from typing import Any, NamedTuple
 
 from tornado.web import Application, RedirectHandler, RequestHandler
 
-from pairing_server.web import client_files, demo
+from pairing_server.web import client_files, demo, schemas
 from pairing_server.web.accounts import LoginHandler, RegisterHandler, WsTokenHandler, WsTokenMobileHandler
 from pairing_server.web.app_context import AppContext
-from pairing_server.web.audit import handlers, page
-from pairing_server.web.base_handler import NotFoundHandler
+from pairing_server.web.audit import answers, handlers, page, questions
+from pairing_server.web.base_handler import JSONHandler, NotFoundHandler
 from pairing_server.web.health import (
     DocsHandler,
     HealthHandler,
     MetricsHandler,
-    OpenAPIHandler,
     ReadyHandler,
 )
 from pairing_server.web.lockouts import LockoutHandler, LockoutsHandler
 from pairing_server.web.logins import LoginsHandler, LogoutHandler, OwnLoginHandler
+from pairing_server.web.openapi import VARIABLES, Operation, document
 from pairing_server.web.page_files import STATIC, PageFileHandler
 from pairing_server.web.pairings import (
     GeneratePairCodeHandler,
@@ -29,53 +33,170 @@ from pairing_server.web.pairings import (
     PairingHandler,
     PairingsHandler,
 )
-from pairing_server.websocket.handler import PairingSocket
 
 log = logging.getLogger("pairing_server.access")
 
-_UUID = r"([0-9a-fA-F-]{36})"
-
-ROUTES: tuple[tuple[str, type[RequestHandler]], ...] = (
-    (r"/api/auth/register", RegisterHandler),
-    (r"/api/auth/login", LoginHandler),
-    (r"/api/auth/logout", LogoutHandler),
-    (r"/api/logins", LoginsHandler),
-    (r"/api/logins/([^/]+)", OwnLoginHandler),
-    (r"/api/auth/ws-token", WsTokenHandler),
-    (r"/api/auth/ws-token-mobile", WsTokenMobileHandler),
-    (r"/api/generate-pair-code", GeneratePairCodeHandler),
-    (r"/api/pair-device", PairDeviceHandler),
-    (r"/api/pairings", PairingsHandler),
-    (rf"/api/pairings/{_UUID}", PairingHandler),
-    (r"/api/audit", handlers.AuditHandler),
-    (r"/api/audit/events/([0-9]{1,19})", handlers.AuditEventHandler),
-    (r"/api/audit/timeline", handlers.AuditTimelineHandler),
-    (r"/api/audit/summary", handlers.AuditSummaryHandler),
-    (r"/api/audit/seals", handlers.AuditSealsHandler),
-    (r"/api/audit/follow", handlers.AuditFollowHandler),
-    (r"/api/audit/export", handlers.AuditExportHandler),
-    (r"/api/lockouts", LockoutsHandler),
-    (r"/api/lockouts/([^/]+)/([^/]+)", LockoutHandler),
-    (r"/ws", PairingSocket),
-    (r"/healthz", HealthHandler),
-    (r"/readyz", ReadyHandler),
-    (r"/metrics", MetricsHandler),
-    (r"/openapi\.json", OpenAPIHandler),
-    (r"/docs", DocsHandler),
-)
+# What any body may be refused for.
+_BODY = (400, 413, 415, 422)
 
 
-def form_of(pattern: str) -> str:
-    """The URL's form, without what differs from one to the other: it may be somebody's name."""
-    return re.sub(r"\([^)]*\)", "{}", pattern).replace("\\", "")
+class OpenAPIHandler(JSONHandler):
+    """GET /openapi.json: the HTTP contract, made from ROUTES."""
+
+    def get(self) -> None:
+        self.set_header("Content-Type", "application/json; charset=utf-8")
+        self.finish(json.dumps(contract(self.app.version)))
 
 
-def make_app(app: AppContext) -> Application:
-    """The application that serves all of ROUTES, the JavaScript client, and the demonstration where it is wanted."""
+class Route(NamedTuple):
+    """`path`: as in the contract, with variables such as {id}; without an operation it is not in the contract."""
+
+    path: str
+    handler: type[RequestHandler]
+    operation: Operation | None = None
+
+    @property
+    def pattern(self) -> str:
+        """The regular expression for Tornado."""
+        literals = re.split(r"{(\w+)}", self.path)
+        return "".join(
+            f"({VARIABLES[part].pattern})" if place % 2 else re.escape(part)
+            for place, part in enumerate(literals)
+        )
+
+    @property
+    def form(self) -> str:
+        """The path without the names of its variables, for traces."""
+        return re.sub(r"{\w+}", "{}", self.path)
+
+
+ROUTES = (
+    Route("/api/auth/register", RegisterHandler,
+        Operation(
+            "post", "Make an account, where registration is open.", schemas.RegisteredAnswer,
+            status=201, body=schemas.RegisterBody, secured=False, errors=(*_BODY, 409, 429, 503),
+        ),
+    ),
+    Route("/api/auth/login", LoginHandler,
+        Operation(
+            "post", "A name and a password for an access token.", schemas.LoginAnswer,
+            body=schemas.LoginBody, secured=False, errors=(*_BODY, 401, 429, 503),
+        ),
+    ),
+    Route("/api/auth/logout", LogoutHandler,
+        Operation(
+            "post", "End this login, or all of the user's: tokens and connections.", schemas.LoggedOutAnswer,
+            body=schemas.LogoutBody, body_required=False, errors=(*_BODY, 503),
+        ),
+    ),
+    Route("/api/logins", LoginsHandler,
+        Operation("get", "The caller's own logins.", schemas.OwnLoginsAnswer, errors=(503,)),
+    ),
+    Route("/api/logins/{login}", OwnLoginHandler,
+        Operation("delete", "End one of the caller's logins.", schemas.LoggedOutAnswer, errors=(404, 503)),
+    ),
+    Route("/api/auth/ws-token", WsTokenHandler,
+        Operation(
+            "post", "A token for opening the WebSocket as the desktop.", schemas.WsTokenAnswer,
+            body=schemas.WsTokenBody, body_required=False, errors=(*_BODY, 503),
+        ),
+    ),
+    Route("/api/auth/ws-token-mobile", WsTokenMobileHandler,
+        Operation(
+            "post", "A token for opening the WebSocket as the mobile.", schemas.WsTokenAnswer,
+            body=schemas.WsTokenBody, body_required=False, errors=(*_BODY, 503),
+        ),
+    ),
+    Route("/api/generate-pair-code", GeneratePairCodeHandler,
+        Operation(
+            "post", "The code that the desktop shows.", schemas.CodeAnswer,
+            body=schemas.GenerateBody, guests=True, errors=(*_BODY, 409, 429, 503),
+        ),
+    ),
+    Route("/api/pair-device", PairDeviceHandler,
+        Operation(
+            "post", "The mobile redeems the code.", schemas.PairedAnswer,
+            body=schemas.PairBody, guests=True, errors=(*_BODY, 404, 409, 429, 503),
+        ),
+    ),
+    Route("/api/pairings", PairingsHandler,
+        Operation("get", "The caller's own live pairings.", schemas.PairingsAnswer, errors=(503,)),
+    ),
+    Route("/api/pairings/{id}", PairingHandler,
+        Operation(
+            "delete", "Unpair: the channel closes for both.", schemas.UnpairedAnswer,
+            errors=(404, 503),
+        ),
+    ),
+    Route("/api/audit", handlers.AuditHandler,
+        Operation(
+            "get", "What has happened, for auditors and admins.", answers.AuditAnswer,
+            query=questions.AuditQuery, errors=(422, 503),
+        ),
+    ),
+    Route("/api/audit/events/{seq}", handlers.AuditEventHandler,
+        Operation("get", "One event.", answers.AuditOneAnswer, errors=(404, 503)),
+    ),
+    Route("/api/audit/timeline", handlers.AuditTimelineHandler,
+        Operation(
+            "get", "How much happened when.", answers.AuditTimelineAnswer,
+            query=questions.AuditFilter, errors=(422, 503),
+        ),
+    ),
+    Route("/api/audit/summary", handlers.AuditSummaryHandler,
+        Operation(
+            "get", "What a reviewer asks first.", answers.AuditSummaryAnswer,
+            query=questions.AuditTimes, errors=(422, 503),
+        ),
+    ),
+    Route("/api/audit/seals", handlers.AuditSealsHandler,
+        Operation("get", "How far the log is sealed.", answers.AuditSealsAnswer, errors=(503,)),
+    ),
+    Route("/api/audit/follow", handlers.AuditFollowHandler,
+        Operation(
+            "get", "What has come since, as soon as there is something.", answers.AuditNewsAnswer,
+            query=questions.AuditFollowQuery, errors=(422, 429, 503),
+        ),
+    ),
+    Route("/api/audit/export", handlers.AuditExportHandler,
+        Operation(
+            "get", "The events as a file, oldest first.", None,
+            query=questions.AuditExportQuery, errors=(403, 422, 503), media="*/*",
+        ),
+    ),
+    Route("/api/lockouts", LockoutsHandler,
+        Operation("get", "Who is locked out now, for admins.", schemas.LockoutsAnswer, errors=(503,)),
+    ),
+    Route("/api/lockouts/{kind}/{key}", LockoutHandler,
+        Operation("delete", "Let somebody try again at once.", schemas.DoneAnswer, errors=(404, 503)),
+    ),
+    Route("/healthz", HealthHandler,
+        Operation("get", "The process is alive.", schemas.HealthAnswer, secured=False),
+    ),
+    Route("/readyz", ReadyHandler,
+        Operation("get", "It can pair now.", schemas.HealthAnswer, secured=False, errors=(503,)),
+    ),
+    Route("/metrics", MetricsHandler,
+        Operation("get", "Counts in Prometheus' text form.", None, secured=False, media="text/plain"),
+    ),
+    Route("/openapi.json", OpenAPIHandler),
+    Route("/docs", DocsHandler),
+)  # fmt: skip
+
+
+@lru_cache(maxsize=1)
+def contract(version: str) -> dict[str, Any]:
+    """The OpenAPI document of this server."""
+    return document(((route.path, route.operation) for route in ROUTES if route.operation), version)
+
+
+def make_app(app: AppContext, sockets: Mapping[str, type[RequestHandler]]) -> Application:
+    """The application: ROUTES, the `sockets` by their paths, the JavaScript client, and the demonstration where it is wanted."""
+    routes = [*ROUTES, *(Route(path, handler) for path, handler in sockets.items())]
     own = {"app": app}
     return Application(
         [
-            *((pattern, handler, {**own, "route": form_of(pattern)}) for pattern, handler in ROUTES),
+            *((route.pattern, route.handler, {**own, "route": route.form}) for route in routes),
             (r"/docs/", RedirectHandler, {"url": "/docs"}),
             (r"/docs/(.+)", PageFileHandler, {"app": app, "path": str(STATIC / "docs")}),
             *client_files.routes(app),
