@@ -18,10 +18,10 @@ from tornado.web import RequestHandler
 
 from pairing_server.cli import main
 from pairing_server.relay.channel import Channel
-from pairing_server.relay.connection import Session
-from pairing_server.relay.send_queue import Outbox
+from pairing_server.relay.connection import Connection
+from pairing_server.relay.send_queue import SendQueue
 
-OURS = (Channel, Outbox, Session, RequestHandler)
+OURS = (Channel, SendQueue, Connection, RequestHandler)
 
 
 class _MallInfo(ctypes.Structure):

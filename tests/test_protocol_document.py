@@ -18,7 +18,7 @@ from pairing_server import config
 from pairing_server.errors import PairingServerError, ValidationFailed
 from pairing_server.relay import messages, requests
 from pairing_server.relay.close_codes import CloseCode
-from pairing_server.relay.limits import RelayLimits
+from pairing_server.relay.limits import ConnectionLimits
 from pairing_server.security import limits
 from pairing_server.security.limits import Policy, Rate
 from pairing_server.services import brute_force_guard
@@ -78,7 +78,7 @@ def test_an_example_of_a_client_is_a_message_that_the_server_takes(name: str) ->
             requests.decode(text)
         text = text.replace("desktop|mobile", "mobile")
     decoded = requests.decode(text)
-    requests.check(decoded, len(text), RelayLimits())
+    requests.check(decoded, len(text), ConnectionLimits())
     if not isinstance(decoded, requests.Pong):  # whatever is in one is ignored
         assert set(json.loads(text)) - {"type"} <= set(type(decoded).__struct_fields__)
 
@@ -286,7 +286,7 @@ def locks(policy: Policy) -> str:
 
 def documented_limits() -> dict[str, str]:
     """What the code says, in the document's words."""
-    relay, settings, user = RelayLimits(), config.Configuration(), limits.REDEEM_USER
+    relay, settings, user = ConnectionLimits(), config.Configuration(), limits.REDEEM_USER
     return {
         "codes that did not work, for an address": f"{minutes(limits.REDEEM_ADDRESS.rates[0])};"
         f" then locked for {locks(limits.REDEEM_ADDRESS)}",
@@ -339,5 +339,5 @@ def test_the_limits_are_those_of_the_document() -> None:
 def test_a_setting_that_changes_a_limit_exists_and_starts_from_it() -> None:
     named = [word for row in table("limits") for word in re.findall(r"PAIRING_\w+", row["setting"])]
     assert named and set(named) <= set(config.NAMES)
-    assert loaded().relay_limits == RelayLimits()
+    assert loaded().connection_limits == ConnectionLimits()
     assert loaded().pairing_rules == PairingRules()

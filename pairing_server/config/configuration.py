@@ -10,7 +10,7 @@ from typing import Any
 
 from pairing_server.audit.seals import SealKey
 from pairing_server.config import parsers
-from pairing_server.relay.limits import RelayLimits
+from pairing_server.relay.limits import ConnectionLimits
 from pairing_server.security.addresses import parse_networks
 from pairing_server.security.issuers import Issuer, parse_issuers
 from pairing_server.security.keys import SigningKey, parse_keys
@@ -85,8 +85,8 @@ class Configuration:
         )
 
     @property
-    def relay_limits(self) -> RelayLimits:
-        return RelayLimits(
+    def connection_limits(self) -> ConnectionLimits:
+        return ConnectionLimits(
             message_rate=self.message_rate,
             message_burst=self.message_burst,
             audio_rate=self.audio_rate,

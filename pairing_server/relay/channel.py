@@ -15,16 +15,16 @@ from pairing_server.errors import PairingServerError, SessionReplaced
 from pairing_server.relay import requests
 from pairing_server.relay.announcements import Announcements
 from pairing_server.relay.audio.binary_frames import BinaryAudio
-from pairing_server.relay.audio.forwarder import Streaming
+from pairing_server.relay.audio.forwarder import AudioForwarder
 from pairing_server.relay.close_codes import CloseCode
-from pairing_server.relay.counters import Counts
+from pairing_server.relay.counters import Counters
 from pairing_server.relay.history import History
-from pairing_server.relay.limits import RelayLimits, TokenBucket
-from pairing_server.relay.members import OTHER, Holder, Joined, Member
+from pairing_server.relay.limits import ConnectionLimits, TokenBucket
+from pairing_server.relay.members import OTHER, Joined, Member, SeatOwner
 from pairing_server.relay.messages import Ack, Envelope, encode
-from pairing_server.relay.send_queue import Lane, Outbox
-from pairing_server.relay.settings.document import Kept
-from pairing_server.relay.settings.sync import Later, Sharing
+from pairing_server.relay.send_queue import Lane, SendQueue
+from pairing_server.relay.settings.document import SettingsSnapshot
+from pairing_server.relay.settings.sync import Later, SettingsSynchronizer
 
 # An enumeration's member takes longer to look up than a message to number.
 _MESSAGE = Lane.MESSAGE
@@ -35,13 +35,13 @@ class Channel:
         self,
         pairing_id: UUID,
         name: str,
-        limits: RelayLimits,
-        counts: Counts,
+        limits: ConnectionLimits,
+        counters: Counters,
         later: Later,
         now: float,
         *,
         ever_active: bool = False,
-        kept: Kept | None = None,
+        kept: SettingsSnapshot | None = None,
     ) -> None:
         """`kept`: the settings that an earlier life of it has left."""
         self.pairing_id = pairing_id
@@ -57,16 +57,16 @@ class Channel:
         self.absent_since: dict[str, float] = {"desktop": now, "mobile": now}
         self.ever_active = ever_active
         # By role, who has been seen in the seat in this life of the channel.
-        self.holders: dict[str, Holder] = {}
+        self.holders: dict[str, SeatOwner] = {}
         self.closed = False
         self._intrusions = TokenBucket(1, 5, now)
         # By role, what it sends; made with its first chunk.
-        self._streams: dict[str, Streaming] = {}
-        self._settings = Sharing(name, self.members, limits, later, kept)
+        self._streams: dict[str, AudioForwarder] = {}
+        self._settings = SettingsSynchronizer(name, self.members, limits, later, kept)
         # The revision that is safe outside; whoever keeps the settings sets it.
         self.kept_rev = self._settings.rev
         self._limits = limits
-        self._counts = counts
+        self._counters = counters
 
     @property
     def active(self) -> bool:
@@ -81,7 +81,7 @@ class Channel:
     def settings_rev(self) -> int:
         return self._settings.rev
 
-    def settings_now(self) -> Kept:
+    def settings_now(self) -> SettingsSnapshot:
         """The settings as they are to be kept."""
         return self._settings.now()
 
@@ -91,7 +91,7 @@ class Channel:
             return False
         return now - max(self.absent_since.values()) > grace
 
-    def knows(self, role: str, holder: Holder, now: float) -> bool:
+    def knows(self, role: str, holder: SeatOwner, now: float) -> bool:
         """Whether that device is in its seat, or has left it no longer ago than the grace."""
         if self.closed or self.holders.get(role) != holder:
             return False
@@ -133,7 +133,7 @@ class Channel:
         role = member.device_type
         before = self.members.get(role)
         self.members[role] = member
-        self.holders[role] = Holder(member.subject, member.session_id)
+        self.holders[role] = SeatOwner(member.subject, member.session_id)
         self.absent_since.pop(role, None)
         if before is not None and before is not member:
             before.evict(SessionReplaced(), CloseCode.REPLACED)
@@ -164,7 +164,7 @@ class Channel:
         """Send the messages after that number, the settings, and before the next chunk the beginning of the sound."""
         role = member.device_type
         for seq, message in self.history.after(since, role):
-            member.outbox.send(message, Lane.MESSAGE, seq)
+            member.send_queue.send(message, Lane.MESSAGE, seq)
         if heard := self._streams.get(OTHER[role]):
             heard.newcomer = True
         self._settings.forget(role)
@@ -188,12 +188,12 @@ class Channel:
 
     def _note_sent(self, member: Member) -> None:
         """It is gone: what it has not been sent waits for its return."""
-        unsent = member.outbox.unsent
+        unsent = member.send_queue.unsent
         self._sent[member.device_type] = self.seq if unsent is None else unsent - 1
 
     def relay(
         self, sender: Member, payload: Raw | bytes, id_: str | int | None, again: bool = False
-    ) -> Outbox | None:
+    ) -> SendQueue | None:
         """Number the message, keep it, and pass it to the other member if that is there.
 
         One that is sent `again` under an id that is known is only acknowledged again. Like `audio` and `sync`,
@@ -208,34 +208,34 @@ class Channel:
         message = self._envelope.wrap(payload, seq, id_)
         self.seq = seq
         self.history.add(seq, to, message, id_)
-        self._counts.channel_messages += 1
+        self._counters.channel_messages += 1
         peer = self.members.get(to)
-        congested = peer is not None and peer.outbox.send(message, _MESSAGE, seq)
+        congested = peer is not None and peer.send_queue.send(message, _MESSAGE, seq)
         if id_ is not None:
             sender.deliver(encode(Ack(id=id_, seq=seq)))
-        return peer.outbox if peer is not None and congested else None
+        return peer.send_queue if peer is not None and congested else None
 
-    def audio(self, sender: Member, request: requests.AudioChunk | BinaryAudio) -> Outbox | None:
+    def audio(self, sender: Member, request: requests.AudioChunk | BinaryAudio) -> SendQueue | None:
         """Pass the chunk to the other member, if it is there: audio is live."""
         role = sender.device_type
         peer = self.members.get(OTHER[role])
         if role not in self._streams:
-            self._streams[role] = Streaming(self.name)
+            self._streams[role] = AudioForwarder(self.name)
         congested = self._streams[role].chunk(request, peer)
         if peer is None:
             return None
-        self._counts.audio_chunks += 1
-        return peer.outbox if congested else None
+        self._counters.audio_chunks += 1
+        return peer.send_queue if congested else None
 
     def audio_gap(self, receiver: Member, first: int, last: int) -> None:
         """Chunks from `first` to `last` did not fit into what waits for the receiver: tell it."""
-        self._counts.audio_dropped += last - first + 1
+        self._counters.audio_dropped += last - first + 1
         # A decoder does not get over a hole: it gets the stream's beginning once more.
         if heard := self._streams.get(OTHER[receiver.device_type]):
             heard.newcomer = True
         receiver.deliver(self._say.audio_gap(first, last))
 
-    def sync(self, sender: Member, request: requests.SettingsSync, now: float) -> Outbox | None:
+    def sync(self, sender: Member, request: requests.SettingsSync, now: float) -> SendQueue | None:
         """Merge the settings; pass the whole document on if anything has changed.
 
         Raises ValidationFailed or PayloadTooLarge if the merged document would be over its bounds.
@@ -244,13 +244,13 @@ class Channel:
         peer = self.members.get(OTHER[sender.device_type])
         congested = False
         if merge is None:
-            self._counts.echoes += 1
+            self._counters.echoes += 1
         else:
             self.seq += 1
-            self._counts.settings_syncs += 1
+            self._counters.settings_syncs += 1
             congested = peer is not None and self._settings.pass_on(merge, peer, self.seq, now)
         self._settings.schedule(now)
-        return peer.outbox if peer is not None and congested else None
+        return peer.send_queue if peer is not None and congested else None
 
     def settle(self, now: float) -> None:
         """Settle at once what doubts there are about the settings."""

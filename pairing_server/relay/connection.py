@@ -28,11 +28,11 @@ from pairing_server.relay.audio.binary_frames import BinaryAudio
 from pairing_server.relay.channel import Channel
 from pairing_server.relay.close_codes import CloseCode
 from pairing_server.relay.identity import Device, Identity
-from pairing_server.relay.limits import RelayLimits
+from pairing_server.relay.limits import ConnectionLimits
 from pairing_server.relay.members import Joined
 from pairing_server.relay.messages import encode
-from pairing_server.relay.rate_limits import Quota
-from pairing_server.relay.send_queue import Outbox, Transport
+from pairing_server.relay.rate_limits import ConnectionRateLimits
+from pairing_server.relay.send_queue import SendQueue, Transport
 from pairing_server.relay.telling import Telling
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 BAD = (InvalidMessage, UnknownType, ValidationFailed)
 
 
-class Session(Telling):
+class Connection(Telling):
     """One socket, from its opening to its close."""
 
     __slots__ = (
@@ -72,8 +72,8 @@ class Session(Telling):
         hub: Hub, now: float,
     ) -> None:  # fmt: skip
         limits = hub.limits
-        outbox = Outbox(transport, limits, hub.now, self._overflow, self._gap, hub.waited)
-        super().__init__(str(connection_id), transport, outbox)
+        send_queue = SendQueue(transport, limits, hub.now, self._overflow, self._gap, hub.waited)
+        super().__init__(str(connection_id), transport, send_queue)
         self.identity = identity
         self.subject = identity.subject
         self.device_type = identity.device_type
@@ -85,10 +85,10 @@ class Session(Telling):
         self.received = 0
         self.opened_at = now
         self._hub = hub
-        self._limits: RelayLimits = limits
+        self._limits: ConnectionLimits = limits
         # A text of so many characters is a small enough message, whatever they are: one has four bytes at most.
         self._surely_small = limits.message_size // 4
-        self._quota = Quota(limits, now)
+        self._quota = ConnectionRateLimits(limits, now)
         # Asked for nearly every message.
         self._messages = self._quota.messages
         self._bad_in_a_row = 0
@@ -104,7 +104,7 @@ class Session(Telling):
 
     # From the client
 
-    def receive(self, frame: str | bytes, now: float) -> Deferred | Outbox | None:
+    def receive(self, frame: str | bytes, now: float) -> Deferred | SendQueue | None:
         """Take one message: a text frame's, or audio in a binary one.
 
         Returns the request if the edge must ask the services for it, or the peer's outbox if that is so full
@@ -114,7 +114,7 @@ class Session(Telling):
         self.received += 1
         request: requests.Request | None = None
         try:
-            rest: Deferred | Outbox | None
+            rest: Deferred | SendQueue | None
             if isinstance(frame, bytes):
                 rest = self._audio_frame(frame, now)
             else:
@@ -149,13 +149,13 @@ class Session(Telling):
         self._bad_in_a_row = 0
         return rest
 
-    def _audio_frame(self, frame: bytes, now: float) -> Outbox | None:
+    def _audio_frame(self, frame: bytes, now: float) -> SendQueue | None:
         chunk, size = binary_frames.decode(frame), len(frame)
         self._quota.take_audio(size, now)
         requests.check_size(size, self._limits.audio_size)
         return self._joined(chunk).audio(self, chunk)
 
-    def _do(self, request: requests.Request, now: float) -> Deferred | Outbox | None:
+    def _do(self, request: requests.Request, now: float) -> Deferred | SendQueue | None:
         if isinstance(request, Asked):
             check_asked(request, self.identity, self.device, joined=self.channel is not None)
             return request
@@ -220,7 +220,7 @@ class Session(Telling):
 
     def refuse(self, error: PairingServerError, now: float) -> None:
         """Tell the client what was wrong; close if it does not stop."""
-        self._hub.counts.refused[error.code] += 1
+        self._hub.counters.refused[error.code] += 1
         if isinstance(error, Unavailable):
             # It has tried; that the server cannot answer is not held against it.
             self._identify_by = now + self._limits.identify_within
@@ -243,7 +243,7 @@ class Session(Telling):
 
     def abuse(self, kind: str) -> None:
         """The frame engine counts too many frames, pings or fragments."""
-        self._hub.counts.refused["RATE_LIMITED"] += 1
+        self._hub.counters.refused["RATE_LIMITED"] += 1
         self._hub.report("limit.protocol_abuse", "denied", self, {"kind": kind})
         self.close(CloseCode.RATE_LIMITED, f"too many {kind}")
 
@@ -260,7 +260,7 @@ class Session(Telling):
     def gone(self, reason: str, now: float) -> Channel | None:
         """The socket is closed. The channel it has left by that, if it still had its seat."""
         self.closing = True
-        self.outbox.close()
+        self.send_queue.close()
         channel, self.channel = self.channel, None
         if channel is not None and channel.leave(self, reason, now):
             return channel
@@ -270,7 +270,7 @@ class Session(Telling):
         self._hub.report(
             "limit.slow_consumer", "failure", self, {"buffered": size, "age_ms": round(age * 1000)}
         )
-        self._hub.counts.refused["SLOW_CONSUMER"] += 1
+        self._hub.counters.refused["SLOW_CONSUMER"] += 1
         if self.channel is not None:
             self.channel.peer_slow(self)
         self._transport.write(encode(messages.error_message(SlowConsumer())), False)
@@ -284,7 +284,7 @@ class Session(Telling):
 
     def tick(self, now: float) -> None:
         """Once a second: idle before identify, expiry of the token, a queue that has become too old."""
-        self.outbox.check(now)
+        self.send_queue.check(now)
         if self.closing:
             return
         if self.device is None and now > self._identify_by:

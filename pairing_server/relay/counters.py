@@ -6,11 +6,11 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from pairing_server.relay.send_queue import Outbox
+from pairing_server.relay.send_queue import SendQueue
 
 
 @dataclass(slots=True)
-class Counts:
+class Counters:
     """Plain numbers: the relay path adds to them."""
 
     channel_messages: int = 0
@@ -23,17 +23,17 @@ class Counts:
     messages_given_up: int = 0
     connections_opened: int = 0
 
-    def gone(self, outbox: Outbox) -> None:
+    def gone(self, send_queue: SendQueue) -> None:
         """A connection is closed: what its outbox has counted is kept here."""
-        self.settings_replaced += outbox.replaced
-        self.messages_given_up += outbox.given_up
+        self.settings_replaced += send_queue.replaced
+        self.messages_given_up += send_queue.given_up
 
-    def dropped(self, outboxes: Sequence[Outbox]) -> dict[str, int]:
+    def dropped(self, send_queues: Sequence[SendQueue]) -> dict[str, int]:
         """What was not sent to slow receivers, by lane; `outboxes` are those of the open connections."""
         return {
             "audio": self.audio_dropped,
-            "settings": self.settings_replaced + sum(outbox.replaced for outbox in outboxes),
-            "message": self.messages_given_up + sum(outbox.given_up for outbox in outboxes),
+            "settings": self.settings_replaced + sum(send_queue.replaced for send_queue in send_queues),
+            "message": self.messages_given_up + sum(send_queue.given_up for send_queue in send_queues),
         }
 
     @property

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 
-from pairing_server.relay.limits import RelayLimits
+from pairing_server.relay.limits import ConnectionLimits
 
 
 class History:
@@ -15,7 +15,7 @@ class History:
 
     __slots__ = ("_count", "_forgotten", "_messages", "_room", "_size")
 
-    def __init__(self, limits: RelayLimits) -> None:
+    def __init__(self, limits: ConnectionLimits) -> None:
         self._count = limits.history_count
         self._room = limits.history_size
         self._messages: deque[tuple[int, str, bytes, str | int | None]] = deque()

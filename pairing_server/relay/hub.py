@@ -12,11 +12,11 @@ from pairing_server.metrics import histogram
 from pairing_server.relay import messages
 from pairing_server.relay.channel import Channel
 from pairing_server.relay.close_codes import CloseCode
-from pairing_server.relay.connection import Session
-from pairing_server.relay.counters import Counts
-from pairing_server.relay.limits import RelayLimits
-from pairing_server.relay.members import Holder
-from pairing_server.relay.settings.document import Kept
+from pairing_server.relay.connection import Connection
+from pairing_server.relay.counters import Counters
+from pairing_server.relay.limits import ConnectionLimits
+from pairing_server.relay.members import SeatOwner
+from pairing_server.relay.settings.document import SettingsSnapshot
 from pairing_server.relay.settings.sync import Later
 
 # When all are closed: so many at a time, with so many seconds between (500 a second); more at a time if it would
@@ -32,14 +32,16 @@ MOST_ENDED = 10_000
 WAIT_BOUNDS = (0.001, 0.005, 0.025, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 
 # Called with an audit event's name, its outcome, the session it is about, and its attributes.
-Report = Callable[[str, str, Session | None, Mapping[str, object]], None]
+Report = Callable[[str, str, Connection | None, Mapping[str, object]], None]
 
 
 class Hub:
-    def __init__(self, limits: RelayLimits, now: Callable[[], float], later: Later, report: Report) -> None:
+    def __init__(
+        self, limits: ConnectionLimits, now: Callable[[], float], later: Later, report: Report
+    ) -> None:
         """`now`: the loop's monotonic seconds; `later` runs a call after some of them."""
         self.limits = limits
-        self.counts = Counts()
+        self.counters = Counters()
         # How long messages have waited for slow receivers.
         self.waited = histogram(
             "pairing_queue_wait_seconds",
@@ -49,15 +51,15 @@ class Hub:
         )
         self.channels: dict[UUID, Channel] = {}
         self._by_name: dict[str, Channel] = {}
-        self.sessions: dict[str, Session] = {}
+        self.connections: dict[str, Connection] = {}
         self.report = report
         self.now = now
         self._later = later
         # When pairings ended, a moment ago: a join that was admitted just before must not revive them.
         self._ended: OrderedDict[UUID, float] = OrderedDict()
         # The channel in which each device was last seen.
-        self._places: dict[Holder, Channel] = {}
-        self._by_device: dict[tuple[str, str], Session] = {}
+        self._places: dict[SeatOwner, Channel] = {}
+        self._by_device: dict[tuple[str, str], Connection] = {}
         self._when_empty: Callable[[], None] | None = None
         self._of_user: Counter[str] = Counter()
         self._of_address: Counter[str] = Counter()
@@ -70,24 +72,24 @@ class Hub:
             return "connections_per_address"
         return None
 
-    def opened(self, session: Session) -> None:
-        self.sessions[session.connection_id] = session
-        self._of_user[session.subject] += 1
-        self._of_address[session.address_key] += 1
-        self.counts.connections_opened += 1
+    def opened(self, connection: Connection) -> None:
+        self.connections[connection.connection_id] = connection
+        self._of_user[connection.subject] += 1
+        self._of_address[connection.address_key] += 1
+        self.counters.connections_opened += 1
 
-    def closed(self, session: Session, reason: str, now: float) -> Channel | None:
+    def closed(self, connection: Connection, reason: str, now: float) -> Channel | None:
         """The socket is gone: leave its channel. That channel, if it was still the session's."""
-        if self.sessions.pop(session.connection_id, None) is None:
+        if self.connections.pop(connection.connection_id, None) is None:
             return None
-        for counter, key in ((self._of_user, session.subject), (self._of_address, session.address_key)):
+        for counter, key in ((self._of_user, connection.subject), (self._of_address, connection.address_key)):
             counter[key] -= 1
             if not counter[key]:
                 del counter[key]
-        self._forget_device(session)
-        channel = session.gone(reason, now)
-        self.counts.gone(session.outbox)
-        if not self.sessions and self._when_empty is not None:
+        self._forget_device(connection)
+        channel = connection.gone(reason, now)
+        self.counters.gone(connection.send_queue)
+        if not self.connections and self._when_empty is not None:
             self._when_empty()
         return channel
 
@@ -98,34 +100,34 @@ class Hub:
         so that neither talks to nobody meanwhile. Until its turn comes a channel goes on as ever.
         """
         self._when_empty = when_done
-        if not self.sessions:
+        if not self.connections:
             when_done()
             return
-        together: dict[object, list[Session]] = {}
-        for session in self.sessions.values():
-            together.setdefault(session.channel or session, []).append(session)
+        together: dict[object, list[Connection]] = {}
+        for connection in self.connections.values():
+            together.setdefault(connection.channel or connection, []).append(connection)
         steps = LONGEST_SPREAD / SPREAD_STEP
         self._close_some(
-            list(together.values()), max(CLOSED_AT_ONCE, ceil(len(self.sessions) / steps)), code, reason
+            list(together.values()), max(CLOSED_AT_ONCE, ceil(len(self.connections) / steps)), code, reason
         )
 
-    def _close_some(self, groups: list[list[Session]], count: int, code: CloseCode, reason: str) -> None:
+    def _close_some(self, groups: list[list[Connection]], count: int, code: CloseCode, reason: str) -> None:
         closed = 0
         while groups and closed < count:
-            for session in groups.pop():
-                session.close(code, reason)
+            for connection in groups.pop():
+                connection.close(code, reason)
                 closed += 1
         if groups:
             self._later(SPREAD_STEP, lambda: self._close_some(groups, count, code, reason))
 
-    def identified(self, session: Session) -> None:
+    def identified(self, connection: Connection) -> None:
         """The session now has a session id, by which it can be found."""
-        self._by_device[(session.subject, session.session_id)] = session
+        self._by_device[(connection.subject, connection.session_id)] = connection
 
-    def _forget_device(self, session: Session) -> None:
-        if session.device is not None:
-            key = (session.subject, session.device.session_id)
-            if self._by_device.get(key) is session:
+    def _forget_device(self, connection: Connection) -> None:
+        if connection.device is not None:
+            key = (connection.subject, connection.device.session_id)
+            if self._by_device.get(key) is connection:
                 del self._by_device[key]
 
     def channel(
@@ -135,7 +137,7 @@ class Hub:
         now: float,
         *,
         ever_active: bool = False,
-        kept: Kept | None = None,
+        kept: SettingsSnapshot | None = None,
     ) -> Channel:
         """The live channel of that pairing, made if there is none.
 
@@ -150,7 +152,7 @@ class Hub:
                 pairing_id,
                 name,
                 self.limits,
-                self.counts,
+                self.counters,
                 self._later,
                 now,
                 ever_active=ever_active,
@@ -166,11 +168,11 @@ class Hub:
 
     def seated(self, subject: str, session_id: str, channel: Channel) -> None:
         """The device has taken its seat in the channel."""
-        self._places[Holder(subject, session_id)] = channel
+        self._places[SeatOwner(subject, session_id)] = channel
 
     def remembered(self, subject: str, session_id: str, role: str, now: float) -> Channel | None:
         """The live channel in which that device was seen last, if that is no longer ago than the grace."""
-        holder = Holder(subject, session_id)
+        holder = SeatOwner(subject, session_id)
         channel = self._places.get(holder)
         return channel if channel is not None and channel.knows(role, holder, now) else None
 
@@ -191,15 +193,15 @@ class Hub:
         channel = self.channels.get(pairing_id)
         return channel is not None and role in channel.members
 
-    def device(self, subject: str | None, session_id: str) -> Session | None:
+    def device(self, subject: str | None, session_id: str) -> Connection | None:
         """The connection of that device, if it is here and has said which it is."""
         return self._by_device.get((subject, session_id)) if subject else None
 
     def claimed(self, subject: str | None, session_id: str, name: str) -> None:
         """The code was redeemed: tell the desktop that shows it, if it is connected here."""
-        session = self.device(subject, session_id)
-        if session is not None:
-            session.deliver(messages.encode(messages.PairingClaimed(channel=name, channelId=name)))
+        connection = self.device(subject, session_id)
+        if connection is not None:
+            connection.deliver(messages.encode(messages.PairingClaimed(channel=name, channelId=name)))
 
     def end(self, pairing_id: UUID, reason: str, gone: Mapping[str, str], keep: str | None = None) -> None:
         """The pairing is over: close its channel, if it is here (see Channel.end)."""
@@ -240,7 +242,7 @@ class Hub:
 
     def tick(self, now: float) -> None:
         """Once a second: what time alone brings about for the connections, and for what has ended."""
-        for session in list(self.sessions.values()):
-            session.tick(now)
+        for connection in list(self.connections.values()):
+            connection.tick(now)
         while self._ended and next(iter(self._ended.values())) + ENDED_KEPT < now:
             self._ended.popitem(last=False)

@@ -35,7 +35,7 @@ class TokenBucket:
 
 
 @dataclass(frozen=True, slots=True)
-class RelayLimits:
+class ConnectionLimits:
     """The bounds of docs/protocol.md, "Limits": rates a second, sizes in bytes, times in seconds."""
 
     message_rate: float = 60

@@ -6,7 +6,7 @@ from typing import NamedTuple, Protocol
 
 from pairing_server.errors import PairingServerError
 from pairing_server.relay.close_codes import CloseCode
-from pairing_server.relay.send_queue import Lane, Outbox
+from pairing_server.relay.send_queue import Lane, SendQueue
 
 OTHER = {"desktop": "mobile", "mobile": "desktop"}
 
@@ -14,7 +14,7 @@ OTHER = {"desktop": "mobile", "mobile": "desktop"}
 class Member(Protocol):
     """A device in its seat, as the channel sees it."""
 
-    outbox: Outbox
+    send_queue: SendQueue
     binary_audio: bool
     device_type: str
 
@@ -33,7 +33,7 @@ class Member(Protocol):
         """The member is out of the channel: tell it why, and close its socket if there is a code."""
 
 
-class Holder(NamedTuple):
+class SeatOwner(NamedTuple):
     """Whose seat it is: a user's device."""
 
     subject: str

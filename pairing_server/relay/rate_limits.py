@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pairing_server.errors import PayloadTooLarge, RateLimited
 from pairing_server.relay import requests
-from pairing_server.relay.limits import RelayLimits, TokenBucket
+from pairing_server.relay.limits import ConnectionLimits, TokenBucket
 
 # A pause of so many seconds ends being over a limit.
 PAUSE = 2
 
 
-class Quota:
+class ConnectionRateLimits:
     """One connection's buckets, and since when it has been over one of them."""
 
     __slots__ = (
@@ -24,7 +24,7 @@ class Quota:
         "messages",
     )
 
-    def __init__(self, limits: RelayLimits, now: float) -> None:
+    def __init__(self, limits: ConnectionLimits, now: float) -> None:
         self.messages = TokenBucket(limits.message_rate, limits.message_burst, now)
         self._audio = TokenBucket(limits.audio_rate, limits.audio_rate, now)
         self._audio_bytes = TokenBucket(limits.audio_bytes_rate, limits.audio_bytes_burst, now)

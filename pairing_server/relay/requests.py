@@ -23,7 +23,7 @@ from pairing_server.errors import (
     ValidationFailed,
 )
 from pairing_server.relay.json_nesting import too_deep
-from pairing_server.relay.limits import RelayLimits
+from pairing_server.relay.limits import ConnectionLimits
 
 DeviceType = Literal["desktop", "mobile"]
 SessionId = Annotated[str, Meta(pattern=r"\A[A-Za-z0-9._:-]{8,128}\Z")]
@@ -188,7 +188,7 @@ def decode(text: str) -> Request:
         raise InvalidMessage(f"{InvalidMessage.message} {_first_line(error)}") from None
 
 
-def decode_large(text: str, limits: RelayLimits) -> Request:
+def decode_large(text: str, limits: ConnectionLimits) -> Request:
     """As `decode`, for a frame that is larger than most types may be: raises PayloadTooLarge for those at once.
 
     Settings of a hundred thousand keys would take thirty milliseconds to read.
@@ -233,7 +233,7 @@ def size_of(text: str) -> int:
     return len(text) if text.isascii() else len(text.encode())
 
 
-def check(request: Request, size: int, limits: RelayLimits) -> None:
+def check(request: Request, size: int, limits: ConnectionLimits) -> None:
     """What the types cannot say of a request: sizes by kind, and what a raw value is. (Of a payload, the envelope.)
 
     Raises PayloadTooLarge with `limit` and `size`, or ValidationFailed with the `field`.
@@ -254,7 +254,7 @@ def check_size(size: int, limit: int) -> None:
         raise PayloadTooLarge(limit=limit, size=size)
 
 
-def _check_settings(settings: Mapping[str, Raw], limits: RelayLimits) -> None:
+def _check_settings(settings: Mapping[str, Raw], limits: ConnectionLimits) -> None:
     if len(settings) > limits.settings_keys:
         raise ValidationFailed(f"settings have more than {limits.settings_keys} keys.", field="settings")
     # The document is one level above its values.

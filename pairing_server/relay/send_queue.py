@@ -13,7 +13,7 @@ from typing import NamedTuple, Protocol
 
 from prometheus_client import Histogram
 
-from pairing_server.relay.limits import RelayLimits
+from pairing_server.relay.limits import ConnectionLimits
 
 
 class Lane(Enum):
@@ -33,7 +33,7 @@ class Entry(NamedTuple):
 class Transport(Protocol):
     """What carries bytes to the client. It calls its outbox's `stalled` and `drained`."""
 
-    outbox: Outbox | None
+    send_queue: SendQueue | None
 
     def write(self, message: bytes, binary: bool) -> None:
         """Hand over one message, text or binary."""
@@ -51,7 +51,7 @@ class Transport(Protocol):
         """Start the closing handshake. Nothing more is written or received."""
 
 
-class Outbox:
+class SendQueue:
     """The queue of one connection.
 
     `on_overflow` is called once, with bytes and seconds, when it has become too long or too old; `on_gap` with
@@ -80,13 +80,13 @@ class Outbox:
     def __init__(
         self,
         transport: Transport,
-        limits: RelayLimits,
+        limits: ConnectionLimits,
         now: Callable[[], float],
         on_overflow: Callable[[int, float], None],
         on_gap: Callable[[int, int], None],
         waited: Histogram,
     ) -> None:
-        transport.outbox = self
+        transport.send_queue = self
         self._transport = transport
         self._limits = limits
         self._now = now

@@ -6,17 +6,17 @@ from pairing_server.errors import InvalidToken, PairingServerError
 from pairing_server.relay import messages, requests
 from pairing_server.relay.close_codes import CloseCode
 from pairing_server.relay.messages import encode
-from pairing_server.relay.send_queue import Lane, Outbox, Transport
+from pairing_server.relay.send_queue import Lane, SendQueue, Transport
 
 
 class Telling:
     """The half of a session that speaks."""
 
-    __slots__ = ("_transport", "close_code", "closing", "connection_id", "outbox")
+    __slots__ = ("_transport", "close_code", "closing", "connection_id", "send_queue")
 
-    def __init__(self, connection_id: str, transport: Transport, outbox: Outbox) -> None:
+    def __init__(self, connection_id: str, transport: Transport, send_queue: SendQueue) -> None:
         self.connection_id = connection_id
-        self.outbox = outbox
+        self.send_queue = send_queue
         self.closing = False
         self.close_code: CloseCode | None = None
         self._transport = transport
@@ -25,7 +25,7 @@ class Telling:
         self, message: bytes, lane: Lane = Lane.MESSAGE, number: int = 0, *, binary: bool = False
     ) -> None:
         """Put an encoded message into what waits for the client."""
-        self.outbox.send(message, lane, number, binary)
+        self.send_queue.send(message, lane, number, binary)
 
     def greet(self) -> None:
         """The connection is open."""
@@ -58,5 +58,5 @@ class Telling:
         if not self.closing:
             self.closing = True
             self.close_code = code
-            self.outbox.close()
+            self.send_queue.close()
             self._transport.close(code, reason)

@@ -114,5 +114,5 @@ def status(node: Node) -> str:
     """One line on what the node does, for `systemctl status`."""
     hub = node.hub
     paired = sum(1 for channel in hub.channels.values() if channel.active)
-    told = f"{len(hub.sessions)} connections, {paired} channels with both devices"
+    told = f"{len(hub.connections)} connections, {paired} channels with both devices"
     return told if node.schema_checked.done() else f"Waiting for the database; {told}"

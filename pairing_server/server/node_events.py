@@ -11,7 +11,7 @@ from uuid import UUID
 
 from pairing_server.audit.recorder import AuditLog
 from pairing_server.clock import utcnow
-from pairing_server.relay.connection import Session
+from pairing_server.relay.connection import Connection
 from pairing_server.request_context import RequestContext, system
 
 log = logging.getLogger(__name__)
@@ -23,22 +23,24 @@ class NodeEvents:
         self._now = now
 
     def of_relay(
-        self, event: str, outcome: str, session: Session | None, attrs: Mapping[str, object]
+        self, event: str, outcome: str, connection: Connection | None, attrs: Mapping[str, object]
     ) -> None:
         """Of a connection or a channel; `session`: whose doing it was, None: the server's."""
         context = system(self._now())
-        if session is not None:
+        if connection is not None:
             context = RequestContext(
                 utcnow(),
-                subject=session.subject,
-                login_id=session.identity.login_id,
-                address=session.address,
-                address_key=session.address_key,
-                connection_id=UUID(session.connection_id),
+                subject=connection.subject,
+                login_id=connection.identity.login_id,
+                address=connection.address,
+                address_key=connection.address_key,
+                connection_id=UUID(connection.connection_id),
                 kind="device",
             )
         rest: dict[str, Any] = dict(attrs)
-        pairing = rest.pop("pairing", session.channel.pairing_id if session and session.channel else None)
+        pairing = rest.pop(
+            "pairing", connection.channel.pairing_id if connection and connection.channel else None
+        )
         reason = rest.pop("reason", None)
         self._enqueue(
             event,

@@ -57,7 +57,7 @@ def take_over(app: AppContext, old: Configuration, new: Configuration) -> None:
     deps.codes_by_address.change(new.code_rate_address)
     deps.rules = new.pairing_rules
     deps.registration_open = new.registration == "open"
-    deps.hub.limits = new.relay_limits
+    deps.hub.limits = new.connection_limits
     if new.log_level != old.log_level:
         logs.set_level(new.log_level)
     signing_keys.take_over(deps, new.jwt_keys, system(utcnow()))

@@ -100,7 +100,7 @@ class Node:
             breaker=self.database.breaker,
             traces=traces,
         )
-        self.hub = Hub(config.relay_limits, loop.time, loop.call_later, events.of_relay)
+        self.hub = Hub(config.connection_limits, loop.time, loop.call_later, events.of_relay)
         self.passwords = Passwords()
         self.issuers = Issuers(config.issuers, fetch_jwks, on_refresh=events.of_issuer_keys)
         self.deps = self._deps(keyfile)

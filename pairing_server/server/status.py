@@ -20,7 +20,7 @@ from typing import Any
 from pairing_server.audit.seals import sealing
 from pairing_server.clock import utcnow
 from pairing_server.errors import Unavailable
-from pairing_server.relay.connection import Session
+from pairing_server.relay.connection import Connection
 from pairing_server.server.server import Node
 
 log = logging.getLogger(__name__)
@@ -41,9 +41,9 @@ async def describe(node: Node) -> dict[str, Any]:
         "pid": os.getpid(),
         "state": "draining" if node.app.draining else "starting" if node.app.starting else "running",
         "connections": {
-            "open": len(hub.sessions),
-            "users": len({session.subject for session in hub.sessions.values()}),
-            **Counter(session.device_type for session in hub.sessions.values()),
+            "open": len(hub.connections),
+            "users": len({connection.subject for connection in hub.connections.values()}),
+            **Counter(connection.device_type for connection in hub.connections.values()),
         },
         "channels": {
             str(n): c for n, c in sorted(Counter(len(c.members) for c in hub.channels.values()).items())
@@ -64,21 +64,21 @@ async def describe(node: Node) -> dict[str, Any]:
             "lost": deps.audit.lost,
             "last_seal": await _last_seal(node),
         },
-        "devices": [_device(session, now) for session in list(hub.sessions.values())[:LISTED]],
+        "devices": [_device(connection, now) for connection in list(hub.connections.values())[:LISTED]],
     }
 
 
-def _device(session: Session, now: float) -> dict[str, Any]:
+def _device(connection: Connection, now: float) -> dict[str, Any]:
     """`now`: the loop's monotonic seconds."""
     return {
-        "user": session.subject,
-        "device_type": session.device_type,
-        "address": session.address,
-        "connection_id": session.connection_id,
-        "pairing_id": str(session.channel.pairing_id) if session.channel else None,
-        "connected_s": round(now - session.opened_at),
-        "messages": session.received,
-        "waiting_bytes": session.outbox.size,
+        "user": connection.subject,
+        "device_type": connection.device_type,
+        "address": connection.address,
+        "connection_id": connection.connection_id,
+        "pairing_id": str(connection.channel.pairing_id) if connection.channel else None,
+        "connected_s": round(now - connection.opened_at),
+        "messages": connection.received,
+        "waiting_bytes": connection.send_queue.size,
     }
 
 

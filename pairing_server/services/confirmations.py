@@ -77,12 +77,12 @@ async def deliver(deps: Deps, names: Mapping[UUID, str], now: datetime) -> int:
     for one in waiting:
         channel = deps.hub.channels.get(one.request.pairing_id)
         name = names.get(one.request.pairing_id) or (channel.name if channel else None)
-        session = deps.hub.device(one.desktop.user, one.desktop.session_id)
-        if name is None or session is None or (one.request.pairing_id, session.connection_id) in told:
+        connection = deps.hub.device(one.desktop.user, one.desktop.session_id)
+        if name is None or connection is None or (one.request.pairing_id, connection.connection_id) in told:
             continue
-        told.add((one.request.pairing_id, session.connection_id))
+        told.add((one.request.pairing_id, connection.connection_id))
         left = max(0, round((one.expires_at - now).total_seconds()))
-        session.asked_to_confirm(name, one.request.device, one.request.address or "unknown", left)
+        connection.asked_to_confirm(name, one.request.device, one.request.address or "unknown", left)
         count += 1
     return count
 

@@ -114,7 +114,7 @@ async def release_names(deps: Deps, now: datetime) -> int:
 
 async def close_disabled(deps: Deps, now: datetime) -> int:
     """Close the connections of accounts that were disabled meanwhile, on whichever server. How many."""
-    subjects = {session.subject for session in deps.hub.sessions.values()}
+    subjects = {connection.subject for connection in deps.hub.connections.values()}
     ids = [UUID(subject) for subject in subjects if "|" not in subject]
     if not ids:
         return 0
@@ -125,9 +125,9 @@ async def close_disabled(deps: Deps, now: datetime) -> int:
             deps.enabled.forget(subject)
         else:
             deps.enabled.note(subject, now)
-    closing = [session for session in deps.hub.sessions.values() if session.subject in disabled]
-    for session in closing:
-        session.close(CloseCode.INVALID_TOKEN, "account disabled")
+    closing = [connection for connection in deps.hub.connections.values() if connection.subject in disabled]
+    for connection in closing:
+        connection.close(CloseCode.INVALID_TOKEN, "account disabled")
     return len(closing)
 
 

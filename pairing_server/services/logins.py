@@ -10,7 +10,7 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from pairing_server.errors import InvalidToken, NotFound
-from pairing_server.relay.connection import Session
+from pairing_server.relay.connection import Connection
 from pairing_server.request_context import RequestContext
 from pairing_server.security.claims import LEEWAY_S, MAX_ID, is_text
 from pairing_server.security.issuers import OWN_ISSUER
@@ -76,9 +76,10 @@ async def list_own(deps: Deps, context: RequestContext) -> list[Listed]:
     """The caller's logins, newest first."""
     async with deps.database.transaction() as conn:
         found = await store.of(conn, context.subject or "", context.now, limit=200)
-    sessions = [s.identity.login_id for s in deps.hub.sessions.values() if s.subject == context.subject]
+    connections = [s.identity.login_id for s in deps.hub.connections.values() if s.subject == context.subject]
     return [
-        Listed(login, login.login_id == context.login_id, sessions.count(login.login_id)) for login in found
+        Listed(login, login.login_id == context.login_id, connections.count(login.login_id))
+        for login in found
     ]
 
 
@@ -183,7 +184,7 @@ async def _end(
     """Revoke, tell of it, and close what is open here."""
     ahead = RevocationList()
     ahead.add(revoked)
-    closing = sum(1 for session in deps.hub.sessions.values() if _covered(ahead, session))
+    closing = sum(1 for connection in deps.hub.connections.values() if _covered(ahead, connection))
     async with deps.database.transaction() as conn:
         for one in revoked:
             await store.revoke(conn, one)
@@ -243,14 +244,16 @@ async def learn(deps: Deps, now: datetime) -> int:
 
 def close_revoked(deps: Deps) -> int:
     """Close the connections of this process whose tokens are revoked. How many."""
-    closing = [session for session in deps.hub.sessions.values() if _covered(deps.revoked, session)]
-    for session in closing:
-        session.log_out()
+    closing = [
+        connection for connection in deps.hub.connections.values() if _covered(deps.revoked, connection)
+    ]
+    for connection in closing:
+        connection.log_out()
     return len(closing)
 
 
-def _covered(revoked: RevocationList, session: Session) -> bool:
-    identity = session.identity
-    return not session.closing and revoked.covers(
+def _covered(revoked: RevocationList, connection: Connection) -> bool:
+    identity = connection.identity
+    return not connection.closing and revoked.covers(
         identity.subject, identity.login_id, identity.token_id, identity.logged_in_at
     )

@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from pairing_server.errors import ChannelFull, InvalidChannel, PairingServerError, SessionConflict
 from pairing_server.relay.members import OTHER
-from pairing_server.relay.settings.document import Kept
+from pairing_server.relay.settings.document import SettingsSnapshot
 from pairing_server.request_context import RequestContext
 from pairing_server.services import settings_documents
 from pairing_server.services.account_status import account_of, require_enabled
@@ -29,7 +29,7 @@ class Admitted:
     """The pairing that a device may enter. `kept`: the settings its channel goes on from, if it is not live here."""
 
     pairing: Pairing
-    kept: Kept | None
+    kept: SettingsSnapshot | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +119,7 @@ async def _readmit(deps: Deps, entry: Entry, context: RequestContext) -> Admitte
     )
     if found is None:
         return None
-    return Admitted(found.pairing, None if found.kept is None else Kept(*found.kept))
+    return Admitted(found.pairing, None if found.kept is None else SettingsSnapshot(*found.kept))
 
 
 async def _admit(deps: Deps, entry: Entry, context: RequestContext) -> Admitted:

@@ -11,7 +11,7 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from pairing_server.relay.settings.document import Kept
+from pairing_server.relay.settings.document import SettingsSnapshot
 from pairing_server.services.deps import Deps
 from pairing_server.store import settings_documents as store
 
@@ -36,12 +36,12 @@ async def keep(deps: Deps) -> int:
     return len(changed)
 
 
-async def kept_for(deps: Deps, conn: AsyncConnection, pairing_id: UUID) -> Kept | None:
+async def kept_for(deps: Deps, conn: AsyncConnection, pairing_id: UUID) -> SettingsSnapshot | None:
     """The document that a channel goes on from which is not live here; None if there is none, or no need."""
     if pairing_id in deps.hub.channels:
         return None
     kept = await store.of_pairing(conn, pairing_id)
-    return None if kept is None else Kept(kept.rev, kept.document)
+    return None if kept is None else SettingsSnapshot(kept.rev, kept.document)
 
 
 async def forget_ended(deps: Deps, now: datetime) -> int:

@@ -57,25 +57,25 @@ class NodeCollector:
 
     def _relay(self) -> Iterator[Metric]:
         hub = self._app.deps.hub
-        yield GaugeMetricFamily("pairing_connections", "Open WebSockets.", value=len(hub.sessions))
+        yield GaugeMetricFamily("pairing_connections", "Open WebSockets.", value=len(hub.connections))
         yield CounterMetricFamily(
-            "pairing_connections_opened", "WebSockets opened.", value=hub.counts.connections_opened
+            "pairing_connections_opened", "WebSockets opened.", value=hub.counters.connections_opened
         )
         counts = [len(channel.members) for channel in hub.channels.values()]
         members = {str(number): counts.count(number) for number in (0, 1, 2)}
         yield _gauges("pairing_channels", "Channels by members connected.", "members", members)
-        yield _counters("pairing_messages_relayed", "Messages relayed.", "type", hub.counts.relayed)
+        yield _counters("pairing_messages_relayed", "Messages relayed.", "type", hub.counters.relayed)
         yield CounterMetricFamily(
             "pairing_settings_echoes",
             "Settings that changed nothing and went no further.",
-            value=hub.counts.echoes,
+            value=hub.counters.echoes,
         )
         yield _shown(self._app.relay_time)
 
     def _queues(self) -> Iterator[Metric]:
         hub = self._app.deps.hub
-        outboxes = [session.outbox for session in hub.sessions.values()]
-        sizes = [outbox.size for outbox in outboxes]
+        send_queues = [connection.send_queue for connection in hub.connections.values()]
+        sizes = [send_queue.size for send_queue in send_queues]
         yield GaugeMetricFamily(
             "pairing_queue_bytes", "Bytes that wait to be sent, altogether.", value=sum(sizes)
         )
@@ -87,7 +87,7 @@ class NodeCollector:
         yield GaugeMetricFamily(
             "pairing_connections_congested",
             "Connections whose peers are not read for now.",
-            value=sum(outbox.congested for outbox in outboxes),
+            value=sum(send_queue.congested for send_queue in send_queues),
         )
         yield _shown(hub.waited)
         yield _counters(
@@ -95,7 +95,7 @@ class NodeCollector:
             "What was not sent to slow receivers: audio, settings that newer ones replaced, messages that wait for"
             " the connection's return.",
             "lane",
-            hub.counts.dropped(outboxes),
+            hub.counters.dropped(send_queues),
         )
 
     def _pairings(self) -> Iterator[Metric]:
@@ -115,7 +115,7 @@ class NodeCollector:
         refused = CounterMetricFamily(
             "pairing_refusals", "Refusals by edge and reason.", labels=["edge", "reason"]
         )
-        for name, reasons in (("http", app.refused), ("ws", app.deps.hub.counts.refused)):
+        for name, reasons in (("http", app.refused), ("ws", app.deps.hub.counters.refused)):
             for reason, count in sorted(reasons.items()):
                 refused.add_metric([name, reason], count)
         yield refused

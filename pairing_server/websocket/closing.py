@@ -10,7 +10,7 @@ from tornado.httputil import HTTPHeaders
 from tornado.websocket import WebSocketHandler
 
 from pairing_server.relay.close_codes import CloseCode
-from pairing_server.relay.limits import RelayLimits
+from pairing_server.relay.limits import ConnectionLimits
 from pairing_server.websocket.frames import CLOSE_TIMEOUT
 from pairing_server.websocket.sending import CLOSE, PING, Sending, frame_of
 
@@ -23,7 +23,7 @@ class Closing(Sending):
 
     __slots__ = ("_closing_timer", "_limits", "_loop", "_pong_seen", "_timer", "close_code", "close_reason")
 
-    def __init__(self, handler: WebSocketHandler, limits: RelayLimits) -> None:
+    def __init__(self, handler: WebSocketHandler, limits: ConnectionLimits) -> None:
         super().__init__(handler)
         self._limits = limits
         self._loop = asyncio.get_running_loop()

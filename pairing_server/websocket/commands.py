@@ -18,7 +18,7 @@ from pairing_server.relay import requests
 from pairing_server.relay.asking import Deferred
 from pairing_server.relay.channel import Channel
 from pairing_server.relay.close_codes import CloseCode
-from pairing_server.relay.connection import Session
+from pairing_server.relay.connection import Connection
 from pairing_server.relay.identity import Device
 from pairing_server.services import confirmations, logins
 from pairing_server.services import membership as pairings
@@ -32,82 +32,82 @@ log = logging.getLogger(__name__)
 class Asking(Opening):
     """A connection whose session returns requests: each is done, and the session told."""
 
-    async def _serve(self, session: Session, request: Deferred) -> None:
+    async def _serve(self, connection: Connection, request: Deferred) -> None:
         """Do what needs the database, and tell the session."""
         try:
             with self.deps.traces.span(
                 f"websocket {request.__struct_config__.tag}", parent=self.span
             ) as span:
-                span.say("pairing.connection_id", session.connection_id)
-                await self._do(session, request)
+                span.say("pairing.connection_id", connection.connection_id)
+                await self._do(connection, request)
         except SessionConflict as error:
-            session.refuse(Forbidden(error.text), self.app.now())
+            connection.refuse(Forbidden(error.text), self.app.now())
         except InvalidToken as error:
-            session.refuse(error, self.app.now())
+            connection.refuse(error, self.app.now())
             if error.reason == "disabled":
-                session.close(CloseCode.INVALID_TOKEN, "account disabled")
+                connection.close(CloseCode.INVALID_TOKEN, "account disabled")
         except PairingServerError as error:
-            session.refuse(error, self.app.now())
+            connection.refuse(error, self.app.now())
         except Exception:
             log.exception("%s failed", type(request).__name__, extra=self._ids())
-            session.refuse(Internal(), self.app.now())
+            connection.refuse(Internal(), self.app.now())
 
-    async def _do(self, session: Session, request: Deferred) -> None:
+    async def _do(self, connection: Connection, request: Deferred) -> None:
         match request:
             case requests.Identify():
-                await self._identify(session, request)
+                await self._identify(connection, request)
             case requests.JoinChannel():
-                await self._join(session, request)
+                await self._join(connection, request)
             case requests.LeaveChannel():
-                self._left(session.leave(self.app.now()))
+                self._left(connection.leave(self.app.now()))
             case requests.Unpair():
-                await self._unpair(session)
+                await self._unpair(connection)
             case requests.RefreshToken():
-                await self._refresh(session, request)
+                await self._refresh(connection, request)
             case requests.PairingConfirm() | requests.PairingReject():
-                await self._answer_request(session, request)
+                await self._answer_request(connection, request)
 
-    async def _identify(self, session: Session, request: requests.Identify) -> None:
+    async def _identify(self, connection: Connection, request: requests.Identify) -> None:
         try:
             await pairings.identify(
                 self.deps, request.session_id, request.device_type, self.context.at(utcnow())
             )
         except Unavailable:
             # The database is away: a device that was seated here a moment ago is known all the same.
-            if self._remembered(session, request.session_id) is None:
+            if self._remembered(connection, request.session_id) is None:
                 raise
-        if not session.closing:
+        if not connection.closing:
             agent = clean(request.user_agent) if request.user_agent else None
-            session.identified(Device(request.session_id, agent))
-            session.identified_answer(request)
+            connection.identified(Device(request.session_id, agent))
+            connection.identified_answer(request)
 
-    async def _join(self, session: Session, request: requests.JoinChannel) -> None:
+    async def _join(self, connection: Connection, request: requests.JoinChannel) -> None:
         named = request.channel_named or ""
-        session_id = request.session_id or session.session_id
+        session_id = request.session_id or connection.session_id
         try:
             admitted = await pairings.admit(
-                self.deps, named, session.device_type, session_id, self.context.at(utcnow())
+                self.deps, named, connection.device_type, session_id, self.context.at(utcnow())
             )
         except Unavailable:
-            known = self._remembered(session, session_id)
+            known = self._remembered(connection, session_id)
             if known is None or known.name != named:
                 raise
-            self._rejoin(session, request, Device(session_id), known)
+            self._rejoin(connection, request, Device(session_id), known)
             return
-        if session.closing:
+        if connection.closing:
             return
         now = self.app.now()
-        session.identified(session.device or Device(session_id))
-        left = session.channel
+        connection.identified(connection.device or Device(session_id))
+        left = connection.channel
         pairing = admitted.pairing
         met = pairing.activated_at is not None
         channel = self.deps.hub.channel(pairing.id, named, now, ever_active=met, kept=admitted.kept)
         first = not channel.ever_active
-        joined = session.entered(channel, request, now)
+        joined = connection.entered(channel, request, now)
         if left is not None and left is not channel:
             self._note_presence(left.pairing_id, active=False)
         if joined.fresh:
-            self._record("channel.joined", "success", pairing=channel.pairing_id, slot=session.device_type)
+            self._record("channel.joined", "success", pairing=channel.pairing_id, slot=connection.device_type)
         if joined.activated and first:
             self.app.time_to_pair.observe((utcnow() - pairing.created_at).total_seconds())
         if joined.activated and pairing.state != "active":
@@ -115,23 +115,25 @@ class Asking(Opening):
         elif joined.activated:
             self.app.presence.known_active(channel.pairing_id)
 
-    def _remembered(self, session: Session, session_id: str) -> Channel | None:
+    def _remembered(self, connection: Connection, session_id: str) -> Channel | None:
         """The channel that this device was seen in a moment ago."""
-        return self.deps.hub.remembered(session.subject, session_id, session.device_type, self.app.now())
+        return self.deps.hub.remembered(
+            connection.subject, session_id, connection.device_type, self.app.now()
+        )
 
     def _rejoin(
-        self, session: Session, request: requests.JoinChannel, device: Device, channel: Channel
+        self, connection: Connection, request: requests.JoinChannel, device: Device, channel: Channel
     ) -> None:
         """While the database is away, a device comes back to its own seat from memory."""
-        if session.closing:
+        if connection.closing:
             return
-        session.identified(session.device or device)
-        if session.entered(channel, request, self.app.now(), degraded=True).fresh:
+        connection.identified(connection.device or device)
+        if connection.entered(channel, request, self.app.now(), degraded=True).fresh:
             self._record(
                 "channel.joined",
                 "success",
                 pairing=channel.pairing_id,
-                slot=session.device_type,
+                slot=connection.device_type,
                 degraded=True,
             )
 
@@ -139,39 +141,39 @@ class Asking(Opening):
         if channel is not None and channel.ever_active:
             self._note_presence(channel.pairing_id, active=False)
 
-    async def _unpair(self, session: Session) -> None:
-        channel = session.channel
+    async def _unpair(self, connection: Connection) -> None:
+        channel = connection.channel
         if channel is not None:
             await unpair_from_channel(
-                self.deps, channel.pairing_id, session.device_type, self.context.at(utcnow())
+                self.deps, channel.pairing_id, connection.device_type, self.context.at(utcnow())
             )
 
     async def _answer_request(
-        self, session: Session, request: requests.PairingConfirm | requests.PairingReject
+        self, connection: Connection, request: requests.PairingConfirm | requests.PairingReject
     ) -> None:
-        joined = session.channel.name if session.channel else ""
+        joined = connection.channel.name if connection.channel else ""
         await confirmations.answer(
             self.deps,
             request.channel_named or joined,
-            session.session_id,
+            connection.session_id,
             self.context.at(utcnow()),
             confirmed=isinstance(request, requests.PairingConfirm),
         )
 
-    async def _refresh(self, session: Session, request: requests.RefreshToken) -> None:
+    async def _refresh(self, connection: Connection, request: requests.RefreshToken) -> None:
         """Raises InvalidToken; a token of somebody else's closes."""
         now = utcnow()
         claims = self.deps.tokens.verify_ws(request.token, now)
-        if (claims.subject, claims.device_type) != (session.subject, session.device_type):
+        if (claims.subject, claims.device_type) != (connection.subject, connection.device_type):
             self._record("auth.token_rejected", "denied", reason="other_subject", kind="ws")
-            session.refuse(Forbidden("The token is another user's or device type's."), self.app.now())
-            session.close(CloseCode.FORBIDDEN, "token of another user")
+            connection.refuse(Forbidden("The token is another user's or device type's."), self.app.now())
+            connection.close(CloseCode.FORBIDDEN, "token of another user")
             return
-        old = session.identity.token_id
+        old = connection.identity.token_id
         if claims.token_id != old:
             await logins.spend(self.deps, claims, self.context.at(now))
             self._record("auth.token_refreshed", "success", jti_old=old, jti_new=claims.token_id)
-        session.refreshed(self._identity(claims), self.app.now())
+        connection.refreshed(self._identity(claims), self.app.now())
 
     def _note_presence(self, pairing_id: UUID, *, active: bool) -> None:
         """The timer would note it too, within half a minute."""

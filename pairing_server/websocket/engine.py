@@ -16,7 +16,7 @@ from tornado.iostream import StreamClosedError
 from tornado.websocket import WebSocketHandler
 
 from pairing_server.relay.close_codes import CloseCode
-from pairing_server.relay.limits import RelayLimits, TokenBucket
+from pairing_server.relay.limits import ConnectionLimits, TokenBucket
 from pairing_server.websocket.closing import Closing
 from pairing_server.websocket.frames import valid_close_code
 from pairing_server.websocket.sending import PONG, frame_of, gathering
@@ -50,7 +50,7 @@ class PicowsProtocol(Closing):
     def __init__(
         self,
         handler: WebSocketHandler,
-        limits: RelayLimits,
+        limits: ConnectionLimits,
         now: Callable[[], float],
         on_abuse: Callable[[str], None],
     ) -> None:
@@ -102,7 +102,7 @@ class PicowsProtocol(Closing):
     def on_ws_connected(self, transport: WSTransport) -> None:
         guarded: Any = transport.underlying_transport
         self._out = guarded.real
-        # Whatever the kernel does not take at once is the outbox's business.
+        # Whatever the kernel does not take at once is the send queue's business.
         self._out.set_write_buffer_limits(0)
         try:
             self.handler.open()  # type: ignore[attr-defined]

@@ -9,8 +9,8 @@ from time import perf_counter
 
 from pairing_server.errors import Internal, PairingServerError
 from pairing_server.relay.close_codes import CloseCode
-from pairing_server.relay.connection import Session
-from pairing_server.relay.send_queue import Outbox
+from pairing_server.relay.connection import Connection
+from pairing_server.relay.send_queue import SendQueue
 from pairing_server.websocket.commands import Asking
 
 log = logging.getLogger(__name__)
@@ -26,14 +26,14 @@ class PairingSocket(Asking):
 
     def on_message(self, message: str | bytes, now: float | None = None) -> Awaitable[None] | None:
         """Nothing further is read until what this returns is done. `now`: of an engine that has just asked."""
-        session = self.session
-        if session is None or session.closing:
+        connection = self.connection
+        if connection is None or connection.closing:
             return None
-        began = 0.0 if session.received & SAMPLED else perf_counter()
+        began = 0.0 if connection.received & SAMPLED else perf_counter()
         try:
-            rest = session.receive(message, self.app.now() if now is None else now)
+            rest = connection.receive(message, self.app.now() if now is None else now)
         except PairingServerError as error:
-            session.refuse(error, self.app.now())
+            connection.refuse(error, self.app.now())
             if error.code == "PAYLOAD_TOO_LARGE":
                 self._record(
                     "msg.too_large", "denied", limit=error.details["limit"], size=error.details["size"]
@@ -41,33 +41,33 @@ class PairingSocket(Asking):
             return None
         except Exception:
             log.exception("a message failed", extra=self._ids())
-            session.refuse(Internal(), self.app.now())
+            connection.refuse(Internal(), self.app.now())
             return None
         if rest is None:
             if began:
-                self._sampled(session, perf_counter() - began)
+                self._sampled(connection, perf_counter() - began)
             return None
-        return self._relieved(rest) if isinstance(rest, Outbox) else self._serve(session, rest)
+        return self._relieved(rest) if isinstance(rest, SendQueue) else self._serve(connection, rest)
 
-    def _sampled(self, session: Session, seconds: float) -> None:
+    def _sampled(self, connection: Connection, seconds: float) -> None:
         self.app.relay_time.observe(seconds)
-        if session.received > SAMPLED:
+        if connection.received > SAMPLED:
             self._transport.busy()
 
     @staticmethod
-    def _relieved(outbox: Outbox) -> asyncio.Future[None]:
+    def _relieved(send_queue: SendQueue) -> asyncio.Future[None]:
         relieved = asyncio.get_running_loop().create_future()
 
         def call() -> None:
             if not relieved.done():
                 relieved.set_result(None)
 
-        outbox.when_relieved(call)
+        send_queue.when_relieved(call)
         return relieved
 
     def _abuse(self, kind: str) -> None:
-        if self.session is not None:
-            self.session.abuse(kind)
+        if self.connection is not None:
+            self.connection.abuse(kind)
         else:
             self.close(CloseCode.RATE_LIMITED, f"too many {kind}")
 
@@ -75,32 +75,32 @@ class PairingSocket(Asking):
 
     def on_close(self) -> None:
         self._end_life()
-        session = self.session
-        if session is None:
+        connection = self.connection
+        if connection is None:
             return
         ids = self._ids()
-        self.session = None
-        by_server = session.close_code is not None
-        channel = self.deps.hub.closed(session, "Connection closed", self.app.now())
+        self.connection = None
+        by_server = connection.close_code is not None
+        channel = self.deps.hub.closed(connection, "Connection closed", self.app.now())
         self._record(
             "ws.disconnected",
             "success",
-            close_code=session.close_code or self.close_code,
+            close_code=connection.close_code or self.close_code,
             by="server" if by_server else "client" if self.close_code else "network",
-            duration_s=round(self.app.now() - session.opened_at),
-            messages_in=session.received,
+            duration_s=round(self.app.now() - connection.opened_at),
+            messages_in=connection.received,
         )
-        code = session.close_code or self.close_code
-        log.info("connection closed, code %s, after %d messages", code, session.received, extra=ids)
+        code = connection.close_code or self.close_code
+        log.info("connection closed, code %s, after %d messages", code, connection.received, extra=ids)
         if channel is not None:
-            self._record("channel.left", "success", pairing=channel.pairing_id, slot=session.device_type)
+            self._record("channel.left", "success", pairing=channel.pairing_id, slot=connection.device_type)
             self._left(channel)
 
     def _end_life(self) -> None:
-        session = self.session
-        code = (session.close_code if session is not None else None) or self.close_code
+        connection = self.connection
+        code = (connection.close_code if connection is not None else None) or self.close_code
         if code is not None:
             self.span.say("pairing.close_code", int(code))
-        if session is not None:
-            self.span.say("pairing.messages_received", session.received)
+        if connection is not None:
+            self.span.say("pairing.messages_received", connection.received)
         self.span.end()

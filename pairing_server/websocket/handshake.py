@@ -24,7 +24,7 @@ from pairing_server.errors import (
 )
 from pairing_server.relay import messages
 from pairing_server.relay.close_codes import CloseCode
-from pairing_server.relay.connection import Session
+from pairing_server.relay.connection import Connection
 from pairing_server.relay.identity import Identity
 from pairing_server.relay.send_queue import Transport
 from pairing_server.security.tokens import WsClaims
@@ -43,7 +43,7 @@ _NO_HEADERS = HTTPHeaders()
 class Opening(BaseHandler, WebSocketHandler):
     """A connection until its session has begun, and what the log and the audit log say of it."""
 
-    session: Session | None = None
+    connection: Connection | None = None
     refusal: InvalidToken | None = None
     claims: WsClaims | None = None
 
@@ -151,7 +151,7 @@ class Opening(BaseHandler, WebSocketHandler):
         now = self.app.now()
         self.context = known(self.context, claims.subject, claims.login_id)
         connection_id = self.context.connection_id or uuid4()
-        self.session = Session(
+        self.connection = Connection(
             connection_id,
             self._identity(claims),
             self.context.address or "",
@@ -160,8 +160,8 @@ class Opening(BaseHandler, WebSocketHandler):
             self.deps.hub,
             now,
         )
-        self.deps.hub.opened(self.session)
-        self.session.greet()
+        self.deps.hub.opened(self.connection)
+        self.connection.greet()
         log.info("connection opened by a %s", claims.device_type, extra=self._ids())
         self._record(
             "ws.connected",
@@ -191,7 +191,7 @@ class Opening(BaseHandler, WebSocketHandler):
         )
 
     def _turn_away(self, error: PairingServerError, code: CloseCode, reason: str) -> None:
-        self.deps.hub.counts.refused[error.code] += 1
+        self.deps.hub.counters.refused[error.code] += 1
         self._transport.write(messages.encode(messages.error_message(error)), False)
         self.close(code, reason)
 
@@ -203,12 +203,12 @@ class Opening(BaseHandler, WebSocketHandler):
 
     def _ids(self) -> dict[str, str]:
         """What a line of the log is about."""
-        session = self.session
+        connection = self.connection
         ids = {"request_id": str(self.request_id)}
-        if session is not None:
-            ids["connection_id"] = session.connection_id
-            if session.channel is not None:
-                ids["pairing_id"] = str(session.channel.pairing_id)
+        if connection is not None:
+            ids["connection_id"] = connection.connection_id
+            if connection.channel is not None:
+                ids["pairing_id"] = str(connection.channel.pairing_id)
         return ids
 
     def _record(self, event: str, outcome: str, pairing: UUID | None = None, **attrs: Any) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from tornado.websocket import WebSocketClosedError, WebSocketHandler, WebSocketProtocol
 
-from pairing_server.relay.send_queue import Entry, Outbox
+from pairing_server.relay.send_queue import Entry, SendQueue
 from pairing_server.websocket.frames import acknowledge_later
 from pairing_server.websocket.takeover import Listener
 
@@ -65,7 +65,7 @@ gathering = Gathering()
 
 
 class Sending(Listener, WebSocketProtocol):
-    """The half of a connection's protocol that sends (relay.outbox.Transport)."""
+    """The half of a connection's protocol that sends (relay.send_queue.Transport)."""
 
     # They are found faster than in an ordinary instance, and there are many of them.
     __slots__ = (
@@ -74,13 +74,13 @@ class Sending(Listener, WebSocketProtocol):
         "_out",
         "_paused",
         "client_terminated",
-        "outbox",
+        "send_queue",
         "server_terminated",
     )
 
     def __init__(self, handler: WebSocketHandler) -> None:
         WebSocketProtocol.__init__(self, handler)
-        self.outbox: Outbox | None = None
+        self.send_queue: SendQueue | None = None
         # The event loop's transport, while there is one.
         self._out: Any = None
         self._paused = False
@@ -149,7 +149,7 @@ class Sending(Listener, WebSocketProtocol):
         return self._gathered_size + int(self._out.get_write_buffer_size())
 
     def busy(self) -> None:
-        """The client sends one message after the other (relay.outbox.Transport)."""
+        """The client sends one message after the other (relay.send_queue.Transport)."""
         if self._out is not None:
             acknowledge_later(self._out.get_extra_info("socket"))
 
@@ -167,10 +167,10 @@ class Sending(Listener, WebSocketProtocol):
 
     def pause_writing(self) -> None:
         self._paused = True
-        if self.outbox is not None:
-            self.outbox.stalled()
+        if self.send_queue is not None:
+            self.send_queue.stalled()
 
     def resume_writing(self) -> None:
         self._paused = False
-        if self.outbox is not None:
-            self.outbox.drained()
+        if self.send_queue is not None:
+            self.send_queue.drained()

@@ -149,7 +149,7 @@ async def test_a_page_that_was_asleep_hears_what_was_said(pair: Visitors, demo: 
     browser = await phone.page.context.new_cdp_session(phone.page)
     # As a phone does with a page that nobody looks at; after a while the connection is gone, too.
     await browser.send("Page.setWebLifecycleState", {"state": "frozen"})
-    [sleeping] = [s for s in demo.node.hub.sessions.values() if s.device_type == "mobile"]
+    [sleeping] = [s for s in demo.node.hub.connections.values() if s.device_type == "mobile"]
     sleeping.close(CloseCode.GOING_AWAY, "asleep")
     by_desktop = await say(desktop, 1, 2)
     await expect(desktop.relayed).to_have_count(2)

@@ -207,7 +207,7 @@ def test_services_and_relay_get_what_was_set() -> None:
         for number, name in enumerate(("code_ttl", "reconnect_grace", "codes_per_user", "max_live_codes"), 5)
     } | {"join_rate": "3/20", "message_rate": "11", "redeem_policy": "any_user", "guest_pairing": "true"}
     found = configuration({variable(name): value for name, value in numbers.items()})
-    rules, limits = found.pairing_rules, found.relay_limits
+    rules, limits = found.pairing_rules, found.connection_limits
     assert (rules.code_ttl, rules.reconnect_grace, rules.codes_per_user, rules.max_live_codes) == (5, 6, 7, 8)
     assert (rules.same_user, rules.guests) == (False, True)
     assert (limits.code_ttl, limits.reconnect_grace, limits.message_rate) == (5, 6, 11)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pairing_server.db.database import POOL_SIZE
-from pairing_server.relay.limits import RelayLimits
+from pairing_server.relay.limits import ConnectionLimits
 from pairing_server.server.server import READERS
 from pairing_server.services.expiry import PAIRINGS_KEPT, SESSIONS_KEPT
 from tests.cli.commands import ROOT
@@ -15,7 +15,7 @@ SECTION = TEXT.partition("## Sizing\n")[2].partition("\n## ")[0]
 
 
 def test_its_bounds_are_those_of_the_code() -> None:
-    limits, connections = RelayLimits(), POOL_SIZE + READERS + 1
+    limits, connections = ConnectionLimits(), POOL_SIZE + READERS + 1
     assert (
         f"| connections to PostgreSQL | {connections} | {POOL_SIZE}, {READERS} for reviewers, 1 that asks"
         in SECTION

@@ -15,13 +15,13 @@ from tornado.web import RequestHandler
 
 from pairing_server.clock import utcnow
 from pairing_server.relay.channel import Channel
-from pairing_server.relay.connection import Session
-from pairing_server.relay.send_queue import Outbox
+from pairing_server.relay.connection import Connection
+from pairing_server.relay.send_queue import SendQueue
 from pairing_server.request_context import system
 from pairing_server.services import expiry
 from tests.devices import Account, Site
 
-OURS = (Channel, Outbox, Session, RequestHandler)
+OURS = (Channel, SendQueue, Connection, RequestHandler)
 
 
 def files() -> int:
@@ -52,7 +52,7 @@ async def held(site: Site) -> dict[str, Any]:
             kind.__name__ for thing in gc.get_objects() for kind in OURS if isinstance(thing, kind)
         )
         yet = node.http._connections  # type: ignore[attr-defined]
-        if not yet and not node.hub.sessions:
+        if not yet and not node.hub.connections:
             break
     return {
         "files": files(),
@@ -98,7 +98,7 @@ async def come_and_go(site: Site, account: Account, connects: int, pairs: int) -
             device.socket.close()
             await device.socket.closed()
     site.sockets.clear()
-    while site.node.hub.sessions:
+    while site.node.hub.connections:
         await site.get("/healthz")
     late = asyncio.get_running_loop().time() + 301
     await expiry.close_overdue(site.node.deps, late, system(utcnow()))

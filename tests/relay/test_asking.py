@@ -36,7 +36,7 @@ def test_the_device_type_must_be_the_tokens(type_: str) -> None:
 
 def test_a_connection_has_one_session_id() -> None:
     client = Relay().client("desktop")
-    client.session.identified(Device("desktop-1"))
+    client.connection.identified(Device("desktop-1"))
     for message in (
         {"type": "identify", "device_type": "desktop", "session_id": "desktop-2"},
         {"type": "join_channel", "channel": CHANNEL, "session_id": "desktop-2"},

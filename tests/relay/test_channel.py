@@ -69,8 +69,8 @@ def test_both_get_pairing_success_once_whoever_comes_last(order: tuple[str, str]
 def test_joining_again_on_the_same_socket_tells_only_the_joiner() -> None:
     relay = Relay()
     desktop, mobile = relay.pair()
-    assert mobile.session.channel is not None
-    mobile.join(mobile.session.channel)
+    assert mobile.connection.channel is not None
+    mobile.join(mobile.connection.channel)
     assert mobile.types() == ["channel_joined"]
     assert desktop.types() == []
 
@@ -78,7 +78,7 @@ def test_joining_again_on_the_same_socket_tells_only_the_joiner() -> None:
 def test_an_activation_that_ended_is_celebrated_anew() -> None:
     relay = Relay()
     desktop, mobile = relay.pair()
-    channel = desktop.session.channel
+    channel = desktop.connection.channel
     assert channel is not None
     mobile.send({"type": "leave_channel"})
     assert desktop.types() == ["mobile_disconnected"]
@@ -90,14 +90,14 @@ def test_an_activation_that_ended_is_celebrated_anew() -> None:
 def test_the_same_session_on_a_new_socket_takes_over_and_the_peer_hears_of_no_disconnect() -> None:
     relay = Relay()
     desktop, old = relay.pair()
-    channel = desktop.session.channel
+    channel = desktop.connection.channel
     assert channel is not None
     new = relay.client("mobile")
     new.join(channel)
     [error] = old.received()
     assert (error["code"], old.close_code) == ("SESSION_REPLACED", 4409)
     assert desktop.types() == ["client_joined"]
-    relay.hub.closed(old.session, "Connection closed", relay.now)
+    relay.hub.closed(old.connection, "Connection closed", relay.now)
     assert desktop.types() == []
     say(new, {"a": 1})
     assert desktop.types() == ["channel_message"]
@@ -114,7 +114,7 @@ def test_what_is_relayed_is_numbered_in_one_row_whoever_speaks() -> None:
     assert [m["seq"] for m in mobile.received()] == [1, 3, 4]
     assert [m["seq"] for m in desktop.received()] == [2]
     again = relay.client("mobile")
-    again.join(desktop.session.channel)  # type: ignore[arg-type]
+    again.join(desktop.connection.channel)  # type: ignore[arg-type]
     assert again.received()[0]["seq"] == 4
 
 
@@ -203,7 +203,7 @@ def test_audio_for_nobody_is_gone_and_its_number_with_it() -> None:
     desktop.received()
     desktop.send({"type": "audio_chunk", "data": "AAAA"})
     assert desktop.received() == []
-    mobile.join(desktop.session.channel)  # type: ignore[arg-type]
+    mobile.join(desktop.connection.channel)  # type: ignore[arg-type]
     mobile.received()
     desktop.received()
     desktop.send({"type": "audio_chunk", "data": "BBBB"})
@@ -226,7 +226,7 @@ def test_dropped_audio_is_announced_to_the_receiver() -> None:
     assert lost | heard == set(range(1, 21))
     assert not lost & heard
     assert {m["reason"] for m in received if m["type"] == "audio_gap"} == {"slow_consumer"}
-    assert relay.hub.counts.audio_dropped == len(lost)
+    assert relay.hub.counters.audio_dropped == len(lost)
 
 
 @pytest.mark.parametrize("role", ["desktop", "mobile"])
@@ -251,7 +251,7 @@ def test_who_leaves_is_announced_as_one_that_may_come_back(role: str) -> None:
 def test_the_end_of_a_channel_names_who_is_gone_for_good_then_closes_everybody() -> None:
     relay = Relay()
     desktop, mobile = relay.pair()
-    channel = desktop.session.channel
+    channel = desktop.connection.channel
     assert channel is not None
     relay.hub.end(channel.pairing_id, "unpaired", {"mobile": "mobile-session"})
     gone, closed = desktop.received()
@@ -294,8 +294,8 @@ def test_a_code_that_lapses_leaves_the_socket_open_for_the_next() -> None:
 def test_members_are_told_of_an_intruder() -> None:
     relay = Relay()
     desktop, mobile = relay.pair()
-    assert desktop.session.channel is not None
-    desktop.session.channel.refuse_intruder("mobile", relay.now)
+    assert desktop.connection.channel is not None
+    desktop.connection.channel.refuse_intruder("mobile", relay.now)
     told = {"type": "intruder_refused", **NAMED, "device_type": "mobile", "current_devices": 2}
     assert desktop.received() == mobile.received() == [told]
 
@@ -303,16 +303,16 @@ def test_members_are_told_of_an_intruder() -> None:
 def test_members_are_not_told_of_intruders_without_end() -> None:
     relay = Relay()
     desktop, _ = relay.pair()
-    assert desktop.session.channel is not None
+    assert desktop.connection.channel is not None
     for _ in range(100):
-        desktop.session.channel.refuse_intruder("mobile", relay.now)
+        desktop.connection.channel.refuse_intruder("mobile", relay.now)
     assert len(desktop.received()) == 5
 
 
 def test_the_past_is_kept_up_to_256_messages_or_a_mebibyte_and_without_audio() -> None:
     relay = Relay(message_rate=10_000, message_burst=10_000)
     desktop, mobile = relay.pair()
-    channel = desktop.session.channel
+    channel = desktop.connection.channel
     assert channel is not None
     for number in range(300):
         say(desktop, {"n": number})
@@ -366,9 +366,9 @@ def test_only_channels_somebody_is_missing_from_too_long_are_overdue() -> None:
     assert relay.hub.overdue(relay.now) == []
     mobile.send({"type": "leave_channel"})
     assert relay.hub.overdue(relay.now + 300) == []
-    assert relay.hub.overdue(relay.now + 301) == [desktop.session.channel]
+    assert relay.hub.overdue(relay.now + 301) == [desktop.connection.channel]
     relay.pass_time(200)
-    channel = desktop.session.channel
+    channel = desktop.connection.channel
     desktop.send({"type": "leave_channel"})
     assert relay.hub.overdue(relay.now + 299) == []
     assert relay.hub.overdue(relay.now + 301) == [channel]

@@ -107,8 +107,8 @@ def test_a_clients_pong_is_ignored() -> None:
 
 def test_the_greeting_gives_the_connections_id() -> None:
     client = Relay().client("desktop")
-    client.session.greet()
-    assert client.received() == [{"type": "connected", "client_id": client.session.connection_id}]
+    client.connection.greet()
+    assert client.received() == [{"type": "connected", "client_id": client.connection.connection_id}]
 
 
 def test_joining_another_channel_leaves_the_first() -> None:
@@ -192,7 +192,7 @@ def test_an_error_about_a_message_without_an_id_has_none() -> None:
 def test_abuse_below_the_messages_closes_and_is_reported(kind: str) -> None:
     relay = Relay()
     client = relay.client("desktop")
-    client.session.abuse(kind)
+    client.connection.abuse(kind)
     assert client.close_code == 4429
     assert relay.events("limit.protocol_abuse") == [{"kind": kind}]
 
@@ -206,8 +206,8 @@ def test_a_user_and_an_address_have_room_for_so_many_connections() -> None:
     relay.client("desktop", "bob")
     assert relay.hub.room_for("carol", "192.0.2.1") == "connections_per_address"
     assert relay.hub.room_for("carol", "192.0.2.2") is None
-    relay.hub.closed(first.session, "Connection closed", relay.now)
-    relay.hub.closed(first.session, "Connection closed", relay.now)
+    relay.hub.closed(first.connection, "Connection closed", relay.now)
+    relay.hub.closed(first.connection, "Connection closed", relay.now)
     assert relay.hub.room_for("alice", "192.0.2.1") is None
 
 
@@ -217,7 +217,7 @@ def test_a_user_and_an_address_have_room_for_so_many_connections() -> None:
 def test_neither_identified_nor_joined_within_ten_seconds_closes() -> None:
     relay = Relay()
     idle, known = relay.client("desktop"), relay.client("mobile")
-    known.session.identified(Device("mobile-1"))
+    known.connection.identified(Device("mobile-1"))
     relay.hub.tick(relay.now + 10)
     assert [idle.close_code, known.close_code] == [None, None]
     relay.hub.tick(relay.now + 10.1)
@@ -237,7 +237,7 @@ def test_pings_do_not_keep_an_unknown_connection_open() -> None:
 def test_a_token_that_is_about_to_expire_is_announced_once_then_closes_after_a_grace() -> None:
     relay = Relay()
     client = relay.client("desktop", expires_in=100)
-    client.session.identified(Device("desktop-1"))
+    client.connection.identified(Device("desktop-1"))
     start = relay.now
     for second, expected in ((39, []), (40, ["token_expiring"]), (60, []), (129, []), (130, ["error"])):
         relay.hub.tick(start + second)
@@ -255,12 +255,12 @@ def test_a_token_that_is_about_to_expire_is_announced_once_then_closes_after_a_g
 def test_a_refreshed_token_carries_the_connection_on_and_is_announced_in_its_turn() -> None:
     relay = Relay()
     client = relay.client("desktop", expires_in=100)
-    client.session.identified(Device("desktop-1"))
+    client.connection.identified(Device("desktop-1"))
     relay.pass_time(50)
     relay.hub.tick(relay.now)
     client.received()
     fresh = Identity("alice", "desktop", "new", "login", None, relay.now + 3600, LOGGED_IN)
-    client.session.refreshed(fresh, relay.now)
+    client.connection.refreshed(fresh, relay.now)
     assert client.received() == [{"type": "token_refreshed", "expires_in": 3600}]
     relay.pass_time(3000)
     relay.hub.tick(relay.now)
@@ -273,12 +273,12 @@ def test_a_refreshed_token_carries_the_connection_on_and_is_announced_in_its_tur
 def test_a_token_that_is_refreshed_in_the_grace_after_its_expiry_still_carries_on() -> None:
     relay = Relay()
     client = relay.client("desktop", expires_in=100)
-    client.session.identified(Device("desktop-1"))
+    client.connection.identified(Device("desktop-1"))
     relay.pass_time(129)
     relay.hub.tick(relay.now)
     client.received()
     fresh = Identity("alice", "desktop", "new", "login", None, relay.now + 3600, LOGGED_IN)
-    client.session.refreshed(fresh, relay.now)
+    client.connection.refreshed(fresh, relay.now)
     relay.pass_time(2)
     relay.hub.tick(relay.now)
     assert client.types() == ["token_refreshed"]
@@ -296,7 +296,7 @@ def test_the_sender_is_to_pause_while_its_peer_has_too_much_to_read() -> None:
     while desktop.send(big) is None:
         sent += 1
     assert 3 <= sent <= 4
-    assert mobile.session.outbox.size >= 256 * 1024
+    assert mobile.connection.send_queue.size >= 256 * 1024
     mobile.wire.stalled = False
     mobile.wire.read()
     assert desktop.send(big) is None
@@ -329,8 +329,8 @@ def test_a_peer_that_does_not_read_is_closed_and_the_sender_told(how: str) -> No
 def test_after_the_decision_to_close_nothing_is_sent_or_decided_again() -> None:
     relay = Relay()
     desktop, mobile = relay.pair()
-    desktop.session.close(CloseCode.FORBIDDEN, "token of another user")
-    desktop.session.close(CloseCode.INVALID_TOKEN, "again")
+    desktop.connection.close(CloseCode.FORBIDDEN, "token of another user")
+    desktop.connection.close(CloseCode.INVALID_TOKEN, "again")
     assert desktop.wire.closed == (4403, "token of another user")
     mobile.send({"type": "channel_message", "payload": {}})
     assert desktop.received() == []
@@ -341,8 +341,8 @@ def test_after_the_decision_to_close_nothing_is_sent_or_decided_again() -> None:
 def test_a_socket_that_goes_leaves_its_channel_and_can_no_longer_be_found() -> None:
     relay = Relay()
     desktop, mobile = relay.pair()
-    channel = desktop.session.channel
-    assert relay.hub.closed(desktop.session, "Connection closed", relay.now) is channel
+    channel = desktop.connection.channel
+    assert relay.hub.closed(desktop.connection, "Connection closed", relay.now) is channel
     [gone] = mobile.received()
     assert (gone["type"], gone["reason"], gone["force_disconnect"]) == (
         "desktop_disconnected",
@@ -351,14 +351,14 @@ def test_a_socket_that_goes_leaves_its_channel_and_can_no_longer_be_found() -> N
     )
     relay.hub.claimed("alice", "desktop-session", CHANNEL)
     assert desktop.received() == []
-    assert relay.hub.closed(desktop.session, "Connection closed", relay.now) is None
+    assert relay.hub.closed(desktop.connection, "Connection closed", relay.now) is None
 
 
 def test_the_desktop_is_told_that_its_code_was_claimed_and_nobody_else_is() -> None:
     relay = Relay()
     desktop, stranger = relay.client("desktop"), relay.client("desktop", "mallory")
-    desktop.session.identified(Device("desktop-1"))
-    stranger.session.identified(Device("desktop-1"))
+    desktop.connection.identified(Device("desktop-1"))
+    stranger.connection.identified(Device("desktop-1"))
     relay.hub.claimed("alice", "desktop-1", CHANNEL)
     assert desktop.received() == [{"type": "pairing_claimed", "channel": CHANNEL, "channelId": CHANNEL}]
     assert stranger.received() == []
@@ -368,7 +368,7 @@ def test_who_tried_while_the_server_could_not_answer_has_its_ten_seconds_again()
     relay = Relay()
     client = relay.client("desktop")
     relay.pass_time(9)
-    client.session.refuse(Unavailable(), relay.now)
+    client.connection.refuse(Unavailable(), relay.now)
     relay.pass_time(9)
     relay.hub.tick(relay.now)
     assert client.close_code is None

@@ -68,5 +68,5 @@ def test_it_is_done_when_the_last_is_gone_and_at_once_without_any() -> None:
     client = relay.client("desktop")
     done = close_all(relay)
     assert done == []
-    relay.hub.closed(client.session, "Connection closed", relay.now)
+    relay.hub.closed(client.connection, "Connection closed", relay.now)
     assert done == [True]

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pairing_server.relay.limits import RelayLimits, TokenBucket
+from pairing_server.relay.limits import ConnectionLimits, TokenBucket
 
 
 def test_a_bucket_allows_its_burst_at_once_and_then_its_rate() -> None:
@@ -47,7 +47,7 @@ def test_no_timing_gets_more_through_than_burst_and_rate(pauses: list[float]) ->
 
 
 def test_the_defaults_are_those_of_the_protocol() -> None:
-    limits = RelayLimits()
+    limits = ConnectionLimits()
     assert (limits.message_rate, limits.message_burst) == (60, 120)
     assert (limits.audio_rate, limits.audio_bytes_rate, limits.audio_bytes_burst) == (20, 524_288, 2_097_152)
     assert (limits.join_count, limits.join_seconds) == (5, 10)

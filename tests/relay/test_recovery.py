@@ -33,13 +33,13 @@ def numbers(messages: list[dict[str, Any]]) -> list[int]:
 
 def drop(client: Client) -> None:
     """The connection is gone, without a word."""
-    client.relay.hub.closed(client.session, "gone", client.relay.now)
+    client.relay.hub.closed(client.connection, "gone", client.relay.now)
 
 
 def back(client: Client, **fields: Any) -> tuple[Client, list[dict[str, Any]]]:
     """The same session on a new connection, and what it is sent on joining."""
     channel = next(iter(client.relay.hub.channels.values()))
-    again = client.relay.client(client.session.device_type)
+    again = client.relay.client(client.connection.device_type)
     again.join(channel, **fields)
     return again, again.received()
 
@@ -50,7 +50,7 @@ def test_what_was_missed_comes_in_order_behind_channel_joined_and_before_the_set
     desktop.send({"type": "settings_sync", "settings": {"gain": 1}})
     say(desktop, 1)
     last = mobile.received()[-1]["seq"]
-    channel = mobile.session.channel
+    channel = mobile.connection.channel
     assert channel is not None
     drop(mobile)
     for number in (2, 3):
@@ -87,7 +87,7 @@ def test_a_client_that_says_nothing_gets_what_its_session_had_not_been_sent() ->
 def test_the_joiner_is_told_from_where_on_it_gets_everything() -> None:
     relay = Relay()
     desktop, mobile = relay.pair()
-    channel = mobile.session.channel
+    channel = mobile.connection.channel
     assert channel is not None
     for number in (1, 2):
         say(desktop, number)
@@ -134,7 +134,7 @@ def test_a_second_join_on_the_same_connection_repeats_nothing() -> None:
     desktop, mobile = Relay().pair()
     say(desktop, 1)
     mobile.received()
-    channel = mobile.session.channel
+    channel = mobile.connection.channel
     assert channel is not None
     mobile.join(channel, last_seq=0, epoch=channel.epoch)
     assert numbers(mobile.received()) == []
@@ -159,7 +159,7 @@ def test_a_slow_consumer_gets_after_its_return_what_had_not_left_the_queue() -> 
 def test_what_is_no_longer_kept_is_said_to_be_missing_and_the_rest_comes(how: str) -> None:
     relay = Relay(**FAST)
     desktop, mobile = relay.pair()
-    channel = mobile.session.channel
+    channel = mobile.connection.channel
     assert channel is not None
     drop(mobile)
     count, size = (257, 0) if how == "count" else (18, 60_000)
@@ -175,7 +175,7 @@ def test_what_is_no_longer_kept_is_said_to_be_missing_and_the_rest_comes(how: st
 def test_the_own_messages_that_are_forgotten_are_not_missed() -> None:
     relay = Relay(**FAST)
     desktop, mobile = relay.pair()
-    channel = mobile.session.channel
+    channel = mobile.connection.channel
     assert channel is not None
     say(desktop, 1)
     last = mobile.received()[-1]["seq"]
@@ -189,7 +189,7 @@ def test_the_own_messages_that_are_forgotten_are_not_missed() -> None:
 @pytest.mark.parametrize("last", [{"last_seq": 1, "epoch": "another"}, {"last_seq": 99}, {"last_seq": 1}])
 def test_a_number_of_another_epoch_or_from_the_future_means_nothing(last: dict[str, Any]) -> None:
     desktop, mobile = Relay().pair()
-    channel = mobile.session.channel
+    channel = mobile.connection.channel
     assert channel is not None
     say(desktop, 1)
     drop(mobile)
@@ -253,11 +253,11 @@ class Device:
     def listens(self) -> bool:
         """Whether nothing is in the way of what is said to it."""
         client = self.client
-        return client is not None and not (client.wire.stalled or client.session.closing)
+        return client is not None and not (client.wire.stalled or client.connection.closing)
 
     @property
     def speaks(self) -> bool:
-        return self.client is not None and not self.client.session.closing
+        return self.client is not None and not self.client.connection.closing
 
     def hear(self, count: int | None = None) -> None:
         """Read all that has come, or so many messages."""
@@ -315,7 +315,11 @@ class Talk(RuleBasedStateMachine):
     def says_again(self, role: str) -> None:
         """It has not seen the ack: what is still kept goes no further."""
         device = self.devices[role]
-        if device.client is None or not device.speaks or (channel := device.client.session.channel) is None:
+        if (
+            device.client is None
+            or not device.speaks
+            or (channel := device.client.connection.channel) is None
+        ):
             return
         for number in range(1, self.number + 1):
             if channel.history.number_of(number, OTHER[role]) is not None:

@@ -18,9 +18,9 @@ from pairing_server.errors import (
     ValidationFailed,
 )
 from pairing_server.relay import messages, requests
-from pairing_server.relay.limits import RelayLimits
+from pairing_server.relay.limits import ConnectionLimits
 
-LIMITS = RelayLimits()
+LIMITS = ConnectionLimits()
 
 
 def take(text: str) -> requests.Request:

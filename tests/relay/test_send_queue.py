@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pairing_server.metrics import counts_of, histogram
-from pairing_server.relay.limits import RelayLimits
-from pairing_server.relay.send_queue import Entry, Lane, Outbox
+from pairing_server.relay.limits import ConnectionLimits
+from pairing_server.relay.send_queue import Entry, Lane, SendQueue
 from tests.relay.wire import Wire
 
-LIMITS = RelayLimits(in_flight=100, queue_pause=400, queue_size=1000, queue_age=5)
+LIMITS = ConnectionLimits(in_flight=100, queue_pause=400, queue_size=1000, queue_age=5)
 
 
 class Portions(Wire):
@@ -44,7 +44,7 @@ class Queue:
         self.gaps: list[tuple[int, int]] = []
         self.waited = histogram("waited", "Seconds.", (1, 2, 4))
         self.now = 0.0
-        self.outbox = Outbox(
+        self.send_queue = SendQueue(
             self.wire,
             LIMITS,
             lambda: self.now,
@@ -57,7 +57,7 @@ class Queue:
         self, letter: str, size: int = 100, lane: Lane = Lane.MESSAGE, now: float = 0, number: int = 0
     ) -> None:
         self.now = now
-        self.outbox.send(letter.encode() * size, lane, number)
+        self.send_queue.send(letter.encode() * size, lane, number)
 
     @property
     def carried(self) -> str:
@@ -83,7 +83,7 @@ def test_how_long_the_oldest_of_a_portion_has_waited_is_measured() -> None:
     assert queue.carried == "abcd"
     assert len(queue.wire.portions) == 3
     assert counts_of(queue.waited) == [1, 2, 3, 3], "1, 2 and 3 seconds"
-    assert queue.outbox.size == 0
+    assert queue.send_queue.size == 0
 
 
 def test_no_more_than_the_transport_may_hold_is_handed_over_and_the_rest_follows_in_order() -> None:
@@ -91,12 +91,12 @@ def test_no_more_than_the_transport_may_hold_is_handed_over_and_the_rest_follows
     for letter in "abc":
         queue.send(letter)
     assert queue.carried == "a"
-    assert queue.outbox.size == 300
+    assert queue.send_queue.size == 300
     queue.wire.read(1)
     assert queue.carried == "ab"
     queue.wire.read()
     assert queue.carried == "abc"
-    assert queue.outbox.size == 0
+    assert queue.send_queue.size == 0
 
 
 def test_a_queue_is_congested_from_the_bound_on_and_calls_back_once_it_is_not() -> None:
@@ -104,12 +104,12 @@ def test_a_queue_is_congested_from_the_bound_on_and_calls_back_once_it_is_not() 
     called: list[str] = []
     for letter in "abc":
         queue.send(letter)
-    assert not queue.outbox.congested
-    queue.outbox.when_relieved(lambda: called.append("at once"))
+    assert not queue.send_queue.congested
+    queue.send_queue.when_relieved(lambda: called.append("at once"))
     assert called == ["at once"]
     queue.send("d")
-    assert queue.outbox.congested
-    queue.outbox.when_relieved(lambda: called.append("later"))
+    assert queue.send_queue.congested
+    queue.send_queue.when_relieved(lambda: called.append("later"))
     assert called == ["at once"]
     queue.wire.read(1)
     assert called == ["at once", "later"]
@@ -122,8 +122,8 @@ def test_release_frees_whoever_waits() -> None:
     called: list[int] = []
     for letter in "abcd":
         queue.send(letter)
-    queue.outbox.when_relieved(lambda: called.append(1))
-    queue.outbox.release()
+    queue.send_queue.when_relieved(lambda: called.append(1))
+    queue.send_queue.release()
     assert called == [1]
 
 
@@ -135,7 +135,7 @@ def test_past_the_size_the_consumer_is_given_up_once_and_gets_nothing_more() -> 
     queue.send("k", now=2)
     assert queue.overflows == [(1100, 2)]
     queue.send("l")
-    queue.outbox.check(60)
+    queue.send_queue.check(60)
     assert len(queue.overflows) == 1
     queue.wire.read()
     assert queue.carried == "a"
@@ -144,9 +144,9 @@ def test_past_the_size_the_consumer_is_given_up_once_and_gets_nothing_more() -> 
 def test_past_the_age_the_consumer_is_given_up_however_little_waits() -> None:
     queue = Queue()
     queue.send("a", size=1, now=10)
-    queue.outbox.check(15)
+    queue.send_queue.check(15)
     assert queue.overflows == []
-    queue.outbox.check(15.1)
+    queue.send_queue.check(15.1)
     assert [size for size, _ in queue.overflows] == [1]
 
 
@@ -155,7 +155,7 @@ def test_a_slow_reader_that_goes_on_reading_is_not_too_old() -> None:
     for second in range(20):
         queue.send("m", now=second)
         queue.wire.read(1)
-        queue.outbox.check(second + 1)
+        queue.send_queue.check(second + 1)
     assert queue.overflows == []
 
 
@@ -164,10 +164,10 @@ def test_overflow_frees_whoever_waits() -> None:
     called: list[int] = []
     for letter in "abcd":
         queue.send(letter)
-    queue.outbox.when_relieved(lambda: called.append(1))
-    queue.outbox.check(6)
+    queue.send_queue.when_relieved(lambda: called.append(1))
+    queue.send_queue.check(6)
     assert called == [1]
-    queue.outbox.when_relieved(lambda: called.append(2))
+    queue.send_queue.when_relieved(lambda: called.append(2))
     assert called == [1, 2]
 
 
@@ -189,7 +189,7 @@ def test_audio_larger_than_the_bound_is_dropped_without_touching_what_is_under_w
     queue.send("a")
     queue.send("1", size=500, lane=Lane.AUDIO, number=1)
     assert queue.gaps == [(1, 1)]
-    assert queue.outbox.size == 100
+    assert queue.send_queue.size == 100
     assert queue.overflows == []
 
 
@@ -199,7 +199,7 @@ def test_only_the_newest_settings_wait_behind_what_was_said_before() -> None:
     queue.send("s", lane=Lane.SETTINGS)
     queue.send("b")
     queue.send("t", lane=Lane.SETTINGS)
-    assert queue.outbox.size == 300
+    assert queue.send_queue.size == 300
     queue.wire.read()
     assert queue.carried == "abt"
 
@@ -210,7 +210,7 @@ def test_a_storm_of_settings_never_makes_a_slow_consumer() -> None:
     for _ in range(1000):
         queue.send("s", lane=Lane.SETTINGS)
     assert queue.overflows == []
-    assert queue.outbox.size == 200
+    assert queue.send_queue.size == 200
 
 
 def test_thousands_of_small_messages_leave_at_once_when_the_client_reads_again() -> None:
@@ -221,7 +221,7 @@ def test_thousands_of_small_messages_leave_at_once_when_the_client_reads_again()
     queue.wire.stalled = False
     queue.wire.read()
     assert queue.carried == "a" + "b" * 900
-    assert queue.outbox.size == 0
+    assert queue.send_queue.size == 0
 
 
 def test_what_waited_is_handed_over_in_portions_and_the_next_when_the_kernel_has_taken_one() -> None:
@@ -238,7 +238,7 @@ def test_what_waited_is_handed_over_in_portions_and_the_next_when_the_kernel_has
     queue.wire.read()
     assert queue.wire.portions == [(4, 120), (4, 120), (1, 30)]
     assert queue.carried == "abcdefghij"
-    assert queue.outbox.size == 0
+    assert queue.send_queue.size == 0
 
 
 def test_a_batch_of_which_the_kernel_takes_the_first_part_is_as_old_as_the_rest() -> None:
@@ -251,10 +251,10 @@ def test_a_batch_of_which_the_kernel_takes_the_first_part_is_as_old_as_the_rest(
     queue.now = 4
     queue.wire.read(1)
     assert queue.carried == "abcde"
-    assert queue.outbox.size == 5 * 25
-    queue.outbox.check(6.5)
+    assert queue.send_queue.size == 5 * 25
+    queue.send_queue.check(6.5)
     assert queue.overflows == []
-    queue.outbox.check(6.6)
+    queue.send_queue.check(6.6)
     assert [size for size, _ in queue.overflows] == [5 * 25]
 
 
@@ -262,10 +262,10 @@ def test_a_sender_that_fills_the_queue_to_the_bound_does_not_make_a_slow_reader_
     queue = Queue()
     second = 0
     for second in range(60):
-        while not queue.outbox.congested:
+        while not queue.send_queue.congested:
             queue.send("m", size=50, now=second)
         queue.wire.read(2)
-        queue.outbox.check(second + 1)
+        queue.send_queue.check(second + 1)
     assert queue.overflows == []
     assert len(queue.wire.carried) > 2 * second
 

@@ -13,11 +13,11 @@ from pairing_server.errors import PairingServerError
 from pairing_server.relay import requests
 from pairing_server.relay.asking import Deferred
 from pairing_server.relay.channel import Channel
-from pairing_server.relay.connection import Session
+from pairing_server.relay.connection import Connection
 from pairing_server.relay.hub import Hub
 from pairing_server.relay.identity import Device, Identity
-from pairing_server.relay.limits import RelayLimits
-from pairing_server.relay.send_queue import Entry, Outbox
+from pairing_server.relay.limits import ConnectionLimits
+from pairing_server.relay.send_queue import Entry, SendQueue
 
 LOGGED_IN = datetime(2026, 5, 4, 12, 0, tzinfo=UTC)
 
@@ -29,15 +29,15 @@ class Wire:
         self.carried: deque[bytes] = deque()
         self.closed: tuple[int, str] | None = None
         self.stalled = False
-        self.outbox: Outbox | None = None
+        self.send_queue: SendQueue | None = None
         self._untaken: deque[int] = deque()
 
     def write(self, message: bytes, binary: bool) -> None:
         self.carried.append(message)
         if self.stalled:
             self._untaken.append(len(message))
-            if self.outbox is not None:
-                self.outbox.stalled()
+            if self.send_queue is not None:
+                self.send_queue.stalled()
 
     def write_all(self, entries: Sequence[Entry]) -> None:
         for entry in entries:
@@ -58,8 +58,8 @@ class Wire:
         while self._untaken and count != 0:
             count = None if count is None else count - 1
             self._untaken.popleft()
-            if not self._untaken and self.outbox is not None:
-                self.outbox.drained()
+            if not self._untaken and self.send_queue is not None:
+                self.send_queue.drained()
 
     def taken(self) -> list[dict[str, Any]]:
         """What has been carried since the last call."""
@@ -71,20 +71,20 @@ class Wire:
 class Client:
     """One session and its wire, with the edge's part in between: an error answers, who leaves has left."""
 
-    def __init__(self, relay: Relay, session: Session, wire: Wire) -> None:
+    def __init__(self, relay: Relay, connection: Connection, wire: Wire) -> None:
         self.relay = relay
-        self.session = session
+        self.connection = connection
         self.wire = wire
 
-    def send(self, message: Mapping[str, Any] | str | bytes) -> Deferred | Outbox | None:
+    def send(self, message: Mapping[str, Any] | str | bytes) -> Deferred | SendQueue | None:
         text = message if isinstance(message, str | bytes) else json.dumps(message)
         try:
-            rest = self.session.receive(text, self.relay.now)
+            rest = self.connection.receive(text, self.relay.now)
         except PairingServerError as error:
-            self.session.refuse(error, self.relay.now)
+            self.connection.refuse(error, self.relay.now)
             return None
         if isinstance(rest, requests.LeaveChannel):
-            self.session.leave(self.relay.now)
+            self.connection.leave(self.relay.now)
             return None
         return rest
 
@@ -106,11 +106,11 @@ class Client:
 
     def join(self, channel: Channel, session_id: str | None = None, **fields: Any) -> None:
         """Take a seat, as the services would have allowed."""
-        if self.session.device is None:
-            device = Device(session_id or f"{self.session.device_type}-session")
-            self.session.identified(device)
+        if self.connection.device is None:
+            device = Device(session_id or f"{self.connection.device_type}-session")
+            self.connection.identified(device)
         request = requests.JoinChannel(channel=channel.name, **fields)
-        self.session.entered(channel, request, self.relay.now)
+        self.connection.entered(channel, request, self.relay.now)
 
 
 class Relay:
@@ -120,12 +120,14 @@ class Relay:
         self.now = 1000.0
         self.due: list[tuple[float, Callable[[], None]]] = []
         self.reported: list[tuple[str, str, dict[str, object]]] = []
-        self.hub = Hub(RelayLimits(**limits), lambda: self.now, self._later, self._report)
+        self.hub = Hub(ConnectionLimits(**limits), lambda: self.now, self._later, self._report)
 
     def _later(self, seconds: float, call: Callable[[], None]) -> None:
         self.due.append((self.now + seconds, call))
 
-    def _report(self, event: str, outcome: str, session: Session | None, attrs: Mapping[str, object]) -> None:
+    def _report(
+        self, event: str, outcome: str, connection: Connection | None, attrs: Mapping[str, object]
+    ) -> None:
         self.reported.append((event, outcome, dict(attrs)))
 
     def events(self, name: str) -> list[dict[str, object]]:
@@ -149,9 +151,9 @@ class Relay:
     ) -> Client:
         wire = Wire()
         identity = Identity(subject, device_type, "token", "login", None, self.now + expires_in, LOGGED_IN)
-        session = Session(uuid4(), identity, address, address, wire, self.hub, self.now)
-        self.hub.opened(session)
-        return Client(self, session, wire)
+        connection = Connection(uuid4(), identity, address, address, wire, self.hub, self.now)
+        self.hub.opened(connection)
+        return Client(self, connection, wire)
 
     def channel(self, name: str = "pair-123456") -> Channel:
         return self.hub.channel(uuid4(), name, self.now)

@@ -11,7 +11,7 @@ import pytest
 from tornado.httpclient import HTTPClientError
 from tornado.ioloop import IOLoop
 
-from pairing_server.relay.connection import Session
+from pairing_server.relay.connection import Connection
 from pairing_server.relay.identity import Identity
 from pairing_server.server.server import Node
 from tests import leaks
@@ -29,7 +29,7 @@ class Stopping:
         self.wire = Wire()
         now = node.app.now()
         stranger = Identity("somebody", "desktop", "token", "login", None, now + 3600, LOGGED_IN)
-        self._last = Session(uuid4(), stranger, "192.0.2.1", "192.0.2.1", self.wire, node.hub, now)
+        self._last = Connection(uuid4(), stranger, "192.0.2.1", "192.0.2.1", self.wire, node.hub, now)
         node.hub.opened(self._last)
         self._stopped: asyncio.Future[None] | None = None
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from pairing_server.relay.connection import Session
+from pairing_server.relay.connection import Connection
 from tests.devices import Device, Site
 from tests.websocket.raw import CLOSE, PING, PONG, TEXT, Frame, RawSocket, frame
 
@@ -27,14 +27,14 @@ class RawDevice:
     """A joined device on a raw connection. `session`: the server's end of it."""
 
     raw: RawSocket
-    session: Session
+    connection: Connection
     session_id: str
     channel: str
 
     @property
     def protocol(self) -> Any:
         """The frame engine's part of the connection."""
-        return self.session._transport
+        return self.connection._transport
 
     async def message(self) -> dict[str, Any]:
         """The next message. The server's pings are answered."""
@@ -61,18 +61,18 @@ class RawDevice:
         return messages
 
 
-async def connected(site: Site, token: str) -> tuple[RawSocket, Session]:
+async def connected(site: Site, token: str) -> tuple[RawSocket, Connection]:
     """A greeted connection, and the server's end of it."""
     raw = RawSocket()
     await raw.open(site, f"?token={token}")
     greeting = json.loads((await raw.read()).payload)
-    return raw, site.node.hub.sessions[greeting["client_id"]]
+    return raw, site.node.hub.connections[greeting["client_id"]]
 
 
 async def take_seat(site: Site, token: str, device: Device) -> RawDevice:
     """Join in the place of that device, which is told and closed."""
-    raw, session = await connected(site, token)
-    taken = RawDevice(raw, session, device.session_id, device.channel)
+    raw, connection = await connected(site, token)
+    taken = RawDevice(raw, connection, device.session_id, device.channel)
     join = {"type": "join_channel", "channel": device.channel, "session_id": device.session_id}
     await raw.send_bytes(text(join))
     assert (await taken.message())["type"] == "channel_joined"
@@ -106,9 +106,9 @@ async def until(condition: Callable[[], bool]) -> None:
         await asyncio.sleep(0)
 
 
-async def ping_time_passes(session: Session, seconds: float) -> None:
+async def ping_time_passes(connection: Connection, seconds: float) -> None:
     """The at most so many seconds have passed until the engine pings next, or looks whether that was answered."""
-    protocol: Any = session._transport
+    protocol: Any = connection._transport
     timer: asyncio.TimerHandle = protocol._timer
     assert timer.when() - asyncio.get_running_loop().time() <= seconds
     timer._run()

@@ -15,18 +15,18 @@ SOUND = bytes(range(256)) * 4
 
 async def pair(site: Site, *, desktop_binary: bool, mobile_binary: bool) -> tuple[Device, Device]:
     account = await site.account()
-    sessions = {"desktop": f"desktop-{uuid4().hex}", "mobile": f"mobile-{uuid4().hex}"}
-    code = await site.code(account, sessions["desktop"])
-    assert (await site.redeem(account, code, sessions["mobile"])).status == 200
+    connections = {"desktop": f"desktop-{uuid4().hex}", "mobile": f"mobile-{uuid4().hex}"}
+    code = await site.code(account, connections["desktop"])
+    assert (await site.redeem(account, code, connections["mobile"])).status == 200
     devices = []
     for role, takes in (("desktop", desktop_binary), ("mobile", mobile_binary)):
         socket = await site.connect(account, role)
         socket.send(
             {"type": "join_channel", "channel": f"pair-{code}", "device_type": role,
-             "session_id": sessions[role], "binary_audio": takes}
+             "session_id": connections[role], "binary_audio": takes}
         )  # fmt: skip
         await socket.expect("channel_joined")
-        devices.append(Device(socket, sessions[role], role, f"pair-{code}"))
+        devices.append(Device(socket, connections[role], role, f"pair-{code}"))
     for device in devices:
         await device.socket.pending()
     return devices[0], devices[1]

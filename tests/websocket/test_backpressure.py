@@ -9,14 +9,14 @@ from functools import partial
 
 import pytest
 
-from pairing_server.relay.limits import RelayLimits
+from pairing_server.relay.limits import ConnectionLimits
 from pairing_server.websocket.frames import RECEIVE_BUFFER, SEND_BUFFER
 from tests.conftest import StartNode
 from tests.devices import Site
 from tests.web.clock import Clock
 from tests.websocket.raw_pair import RawDevice, codes, raw_pair, said, text, until
 
-LIMITS = RelayLimits()
+LIMITS = ConnectionLimits()
 KIB = 1024
 CHUNKS = 300
 
@@ -50,11 +50,11 @@ def chunk(number: int, size: int = 12 * KIB) -> bytes:
 async def send_audio(desktop: RawDevice, mobile: RawDevice) -> int:
     """Send all chunks to a device that does not read; the most that waited for it at a time, in bytes."""
     assert await desktop.pending() == []
-    most, before = 0, desktop.session.received
+    most, before = 0, desktop.connection.received
     for number in range(1, CHUNKS + 1):
         await desktop.raw.send_bytes(chunk(number))
-        await until(partial(lambda count: desktop.session.received >= count, before + number))
-        most = max(most, mobile.session.outbox.size)
+        await until(partial(lambda count: desktop.connection.received >= count, before + number))
+        most = max(most, mobile.connection.send_queue.size)
     return most
 
 
@@ -86,7 +86,7 @@ async def test_audio_for_a_receiver_that_does_not_read_is_dropped_and_said_and_t
     assert heard == sorted(heard)
     assert len(lost) > CHUNKS // 3
     assert sorted(heard + lost) == list(range(1, CHUNKS + 1))
-    assert fast.node.hub.counts.audio_dropped == len(lost)
+    assert fast.node.hub.counters.audio_dropped == len(lost)
     # It goes on as if nothing had been.
     await desktop.raw.send_bytes(chunk(CHUNKS + 1) + said(3))
     assert [(await mobile.message())["type"] for _ in range(2)] == ["audio_chunk", "channel_message"]
@@ -100,9 +100,9 @@ async def test_a_receiver_that_stays_deaf_to_audio_is_closed_4430_and_the_sender
     desktop, mobile = await raw_pair(fast)
     await send_audio(desktop, mobile)
     clock.put_forward(LIMITS.queue_age - 1)
-    assert not mobile.session.closing
+    assert not mobile.connection.closing
     clock.put_forward(1.1)
-    assert mobile.session.close_code == 4430
+    assert mobile.connection.close_code == 4430
     assert (await desktop.message())["type"] == "peer_slow"
     assert codes(await mobile.raw.rest())[-2:] == ["SLOW_CONSUMER", 4430]
     assert (await desktop.message())["type"] == "mobile_disconnected"
@@ -116,7 +116,7 @@ async def test_a_slow_reader_throttles_the_sender_and_loses_nothing(fast: Site) 
     clock = Clock(fast)
     desktop, mobile = await raw_pair(fast)
     count, size, rate = 300, 8 * KIB, 128 * KIB  # a second
-    before, most = desktop.session.received, 0
+    before, most = desktop.connection.received, 0
     sending = asyncio.ensure_future(
         desktop.raw.send_bytes(b"".join(said(n, pad="x" * size) for n in range(count)))
     )
@@ -125,14 +125,15 @@ async def test_a_slow_reader_throttles_the_sender_and_loses_nothing(fast: Site) 
         # So slow that what is sent waits for it.
         await until(
             lambda: (
-                mobile.session.outbox.size >= LIMITS.queue_pause or desktop.session.received - before == count
+                mobile.connection.send_queue.size >= LIMITS.queue_pause
+                or desktop.connection.received - before == count
             )
         )
-        most = max(most, mobile.session.outbox.size)
+        most = max(most, mobile.connection.send_queue.size)
         heard += await mobile.numbers(min(rate // size, count - len(heard)))
         clock.put_forward(1)
         # No more is taken from the sender than waits for the reader, here and in the kernel.
-        waiting = desktop.session.received - before - len(heard)
+        waiting = desktop.connection.received - before - len(heard)
         assert waiting * size < LIMITS.queue_pause + 1024 * KIB
     assert heard == list(range(count))
     assert LIMITS.queue_pause <= most < LIMITS.queue_pause + 128 * KIB
@@ -148,10 +149,10 @@ async def test_a_batch_that_the_kernel_takes_in_part_arrives_whole_and_in_order(
     sending = asyncio.ensure_future(
         desktop.raw.send_bytes(b"".join(said(n, pad="x" * size) for n in range(count)))
     )
-    await until(lambda: mobile.session.outbox.size > 0)
+    await until(lambda: mobile.connection.send_queue.size > 0)
     assert await mobile.numbers(count) == list(range(count))
     await sending
-    assert mobile.session.outbox.size == 0
+    assert mobile.connection.send_queue.size == 0
     told = (await fast.get("/metrics")).body.decode()
     [waits] = re.findall(r"^pairing_queue_wait_seconds_count (\S+)$", told, re.MULTILINE)
     assert float(waits) > 0
@@ -163,14 +164,14 @@ async def test_of_the_settings_that_wait_only_the_newest_are_sent(fast: Site) ->
     Clock(fast)
     desktop, mobile = await raw_pair(fast)
     count = 0
-    while not mobile.session.outbox.size:
+    while not mobile.connection.send_queue.size:
         await desktop.raw.send_bytes(said(count, pad="x" * 8000))
         count += 1
         await desktop.pending()
     for number in range(500):
         await desktop.raw.send_bytes(text({"type": "settings_sync", "settings": {"gain": number}}))
     await desktop.pending()
-    assert mobile.session.outbox.size < LIMITS.queue_pause
+    assert mobile.connection.send_queue.size < LIMITS.queue_pause
     assert await mobile.numbers(count) == list(range(count))
     [document] = await mobile.pending()
     assert (document["settings"], document["rev"]) == ({"gain": 499}, 500)

@@ -121,16 +121,16 @@ async def members(site: Site) -> list[tuple[Member, Member]]:
     for code in range(CHANNELS):
         user, digits = uuid4(), f"{code * 1999:06d}"
         subject = str(user)
-        sessions = {role: f"{role}-{subject}" for role in ("desktop", "mobile")}
+        connections = {role: f"{role}-{subject}" for role in ("desktop", "mobile")}
         users.append({"id": user, "name": f"user-{subject}"})
-        pairings.append({"mac": deps.codes.macs(digits)[0], "user": subject, **sessions})
+        pairings.append({"mac": deps.codes.macs(digits)[0], "user": subject, **connections})
         claims = AccessClaims(subject, "login", "login", now, now + timedelta(hours=1), foreign=False)
-        tokens = {role: deps.tokens.issue_ws(claims, role, None, now).token for role in sessions}
+        tokens = {role: deps.tokens.issue_ws(claims, role, None, now).token for role in connections}
         for token in tokens.values():
             RUN.secrets.add("token", token)
         desktop, mobile = [
-            Member(RawSocket(), tokens[role], role, sessions[role], Codes.channel(digits), [], [])
-            for role in sessions
+            Member(RawSocket(), tokens[role], role, connections[role], Codes.channel(digits), [], [])
+            for role in connections
         ]
         pairs.append((desktop, mobile))
     async with site.node.database.transaction() as conn:

@@ -89,7 +89,7 @@ async def test_a_client_that_sends_on_and_on_is_not_told_of_each_segment(busy: S
     options = Options(desktop.protocol._out.get_extra_info("socket"))
     out = Counted(desktop)
     out.get_extra_info = lambda name: options if name == "socket" else None
-    before = desktop.session.received
+    before = desktop.connection.received
     for number in range(SAMPLED + 1 - before):
         await desktop.raw.send_bytes(said(number))
         assert await mobile.numbers(1) == [number]
@@ -123,15 +123,15 @@ async def test_no_turn_of_the_loop_serves_more_than_a_stretch_of_a_flood(busy: S
         # One at a time, as they mostly come.
         await desktop.raw.send_bytes(said(number))
         assert await mobile.numbers(1) == [number]
-    session = desktop.session
-    before = last = session.received
+    connection = desktop.connection
+    before = last = connection.received
     sending = asyncio.ensure_future(desktop.raw.send_bytes(b"".join(said(n) for n in range(FLOOD))))
     hearing = asyncio.ensure_future(mobile.numbers(FLOOD))
     steps = []
-    while session.received < before + FLOOD:
+    while connection.received < before + FLOOD:
         await asyncio.sleep(0)
-        steps.append(session.received - last)
-        last = session.received
+        steps.append(connection.received - last)
+        last = connection.received
     assert max(steps) <= 2 * STRETCH
     await sending
     assert await hearing == list(range(FLOOD))
@@ -140,16 +140,16 @@ async def test_no_turn_of_the_loop_serves_more_than_a_stretch_of_a_flood(busy: S
 async def test_others_are_answered_while_a_flood_is_served(busy: Site) -> None:
     desktop, mobile = await raw_pair(busy)
     quiet, _ = await connected(busy, await busy.ws_token(await busy.account(), "mobile"))
-    before = desktop.session.received
+    before = desktop.connection.received
     sending = asyncio.ensure_future(desktop.raw.send_bytes(b"".join(said(n) for n in range(FLOOD))))
     hearing = asyncio.ensure_future(mobile.numbers(FLOOD))
-    await until(lambda: desktop.session.received > before)
+    await until(lambda: desktop.connection.received > before)
     served = []
     for number in range(10):
         await quiet.send_bytes(text({"type": "ping", "sequence": number}) + frame(PING, b"beat"))
         assert b'"pong"' in (await quiet.read()).payload
         assert (await quiet.read()).opcode == PONG
-        served.append(desktop.session.received - before)
+        served.append(desktop.connection.received - before)
     # The answers come while the flood is still being served.
     assert served[0] < served[-1] < FLOOD
     await sending

@@ -151,7 +151,7 @@ async def test_what_breaks_the_protocol_is_closed_with_its_code_and_nothing_behi
     desktop.socket.send({"type": "channel_message", "payload": {"n": 1}})
     assert (await mobile.socket.receive())["payload"] == {"n": 1}
     assert await desktop.socket.pending() == []
-    assert len(site.node.hub.sessions) == 2
+    assert len(site.node.hub.connections) == 2
 
 
 async def test_a_broken_frame_is_refused_in_whatever_pieces_it_comes(site: Site) -> None:

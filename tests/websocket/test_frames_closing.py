@@ -13,26 +13,26 @@ from typing import Any
 import pytest
 
 from pairing_server.relay.close_codes import CloseCode
-from pairing_server.relay.connection import Session
-from pairing_server.relay.limits import RelayLimits
+from pairing_server.relay.connection import Connection
+from pairing_server.relay.limits import ConnectionLimits
 from pairing_server.websocket.frames import CLOSE_TIMEOUT
 from tests.devices import Device, Site
 from tests.web.clock import Clock
 from tests.websocket.raw import BINARY, CLOSE, PING, PONG, TEXT, Frame, RawSocket, frame
 from tests.websocket.raw_pair import ping_time_passes
 
-LIMITS = RelayLimits()
+LIMITS = ConnectionLimits()
 BEAT = b'{"type":"ping","sequence":5}'
 
 
 class Peer:
     """A raw connection with what the server holds of it."""
 
-    def __init__(self, site: Site, raw: RawSocket, session: Session) -> None:
+    def __init__(self, site: Site, raw: RawSocket, connection: Connection) -> None:
         self.site = site
         self.raw = raw
-        self.session = session
-        self.protocol: Any = session._transport
+        self.connection = connection
+        self.protocol: Any = connection._transport
 
     @property
     def timer(self) -> asyncio.TimerHandle | None:
@@ -48,7 +48,7 @@ class Peer:
 
     @property
     def gone(self) -> bool:
-        return self.session.connection_id not in self.site.node.hub.sessions
+        return self.connection.connection_id not in self.site.node.hub.connections
 
     async def until_gone(self) -> None:
         """Let the node work until it has noticed."""
@@ -63,7 +63,7 @@ async def peer(site: Site, token: str) -> Peer:
     raw = RawSocket()
     await raw.open(site, f"?token={token}")
     greeting = json.loads((await raw.read()).payload)
-    return Peer(site, raw, site.node.hub.sessions[greeting["client_id"]])
+    return Peer(site, raw, site.node.hub.connections[greeting["client_id"]])
 
 
 async def token_of(site: Site) -> str:
@@ -125,7 +125,7 @@ async def test_after_the_servers_close_nothing_is_taken_or_sent_until_the_client
     site: Site,
 ) -> None:
     one = await peer(site, await token_of(site))
-    one.session.close(CloseCode.REPLACED, "session replaced")
+    one.connection.close(CloseCode.REPLACED, "session replaced")
     assert await one.raw.read() == Frame(CLOSE, struct.pack(">H", 4409) + b"session replaced")
     await one.raw.send_bytes(
         frame(TEXT, BEAT)
@@ -140,7 +140,7 @@ async def test_after_the_servers_close_nothing_is_taken_or_sent_until_the_client
     assert await one.raw.rest() == []
     one.raw.close()
     await one.until_gone()
-    assert one.session.received == 0
+    assert one.connection.received == 0
     [end] = await site.events("ws.disconnected")
     assert (end["close_code"], end["by"]) == (4409, "server")
 
@@ -151,7 +151,7 @@ async def test_a_client_that_breaks_the_protocol_after_our_close_gets_no_second_
     token = await token_of(site)
     for broken in (frame(3), frame(0, b"x"), frame(TEXT, b"\xff"), closing(1005), frame(CLOSE, b"x")):
         one = await peer(site, token)
-        one.session.close(CloseCode.FORBIDDEN, "no")
+        one.connection.close(CloseCode.FORBIDDEN, "no")
         await one.raw.send_bytes(broken + closing(1000))
         assert [found.close_code for found in await one.raw.rest()] == [4403]
         one.raw.close()
@@ -160,7 +160,7 @@ async def test_a_client_that_breaks_the_protocol_after_our_close_gets_no_second_
 async def test_a_client_that_never_answers_our_close_has_five_seconds(site: Site) -> None:
     one = await peer(site, await token_of(site))
     assert one.timer is None
-    one.session.close(CloseCode.NOT_IDENTIFIED, "late")
+    one.connection.close(CloseCode.NOT_IDENTIFIED, "late")
     timer = one.timer
     assert timer is not None
     left = timer.when() - asyncio.get_running_loop().time()
@@ -181,7 +181,7 @@ async def test_a_flood_after_our_close_is_cut_at_once(site: Site) -> None:
     token = await token_of(site)
     for flood in (frame(PING, b"x"), frame(PONG), frame(0, b"", final=False), frame(TEXT, BEAT)):
         one = await peer(site, token)
-        one.session.close(CloseCode.FORBIDDEN, "no")
+        one.connection.close(CloseCode.FORBIDDEN, "no")
         with contextlib.suppress(ConnectionError):
             await one.raw.send_bytes(flood * 1000)
         # No answer to the close frame was sent; the timer has four seconds left.
@@ -210,7 +210,7 @@ async def _both_at_once(one: Peer) -> None:
 
 
 async def _server_closes_and_client_resets(one: Peer) -> None:
-    one.session.close(CloseCode.FORBIDDEN, "no")
+    one.connection.close(CloseCode.FORBIDDEN, "no")
     one.raw.reset()
 
 
@@ -221,7 +221,7 @@ async def _client_closes_and_resets(one: Peer) -> None:
 
 async def _both_close(one: Peer) -> None:
     await one.raw.send_bytes(closing(1000))
-    one.session.close(CloseCode.FORBIDDEN, "no")
+    one.connection.close(CloseCode.FORBIDDEN, "no")
     await one.raw.rest()
 
 
@@ -252,7 +252,7 @@ async def test_on_close_is_called_once_whoever_goes_first(site: Site) -> None:
         await one.until_gone()
         one.raw.close()
         assert len(await site.events("ws.disconnected")) == number, way
-    assert site.node.hub.sessions == {}
+    assert site.node.hub.connections == {}
 
 
 async def pinged(one: Peer) -> None:
@@ -273,13 +273,13 @@ async def test_a_client_that_does_not_answer_our_ping_is_closed_and_its_peer_tol
     await desktop.socket.expect("client_joined")
     assert await mobile.socket.closed() == 4409
     for one in (dead, live):
-        await ping_time_passes(one.session, LIMITS.ping_interval)
+        await ping_time_passes(one.connection, LIMITS.ping_interval)
     for _ in range(3):
         await pinged(live)
-        await ping_time_passes(live.session, LIMITS.ping_timeout)
-        await ping_time_passes(live.session, LIMITS.ping_interval - LIMITS.ping_timeout)
+        await ping_time_passes(live.connection, LIMITS.ping_timeout)
+        await ping_time_passes(live.connection, LIMITS.ping_interval - LIMITS.ping_timeout)
     assert not dead.gone
-    await ping_time_passes(dead.session, LIMITS.ping_timeout)
+    await ping_time_passes(dead.connection, LIMITS.ping_timeout)
     assert (await desktop.socket.expect("mobile_disconnected"))["channel"] == mobile.channel
     assert dead.gone
     assert not live.gone
@@ -311,15 +311,15 @@ async def test_a_flood_is_cut_soon_and_costs_its_neighbours_and_the_memory_nothi
         sending = asyncio.ensure_future(one.raw.send_bytes(flood))
         # The client reads nothing until it is over.
         held = 0
-        while not one.session.closing:
+        while not one.connection.closing:
             await site.get("/healthz")
             held = max(held, one.buffered)
         with contextlib.suppress(ConnectionError):
             await sending
         await one.until_gone()
         assert max(held, one.buffered) <= 70_000
-        assert one.session.close_code == code
-        assert one.session.received <= 64
+        assert one.connection.close_code == code
+        assert one.connection.received <= 64
         assert [found.close_code for found in await one.raw.rest() if found.opcode == CLOSE] in ([code], [])
         one.raw.close()
         await undisturbed(desktop, mobile)

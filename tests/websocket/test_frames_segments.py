@@ -73,12 +73,12 @@ async def test_a_close_frame_behind_messages_is_answered_once_they_are_served(si
 
 async def test_after_the_servers_close_the_rest_of_the_segment_is_not_served(site: Site) -> None:
     desktop, mobile = await raw_pair(site)
-    session = desktop.session
-    before = session.received
+    connection = desktop.connection
+    before = connection.received
     # Unpairing needs the database: what is behind it waits, and the server closes meanwhile.
     await desktop.raw.send_bytes(said(1) + text({"type": "unpair"}) + b"".join(said(n) for n in range(2, 30)))
     assert codes(await desktop.raw.rest())[-1] == 4410
-    assert session.received == before + 2
+    assert connection.received == before + 2
     told = codes(await mobile.raw.rest())
     assert told == ["channel_message", "desktop_disconnected", "channel_closed", 4410]
 

@@ -146,7 +146,7 @@ async def test_without_a_valid_token_the_upgrade_completes_with_invalid_token_an
         assert await turned_away(await site.open(account.token, via)) == 4401, via
     assert await turned_away(await site.open(None)) == 4401
     assert await turned_away(await site.open(None, headers={"Authorization": f"Basic {valid}"})) == 4401
-    assert site.node.hub.sessions == {}
+    assert site.node.hub.connections == {}
     rejected = await site.events("auth.token_rejected")
     assert len(rejected) == len(bad) + 4
     assert {(event["kind"], event["outcome"]) for event in rejected} == {("ws", "denied")}
@@ -304,7 +304,7 @@ async def test_who_neither_identifies_nor_joins_within_ten_seconds_is_closed_440
     account = await site.account()
     idle, busy = await site.connect(account, "desktop"), await site.connect(account, "desktop")
     await known(site, busy)
-    [opened_at] = [s.opened_at for s in site.node.hub.sessions.values() if s.device is None]
+    [opened_at] = [s.opened_at for s in site.node.hub.connections.values() if s.device is None]
     site.node.hub.tick(opened_at + 10)
     assert await idle.pending() == []
     site.node.hub.tick(opened_at + 10.1)
@@ -316,11 +316,11 @@ async def test_a_fresh_token_carries_the_connection_on(site: Site) -> None:
     account = await site.account()
     socket = await site.connect(account, "desktop")
     await known(site, socket)
-    [session] = site.node.hub.sessions.values()
+    [connection] = site.node.hub.connections.values()
 
     def left(seconds: float) -> None:
         """The token lives for so many seconds more."""
-        site.node.hub.tick(session.identity.expires_at - seconds)
+        site.node.hub.tick(connection.identity.expires_at - seconds)
 
     for _ in range(2):
         left(60.1)

@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any
 
 from pairing_server.relay.audio import binary_frames
-from pairing_server.relay.limits import RelayLimits
+from pairing_server.relay.limits import ConnectionLimits
 from tests.devices import Site
 from tests.web.clock import Clock
 from tests.websocket.raw import BINARY, PING, PONG, TEXT, Frame, RawSocket, frame
@@ -27,7 +27,7 @@ from tests.websocket.raw_pair import (
     until,
 )
 
-LIMITS = RelayLimits()
+LIMITS = ConnectionLimits()
 MIB = 1024 * 1024
 
 
@@ -47,18 +47,18 @@ async def test_a_client_that_floods_and_never_reads_is_cut_while_the_others_go_o
     desktop, mobile = await site.pair()
     token = await site.ws_token(await site.account(), "desktop")
     for flood in FLOODS:
-        raw, session = await connected(site, token)
+        raw, connection = await connected(site, token)
         tracemalloc.start()
         sending = asyncio.ensure_future(raw.send_bytes(flood))
-        while not session.closing:
+        while not connection.closing:
             await undisturbed(desktop, mobile)
         with contextlib.suppress(ConnectionError):
             await sending
         _, peak = tracemalloc.get_traced_memory()
         tracemalloc.stop()
-        assert session.close_code == 4429
+        assert connection.close_code == 4429
         assert peak < MIB
-        assert session.received <= 2 * LIMITS.frame_rate
+        assert connection.received <= 2 * LIMITS.frame_rate
         raw.close()
     await undisturbed(desktop, mobile)
 
@@ -67,14 +67,14 @@ async def test_five_thousand_messages_at_once_are_limited_and_then_cut(site: Sit
     Clock(site)
     desktop, mobile = await raw_pair(site)
     others = await site.pair()
-    before = desktop.session.received
+    before = desktop.connection.received
     with contextlib.suppress(ConnectionError):
         await desktop.raw.send_bytes(b"".join(said(n) for n in range(5_000)))
     # Who is cut while it sends may not get to read all it was told.
     told = codes(await desktop.raw.rest())
     assert told[0] == "RATE_LIMITED"
     assert set(told) <= {"RATE_LIMITED", 4429}
-    assert desktop.session.close_code == 4429
+    assert desktop.connection.close_code == 4429
     heard = [m["payload"]["n"] for m in await mobile.pending() if m["type"] == "channel_message"]
     # Its join and its ping before them have counted, too.
     assert heard == list(range(int(LIMITS.message_burst) - before))
@@ -87,15 +87,15 @@ async def test_who_goes_on_above_the_rate_is_limited_and_closed_after_ten_second
     clock = Clock(site)
     desktop, mobile = await raw_pair(site)
     others = await site.pair()
-    session, seconds, sent, before = desktop.session, 0.0, 0, desktop.session.received
-    while not session.closing:
+    connection, seconds, sent, before = desktop.connection, 0.0, 0, desktop.connection.received
+    while not connection.closing:
         await desktop.raw.send_bytes(b"".join(said(n) for n in range(sent, sent + 15)))
         sent += 15
-        await until(partial(lambda count: session.received >= count or session.closing, before + sent))
+        await until(partial(lambda count: connection.received >= count or connection.closing, before + sent))
         clock.put_forward(0.1)
         seconds += 0.1
         assert seconds < 30
-    assert session.close_code == 4429
+    assert connection.close_code == 4429
     assert 10 <= seconds < 13
     told = codes(await desktop.raw.rest())
     assert told == ["RATE_LIMITED"] * (len(told) - 1) + [4429]
@@ -200,21 +200,21 @@ async def test_two_hundred_that_dribble_a_frame_are_dropped_while_others_come_in
         # A frame that is not whole is no answer to a ping.
         await (await site.connect(account, "mobile")).pending()
         await undisturbed(desktop, mobile)
-        assert [session.closing for _, session in held] == [False] * 200
-        await asyncio.gather(*(ping_time_passes(session, seconds) for _, session in held))
+        assert [connection.closing for _, connection in held] == [False] * 200
+        await asyncio.gather(*(ping_time_passes(connection, seconds) for _, connection in held))
     await gone
-    assert len(site.node.hub.sessions) == 4
+    assert len(site.node.hub.connections) == 4
 
 
 async def test_who_dribbles_instead_of_identifying_is_closed_in_time(site: Site) -> None:
-    raw, session = await connected(site, await site.ws_token(await site.account(), "desktop"))
+    raw, connection = await connected(site, await site.ws_token(await site.account(), "desktop"))
     sending = asyncio.ensure_future(dribble(raw))
-    site.node.hub.tick(session.opened_at + LIMITS.identify_within)
-    assert not session.closing
-    site.node.hub.tick(session.opened_at + LIMITS.identify_within + 0.1)
+    site.node.hub.tick(connection.opened_at + LIMITS.identify_within)
+    assert not connection.closing
+    site.node.hub.tick(connection.opened_at + LIMITS.identify_within + 0.1)
     assert (await raw.read()).close_code == 4408
-    assert session.close_code == 4408
-    protocol: Any = session._transport
+    assert connection.close_code == 4408
+    protocol: Any = connection._transport
     # The five seconds for the answer to the close frame are over.
     protocol._abort()
     await sending
@@ -275,21 +275,21 @@ async def test_a_client_whose_packets_are_lost_is_noticed_and_its_place_is_free(
         until_ping = LIMITS.ping_interval
         for _ in range(3):
             # It is there as long as its answers come.
-            await ping_time_passes(lost.session, until_ping)
+            await ping_time_passes(lost.connection, until_ping)
             assert await lost.raw.read() == Frame(PING, b"")
             await lost.raw.send(PONG)
             assert await lost.pending() == []
-            await ping_time_passes(lost.session, LIMITS.ping_timeout)
+            await ping_time_passes(lost.connection, LIMITS.ping_timeout)
             until_ping = LIMITS.ping_interval - LIMITS.ping_timeout
         way.cut()
         desktop.socket.send({"type": "channel_message", "payload": {"n": 1}})
-        await ping_time_passes(lost.session, until_ping)
+        await ping_time_passes(lost.connection, until_ping)
         assert await desktop.socket.pending() == []
-        await ping_time_passes(lost.session, LIMITS.ping_timeout)
+        await ping_time_passes(lost.connection, LIMITS.ping_timeout)
         gone = await desktop.socket.expect("mobile_disconnected")
         assert (gone["client_id"], gone["force_disconnect"]) == (mobile.session_id, False)
-        assert lost.session.connection_id not in hub.sessions
-        assert lost.session.close_code is None
+        assert lost.connection.connection_id not in hub.connections
+        assert lost.connection.close_code is None
         again = await site.connect(account, "mobile")
         join = {"type": "join_channel", "channel": mobile.channel, "session_id": mobile.session_id}
         again.send(join)
@@ -307,12 +307,12 @@ async def test_a_client_whose_packets_are_lost_is_noticed_and_its_place_is_free(
 async def test_nothing_is_processed_after_the_server_has_closed_whatever_comes(site: Site) -> None:
     for behind in (said(1), text({"type": "ping"}), text({"type": "unpair"}), frame(PING) * 10):
         desktop, mobile = await raw_pair(site)
-        before = desktop.session.received
+        before = desktop.connection.received
         # Ten bad messages in a row close; what comes with them and after them is not looked at.
         await desktop.raw.send_bytes(frame(TEXT, b"{") * 10 + behind)
         await desktop.raw.send_bytes(behind)
         told = codes(await desktop.raw.rest())
         assert told == ["INVALID_MESSAGE"] * 10 + [4400]
-        assert desktop.session.received == before + 10
+        assert desktop.connection.received == before + 10
         assert (await mobile.message())["type"] == "desktop_disconnected"
         assert await mobile.pending() == []

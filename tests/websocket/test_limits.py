@@ -56,8 +56,8 @@ def codes(frames: list[Frame]) -> list[str]:
 async def test_too_many_messages_are_dropped_with_rate_limited_and_the_connection_stays(site: Site) -> None:
     Clock(site)
     desktop, mobile = await site.pair()
-    [session] = [s for s in site.node.hub.sessions.values() if s.device_type == "desktop"]
-    before = session.received
+    [connection] = [s for s in site.node.hub.connections.values() if s.device_type == "desktop"]
+    before = connection.received
     for number in range(300):
         desktop.socket.send({"type": "channel_message", "payload": {"n": number}})
     error = await desktop.socket.error()
@@ -69,7 +69,7 @@ async def test_too_many_messages_are_dropped_with_rate_limited_and_the_connectio
     relayed = [message["payload"]["n"] for message in await mobile.socket.pending()]
     # 120 at once; its join and its pings before them have counted, too.
     assert relayed == list(range(120 - before))
-    assert [session.closing for session in site.node.hub.sessions.values()] == [False, False]
+    assert [connection.closing for connection in site.node.hub.connections.values()] == [False, False]
 
 
 async def test_joins_audio_and_sizes_have_limits_of_their_own(five_joins: Site) -> None:
@@ -199,19 +199,19 @@ async def test_a_frame_over_the_hard_limit_closes_1009(site: Site) -> None:
 
 async def congestion(site: Site, sender: Device, receiver: RawSocket) -> int:
     """Send until the sender is read no more, since the receiver does not read. How much was taken."""
-    session = next(s for s in site.node.hub.sessions.values() if s.session_id == sender.session_id)
-    channel = session.channel
+    connection = next(s for s in site.node.hub.connections.values() if s.session_id == sender.session_id)
+    channel = connection.channel
     assert channel is not None
     peer = channel.members[OTHER[sender.device_type]]
-    before = session.received
+    before = connection.received
     for number in range(60):
         sender.socket.send({"type": "channel_message", "payload": {"n": number, "pad": "x" * 60_000}})
-    while not peer.outbox.congested:
+    while not peer.send_queue.congested:
         await site.get("/healthz")
-    taken = session.received
+    taken = connection.received
     # The node does other work meanwhile, and still takes nothing from the sender.
     assert (await site.get("/healthz")).status == 200
-    assert session.received == taken < before + 60
+    assert connection.received == taken < before + 60
     return taken - before
 
 

@@ -114,11 +114,11 @@ async def test_pairing_success_comes_to_both_once_whoever_joins_last(site: Site,
     code = await site.code(account, DESKTOP)
     await site.redeem(account, code, MOBILE)
     channel = f"pair-{code}"
-    sessions = {"desktop": DESKTOP, "mobile": MOBILE}
+    connections = {"desktop": DESKTOP, "mobile": MOBILE}
     second = "mobile" if first == "desktop" else "desktop"
-    early = await site.join(account, first, channel, sessions[first])
+    early = await site.join(account, first, channel, connections[first])
     late = await site.connect(account, second)
-    late.send(join(channel, second, sessions[second]))
+    late.send(join(channel, second, connections[second]))
     success = {
         "type": "pairing_success",
         "code": code,
@@ -129,7 +129,7 @@ async def test_pairing_success_comes_to_both_once_whoever_joins_last(site: Site,
     }
     assert (await late.pending())[1:] == [success]
     joined, celebrated = await early.socket.pending()
-    assert (joined["client_id"], joined["device_type"]) == (sessions[second], second)
+    assert (joined["client_id"], joined["device_type"]) == (connections[second], second)
     assert celebrated == success
 
 

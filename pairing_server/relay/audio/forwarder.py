@@ -9,17 +9,17 @@ from pairing_server.relay.audio import binary_frames
 from pairing_server.relay.audio.binary_frames import BinaryAudio
 from pairing_server.relay.audio.stream_header import StreamStart
 from pairing_server.relay.messages import encode
-from pairing_server.relay.send_queue import Lane, Outbox
+from pairing_server.relay.send_queue import Lane, SendQueue
 
 
 class Receiver(Protocol):
     """Who hears it."""
 
-    outbox: Outbox
+    send_queue: SendQueue
     binary_audio: bool
 
 
-class Streaming:
+class AudioForwarder:
     """What one member sends. `newcomer`: the receiver has come in, or missed something, since the last chunk."""
 
     __slots__ = ("_channel", "_number", "_start", "newcomer")
@@ -65,7 +65,7 @@ class Streaming:
         number = self._number = self._number + 1
         if sound is not None:
             frame = binary_frames.encode(sound, number, request.chunk_id, request.format, request.sample_rate)
-            return receiver.outbox.send(frame, Lane.AUDIO, number, binary=True)
+            return receiver.send_queue.send(frame, Lane.AUDIO, number, binary=True)
         chunk = messages.AudioToPeer(
             channel=self._channel,
             channelId=self._channel,
@@ -75,4 +75,4 @@ class Streaming:
             sample_rate=request.sample_rate,
             audio_seq=number,
         )
-        return receiver.outbox.send(encode(chunk), Lane.AUDIO, number)
+        return receiver.send_queue.send(encode(chunk), Lane.AUDIO, number)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import msgspec
 
 from pairing_server.errors import PayloadTooLarge, ValidationFailed
-from pairing_server.relay.settings.echo_detector import Copy
+from pairing_server.relay.settings.echo_detector import PeerView
 from pairing_server.relay.settings.json_values import Value, Values, differing
 
 Role = str  # "desktop" | "mobile": the session's seat
@@ -31,7 +31,7 @@ class Merge:
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class SettingsSnapshot:
     """A document at `rev` as it is kept outside: a JSON object, its values as they came."""
 
     rev: int
@@ -45,7 +45,9 @@ class SettingsDocument:
     for it moves either way. `echoes`: how many messages had nothing new.
     """
 
-    def __init__(self, kept: Kept | None = None, *, max_keys: int = 64, max_bytes: int = 16384) -> None:
+    def __init__(
+        self, kept: SettingsSnapshot | None = None, *, max_keys: int = 64, max_bytes: int = 16384
+    ) -> None:
         """`kept`: where an earlier life of the channel has left off."""
         self.rev = 0
         self.settle_at: float | None = None
@@ -55,22 +57,22 @@ class SettingsDocument:
         self._document: Values = {}
         self._size = 2
         self._revisions: dict[int, Values] = {0: self._document}
-        self._copies = {"desktop": Copy(), "mobile": Copy()}
+        self._copies = {"desktop": PeerView(), "mobile": PeerView()}
         self._settle_delay = SETTLE_LATE
         if kept is not None:
             self._restore(kept)
 
-    def _restore(self, kept: Kept) -> None:
+    def _restore(self, kept: SettingsSnapshot) -> None:
         found = msgspec.json.decode(kept.document, type=dict[str, msgspec.Raw])
         self.rev = kept.rev
         self._document = {key: Value(bytes(raw)) for key, raw in found.items()}
         self._size = len(kept.document)
         self._revisions = {kept.rev: self._document}
 
-    def now(self) -> Kept:
+    def now(self) -> SettingsSnapshot:
         """The document as it is to be kept."""
         values = {key: msgspec.Raw(value.raw) for key, value in self._document.items()}
-        return Kept(self.rev, msgspec.json.encode(values))
+        return SettingsSnapshot(self.rev, msgspec.json.encode(values))
 
     def raw(self) -> dict[str, bytes]:
         """The whole document: key → JSON value as it came."""
@@ -128,7 +130,7 @@ class SettingsDocument:
         self._revisions[self.rev] = merged
         self._revisions.pop(self.rev - REVISIONS_KEPT, None)
 
-    def _note_doubt(self, copy: Copy, now: float, *, merged: bool, ignored: bool) -> None:
+    def _note_doubt(self, copy: PeerView, now: float, *, merged: bool, ignored: bool) -> None:
         """A delivery under way will undo what was merged, or what was ignored stands at the client."""
         if ignored or (merged and copy.under_way):
             delay = SETTLE_AFTER

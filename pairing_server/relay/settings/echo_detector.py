@@ -38,7 +38,7 @@ class Delivery:
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class Classification:
     """What a message is taken for: the keys it has `edited`.
 
     `repeats`: the delivery it equals. `seen`: the last delivery that it shows to have been applied.
@@ -50,7 +50,7 @@ class Reading:
 
 
 @dataclass(slots=True)
-class Copy:
+class PeerView:
     """One session's. `doubt`: when all has arrived it may hold something else than the document."""
 
     doubt: bool = False
@@ -120,12 +120,12 @@ class Copy:
         """Who echoes says when it has applied something, unless there was nothing to apply."""
         return ECHO_KEPT if self.echoing and delivery.news else UNDER_WAY
 
-    def read(self, values: Values, now: float, base_rev: int | None, base: Values | None) -> Reading:
+    def read(self, values: Values, now: float, base_rev: int | None, base: Values | None) -> Classification:
         """What the message is taken for. `base`: the document at `base_rev`, if the client gave one."""
         repeated = self._repeated(values, now, -1 if base_rev is None else base_rev)
         if repeated is not None and self._trusts(repeated, now):
             unknown = [key for key in values if key not in repeated.document and key not in self._held]
-            return Reading(unknown, repeated, seen=repeated)
+            return Classification(unknown, repeated, seen=repeated)
         if base_rev is not None and base is not None:
             return self._compare(values, base_rev, base)
         return self._guess(values, now, repeated)
@@ -163,7 +163,7 @@ class Copy:
         """Is a repetition of this delivery an echo, and not an edit that leads back to it?"""
         return self.echoing or (self._score > QUIET and now - delivery.at <= UNDER_WAY)
 
-    def _compare(self, values: Values, base_rev: int, base: Values) -> Reading:
+    def _compare(self, values: Values, base_rev: int, base: Values) -> Classification:
         """Exact: the client says what it had. What it has edited since it had it counts as held."""
         own = self._base_rev == base_rev
         edited = differing(values, {} if own else base, self._held)
@@ -171,21 +171,21 @@ class Copy:
         for delivery in self._unapplied:
             if delivery.rev < base_rev or (delivery.rev == base_rev and not delivery.again):
                 seen = delivery
-        return Reading(edited, seen=seen)
+        return Classification(edited, seen=seen)
 
-    def _guess(self, values: Values, now: float, repeated: Delivery | None) -> Reading:
+    def _guess(self, values: Values, now: float, repeated: Delivery | None) -> Classification:
         """The session had what it sent last, or one of the deliveries since: whichever needs fewest edits."""
         edits = [differing(values, {}, self._held)]
         if edits[0] and self.echoing:
-            return Reading(edits[0], repeated)  # it would have echoed what it got since
+            return Classification(edits[0], repeated)  # it would have echoed what it got since
         unapplied = list(self._unapplied)
         edits += [differing(values, delivery.document, self._held) for delivery in unapplied]
         if not edits[0] and unapplied and self._sends_again(now):
-            return Reading([], repeated)
+            return Classification([], repeated)
         # Of equals the newest: what one sees is what one takes back.
         best = min((i for i, keys in enumerate(edits) if keys), key=lambda i: (len(edits[i]), -i), default=0)
         seen = unapplied[best - 1] if best and self._shown(edits, best) else None
-        return Reading(edits[best], repeated, seen)
+        return Classification(edits[best], repeated, seen)
 
     def _sends_again(self, now: float) -> bool:
         """Is the very message it sent last a repetition, and not an edit back to what it says?"""
@@ -221,7 +221,7 @@ class Copy:
             last = sent
         return False
 
-    def learn(self, reading: Reading, values: Values, now: float, base_rev: int | None) -> None:
+    def learn(self, reading: Classification, values: Values, now: float, base_rev: int | None) -> None:
         """Note what the message shows of the session, once its edits are merged."""
         if reading.repeats is not None:
             if reading.repeats is self._unechoed[0]:
@@ -243,7 +243,7 @@ class Copy:
         if age <= LATE_ECHO:
             self._score = min(SURE_ECHO, self._score + (2 if age <= UNDER_WAY else 1))
 
-    def _learn_quiet(self, reading: Reading, now: float) -> None:
+    def _learn_quiet(self, reading: Classification, now: float) -> None:
         missed = [
             late for late in self._unechoed if late.news and not late.missed and late.at < now - UNDER_WAY
         ]

@@ -7,26 +7,26 @@ from collections.abc import Callable, Mapping
 from msgspec import Raw
 
 from pairing_server.relay import requests
-from pairing_server.relay.limits import RelayLimits
+from pairing_server.relay.limits import ConnectionLimits
 from pairing_server.relay.members import Member
 from pairing_server.relay.messages import SettingsDocumentMessage, encode
 from pairing_server.relay.send_queue import Lane
-from pairing_server.relay.settings.document import Kept, Merge, SettingsDocument
+from pairing_server.relay.settings.document import Merge, SettingsDocument, SettingsSnapshot
 
 # Runs a call after that many seconds of the loop's time.
 Later = Callable[[float, Callable[[], None]], object]
 
 
-class Sharing:
+class SettingsSynchronizer:
     """The settings that the members share. `members`: by role, who is there; the channel keeps it."""
 
     def __init__(
         self,
         channel: str,
         members: Mapping[str, Member],
-        limits: RelayLimits,
+        limits: ConnectionLimits,
         later: Later,
-        kept: Kept | None,
+        kept: SettingsSnapshot | None,
     ) -> None:
         """`channel`: its name; `kept`: the settings that an earlier life of it has left."""
         self._channel = channel
@@ -40,7 +40,7 @@ class Sharing:
     def rev(self) -> int:
         return self._document.rev
 
-    def now(self) -> Kept:
+    def now(self) -> SettingsSnapshot:
         """The settings as they are to be kept."""
         return self._document.now()
 
@@ -58,7 +58,7 @@ class Sharing:
 
     def pass_on(self, merge: Merge, peer: Member, seq: int, now: float) -> bool:
         """Send the peer the whole document, under that number; whether its outbox is congested then."""
-        congested = peer.outbox.send(self._encoded(merge.changed, seq), Lane.SETTINGS)
+        congested = peer.send_queue.send(self._encoded(merge.changed, seq), Lane.SETTINGS)
         self._document.delivered(peer.device_type, now)
         return congested
 

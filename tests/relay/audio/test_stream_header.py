@@ -211,7 +211,7 @@ def test_who_joins_within_the_first_bytes_gets_those_that_he_has_missed(sends_bi
 def test_who_comes_back_gets_the_beginning_in_its_own_form(sends_binary: bool, receives_binary: bool) -> None:
     relay = Relay()
     desktop, mobile = relay.pair()
-    channel = desktop.session.channel
+    channel = desktop.connection.channel
     assert channel is not None
 
     def send(sound: bytes) -> None:
@@ -221,7 +221,7 @@ def test_who_comes_back_gets_the_beginning_in_its_own_form(sends_binary: bool, r
             say(desktop, sound)
 
     send(INIT + cluster(0, block(b"1")))
-    relay.hub.closed(mobile.session, "gone", relay.now)
+    relay.hub.closed(mobile.connection, "gone", relay.now)
     send(cluster(5, block(b"2")))
     again = relay.client("mobile")
     again.join(channel, binary_audio=receives_binary)

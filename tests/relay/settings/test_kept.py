@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from uuid import uuid4
 
-from pairing_server.relay.settings.document import Kept, SettingsDocument
+from pairing_server.relay.settings.document import SettingsDocument, SettingsSnapshot
 from tests.relay.wire import Relay
 
 RAW = {"gain": b"75", "name": '"\\u0000 é"'.encode(), "big": b"1e400", "list": b"[1, 2]"}
@@ -20,7 +20,7 @@ def test_a_document_that_was_kept_is_the_same_document() -> None:
 
 
 def test_the_next_change_is_the_next_revision_and_merges_into_what_was_kept() -> None:
-    document = SettingsDocument(Kept(41, b'{"a":1,"b":2}'))
+    document = SettingsDocument(SettingsSnapshot(41, b'{"a":1,"b":2}'))
     merge = document.sync("desktop", {"a": b"1", "b": b"3"}, 0.0)
     assert merge is not None
     assert (merge.changed, merge.rev) == (("b",), 42)
@@ -28,7 +28,7 @@ def test_the_next_change_is_the_next_revision_and_merges_into_what_was_kept() ->
 
 
 def test_base_rev_may_name_the_revision_that_was_kept() -> None:
-    document = SettingsDocument(Kept(41, b'{"a":1,"b":2}'))
+    document = SettingsDocument(SettingsSnapshot(41, b'{"a":1,"b":2}'))
     assert document.sync("desktop", {"a": b"1", "b": b"2"}, 0.0, base_rev=41) is None
     merge = document.sync("mobile", {"a": b"5", "b": b"2"}, 9.0, base_rev=41)
     assert merge is not None
@@ -56,7 +56,7 @@ def test_only_channels_whose_settings_have_changed_are_to_be_kept() -> None:
     assert relay.hub.unkept() == []
     desktop.send({"type": "settings_sync", "settings": {"gain": 1}})
     [channel] = relay.hub.unkept()
-    assert channel.settings_now() == Kept(1, b'{"gain":1}')
+    assert channel.settings_now() == SettingsSnapshot(1, b'{"gain":1}')
     channel.kept_rev = 1
     desktop.send({"type": "settings_sync", "settings": {"gain": 1}})
     assert relay.hub.unkept() == []
@@ -67,7 +67,7 @@ def test_only_channels_whose_settings_have_changed_are_to_be_kept() -> None:
 def test_members_of_the_next_life_get_the_document_and_nothing_of_the_old_numbers() -> None:
     relay = Relay()
     channel = relay.hub.channel(
-        uuid4(), "pair-123456", relay.now, ever_active=True, kept=Kept(3, b'{"gain":1}')
+        uuid4(), "pair-123456", relay.now, ever_active=True, kept=SettingsSnapshot(3, b'{"gain":1}')
     )
     assert relay.hub.unkept() == []
     mobile = relay.client("mobile")
@@ -82,6 +82,6 @@ def test_a_channel_that_lives_does_not_go_back_to_what_was_kept() -> None:
     relay = Relay()
     pairing = uuid4()
     channel = relay.hub.channel(pairing, "pair-123456", relay.now)
-    again = relay.hub.channel(pairing, "pair-123456", relay.now, kept=Kept(3, b"{}"))
+    again = relay.hub.channel(pairing, "pair-123456", relay.now, kept=SettingsSnapshot(3, b"{}"))
     assert again is channel
     assert again.settings_rev == 0
