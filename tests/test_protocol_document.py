@@ -18,7 +18,7 @@ from pairing_server import config
 from pairing_server.errors import PairingServerError, ValidationFailed
 from pairing_server.relay import messages, requests
 from pairing_server.relay.close_codes import CloseCode
-from pairing_server.relay.limits import ConnectionLimits
+from pairing_server.relay.connection_limits import ConnectionLimits
 from pairing_server.security import limits
 from pairing_server.security.limits import Policy, Rate
 from pairing_server.services import brute_force_guard

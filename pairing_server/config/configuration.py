@@ -10,7 +10,7 @@ from typing import Any
 
 from pairing_server.audit.seals import SealKey
 from pairing_server.config import parsers
-from pairing_server.relay.limits import ConnectionLimits
+from pairing_server.relay.connection_limits import ConnectionLimits
 from pairing_server.security.addresses import parse_networks
 from pairing_server.security.issuers import Issuer, parse_issuers
 from pairing_server.security.keys import SigningKey, parse_keys
@@ -98,7 +98,6 @@ class Configuration:
             connections_per_address=self.connections_per_address,
             connections_per_user=self.connections_per_user,
             reconnect_grace=self.reconnect_grace,
-            code_ttl=self.code_ttl,
         )
 
 

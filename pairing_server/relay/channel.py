@@ -17,14 +17,15 @@ from pairing_server.relay.announcements import Announcements
 from pairing_server.relay.audio.binary_frames import BinaryAudio
 from pairing_server.relay.audio.forwarder import AudioForwarder
 from pairing_server.relay.close_codes import CloseCode
+from pairing_server.relay.connection_limits import ConnectionLimits
 from pairing_server.relay.counters import Counters
 from pairing_server.relay.history import History
-from pairing_server.relay.limits import ConnectionLimits, TokenBucket
 from pairing_server.relay.members import OTHER, Joined, Member, SeatOwner
 from pairing_server.relay.messages import Ack, Envelope, encode
 from pairing_server.relay.send_queue import Lane, SendQueue
 from pairing_server.relay.settings.document import SettingsSnapshot
 from pairing_server.relay.settings.sync import Later, SettingsSynchronizer
+from pairing_server.relay.token_bucket import TokenBucket
 
 # An enumeration's member takes longer to look up than a message to number.
 _MESSAGE = Lane.MESSAGE

@@ -27,8 +27,8 @@ from pairing_server.relay.audio import binary_frames
 from pairing_server.relay.audio.binary_frames import BinaryAudio
 from pairing_server.relay.channel import Channel
 from pairing_server.relay.close_codes import CloseCode
+from pairing_server.relay.connection_limits import ConnectionLimits
 from pairing_server.relay.identity import Device, Identity
-from pairing_server.relay.limits import ConnectionLimits
 from pairing_server.relay.members import Joined
 from pairing_server.relay.messages import encode
 from pairing_server.relay.rate_limits import ConnectionRateLimits

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 
-from pairing_server.relay.limits import ConnectionLimits
+from pairing_server.relay.connection_limits import ConnectionLimits
 
 
 class History:

@@ -13,8 +13,8 @@ from pairing_server.relay import messages
 from pairing_server.relay.channel import Channel
 from pairing_server.relay.close_codes import CloseCode
 from pairing_server.relay.connection import Connection
+from pairing_server.relay.connection_limits import ConnectionLimits
 from pairing_server.relay.counters import Counters
-from pairing_server.relay.limits import ConnectionLimits
 from pairing_server.relay.members import SeatOwner
 from pairing_server.relay.settings.document import SettingsSnapshot
 from pairing_server.relay.settings.sync import Later

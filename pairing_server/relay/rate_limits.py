@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pairing_server.errors import PayloadTooLarge, RateLimited
 from pairing_server.relay import requests
-from pairing_server.relay.limits import ConnectionLimits, TokenBucket
+from pairing_server.relay.connection_limits import ConnectionLimits
+from pairing_server.relay.token_bucket import TokenBucket
 
 # A pause of so many seconds ends being over a limit.
 PAUSE = 2

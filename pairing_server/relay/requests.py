@@ -22,8 +22,8 @@ from pairing_server.errors import (
     UnknownType,
     ValidationFailed,
 )
+from pairing_server.relay.connection_limits import ConnectionLimits
 from pairing_server.relay.json_nesting import too_deep
-from pairing_server.relay.limits import ConnectionLimits
 
 DeviceType = Literal["desktop", "mobile"]
 SessionId = Annotated[str, Meta(pattern=r"\A[A-Za-z0-9._:-]{8,128}\Z")]

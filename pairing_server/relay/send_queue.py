@@ -13,7 +13,7 @@ from typing import NamedTuple, Protocol
 
 from prometheus_client import Histogram
 
-from pairing_server.relay.limits import ConnectionLimits
+from pairing_server.relay.connection_limits import ConnectionLimits
 
 
 class Lane(Enum):

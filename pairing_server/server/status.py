@@ -51,6 +51,7 @@ async def describe(node: Node) -> dict[str, Any]:
         "codes_live": deps.live.count,
         "limits": {
             **asdict(limits),
+            "code_ttl": deps.rules.code_ttl,
             "code_rate": str(deps.rules.code_rate),
             "max_live_codes": deps.rules.max_live_codes,
         },

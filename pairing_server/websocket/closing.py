@@ -10,7 +10,7 @@ from tornado.httputil import HTTPHeaders
 from tornado.websocket import WebSocketHandler
 
 from pairing_server.relay.close_codes import CloseCode
-from pairing_server.relay.limits import ConnectionLimits
+from pairing_server.relay.connection_limits import ConnectionLimits
 from pairing_server.websocket.frames import CLOSE_TIMEOUT
 from pairing_server.websocket.sending import CLOSE, PING, Sending, frame_of
 

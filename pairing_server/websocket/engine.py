@@ -16,7 +16,8 @@ from tornado.iostream import StreamClosedError
 from tornado.websocket import WebSocketHandler
 
 from pairing_server.relay.close_codes import CloseCode
-from pairing_server.relay.limits import ConnectionLimits, TokenBucket
+from pairing_server.relay.connection_limits import ConnectionLimits
+from pairing_server.relay.token_bucket import TokenBucket
 from pairing_server.websocket.closing import Closing
 from pairing_server.websocket.frames import valid_close_code
 from pairing_server.websocket.sending import PONG, frame_of, gathering

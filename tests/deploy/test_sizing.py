@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pairing_server.db.database import POOL_SIZE
-from pairing_server.relay.limits import ConnectionLimits
+from pairing_server.relay.connection_limits import ConnectionLimits
 from pairing_server.server.server import READERS
 from pairing_server.services.expiry import PAIRINGS_KEPT, SESSIONS_KEPT
 from tests.cli.commands import ROOT

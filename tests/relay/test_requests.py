@@ -18,7 +18,7 @@ from pairing_server.errors import (
     ValidationFailed,
 )
 from pairing_server.relay import messages, requests
-from pairing_server.relay.limits import ConnectionLimits
+from pairing_server.relay.connection_limits import ConnectionLimits
 
 LIMITS = ConnectionLimits()
 

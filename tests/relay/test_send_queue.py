@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pairing_server.metrics import counts_of, histogram
-from pairing_server.relay.limits import ConnectionLimits
+from pairing_server.relay.connection_limits import ConnectionLimits
 from pairing_server.relay.send_queue import Entry, Lane, SendQueue
 from tests.relay.wire import Wire
 

@@ -14,9 +14,9 @@ from pairing_server.relay import requests
 from pairing_server.relay.asking import Deferred
 from pairing_server.relay.channel import Channel
 from pairing_server.relay.connection import Connection
+from pairing_server.relay.connection_limits import ConnectionLimits
 from pairing_server.relay.hub import Hub
 from pairing_server.relay.identity import Device, Identity
-from pairing_server.relay.limits import ConnectionLimits
 from pairing_server.relay.send_queue import Entry, SendQueue
 
 LOGGED_IN = datetime(2026, 5, 4, 12, 0, tzinfo=UTC)

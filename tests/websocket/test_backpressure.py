@@ -9,7 +9,7 @@ from functools import partial
 
 import pytest
 
-from pairing_server.relay.limits import ConnectionLimits
+from pairing_server.relay.connection_limits import ConnectionLimits
 from pairing_server.websocket.frames import RECEIVE_BUFFER, SEND_BUFFER
 from tests.conftest import StartNode
 from tests.devices import Site

@@ -14,7 +14,7 @@ import pytest
 
 from pairing_server.relay.close_codes import CloseCode
 from pairing_server.relay.connection import Connection
-from pairing_server.relay.limits import ConnectionLimits
+from pairing_server.relay.connection_limits import ConnectionLimits
 from pairing_server.websocket.frames import CLOSE_TIMEOUT
 from tests.devices import Device, Site
 from tests.web.clock import Clock

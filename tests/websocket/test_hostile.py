@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any
 
 from pairing_server.relay.audio import binary_frames
-from pairing_server.relay.limits import ConnectionLimits
+from pairing_server.relay.connection_limits import ConnectionLimits
 from tests.devices import Site
 from tests.web.clock import Clock
 from tests.websocket.raw import BINARY, PING, PONG, TEXT, Frame, RawSocket, frame

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from msgspec import Raw
 
 from pairing_server.relay import requests
-from pairing_server.relay.limits import ConnectionLimits
+from pairing_server.relay.connection_limits import ConnectionLimits
 from pairing_server.relay.members import Member
 from pairing_server.relay.messages import SettingsDocumentMessage, encode
 from pairing_server.relay.send_queue import Lane

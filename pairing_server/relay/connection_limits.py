@@ -1,0 +1,48 @@
+"""The limits of one connection: what it may send, and what may wait to be sent to it. Local to this process."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionLimits:
+    """The limits of docs/protocol.md, "Limits": rates a second, sizes in bytes, times in seconds."""
+
+    message_rate: float = 60
+    message_burst: float = 120
+    audio_rate: float = 20
+    audio_bytes_rate: float = 512 * 1024
+    audio_bytes_burst: float = 2 * 1024 * 1024
+    frame_rate: float = 200
+    join_count: float = 5
+    join_seconds: float = 10
+    ping_count: float = 20
+    ping_seconds: float = 10
+    fragments: int = 64
+    refusals_rate: float = 10
+    refusals_burst: float = 20
+    limited_for: float = 10
+    bad_in_a_row: int = 10
+    identify_within: float = 10
+    control_size: int = 16 * 1024
+    message_size: int = 64 * 1024
+    audio_size: int = 512 * 1024
+    frame_size: int = 1024 * 1024
+    settings_keys: int = 64
+    nesting: int = 16
+    connections_per_address: int = 200
+    connections_per_user: int = 10
+    # Outbound: from `queue_pause` on, the peer is not read and audio is dropped; past `queue_size` or
+    # `queue_age` the slow receiver is closed. `in_flight` is what the transport may hold at a time.
+    in_flight: int = 64 * 1024
+    queue_pause: int = 256 * 1024
+    queue_size: int = 1024 * 1024
+    queue_age: float = 5
+    history_count: int = 256
+    history_size: int = 1024 * 1024
+    token_warning: float = 60
+    token_grace: float = 30
+    reconnect_grace: float = 300
+    ping_interval: float = 25
+    ping_timeout: float = 20
