@@ -19,7 +19,7 @@ class PairingServerError(Exception):
     """
 
     code: ClassVar[str] = "INTERNAL"
-    message: ClassVar[str] = "The server failed; it has been logged. Try again."
+    message: ClassVar[str] = "Something failed on the server, and it has been logged. Try again."
     retryable: ClassVar[bool] = False
     answers: str | int | None = None
 
@@ -35,31 +35,31 @@ class Internal(PairingServerError):
 
 class InvalidRequest(PairingServerError):
     code = "INVALID_REQUEST"
-    message = "The body must be one JSON object in UTF-8."
+    message = "The request cannot be read. Send one JSON object in UTF-8."
 
 
 class ValidationFailed(PairingServerError):
     """`details`: `fields` (HTTP: field → list of texts) or `field` (WebSocket)."""
 
     code = "VALIDATION_ERROR"
-    message = "Some fields are missing or have a wrong value."
+    message = "Some fields are missing or wrong. Correct them and try again."
 
 
 class UnsupportedMediaType(PairingServerError):
     code = "UNSUPPORTED_MEDIA_TYPE"
-    message = "Send Content-Type: application/json."
+    message = "The body is not declared as JSON. Send Content-Type: application/json."
 
 
 class PayloadTooLarge(PairingServerError):
     """`details`: `limit`, `size`, both in bytes."""
 
     code = "PAYLOAD_TOO_LARGE"
-    message = "That is larger than the limit; send less at once."
+    message = "This is larger than the server accepts. Send less at once."
 
 
 class Unauthorized(PairingServerError):
     code = "UNAUTHORIZED"
-    message = "Send Authorization: Bearer <access token>; POST /api/auth/login answers with one."
+    message = "You are not logged in. Log in and try again."
 
 
 class InvalidToken(PairingServerError):
@@ -70,7 +70,7 @@ class InvalidToken(PairingServerError):
     """
 
     code = "INVALID_TOKEN"
-    message = "The token is not valid here or has expired; get a fresh one."
+    message = "Your login is not valid here or has expired. Log in again."
 
     def __init__(self, message: str | None = None, *, reason: str = "malformed", **details: object) -> None:
         super().__init__(message, **details)
@@ -79,52 +79,49 @@ class InvalidToken(PairingServerError):
 
 class BadCredentials(PairingServerError):
     code = "UNAUTHORIZED"
-    message = "The username or the password is wrong."
+    message = "The username or the password is wrong. Check both and try again."
 
 
 class OriginNotAllowed(PairingServerError):
     code = "ORIGIN_NOT_ALLOWED"
-    message = "This origin is not in PAIRING_ALLOWED_ORIGINS."
+    message = "This page may not use the server. Its operator can allow it with PAIRING_ALLOWED_ORIGINS."
 
 
 class Forbidden(PairingServerError):
     code = "FORBIDDEN"
-    message = "This is not yours to do."
+    message = "Your account may not do this. Use an account that may."
 
 
 class NotFound(PairingServerError):
     code = "NOT_FOUND"
-    message = "There is nothing here."
+    message = "This does not exist, or not any more. Check the address."
 
 
 class MethodNotAllowed(PairingServerError):
     code = "METHOD_NOT_ALLOWED"
-    message = "This endpoint does not take that method; see Allow."
+    message = "This address does not take this method. Use one of those in the Allow header."
 
 
 class InvalidCode(PairingServerError):
     code = "INVALID_CODE"
-    message = (
-        "No pairing waits for this code. A code works once, for five minutes after it was made, and only"
-        " for the account that made it (unless the server's redeem policy says otherwise)."
-    )
+    message = "This code does not work. It may have expired or been used: ask the desktop for a new one."
 
 
 class SessionConflict(PairingServerError):
     code = "SESSION_CONFLICT"
-    message = "This session id belongs to another user; choose a fresh random one."
+    message = "This session id belongs to another account. Use a new random one."
 
 
 class UsernameTaken(PairingServerError):
     code = "USERNAME_TAKEN"
-    message = "This username is taken."
+    message = "This username is taken. Choose another one."
 
 
 class RateLimited(PairingServerError):
     """`retry_after_s`: seconds until it is worth trying again."""
 
     code = "RATE_LIMITED"
-    message = "Too many of these; slow down."
+    message = "Too many requests. Wait a moment and try again."
     retryable = True
 
     def __init__(self, retry_after_s: float, message: str | None = None, **details: object) -> None:
@@ -134,7 +131,7 @@ class RateLimited(PairingServerError):
 
 class Unavailable(PairingServerError):
     code = "UNAVAILABLE"
-    message = "The server cannot do that just now; try again after the time in Retry-After."
+    message = "The server cannot do this at the moment. Try again in a few seconds."
     retryable = True
 
     def __init__(self, message: str | None = None, *, retry_after_s: float = 2.0, **details: object) -> None:
@@ -146,7 +143,7 @@ class ConfirmationNeeded(PairingServerError):
     """`retry_after_s`: seconds after which the phone asks again; `details`: `expires_in`, seconds."""
 
     code = "CONFIRMATION_NEEDED"
-    message = "The desktop is asked whether it wants this device. Confirm it there; then send the same request again."
+    message = "The desktop must confirm this device first. Confirm it there, then try again."
     retryable = True
 
     def __init__(self, retry_after_s: float, message: str | None = None, **details: object) -> None:
@@ -156,12 +153,12 @@ class ConfirmationNeeded(PairingServerError):
 
 class InvalidMessage(PairingServerError):
     code = "INVALID_MESSAGE"
-    message = "A message must be a text frame with one JSON object that has a `type`."
+    message = "The message cannot be read. Send a text frame with one JSON object that has a `type`."
 
 
 class UnknownType(PairingServerError):
     code = "UNKNOWN_TYPE"
-    message = "Clients do not send messages of this type."
+    message = "Clients do not send messages of this type. Check `type`."
 
 
 class InvalidChannel(PairingServerError):
@@ -176,20 +173,20 @@ class ChannelFull(PairingServerError):
 
 class NotInChannel(PairingServerError):
     code = "NOT_IN_CHANNEL"
-    message = "Join a channel first."
+    message = "This connection is in no channel. Join one first."
 
 
 class DeviceTypeMismatch(PairingServerError):
     code = "DEVICE_TYPE_MISMATCH"
-    message = "The token was made for the other type of device."
+    message = "This token is for the other type of device. Get one for this type."
 
 
 class SessionReplaced(PairingServerError):
     code = "SESSION_REPLACED"
-    message = "The same session has connected again; this connection is closed."
+    message = "This device has connected again, so this connection is closed. Use the new one."
 
 
 class SlowConsumer(PairingServerError):
     code = "SLOW_CONSUMER"
-    message = "This connection does not read fast enough and is closed; reconnect."
+    message = "This connection reads too slowly and is closed. Connect again."
     retryable = True

@@ -95,7 +95,7 @@ async def ask(
             "The answer takes too long to find. Ask for less: narrow it with since and until."
         ) from error
     if not allowed:
-        raise Forbidden("Only users with the role auditor or admin read the audit log.")
+        raise Forbidden("Only an auditor or an admin may read the audit log. Ask an admin for the role.")
     return found  # type: ignore[return-value]
 
 
@@ -161,7 +161,7 @@ async def one_event(deps: Deps, context: RequestContext, seq: int) -> Found:
 
     found = await ask(deps, context, "/api/audit/events", answer)
     if found is None:
-        raise NotFound("The log has no event of this number.")
+        raise NotFound("The audit log has no event with this number. Check the number.")
     return found
 
 

@@ -93,7 +93,7 @@ async def follow(
     followers = deps.followers
     what = f"{context.subject} {context.kind} {sorted(question.told().items())}"
     if len(followers.waiting) >= MOST_WAITING:
-        raise RateLimited(5, "Too many follow the audit log at once.")
+        raise RateLimited(5, "Too many clients follow the audit log. Try again in a few seconds.")
     word, position = after if after is not None else ("", None)
     fresh = not followers.knows(word, what, context.now)
 

@@ -60,7 +60,7 @@ class CircuitBreaker:
     def check(self) -> None:
         """Raises Away while the database is known to be away."""
         if self.outage is not None:
-            raise DatabaseUnavailable("The database is away just now.", self.outage.reason)
+            raise DatabaseUnavailable("The database is away. Try again in a moment.", self.outage.reason)
 
     def answered(self) -> None:
         """It has not done what it was asked to, for a reason that does not lie with it."""

@@ -256,7 +256,7 @@ class Database:
         """Raises Away if it takes no writes."""
         if row is None or row["read_only"]:
             self.breaker.failed("read_only", asyncio.get_running_loop().time())
-            raise DatabaseUnavailable("The database is read-only just now.", "read_only")
+            raise DatabaseUnavailable("The database is read-only. Try again in a moment.", "read_only")
         before, self._server = self._server, row["server"]
         if before not in (None, self._server):
             self._on_outage("failover", "", 0.0)
@@ -275,7 +275,7 @@ class Database:
             raise
         except Exception as error:
             raise unavailable_error(error, lost=True) or DatabaseUnavailable(
-                "The database fails.", "refused"
+                "The database failed. Try again in a moment.", "refused"
             ) from error
 
     def _checked_out(self, adapted: Any, record: Any, _: object) -> None:

@@ -41,13 +41,15 @@ def breaks_off(error: BaseException) -> bool:
 
 
 def unavailable_error(error: BaseException, *, lost: bool) -> DatabaseUnavailable | None:
-    """What means "not now" as Away; None for a fault, and for what is no error of the database."""
+    """The error as DatabaseUnavailable if it will pass; None for a fault, and for an error that is not the database's."""
     if isinstance(error, TimeoutError):
-        return DatabaseUnavailable("The database does not answer in time.", "slow")
+        return DatabaseUnavailable("The database does not answer in time. Try again in a moment.", "slow")
     if isinstance(error, OSError) or (lost and isinstance(error, asyncpg.InterfaceError)):
-        return DatabaseUnavailable("The database is not reachable just now.", "unreachable")
+        return DatabaseUnavailable("The database cannot be reached. Try again in a moment.", "unreachable")
     if isinstance(error, PoolTimeout):
-        return DatabaseUnavailable("The database is not available just now.", "busy")
+        return DatabaseUnavailable(
+            "All connections to the database are in use. Try again in a moment.", "busy"
+        )
     if isinstance(error, asyncpg.TargetServerAttributeNotMatched):
         return _by_state("25006")
     if isinstance(error, asyncpg.PostgresError):
@@ -68,4 +70,4 @@ def _by_state(state: str) -> DatabaseUnavailable | None:
         return None
     reason = _PASSING[found]
     told = "read-only" if reason == "read_only" else "not available"
-    return DatabaseUnavailable(f"The database is {told} just now.", reason)
+    return DatabaseUnavailable(f"The database is {told}. Try again in a moment.", reason)

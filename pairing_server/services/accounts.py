@@ -57,7 +57,7 @@ async def register(deps: Deps, username: str, password: str, context: RequestCon
     Raises Forbidden, ValidationFailed, RateLimited, UsernameTaken (after the same work as a success).
     """
     if not deps.registration_open:
-        raise Forbidden("Registration is closed here; ask the operator for an account.")
+        raise Forbidden("Registration is closed on this server. Ask its operator for an account.")
     check_new(username, password)
     async with deps.database.transaction() as conn:
         limit = LimitKey("register_address", context.address_key, REGISTER_ADDRESS)
@@ -66,7 +66,9 @@ async def register(deps: Deps, username: str, password: str, context: RequestCon
         if not seconds:
             await counting.charge(context.now)
     if seconds:
-        raise RateLimited(seconds, "Too many accounts were made from there; try later.", limit=kind)
+        raise RateLimited(
+            seconds, "Too many accounts were made from this address. Try again later.", limit=kind
+        )
     return await add_user(deps, username, password, "user", context)
 
 
@@ -110,7 +112,7 @@ async def login(deps: Deps, username: str, password: str, context: RequestContex
             denied = deps.audit.event("auth.login", "denied", context, reason="locked", limit=kind)
             await deps.audit.refuse(conn, denied)
     if seconds:
-        raise RateLimited(seconds, "Too many failed logins; wait, then try again.")
+        raise RateLimited(seconds, "Too many failed logins. Wait, then try again.")
     user, stored = found if found else (None, None)
     verdict = await deps.passwords.verify(stored, password)
     if user is None or not verdict.ok or user.disabled_at is not None:

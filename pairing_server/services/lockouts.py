@@ -82,7 +82,7 @@ async def lift(deps: Deps, kind: str, key: str, context: RequestContext) -> None
     if not allowed:
         raise _not_admin()
     if not lifted:
-        raise NotFound(f"Nothing is counted as {kind} against {key[:100]!r}.")
+        raise NotFound(f"There is no lock-out {kind} of {key[:100]!r}. It may have ended.")
 
 
 async def _is_admin(deps: Deps, conn: AsyncConnection, context: RequestContext) -> bool:
@@ -95,4 +95,4 @@ async def _is_admin(deps: Deps, conn: AsyncConnection, context: RequestContext) 
 
 
 def _not_admin() -> Forbidden:
-    return Forbidden("Only users with the role admin see and lift lock-outs.")
+    return Forbidden("Only an admin may see and lift lock-outs. Ask an admin.")

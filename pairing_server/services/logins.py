@@ -103,11 +103,11 @@ async def revoke_own(deps: Deps, login_id: str, context: RequestContext) -> int:
     """End one of the caller's logins. How many connections of this server that closes. Raises NotFound."""
     subject = context.subject or ""
     if not is_text(login_id, MAX_ID):
-        raise NotFound("You have no login with this id.")
+        raise NotFound("You have no login with this id. It may have ended.")
     async with deps.database.transaction() as conn:
         known = [login for login in await store.with_id(conn, login_id) if login.subject == subject]
     if not known:
-        raise NotFound("You have no login with this id.")
+        raise NotFound("You have no login with this id. It may have ended.")
     revoked = _revocation(deps, LOGIN, issuer_of(subject), login_id, context.now)
     return await _end(deps, "auth.token_revoked", [revoked], context, subject, sid=login_id, by="user")
 
@@ -227,7 +227,7 @@ async def spend(deps: Deps, claims: WsClaims, context: RequestContext) -> None:
             await deps.audit.refuse(conn, reused)
     if first is not None:
         raise InvalidToken(
-            "This ws token has been used; get a fresh one for each connection.", reason="replayed"
+            "This ws token has been used. Get a new one for each connection.", reason="replayed"
         )
 
 

@@ -63,7 +63,7 @@ async def generate(deps: Deps, desktop_session: str, context: RequestContext) ->
     """
     rules = deps.rules
     if deps.live.count >= rules.max_live_codes:
-        raise Unavailable("Too many codes are waiting just now; try again in a minute.", retry_after_s=30)
+        raise Unavailable("Too many codes are in use at the moment. Try again in a minute.", retry_after_s=30)
     async with deps.turns.of(f"codes {context.subject or context.address_key}"):
         _check_rate(deps, context)
         made, superseded = await _generate(deps, Seat(desktop_session, context.subject), context)
@@ -84,7 +84,11 @@ def _windows(deps: Deps, context: RequestContext) -> list[tuple[SlidingWindow, s
 def _check_rate(deps: Deps, context: RequestContext) -> None:
     wait = max(window.wait(key, context.now.timestamp()) for window, key in _windows(deps, context))
     if wait:
-        raise RateLimited(wait, "Too many codes were made; use the one you have.", limit="codes")
+        raise RateLimited(
+            wait,
+            "You asked for too many codes. Use the code that you have, or try again later.",
+            limit="codes",
+        )
 
 
 async def _generate(deps: Deps, desktop: Seat, context: RequestContext) -> tuple[Code, list[UUID]]:
@@ -99,7 +103,7 @@ async def _generate(deps: Deps, desktop: Seat, context: RequestContext) -> tuple
             return Code(
                 drawn[made.mac][0], wanted.pairing_id, context.now, wanted.expires_at
             ), made.superseded
-    raise Unavailable("No free code was found; try again.")
+    raise Unavailable("No free code was found. Try again.")
 
 
 def _wanted(deps: Deps, desktop: Seat, context: RequestContext) -> Making:
@@ -131,7 +135,7 @@ async def _make(deps: Deps, wanted: Making, draws: Sequence[Draw]) -> Made:
         made = await codes.make(deps.database.once, wanted, draws)
         if not _contended(made, wanted):
             return made
-    raise Unavailable("This desktop is asking for several codes at once; send one request after the other.")
+    raise Unavailable("This desktop asked for several codes at once. Ask for one after the other.")
 
 
 def _admitted(made: Made, wanted: Making) -> bool:
@@ -154,7 +158,11 @@ async def _check(deps: Deps, made: Made, wanted: Making, context: RequestContext
     if not made.enabled:
         raise not_enabled()
     if not _admitted(made, wanted):
-        raise RateLimited(deps.rules.code_ttl, "Too many codes of yours are waiting.", limit="codes_per_user")
+        raise RateLimited(
+            deps.rules.code_ttl,
+            "Too many of your codes are unused. Use one, or wait until one expires.",
+            limit="codes_per_user",
+        )
     if made.owner is not None and made.owner != wanted.desktop.user:
         async with deps.database.transaction() as conn:
             refusal = await conflict(
@@ -251,6 +259,6 @@ async def unpair(deps: Deps, pairing_id: UUID, context: RequestContext) -> Pairi
         if ended is not None:
             await deps.audit.record(conn, closed_event(deps, ended, "unpaired", context))
     if ended is None:
-        raise NotFound("You have no live pairing with this id.")
+        raise NotFound("You have no pairing with this id. It may have ended.")
     deps.hub.end(ended.id, "unpaired", both_gone(ended))
     return ended

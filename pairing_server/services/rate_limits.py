@@ -60,7 +60,7 @@ class KeyedLock:
         self._check()
         lock, waiting = self._locks.get(key, (asyncio.Lock(), 0))
         if waiting >= self._max_waiting:
-            raise Unavailable("Too many of your requests are waiting; send them one after the other.")
+            raise Unavailable("Too many of your requests are waiting. Send one after the other.")
         self._locks[key] = (lock, waiting + 1)
         try:
             async with lock:

@@ -51,7 +51,7 @@ async def refuse(
     seconds, kind = counting.wait(context.now)
     if seconds:
         await _record(deps, direct.conn, mobile, [], "locked", context)
-        return RateLimited(seconds, "Too many wrong codes; wait, then try again.", limit=kind)
+        return RateLimited(seconds, "Too many wrong codes. Wait, then try again.", limit=kind)
     if typed.confirm:
         needed, new = await confirmations.ask(deps, direct.conn, typed.macs, mobile, device, context)
         if needed is not None:

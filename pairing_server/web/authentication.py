@@ -24,7 +24,7 @@ def bearer(header: str | None) -> str | None:
         return None
     scheme, _, token = header.strip().partition(" ")
     if scheme.lower() != "bearer" or not token.strip():
-        raise InvalidToken("Authorization must be: Bearer <token>.")
+        raise InvalidToken("The Authorization header cannot be read. Send: Bearer <token>.")
     return token.strip()
 
 

@@ -211,7 +211,7 @@ class JSONHandler(BaseHandler):
         if (declared := self._declared()) > DRAINED_SIZE:
             raise PayloadTooLarge(limit=BODY_SIZE, size=declared)
         if self.app.draining and self.request.method not in ("GET", "HEAD", "OPTIONS"):
-            raise Unavailable("The server is restarting; try again in a moment.")
+            raise Unavailable("The server restarts. Try again in a moment.")
 
     def _declared(self) -> int:
         """The declared size of the body; 0 if none is."""
@@ -271,7 +271,7 @@ class JSONHandler(BaseHandler):
                 name: values[-1].decode("utf-8") for name, values in self.request.query_arguments.items()
             }
         except UnicodeDecodeError:
-            raise InvalidRequest("The query must be UTF-8.") from None
+            raise InvalidRequest("The query cannot be read. Send it in UTF-8.") from None
         return self._load(schema, given)
 
     @staticmethod
@@ -294,4 +294,4 @@ class NotFoundHandler(JSONHandler):
 
     async def prepare(self) -> None:
         await super().prepare()
-        raise NotFound("There is nothing at this URL; see /docs.")
+        raise NotFound("There is nothing at this URL. See /docs for those that exist.")

@@ -28,9 +28,13 @@ class ReadyHandler(JSONHandler):
 
     async def get(self) -> None:
         if self.app.draining:
-            raise Unavailable("The server is stopping.", reasons=["draining"])
+            raise Unavailable(
+                "The server stops. Use another one, or try again in a moment.", reasons=["draining"]
+            )
         if self.app.starting:
-            raise Unavailable("The server waits for its database.", reasons=["starting"])
+            raise Unavailable(
+                "The server waits for its database. Try again in a moment.", reasons=["starting"]
+            )
         try:
             await self.deps.database.ready()
         except Unavailable as error:

@@ -27,10 +27,10 @@ def parse_object(body: bytes) -> dict[str, Any]:
             # Lone surrogates, which only an escape can bring, pass json.loads and fail wherever they are written.
             json.dumps(data, ensure_ascii=False).encode("utf-8")
     except UnicodeError:
-        raise InvalidRequest("The body must be UTF-8 without lone surrogates.") from None
+        raise InvalidRequest("The body cannot be read. Send UTF-8 without lone surrogates.") from None
     except (ValueError, RecursionError) as error:
         told = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)[:120]
-        raise InvalidRequest(f"The body is not JSON: {told}.") from None
+        raise InvalidRequest(f"The body is not JSON: {told}. Send one JSON object.") from None
     if not isinstance(data, dict):
         raise InvalidRequest()
     return data

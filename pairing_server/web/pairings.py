@@ -77,5 +77,5 @@ class PairingHandler(AuthenticatedHandler):
         try:
             wanted = UUID(pairing_id)
         except ValueError:
-            raise NotFound("A pairing's id is a UUID.") from None
+            raise NotFound("This is no id of a pairing. Send a UUID.") from None
         self.answer(UNPAIRED, await pairings.unpair(self.deps, wanted, self.context.at(utcnow())))

@@ -166,7 +166,10 @@ class Asking(Opening):
         claims = self.deps.tokens.verify_ws(request.token, now)
         if (claims.subject, claims.device_type) != (connection.subject, connection.device_type):
             self._record("auth.token_rejected", "denied", reason="other_subject", kind="ws")
-            connection.refuse(Forbidden("The token is another user's or device type's."), self.app.now())
+            connection.refuse(
+                Forbidden("This token is for another account or type of device. Get one for this device."),
+                self.app.now(),
+            )
             connection.close(CloseCode.FORBIDDEN, "token of another user")
             return
         old = connection.identity.token_id

@@ -57,7 +57,7 @@ class Opening(BaseHandler, WebSocketHandler):
         now = utcnow()
         token, self.token_via = take_ws_token(self.request)
         if self.request.headers.get("Upgrade", "").lower() != "websocket":
-            raise InvalidRequest("Open this URL as a WebSocket.")
+            raise InvalidRequest("This is no WebSocket request. Open this URL as a WebSocket.")
         if self.request.method != "GET":
             # HEAD, too: what stands between would not know of the upgrade, and take frames for requests.
             raise HTTPError(HTTPStatus.METHOD_NOT_ALLOWED)
@@ -66,10 +66,10 @@ class Opening(BaseHandler, WebSocketHandler):
             self._rejected("origin", now)
             raise OriginNotAllowed()
         if self.app.draining:
-            raise Unavailable("The server is restarting; connect again in a moment.")
+            raise Unavailable("The server restarts. Connect again in a moment.")
         try:
             if not token:
-                raise InvalidToken("A ws token is missing; POST /api/auth/ws-token answers with one.")
+                raise InvalidToken("There is no ws token. Get one with POST /api/auth/ws-token.")
             claims = self.deps.tokens.verify_ws(token, now)
             await logins.spend(self.deps, claims, self.context.at(now))
             self.claims = claims
@@ -80,7 +80,7 @@ class Opening(BaseHandler, WebSocketHandler):
         """The upgrade completes all the same, since browsers hide the status of a failed one."""
         failures, key = self.app.handshake_failures, self.context.address_key
         if wait := failures.wait(key, self.app.now()):
-            raise RateLimited(wait, "Too many connections without a valid token.")
+            raise RateLimited(wait, "Too many connections without a valid token. Wait, then connect again.")
         failures.charge(key, self.app.now())
         self.refusal = error
         rejected = self.deps.audit.event(
@@ -142,7 +142,9 @@ class Opening(BaseHandler, WebSocketHandler):
         limit = self.deps.hub.room_for(self.claims.subject, self.context.address_key)
         if limit is not None:
             self._rejected(limit, utcnow())
-            full = RateLimited(30, "Too many connections.", limit=limit)
+            full = RateLimited(
+                30, "Too many connections are open. Close one, or try again later.", limit=limit
+            )
             self._turn_away(full, CloseCode.RATE_LIMITED, "too many connections")
             return
         self._begin(self.claims)

@@ -295,7 +295,7 @@ async def test_while_codes_are_guessed_the_desktop_is_asked_whether_the_phone_is
     for typed in (f"{(int(code) + 1) % 10**6:06d}", code):
         await phone.control("code").fill(typed)
         await phone.root.get_by_role("button", name="Pair", exact=True).click()
-    await expect(phone.problem).to_contain_text("The desktop is asking")
+    await expect(phone.problem).to_contain_text("Confirm it there")
     await desktop.root.get_by_role("button", name="Let it in").click()
     await phone.is_paired()
     await desktop.is_paired()

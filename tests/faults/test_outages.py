@@ -71,7 +71,7 @@ async def test_live_channels_do_not_notice_and_others_are_told_at_once(
         assert (answer.status, answer.error) == (503, "UNAVAILABLE"), answer
         assert int(answer.headers["Retry-After"]) >= 2
         # Nobody waited for the database: who has asked it is told something else.
-        assert answer.body["message"] == "The database is away just now."
+        assert answer.body["message"] == "The database is away. Try again in a moment."
     assert answer.body["details"] == {"reasons": [f"database_{reason}"]}
     assert (await far.get("/healthz")).status == 200
     await talk.say(10)

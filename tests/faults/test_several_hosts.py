@@ -92,4 +92,4 @@ def test_doctor_names_a_host_that_is_away_and_says_when_none_takes_writes(place:
     place.standby.start()
     place.primary.stop("immediate")
     told = doctor.run("doctor").out
-    assert "The database cannot be used: The database is read-only just now." in told
+    assert "The database cannot be used: The database is read-only." in told

@@ -22,7 +22,7 @@ def test_an_error_message_has_the_five_fields_always() -> None:
     assert msgspec.json.decode(messages.encode(error)) == {
         "type": "error",
         "code": "UNKNOWN_TYPE",
-        "message": "Clients do not send messages of this type.",
+        "message": "Clients do not send messages of this type. Check `type`.",
         "details": {},
         "retryable": False,
     }

@@ -72,7 +72,7 @@ async function reach(path, options) {
     answer = await fetch(path, { ...options, cache: "no-store" });
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new Refused(0, { message: "The server cannot be reached just now." });
+    throw new Refused(0, { message: "The server cannot be reached. Check the network and try again." });
   }
   if (!answer.ok) throw new Refused(answer.status, await answer.json().catch(() => null));
   return answer;

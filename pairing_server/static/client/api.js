@@ -18,7 +18,7 @@ export function poster(base, fetch, accessToken) {
       });
     } catch {
       if (tries > 1) return ask(path, body, token, tries - 1);
-      throw new PairingError("UNREACHABLE", "The server cannot be reached.", { retryable: true });
+      throw new PairingError("UNREACHABLE", "The server cannot be reached. Try again.", { retryable: true });
     }
   };
 

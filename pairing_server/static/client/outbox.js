@@ -43,10 +43,10 @@ export class Outbox {
     const size = bytes(text) + 256;
     if (size > LARGEST) {
       const details = { limit: LARGEST, size };
-      return Promise.reject(new PairingError("PAYLOAD_TOO_LARGE", "Send less at once.", { details }));
+      return Promise.reject(new PairingError("PAYLOAD_TOO_LARGE", "Too large. Send less at once.", { details }));
     }
     if (this.#waiting.length >= MESSAGES_KEPT || this.#size + size > BYTES_KEPT) {
-      return Promise.reject(new PairingError("QUEUE_FULL", "Too much waits to be sent.", { retryable: true }));
+      return Promise.reject(new PairingError("QUEUE_FULL", "Too much waits to be sent. Try again.", { retryable: true }));
     }
     return new Promise((resolve, reject) => {
       const id = `${this.#name}.${++this.#number}`;

@@ -38,7 +38,7 @@ function tabStorage() {
   }
 }
 
-const unpaired = () => Promise.reject(new PairingError("NOT_IN_CHANNEL", "There is no pairing: pair first."));
+const unpaired = () => Promise.reject(new PairingError("NOT_IN_CHANNEL", "There is no pairing. Pair first."));
 
 function deferred() {
   const made = {};
@@ -244,7 +244,7 @@ export class PairingClient {
 
   #enter(channel) {
     if (channel !== this.#channel) {
-      this.#forget(new PairingError("INVALID_CHANNEL", "Another pairing has taken its place."));
+      this.#forget(new PairingError("INVALID_CHANNEL", "The pairing has been replaced."));
       this.#channel = channel;
       this.#storage.setItem(`pairing.${this.#deviceType}.channel`, channel);
       this.#become("connecting");
@@ -413,11 +413,11 @@ export class PairingClient {
   /** `why`: a close code, or what the token provider has thrown. */
   #ended(why) {
     if (why === CHANNEL_CLOSED) this.#closed("closed");
-    else this.#over(this.#complaint ?? (why instanceof Error ? why : new PairingError("CLOSED", `The server has closed the connection (${why}).`)));
+    else this.#over(this.#complaint ?? (why instanceof Error ? why : new PairingError("CLOSED", `The server has closed the connection (${why}). Try again.`)));
   }
 
   #closed(reason) {
-    this.#over(new PairingError("INVALID_CHANNEL", "The pairing has ended.", { details: { reason } }), true);
+    this.#over(new PairingError("INVALID_CHANNEL", "The pairing has ended. Pair again.", { details: { reason } }), true);
   }
 
   /** `gone`: there is no coming back to this channel. */

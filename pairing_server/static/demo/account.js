@@ -24,7 +24,7 @@ export async function post(path, body, token) {
   try {
     answer = await fetch(path, { method: "POST", headers, body: JSON.stringify(body) });
   } catch {
-    throw new Error("The server cannot be reached.");
+    throw new Error("The server cannot be reached. Check the network and try again.");
   }
   if (answer.ok) return answer;
   const told = await answer.json().catch(() => null);

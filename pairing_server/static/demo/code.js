@@ -120,7 +120,7 @@ export class CodePanel {
     clearInterval(this.#timer);
     this.digits.textContent = "";
     this.scan.hidden = this.request.hidden = true;
-    this.hint.textContent = "There is no code just now.";
+    this.hint.textContent = "There is no code. Ask for a new one.";
     this.again.classList.remove("quiet");
   }
 
@@ -163,7 +163,7 @@ export class CodePanel {
       await navigator.clipboard.writeText(`${this.#publicUrl}/phone${hash}`);
       this.copy.textContent = "Copied";
     } catch {
-      this.#device.tell("The browser does not let the page copy; use the link beside it.");
+      this.#device.tell("The browser does not let this page copy. Use the link beside the button.");
     }
   }
 }

@@ -110,7 +110,7 @@ export class Device {
       this.#show();
     });
     client.on("gap", ({ reason }) => {
-      if (reason === "not_recovered") this.tell("Some messages were missed and could not be recovered.");
+      if (reason === "not_recovered") this.tell("Some messages are lost. Ask for them to be sent again.");
     });
     client.on("error", (error) => this.tell(error.message));
     setInterval(() => this.#showLatency(), 1000);

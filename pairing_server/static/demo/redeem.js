@@ -30,7 +30,7 @@ export class RedeemPanel {
       this.input,
       h("div", { class: "acts" }, this.button, typed),
     );
-    device.client.on("confirmation-needed", () => device.tell("The desktop is asking whether this phone is wanted. Say yes there."));
+    device.client.on("confirmation-needed", () => device.tell("The desktop asks whether to pair with this phone. Confirm it there."));
     this.element.addEventListener("submit", (event) => {
       event.preventDefault();
       this.pair(this.input.value);
@@ -54,7 +54,7 @@ export class RedeemPanel {
 
   #type(code) {
     if (!code) {
-      this.#device.tell("The desktop shows no code just now.");
+      this.#device.tell("The desktop shows no code. Ask it for a new one.");
       return;
     }
     this.fill(code);

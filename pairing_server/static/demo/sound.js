@@ -5,11 +5,11 @@ import { h, size, uniqueId } from "./dom.js";
 
 /** What `getUserMedia` throws, in words. */
 const REFUSALS = {
-  NotAllowedError: "The microphone was not allowed.",
-  NotFoundError: "There is no microphone.",
-  NotReadableError: "The microphone is in use by something else.",
+  NotAllowedError: "The browser does not allow the microphone. Allow it, then start it again.",
+  NotFoundError: "There is no microphone. Connect one and start it again.",
+  NotReadableError: "Another program uses the microphone. Close it and start the microphone again.",
 };
-const INSECURE = "A browser gives its microphone only to pages by https:// or from this machine.";
+const INSECURE = "The microphone needs https:// or a page from this machine. Open the page that way.";
 
 /** The element. `tell(text)` shows what goes wrong. */
 export function soundPanel(client, peerName, tell) {
