@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-_TEXT = (Path(__file__).parents[1] / "docs" / "protocol.md").read_text(encoding="utf-8")
+PATH = Path(__file__).parents[1] / "docs" / "protocol.md"
+_TEXT = PATH.read_text(encoding="utf-8")
 _EXAMPLE = re.compile(r"^<!-- example: (\S+) -->\n```(\w+)\n(.*?\n)```$", re.MULTILINE | re.DOTALL)
 _TABLE = re.compile(r"^<!-- table: (\S+) -->\n((?:\|.*\n)+)", re.MULTILINE)
 

@@ -6,7 +6,6 @@ import ast
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +17,10 @@ from pairing_server import config
 from pairing_server.errors import PairingServerError, ValidationFailed
 from pairing_server.relay import messages, requests
 from pairing_server.relay.close_codes import CloseCode
-from pairing_server.relay.connection_limits import ConnectionLimits
-from pairing_server.security import limits
-from pairing_server.security.limits import Policy, Rate
-from pairing_server.services import brute_force_guard
-from pairing_server.services.rules import PairingRules
-from pairing_server.web import base_handler, http_server
+from pairing_server.web import base_handler
 from pairing_server.web.openapi import Operation
 from pairing_server.web.routes import ROUTES, contract
-from tests import protocol
+from tests import protocol, protocol_tables
 from tests.protocol import EXAMPLES, code, section, table
 
 PACKAGE = Path(pairing_server.__file__).parent
@@ -78,7 +72,7 @@ def test_an_example_of_a_client_is_a_message_that_the_server_takes(name: str) ->
             requests.decode(text)
         text = text.replace("desktop|mobile", "mobile")
     decoded = requests.decode(text)
-    requests.check(decoded, len(text), ConnectionLimits())
+    requests.check(decoded, len(text), config.Configuration().connection_limits)
     if not isinstance(decoded, requests.Pong):  # whatever is in one is ignored
         assert set(json.loads(text)) - {"type"} <= set(type(decoded).__struct_fields__)
 
@@ -173,52 +167,6 @@ def test_each_close_code_is_used_but_those_that_only_a_proxy_gives() -> None:
     assert unused == {CloseCode.GOING_AWAY, CloseCode.OVERLOADED}
 
 
-# Settings.
-
-# What is decided at the start: how the document puts it, and what comes out without any setting.
-DECIDED = {
-    "PAIRING_PUBLIC_URL": ("from host and port", "http://127.0.0.1:8089"),
-    "PAIRING_DATABASE_URL": ("none: embedded PostgreSQL", None),
-    "PAIRING_MIGRATE_DATABASE_URL": ("none: that of `PAIRING_DATABASE_URL`", None),
-    "PAIRING_DATA_DIR": ("`./data`; `$STATE_DIRECTORY` under systemd", Path("data").absolute()),
-    "PAIRING_JWT_KEYS": ("generated once into the data directory", ()),
-    "PAIRING_ISSUERS": ("none", ()),
-    "PAIRING_REGISTRATION": ("`open` with the embedded database on a loopback host, else `closed`", "open"),
-    "PAIRING_DEMO": ("`true` where registration is open, else `false`", True),
-    "PAIRING_ALLOWED_ORIGINS": ("none", config.Configuration().allowed_origins),
-    "PAIRING_TRUSTED_PROXIES": ("none", ()),
-    "PAIRING_AUDIT_SEAL_KEY": ("generated once into the data directory", None),
-    "PAIRING_AUDIT_SEAL_COPY": ("none", ""),
-    "PAIRING_AUDIT_EXPORT_DIR": ("none", None),
-    "PAIRING_LOG_FORMAT": ("`text` on a terminal, else `json`", "json"),
-}
-
-
-def loaded(**given: str) -> config.Configuration:
-    return config.load({}, given, terminal=False, dotenv=Path("/nonexistent"))
-
-
-def field_of(name: str) -> str:
-    return name.removeprefix(config.PREFIX).lower()
-
-
-def test_the_settings_are_those_of_the_document() -> None:
-    documented = [code(row["setting"]) for row in table("settings")]
-    assert sorted(documented) == sorted(config.NAMES)
-    assert sorted(map(field_of, documented)) == sorted(f.name for f in fields(config.Configuration))
-
-
-@pytest.mark.parametrize("row", table("settings"), ids=lambda row: row["setting"].strip("`"))
-def test_a_settings_default_is_the_documented_one(row: dict[str, str]) -> None:
-    name = code(row["setting"])
-    default = getattr(loaded(), field_of(name))
-    if name in DECIDED:
-        assert (row["default"], default) == DECIDED[name]
-    else:
-        assert getattr(loaded(**{name: code(row["default"])}), field_of(name)) == default
-        assert getattr(config.Configuration(), field_of(name)) == default
-
-
 # Endpoints.
 
 
@@ -268,76 +216,15 @@ def test_the_contract_has_the_statuses_of_the_documented_errors(path: str, opera
     assert {str(status) for status in documented} <= described
 
 
-# Limits.
+# Settings and limits.
 
 
-def minutes(rate: Rate) -> str:
-    return f"{rate.count} in {rate.seconds / 60:g} min"
+@pytest.mark.parametrize("name", protocol_tables.TABLES)
+def test_the_settings_and_limits_are_those_of_the_document(name: str) -> None:
+    text = protocol.PATH.read_text(encoding="utf-8")
+    assert protocol_tables.rendered(name) in text, "write them: python -m tests.protocol_tables"
 
 
-def size(number: float) -> str:
-    return f"{number / 2**20:g} MiB" if number >= 2**20 else f"{number / 2**10:g} KiB"
-
-
-def locks(policy: Policy) -> str:
-    shown = [f"{lock / 60:g}" for lock in policy.locks[:-1]]
-    return f"{', '.join(shown)} min, {policy.locks[-1] / 3600:g} h"
-
-
-def documented_limits() -> dict[str, str]:
-    """What the code says, in the document's words."""
-    relay, settings, user = ConnectionLimits(), config.Configuration(), limits.REDEEM_USER
-    return {
-        "codes that did not work, for an address": f"{minutes(limits.REDEEM_ADDRESS.rates[0])};"
-        f" then locked for {locks(limits.REDEEM_ADDRESS)}",
-        "codes that did not work, for a user": f"{minutes(user.rates[0])}, {user.rates[1].count} a day;"
-        f" then locked for {user.locks[0] / 3600:g} h",
-        "codes that did not work, altogether": f"{minutes(settings.redeem_alarm)}; then for {brute_force_guard.LASTS / 60:g} min"
-        " the codes of other accounts need `pairing_confirm`",
-        "failed logins, for a username": minutes(limits.LOGIN_USER.rates[0]),
-        "failed logins, for an address": minutes(limits.LOGIN_ADDRESS.rates[0]),
-        "accounts made, for an address": minutes(limits.REGISTER_ADDRESS.rates[0]),
-        "codes made, for a user": minutes(settings.code_rate),
-        "codes made, for an address": minutes(settings.code_rate_address),
-        "pending codes of a user": f"{settings.codes_per_user}",
-        "live codes altogether": f"{settings.max_live_codes:,}",
-        "upgrades without a valid token, for an address": minutes(settings.handshake_failures),
-        "connections of an address": f"{settings.connections_per_address}",
-        "connections of a user": f"{settings.connections_per_user}",
-        "messages, for a connection": f"{relay.message_rate:g} a second, {relay.message_burst:g} at once",
-        "joins, for a connection": f"{relay.join_count:g} in {relay.join_seconds:g} s",
-        "audio chunks, for a connection": f"{relay.audio_rate:g} a second",
-        "audio bytes, for a connection": f"{size(relay.audio_bytes_rate)} a second,"
-        f" {size(relay.audio_bytes_burst)} at once",
-        "frames of any kind, for a connection": f"{relay.frame_rate:g} a second",
-        "protocol pings, for a connection": f"{relay.ping_count:g} in {relay.ping_seconds:g} s",
-        "fragments of a message": f"{relay.fragments}",
-        "`RATE_LIMITED` errors sent, for a connection": f"{relay.refusals_burst:g} at once,"
-        f" then {relay.refusals_rate:g} a second",
-        "time to identify or join": f"{relay.identify_within:g} s",
-        "`channel_message`": size(relay.message_size),
-        "`audio_chunk`": size(relay.audio_size),
-        "any other message": size(relay.control_size),
-        "a frame": size(relay.frame_size),
-        "the settings document": f"{relay.settings_keys} keys, {size(relay.control_size)}",
-        "nesting of `payload` and `settings`": f"{relay.nesting}",
-        "HTTP body": f"{size(base_handler.BODY_SIZE)}, within {http_server.BODY_TIMEOUT:g} s",
-        "HTTP header": f"{size(http_server.HEADER_SIZE)}, within {http_server.HEADER_TIMEOUT:g} s",
-        "idle HTTP connection": f"{http_server.IDLE_TIMEOUT:g} s",
-        "HTTP answer of which nothing is taken": f"{http_server.READ_TIMEOUT:g} s",
-        "waiting to be sent to a connection": f"from {size(relay.queue_pause)} on its peer is not read and"
-        f" audio is dropped; past {size(relay.queue_size)} or {relay.queue_age:g} s it is closed with"
-        f" {CloseCode.SLOW_CONSUMER}",
-        "history of a channel": f"{relay.history_count} messages, {size(relay.history_size)}",
-    }
-
-
-def test_the_limits_are_those_of_the_document() -> None:
-    assert {row["what"]: row["limit"] for row in table("limits")} == documented_limits()
-
-
-def test_a_setting_that_changes_a_limit_exists_and_starts_from_it() -> None:
+def test_a_setting_that_changes_a_limit_exists() -> None:
     named = [word for row in table("limits") for word in re.findall(r"PAIRING_\w+", row["setting"])]
     assert named and set(named) <= set(config.NAMES)
-    assert loaded().connection_limits == ConnectionLimits()
-    assert loaded().pairing_rules == PairingRules()

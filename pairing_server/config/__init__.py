@@ -1,9 +1,9 @@
-"""The settings: read from PAIRING_* of the environment, credential files and a file of settings, into a frozen value.
+"""The configuration: what PAIRING_* sets. `configuration.py` declares the settings, `loader.py` reads their values.
 
-A wrong or unknown name or value stops the start, by name, with what was expected.
+An unknown name or a wrong value stops the start; the error names it and says what was expected.
 """
 
-from pairing_server.config.configuration import NAMES, PREFIX, Configuration, effective
+from pairing_server.config.configuration import NAMES, SETTINGS, Configuration, effective
 from pairing_server.config.keys import SEAL_KEY_FILE, keyfile_of, with_keys, with_seal_key
 from pairing_server.config.loader import (
     ConfigurationError,
@@ -14,8 +14,8 @@ from pairing_server.config.loader import (
 
 __all__ = [
     "NAMES",
-    "PREFIX",
     "SEAL_KEY_FILE",
+    "SETTINGS",
     "Configuration",
     "ConfigurationError",
     "credential_folders",

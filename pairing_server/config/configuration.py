@@ -1,15 +1,16 @@
-"""The settings there are: names, values, defaults, how each is read from text and shown as text."""
+"""The configuration: every setting is one field, and its declaration is all there is to it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, fields, replace
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Any
 
 from pairing_server.audit.seals import SealKey
 from pairing_server.config import parsers
+from pairing_server.config.parsers import flag, number, one_of
+from pairing_server.config.setting import Setting, declare
 from pairing_server.relay.connection_limits import ConnectionLimits
 from pairing_server.security.addresses import parse_networks
 from pairing_server.security.issuers import Issuer, parse_issuers
@@ -18,51 +19,179 @@ from pairing_server.security.limits import Rate
 from pairing_server.security.origins import Origins
 from pairing_server.services.rules import PairingRules
 
-PREFIX = "PAIRING_"
+RATE = "N/seconds"
+GENERATED = "generated once into the data directory"
 
 
 @dataclass(frozen=True, slots=True)
 class Configuration:
-    host: str = "127.0.0.1"
-    port: int = 8089
-    public_url: str = ""
-    database_url: str | None = field(default=None, repr=False)
-    migrate_database_url: str | None = field(default=None, repr=False)
-    data_dir: Path = Path("data")
-    jwt_keys: tuple[SigningKey, ...] = field(default=(), repr=False)
-    issuers: tuple[Issuer, ...] = ()
-    registration: str = ""
-    redeem_policy: str = "same_user"
-    guest_pairing: bool = False
-    demo: bool | None = None
-    allowed_origins: Origins = field(default_factory=lambda: Origins.parse([]))
-    trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = ()
-    code_ttl: int = 300
-    reconnect_grace: int = 300
-    ws_token_ttl: int = 3600
-    ws_token_single_use: bool = False
-    codes_per_user: int = 3
-    max_live_codes: int = 50_000
-    code_rate: Rate = Rate(5, 300)
-    code_rate_address: Rate = Rate(100, 300)
-    redeem_alarm: Rate = Rate(50, 60)
-    message_rate: int = 60
-    message_burst: int = 120
-    audio_rate: int = 20
-    audio_bytes_rate: int = 512 * 1024
-    audio_bytes_burst: int = 2 * 1024 * 1024
-    frame_rate: int = 200
-    join_rate: Rate = Rate(5, 10)
-    handshake_failures: Rate = Rate(20, 60)
-    connections_per_address: int = 200
-    connections_per_user: int = 10
-    audit_seal_key: SealKey | None = field(default=None, repr=False)
-    audit_seal_copy: str = ""
-    audit_retention: int = 400
-    audit_export_dir: Path | None = None
-    log_format: str = "json"
-    log_level: str = "info"
-    traces: bool = False
+    host: str = declare(parsers.host, "127.0.0.1", "the address to listen on")
+    port: int = declare(number(0, 65535), 8089, "the port to listen on; 0 takes a free one")
+    public_url: str = declare(
+        parsers.url("http", "https"),
+        "",
+        "the URL under which clients reach the server; for `pairing_uri`",
+        default_text="from host and port",
+        reloadable=True,
+    )
+    database_url: str | None = declare(
+        parsers.database_url,
+        None,
+        "`postgresql://…`, also with several hosts: `postgresql://a:5432,b:5432/name`",
+        default_text="none: embedded PostgreSQL",
+        unset="(embedded)",
+        secret=True,
+    )
+    migrate_database_url: str | None = declare(
+        parsers.database_url,
+        None,
+        "the same database as the role that owns the tables; for `pairing-server migrate` alone",
+        default_text="none: that of `PAIRING_DATABASE_URL`",
+        unset="(not set)",
+        secret=True,
+    )
+    data_dir: Path = declare(
+        parsers.path,
+        Path("data"),
+        "embedded database, generated keys, audit spool",
+        default_text="`./data`; `$STATE_DIRECTORY` under systemd",
+    )
+    jwt_keys: tuple[SigningKey, ...] = declare(
+        parse_keys,
+        (),
+        "list of `kid:secret`; the first signs, all verify; each secret at least 32 bytes",
+        default_text=GENERATED,
+        unset="(generated)",
+        secret=True,
+        reloadable=True,
+    )
+    issuers: tuple[Issuer, ...] = declare(
+        parse_issuers,
+        (),
+        "trusted foreign issuers: a JSON list of `{issuer, audience, algorithms, jwks}`, `jwks` being a file or a URL",
+    )
+    registration: str = declare(
+        one_of("open", "closed"),
+        "",
+        "whether strangers may make accounts",
+        default_text="`open` with the embedded database on a loopback host, else `closed`",
+        reloadable=True,
+    )
+    redeem_policy: str = declare(
+        one_of("same_user", "any_user"),
+        "same_user",
+        "whom a code admits: `same_user` or `any_user`",
+        reloadable=True,
+    )
+    guest_pairing: bool = declare(
+        flag, False, "whether codes are made and redeemed without an access token", reloadable=True
+    )
+    demo: bool | None = declare(
+        flag,
+        None,
+        "whether the demonstration is served at `/` and `/phone`",
+        default_text="`true` where registration is open, else `false`",
+    )
+    allowed_origins: Origins = declare(
+        lambda text: Origins.parse(parsers.items(text)),
+        Origins.parse([]),
+        "list of web origins that may call the server, besides its own",
+        reloadable=True,
+    )
+    trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = declare(
+        lambda text: parse_networks(parsers.items(text)),
+        (),
+        "list of addresses or networks whose forwarding headers count",
+        reloadable=True,
+    )
+    code_ttl: int = declare(
+        number(1, 600), 300, "how long a code can be redeemed", unit="seconds", reloadable=True
+    )
+    reconnect_grace: int = declare(
+        number(1, 86_400), 300, "how long a member may stay away", unit="seconds", reloadable=True
+    )
+    ws_token_ttl: int = declare(number(1, 86_400), 3600, "how long a ws token is valid", unit="seconds")
+    ws_token_single_use: bool = declare(
+        flag, False, "whether a ws token opens one connection only, on whichever server"
+    )
+    codes_per_user: int = declare(
+        number(1, 1_000_000), 3, "pending codes of a user", unit="codes", reloadable=True
+    )
+    max_live_codes: int = declare(
+        number(1, 1_000_000), 50_000, "live codes altogether", unit="codes", reloadable=True
+    )
+    code_rate: Rate = declare(Rate.parse, Rate(5, 300), "codes made, for a user", unit=RATE, reloadable=True)
+    code_rate_address: Rate = declare(
+        Rate.parse, Rate(100, 300), "codes made, for an address", unit=RATE, reloadable=True
+    )
+    redeem_alarm: Rate = declare(
+        Rate.parse,
+        Rate(50, 60),
+        "codes that did not work, altogether, until codes of other accounts need the desktop's confirmation",
+        unit=RATE,
+    )
+    message_rate: int = declare(
+        number(1, 10_000_000), 60, "messages, for a connection", unit="a second", reloadable=True
+    )
+    message_burst: int = declare(
+        number(1, 10_000_000), 120, "messages, for a connection", unit="at once", reloadable=True
+    )
+    audio_rate: int = declare(
+        number(1, 10_000_000), 20, "audio chunks, for a connection", unit="a second", reloadable=True
+    )
+    audio_bytes_rate: int = declare(
+        number(1, 10**12), 512 * 1024, "audio, for a connection", unit="bytes a second", reloadable=True
+    )
+    audio_bytes_burst: int = declare(
+        number(1, 10**12), 2 * 1024 * 1024, "audio, for a connection", unit="bytes at once", reloadable=True
+    )
+    frame_rate: int = declare(
+        number(1, 10_000_000), 200, "frames of any kind, for a connection", unit="a second", reloadable=True
+    )
+    join_rate: Rate = declare(Rate.parse, Rate(5, 10), "joins, for a connection", unit=RATE, reloadable=True)
+    handshake_failures: Rate = declare(
+        Rate.parse, Rate(20, 60), "upgrades without a valid token, for an address", unit=RATE, reloadable=True
+    )
+    connections_per_address: int = declare(
+        number(1, 10_000_000), 200, "connections of an address", unit="at a time", reloadable=True
+    )
+    connections_per_user: int = declare(
+        number(1, 10_000_000), 10, "connections of a user", unit="at a time", reloadable=True
+    )
+    audit_seal_key: SealKey | None = declare(
+        SealKey.parse,
+        None,
+        "the private key that seals the audit log: `ed25519:` and 32 bytes in base64",
+        default_text=GENERATED,
+        unset="(generated)",
+        secret=True,
+    )
+    audit_seal_copy: str = declare(
+        parsers.file_or_url, "", "where each seal is copied to: a file, or a URL that takes a POST"
+    )
+    audit_retention: int = declare(
+        number(30, 36_500),
+        400,
+        "how long the audit log is kept at least, 30 or more; whole months are dropped",
+        unit="days",
+    )
+    audit_export_dir: Path | None = declare(
+        parsers.absolute_path, None, "a folder that months are exported to before they are dropped"
+    )
+    log_format: str = declare(
+        one_of("text", "json"),
+        "json",
+        "how log lines are written",
+        default_text="`text` on a terminal, else `json`",
+    )
+    log_level: str = declare(
+        one_of("debug", "info", "warning", "error"), "info", "the least level that is logged", reloadable=True
+    )
+    traces: bool = declare(
+        flag,
+        False,
+        "whether spans go to an OpenTelemetry collector (OTLP over HTTP), as the `OTEL_*` of the environment say; needs the extra `otel`",
+    )
 
     @property
     def embedded(self) -> bool:
@@ -77,9 +206,6 @@ class Configuration:
             guests=self.guest_pairing,
             codes_per_user=self.codes_per_user,
             max_live_codes=self.max_live_codes,
-            code_rate=self.code_rate,
-            code_rate_address=self.code_rate_address,
-            alarm=self.redeem_alarm,
             reconnect_grace=self.reconnect_grace,
             public_url=self.public_url,
         )
@@ -101,67 +227,12 @@ class Configuration:
         )
 
 
-READERS: Mapping[str, parsers.Reader] = {
-    "host": parsers.host,
-    "port": parsers.number(0, 65535),
-    "public_url": parsers.url("http", "https"),
-    "database_url": parsers.database_url,
-    "data_dir": lambda text: Path(text).expanduser(),
-    "migrate_database_url": parsers.database_url,
-    "jwt_keys": parse_keys,
-    "issuers": parse_issuers,
-    "registration": parsers.one_of("open", "closed"),
-    "redeem_policy": parsers.one_of("same_user", "any_user"),
-    "guest_pairing": parsers.flag,
-    "demo": parsers.flag,
-    "allowed_origins": lambda text: Origins.parse(parsers.items(text)),
-    "trusted_proxies": lambda text: parse_networks(parsers.items(text)),
-    "code_ttl": parsers.number(1, 600),
-    "reconnect_grace": parsers.number(1, 86400),
-    "ws_token_ttl": parsers.number(1, 86400),
-    "ws_token_single_use": parsers.flag,
-    "codes_per_user": parsers.number(1, 1_000_000),
-    "max_live_codes": parsers.number(1, 1_000_000),
-    "code_rate": Rate.parse,
-    "code_rate_address": Rate.parse,
-    "redeem_alarm": Rate.parse,
-    "message_rate": parsers.number(1, 10_000_000),
-    "message_burst": parsers.number(1, 10_000_000),
-    "audio_rate": parsers.number(1, 10_000_000),
-    "audio_bytes_rate": parsers.number(1, 10**12),
-    "audio_bytes_burst": parsers.number(1, 10**12),
-    "frame_rate": parsers.number(1, 10_000_000),
-    "join_rate": Rate.parse,
-    "handshake_failures": Rate.parse,
-    "connections_per_address": parsers.number(1, 10_000_000),
-    "connections_per_user": parsers.number(1, 10_000_000),
-    "audit_seal_key": SealKey.parse,
-    "audit_seal_copy": parsers.file_or_url,
-    "audit_retention": parsers.number(30, 36_500),
-    "audit_export_dir": lambda text: Path(text).expanduser().absolute(),
-    "log_format": parsers.one_of("text", "json"),
-    "log_level": parsers.one_of("debug", "info", "warning", "error"),
-    "traces": parsers.flag,
-}
-
-NAMES = tuple(PREFIX + name.upper() for name in READERS)
-SECRETS = ("jwt_keys", "database_url", "migrate_database_url", "audit_seal_key")
-# What is shown of a secret that is not set, where it is not one that is made.
-UNSET = {"database_url": "(embedded)", "migrate_database_url": "(not set)"}
+SETTINGS: tuple[Setting[Any], ...] = tuple(
+    replace(field.metadata["setting"], name=field.name) for field in fields(Configuration)
+)
+NAMES = tuple(setting.variable for setting in SETTINGS)
 
 
 def effective(config: Configuration) -> dict[str, str]:
-    """Every setting's name and value as text, secrets masked."""
-    return {PREFIX + name.upper(): _shown(name, getattr(config, name)) for name in READERS}
-
-
-def _shown(name: str, value: Any) -> str:
-    if name in SECRETS:
-        return "(set, not shown)" if value else UNSET.get(name, "(generated)")
-    if name == "issuers":
-        return ", ".join(issuer.issuer for issuer in value)
-    if isinstance(value, tuple):
-        return ", ".join(map(str, value))
-    if isinstance(value, bool):
-        return str(value).lower()
-    return "" if value is None else str(value)
+    """Every setting's variable and value as text, secrets masked."""
+    return {setting.variable: setting.text(getattr(config, setting.name)) for setting in SETTINGS}

@@ -1,18 +1,20 @@
-"""Reads the settings: from the environment, credential files, a file of settings and the options of a command."""
+"""Loads the configuration from the options of a command, the environment, credential files and a file of settings."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from dotenv import dotenv_values
 
-from pairing_server.config.configuration import NAMES, PREFIX, READERS, Configuration
+from pairing_server.config.configuration import NAMES, SETTINGS, Configuration
+from pairing_server.config.setting import PREFIX
 from pairing_server.security.addresses import is_loopback
 
-# Names the file of settings to read instead of `.env`; itself it is no setting.
+# Names the file of settings that is read instead of `.env`. It is not a setting itself.
 FILE = "PAIRING_SETTINGS_FILE"
 
 
@@ -21,9 +23,9 @@ class ConfigurationError(Exception):
 
 
 def gather(environ: Mapping[str, str], dotenv: Path) -> dict[str, str]:
-    """What is set, by name: the environment before credential files before the file of settings.
+    """The texts that are set, by variable: the environment wins over credential files, they win over the file of settings.
 
-    Raises ConfigurationError if one of the files is there but cannot be read.
+    Raises ConfigurationError if a file exists but cannot be read.
     """
     path = settings_file(environ, dotenv)
     with _readable(path):
@@ -39,7 +41,7 @@ def gather(environ: Mapping[str, str], dotenv: Path) -> dict[str, str]:
 
 
 def settings_file(environ: Mapping[str, str], dotenv: Path = Path(".env")) -> Path:
-    """The file that PAIRING_SETTINGS_FILE names, which must be there, or else `dotenv`. Raises ConfigurationError."""
+    """The file that PAIRING_SETTINGS_FILE names, which must exist, else `dotenv`. Raises ConfigurationError."""
     if not (named := environ.get(FILE)):
         return dotenv
     if not Path(named).is_file():
@@ -48,7 +50,7 @@ def settings_file(environ: Mapping[str, str], dotenv: Path = Path(".env")) -> Pa
 
 
 def credential_folders(environ: Mapping[str, str]) -> list[Path]:
-    """Where secrets are in files: what systemd copied at the start, then what a reload has brought since."""
+    """The folders with secrets in files: those that systemd copied at the start, then those that a reload has renewed."""
     folders = []
     if given := environ.get("CREDENTIALS_DIRECTORY"):
         folders.append(Path(given))
@@ -86,9 +88,9 @@ def _readable(path: Path) -> Iterator[None]:
 def load(
     environ: Mapping[str, str], overrides: Mapping[str, str], *, terminal: bool, dotenv: Path = Path(".env")
 ) -> Configuration:
-    """The settings; `overrides` (PAIRING_… → text) win, as options of a command do.
+    """The configuration. `overrides` (variable → text), the options of a command, win over everything else.
 
-    Raises ConfigurationError with every fault. Reads, but makes no file: see `with_keys`.
+    Raises ConfigurationError with every fault. It makes no file: see `with_keys`.
     """
     given = {**gather(environ, dotenv), **overrides}
     faults = [
@@ -96,30 +98,31 @@ def load(
         for name in sorted(set(given) - set(NAMES))
     ]
     values: dict[str, Any] = {}
-    for name, reader in READERS.items():
-        variable = PREFIX + name.upper()
-        if variable not in given:
-            continue
-        try:
-            values[name] = reader(given[variable])
-        except ValueError as error:
-            faults.append(f"{variable}: {error}")
+    for setting in SETTINGS:
+        if setting.variable in given:
+            try:
+                values[setting.name] = setting.parse(given[setting.variable])
+            except ValueError as error:
+                faults.append(f"{setting.variable}: {error}")
     if faults:
         raise ConfigurationError("\n".join(faults))
     return _completed(values, environ, terminal=terminal)
 
 
 def _completed(values: dict[str, Any], environ: Mapping[str, str], *, terminal: bool) -> Configuration:
-    values.setdefault("log_format", "text" if terminal else "json")
-    if "data_dir" not in values and (state := environ.get("STATE_DIRECTORY")):
-        values["data_dir"] = Path(state.partition(":")[0])
+    """The configuration with the defaults that depend on other settings, or on how the server was started."""
+    if terminal:
+        values.setdefault("log_format", "text")
+    if state := environ.get("STATE_DIRECTORY"):
+        values.setdefault("data_dir", Path(state.partition(":")[0]))
     config = Configuration(**values)
-    values["data_dir"] = config.data_dir.absolute()
-    if not config.registration:
-        values["registration"] = "open" if config.embedded and is_loopback(config.host) else "closed"
-    if config.demo is None:
-        values["demo"] = (config.registration or values["registration"]) == "open"
-    if not config.public_url:
-        host = f"[{config.host}]" if ":" in config.host else config.host
-        values["public_url"] = f"http://{host}:{config.port}"
-    return Configuration(**values)
+    host = f"[{config.host}]" if ":" in config.host else config.host
+    private = config.embedded and is_loopback(config.host)
+    registration = config.registration or ("open" if private else "closed")
+    return replace(
+        config,
+        data_dir=config.data_dir.absolute(),
+        registration=registration,
+        demo=registration == "open" if config.demo is None else config.demo,
+        public_url=config.public_url or f"http://{host}:{config.port}",
+    )

@@ -1,40 +1,36 @@
-"""The text of a setting into its value. What is of no use raises ValueError, with what was expected.
+"""Parsers turn a setting's text into its value. A wrong text raises ValueError, which says what was expected.
 
-What belongs to one subject reads itself: keys, issuers, rates, origins, networks.
+Keys, issuers, rates, origins and networks have their parsers beside their types.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
-
-# Turns the text of a setting into its value; ValueError says what was expected.
-Reader = Callable[[str], Any]
 
 
 def items(text: str) -> list[str]:
     return [item.strip() for item in text.split(",") if item.strip()]
 
 
-def number(low: int, high: int) -> Reader:
-    def read(text: str) -> int:
+def number(low: int, high: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
         if not (text.isascii() and text.strip().isdecimal() and low <= int(text) <= high):
             raise ValueError(f"expected a whole number from {low} to {high}, got {text[:40]!r}")
         return int(text)
 
-    return read
+    return parse
 
 
-def one_of(*words: str) -> Reader:
-    def read(text: str) -> str:
+def one_of(*words: str) -> Callable[[str], str]:
+    def parse(text: str) -> str:
         value = text.strip().lower()
         if value not in words:
             raise ValueError(f"expected one of {', '.join(words)}, got {value[:40]!r}")
         return value
 
-    return read
+    return parse
 
 
 def flag(text: str) -> bool:
@@ -53,24 +49,24 @@ def flag(text: str) -> bool:
     return words[text.strip().lower()]
 
 
-def url(*schemes: str) -> Reader:
+def url(*schemes: str) -> Callable[[str], str]:
     """A URL with a host; a slash at its end is dropped."""
     beginnings = tuple(f"{scheme}://" for scheme in schemes)
 
-    def read(text: str) -> str:
+    def parse(text: str) -> str:
         if not text.startswith(beginnings) or not _host_of(text):
             raise ValueError(
                 f"expected a URL that begins with {' or '.join(beginnings)}, such as {beginnings[0]}host:8089"
             )
         return text.rstrip("/")
 
-    return read
+    return parse
 
 
 def database_url(text: str) -> str:
     """A URL of PostgreSQL, with no host, one, or several: host:port,host:port.
 
-    What is wrong with it is told without repeating it: it may hold a password.
+    An error does not repeat the URL: it may hold a password.
     """
     scheme, _, rest = text.partition("://")
     login, _, places = rest.partition("/")[0].rpartition("@")
@@ -85,7 +81,7 @@ def database_url(text: str) -> str:
 
 
 def _host_of(text: str) -> str | None:
-    """The host of a URL, "" where it names none; None if this is no URL, or its port is no port."""
+    """The host of a URL, "" if it has none; None if this is not a URL or the port is wrong."""
     try:
         parts = urlsplit(text)
         return None if parts.port == 0 else parts.hostname or ""
@@ -102,5 +98,13 @@ def host(text: str) -> str:
 def file_or_url(text: str) -> str:
     """An absolute path, or a URL that takes a POST."""
     if "://" in text:
-        return str(url("https", "http")(text))
-    return str(Path(text).expanduser().absolute())
+        return url("https", "http")(text)
+    return str(absolute_path(text))
+
+
+def path(text: str) -> Path:
+    return Path(text).expanduser()
+
+
+def absolute_path(text: str) -> Path:
+    return path(text).absolute()

@@ -5,18 +5,24 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ConnectionLimits:
-    """The limits of docs/protocol.md, "Limits": rates a second, sizes in bytes, times in seconds."""
+    """The limits of docs/protocol.md, "Limits": rates a second, sizes in bytes, times in seconds.
 
-    message_rate: float = 60
-    message_burst: float = 120
-    audio_rate: float = 20
-    audio_bytes_rate: float = 512 * 1024
-    audio_bytes_burst: float = 2 * 1024 * 1024
-    frame_rate: float = 200
-    join_count: float = 5
-    join_seconds: float = 10
+    What is a setting has its default in the configuration; what is fixed has its value here.
+    """
+
+    message_rate: float
+    message_burst: float
+    audio_rate: float
+    audio_bytes_rate: float
+    audio_bytes_burst: float
+    frame_rate: float
+    join_count: float
+    join_seconds: float
+    connections_per_address: int
+    connections_per_user: int
+    reconnect_grace: float
     ping_count: float = 20
     ping_seconds: float = 10
     fragments: int = 64
@@ -31,8 +37,6 @@ class ConnectionLimits:
     frame_size: int = 1024 * 1024
     settings_keys: int = 64
     nesting: int = 16
-    connections_per_address: int = 200
-    connections_per_user: int = 10
     # Outbound: from `queue_pause` on, the peer is not read and audio is dropped; past `queue_size` or
     # `queue_age` the slow receiver is closed. `in_flight` is what the transport may hold at a time.
     in_flight: int = 64 * 1024
@@ -43,6 +47,5 @@ class ConnectionLimits:
     history_size: int = 1024 * 1024
     token_warning: float = 60
     token_grace: float = 30
-    reconnect_grace: float = 300
     ping_interval: float = 25
     ping_timeout: float = 20

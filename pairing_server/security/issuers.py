@@ -33,6 +33,9 @@ class Issuer:
     algorithms: tuple[str, ...]
     jwks: str
 
+    def __str__(self) -> str:
+        return self.issuer
+
 
 def parse_issuers(text: str) -> tuple[Issuer, ...]:
     """The JSON list of PAIRING_ISSUERS; none for an empty text. Raises ValueError naming the fault."""

@@ -1,53 +1,23 @@
-"""What a running server takes over from settings that have changed: origins, proxies, limits, the log level and keys."""
+"""Takes over a changed configuration while the server runs, as far as its settings are reloadable."""
 
 from __future__ import annotations
 
 import logging
-from dataclasses import fields
 
 from pairing_server import logs
-from pairing_server.config import PREFIX, Configuration, effective
+from pairing_server.config import SETTINGS, Configuration, effective
 from pairing_server.request_context import system
 from pairing_server.services import signing_keys
 from pairing_server.web.app_context import AppContext, utcnow
 
 log = logging.getLogger(__name__)
 
-# A connection keeps the limits that it was opened with; the next one has the new ones.
-TAKEN_OVER = frozenset(
-    {
-        "allowed_origins",
-        "trusted_proxies",
-        "log_level",
-        "jwt_keys",
-        "public_url",
-        "registration",
-        "redeem_policy",
-        "guest_pairing",
-        "code_ttl",
-        "reconnect_grace",
-        "codes_per_user",
-        "max_live_codes",
-        "code_rate",
-        "code_rate_address",
-        "message_rate",
-        "message_burst",
-        "audio_rate",
-        "audio_bytes_rate",
-        "audio_bytes_burst",
-        "frame_rate",
-        "join_rate",
-        "handshake_failures",
-        "connections_per_address",
-        "connections_per_user",
-    }
-)
-
 
 def take_over(app: AppContext, old: Configuration, new: Configuration) -> None:
-    """Use the new settings from now on, as far as that is possible without a restart; the rest is told in the log.
+    """Use the new values of the settings that are reloadable; the log names those that need a restart.
 
-    It goes into the audit log by name and value, secrets by name only. Keys have events of their own.
+    Each change goes into the audit log by name and value, secrets by name only. Keys have events of their own. A
+    connection keeps the limits that it was opened with; the next one has the new ones.
     """
     deps = app.deps
     app.origins = new.allowed_origins
@@ -62,11 +32,9 @@ def take_over(app: AppContext, old: Configuration, new: Configuration) -> None:
         logs.set_level(new.log_level)
     signing_keys.take_over(deps, new.jwt_keys, system(utcnow()))
     before, after = effective(old), effective(new)
-    changed = [
-        field.name for field in fields(Configuration) if getattr(old, field.name) != getattr(new, field.name)
-    ]
-    waiting = [PREFIX + name.upper() for name in changed if name not in TAKEN_OVER]
-    taken = [PREFIX + name.upper() for name in changed if name in TAKEN_OVER]
+    changed = [setting for setting in SETTINGS if getattr(old, setting.name) != getattr(new, setting.name)]
+    taken = [setting.variable for setting in changed if setting.reloadable]
+    waiting = [setting.variable for setting in changed if not setting.reloadable]
     for name in taken:
         if before[name] != after[name]:
             event = deps.audit.event(

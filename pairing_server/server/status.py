@@ -51,8 +51,8 @@ async def describe(node: Node) -> dict[str, Any]:
         "codes_live": deps.live.count,
         "limits": {
             **asdict(limits),
+            "code_rate": str(node.config.code_rate),
             "code_ttl": deps.rules.code_ttl,
-            "code_rate": str(deps.rules.code_rate),
             "max_live_codes": deps.rules.max_live_codes,
         },
         "database": {

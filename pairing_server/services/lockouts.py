@@ -23,7 +23,6 @@ from pairing_server.security.limits import (
 )
 from pairing_server.services import brute_force_guard
 from pairing_server.services.deps import Deps
-from pairing_server.services.rules import PairingRules
 from pairing_server.store import rate_limits as store
 
 POLICIES: Mapping[str, Policy] = {
@@ -32,8 +31,8 @@ POLICIES: Mapping[str, Policy] = {
     "login_user": LOGIN_USER,
     "login_address": LOGIN_ADDRESS,
     "register_address": REGISTER_ADDRESS,
-    # Whatever rate is set: what has locks of its own is locked by these alone.
-    brute_force_guard.KIND: brute_force_guard.policy(PairingRules().alarm),
+    # Its rate is a setting, but what has locks is locked by these alone.
+    brute_force_guard.KIND: Policy((), locks=(brute_force_guard.LASTS,)),
 }
 
 

@@ -4,21 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pairing_server.security.limits import Rate
 
-
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PairingRules:
     """Durations in seconds."""
 
-    code_ttl: int = 300
-    same_user: bool = True
-    guests: bool = False
-    codes_per_user: int = 3
-    max_live_codes: int = 50_000
-    code_rate: Rate = Rate(5, 300)
-    code_rate_address: Rate = Rate(100, 300)
-    alarm: Rate = Rate(50, 60)
-    reconnect_grace: int = 300
+    code_ttl: int
+    same_user: bool
+    guests: bool
+    codes_per_user: int
+    max_live_codes: int
+    reconnect_grace: int
+    public_url: str
     name_kept: int = 600
-    public_url: str = "http://127.0.0.1:8089"

@@ -57,7 +57,7 @@ def test_no_secret_is_shown(tmp_path: Path) -> None:
     )
     assert done.status == 0
     assert SECRET not in done.text
-    assert "PAIRING_DATABASE_URL=(set, not shown)\nPAIRING_DATA_DIR" in done.out
+    assert "PAIRING_DATABASE_URL=(set, not shown)\nPAIRING_MIGRATE_DATABASE_URL=(not set)\n" in done.out
     assert "PAIRING_JWT_KEYS=(set, not shown)\n" in done.out
 
 

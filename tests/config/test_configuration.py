@@ -1,8 +1,7 @@
-"""Every setting: its default, what it takes, what it does not, how it is shown, what follows from others."""
+"""Every setting: its default, the texts that it takes and refuses, how it is shown, what depends on others."""
 
 from __future__ import annotations
 
-from dataclasses import fields
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,8 @@ from typing import Any
 import pytest
 
 from pairing_server.audit.seals import SealKey
-from pairing_server.config import NAMES, Configuration, effective, load
+from pairing_server.config import NAMES, SETTINGS, effective, load
+from pairing_server.config.setting import Setting
 from pairing_server.security.issuers import Issuer
 from pairing_server.security.keys import SigningKey
 from pairing_server.security.limits import Rate
@@ -20,19 +20,19 @@ from tests.config.given import SECRET, URL, configuration, faults, variable
 SEED = "c2VlZCBvZiAzMiBieXRlcywgYXMgbG9uZyBhcyBpdCE="
 ISSUER = '{"issuer": "https://id.example", "audience": "a", "algorithms": ["RS256"], "jwks": "/k.json"}'
 
-# name: (default, a good text, its value, bad texts, what is expected then)
-SETTINGS: dict[str, tuple[Any, str, Any, tuple[str, ...], str]] = {
-    "host": ("127.0.0.1", "::1", "::1", ("a b", "http://x", "a/b"), "an address or a host name"),
-    "port": (8089, "0", 0, ("-1", "65536", "eighty", "٨٠", "1.5"), "a whole number from 0 to 65535"),
+# The settings whose default does not depend on anything.
+PLAIN = [setting for setting in SETTINGS if not setting.default_text]
+# name: (a good text, its value, bad texts, what the error says was expected)
+TEXTS: dict[str, tuple[str, Any, tuple[str, ...], str]] = {
+    "host": ("::1", "::1", ("a b", "http://x", "a/b"), "an address or a host name"),
+    "port": ("0", 0, ("-1", "65536", "eighty", "٨٠", "1.5"), "a whole number from 0 to 65535"),
     "public_url": (
-        "http://127.0.0.1:8089",
         "https://pair.example/",
         "https://pair.example",
         ("pair.example", "ftp://pair.example", "https://", "https:pair", "https://x:port"),
         "a URL that begins with http:// or https://",
     ),
     "database_url": (
-        None,
         URL,
         URL,
         (
@@ -45,110 +45,116 @@ SETTINGS: dict[str, tuple[Any, str, Any, tuple[str, ...], str]] = {
         ),
         "a URL that begins with postgresql:// or postgres://",
     ),
-    "data_dir": (Path.cwd() / "data", "/var/lib/x", Path("/var/lib/x"), (), ""),
+    "data_dir": ("/var/lib/x", Path("/var/lib/x"), (), ""),
     "migrate_database_url": (
-        None,
         URL,
         URL,
         ("mysql://x/y", f"postgresql://bob:{SECRET}@db:port/name"),
         "a URL that begins with postgresql:// or postgres://",
     ),
     "jwt_keys": (
-        (),
         f"new:{SECRET},old:{'o' * 32}",
         (SigningKey("new", SECRET.encode()), SigningKey("old", b"o" * 32)),
         (SECRET, "k:short", f"k:{SECRET},k:{SECRET}", f"a b:{SECRET}"),
         "",
     ),
     "issuers": (
-        (),
         f"[{ISSUER}]",
         (Issuer("https://id.example", "a", ("RS256",), "/k.json"),),
         ("{", "{}", '[{"issuer": "x"}]', f"[{ISSUER}, {ISSUER}]", "[" * 5000),
         "",
     ),
-    "registration": ("open", "Closed", "closed", ("ajar",), "one of open, closed"),
-    "redeem_policy": ("same_user", "any_user", "any_user", ("nobody",), "one of same_user, any_user"),
-    "guest_pairing": (False, "Yes", True, ("maybe", "2"), "true or false"),
-    "demo": (True, "no", False, ("perhaps",), "true or false"),
+    "registration": ("Closed", "closed", ("ajar",), "one of open, closed"),
+    "redeem_policy": ("any_user", "any_user", ("nobody",), "one of same_user, any_user"),
+    "guest_pairing": ("Yes", True, ("maybe", "2"), "true or false"),
+    "demo": ("no", False, ("perhaps",), "true or false"),
     "allowed_origins": (
-        Origins.parse([]),
         "https://a.example, https://*.b.example,",
         Origins.parse(["https://a.example", "https://*.b.example"]),
         ("*", "a.example", "https://a.example/"),
         "",
     ),
     "trusted_proxies": (
-        (),
         "10.0.0.0/8, 2001:db8::1",
         (ip_network("10.0.0.0/8"), ip_network("2001:db8::1")),
         ("10.0.0.1/8", "0.0.0.0/0", "proxy"),
         "",
     ),
-    "code_ttl": (300, "1", 1, ("0", "601", "5s"), "a whole number from 1 to 600"),
-    "reconnect_grace": (300, "86400", 86400, ("0", "86401"), "a whole number from 1 to 86400"),
-    "ws_token_ttl": (3600, "60", 60, ("0", "86401"), "a whole number from 1 to 86400"),
-    "ws_token_single_use": (False, "true", True, ("maybe",), "true or false"),
-    "codes_per_user": (3, "1", 1, ("0", "many"), "a whole number from 1 to 1000000"),
-    "max_live_codes": (50_000, "900000", 900_000, ("0", "1000001"), "a whole number from 1 to 1000000"),
-    "code_rate": (Rate(5, 300), "7/60", Rate(7, 60), ("7", "0/60", "7/0", "7/86401", "٧/60"), "N/seconds"),
-    "code_rate_address": (Rate(100, 300), "7/60", Rate(7, 60), ("-7/60", "7/60/1"), "N/seconds"),
-    "redeem_alarm": (Rate(50, 60), "7/60", Rate(7, 60), ("7", "0/60"), "N/seconds"),
-    "message_rate": (60, "5", 5, ("0",), "a whole number from 1"),
-    "message_burst": (120, "5", 5, ("0",), "a whole number from 1"),
-    "audio_rate": (20, "5", 5, ("0",), "a whole number from 1"),
-    "audio_bytes_rate": (524_288, "5", 5, ("512K",), "a whole number from 1"),
-    "audio_bytes_burst": (2_097_152, "5", 5, ("0",), "a whole number from 1"),
-    "frame_rate": (200, "5", 5, ("0",), "a whole number from 1"),
-    "join_rate": (Rate(5, 10), "7/60", Rate(7, 60), ("often",), "N/seconds"),
-    "handshake_failures": (Rate(20, 60), "7/60", Rate(7, 60), ("20",), "N/seconds"),
-    "connections_per_address": (200, "5", 5, ("0",), "a whole number from 1"),
-    "connections_per_user": (10, "5", 5, ("0",), "a whole number from 1"),
+    "code_ttl": ("1", 1, ("0", "601", "5s"), "a whole number from 1 to 600"),
+    "reconnect_grace": ("86400", 86400, ("0", "86401"), "a whole number from 1 to 86400"),
+    "ws_token_ttl": ("60", 60, ("0", "86401"), "a whole number from 1 to 86400"),
+    "ws_token_single_use": ("true", True, ("maybe",), "true or false"),
+    "codes_per_user": ("1", 1, ("0", "many"), "a whole number from 1 to 1000000"),
+    "max_live_codes": ("900000", 900_000, ("0", "1000001"), "a whole number from 1 to 1000000"),
+    "code_rate": ("7/60", Rate(7, 60), ("7", "0/60", "7/0", "7/86401", "٧/60"), "N/seconds"),
+    "code_rate_address": ("7/60", Rate(7, 60), ("-7/60", "7/60/1"), "N/seconds"),
+    "redeem_alarm": ("7/60", Rate(7, 60), ("7", "0/60"), "N/seconds"),
+    "message_rate": ("5", 5, ("0",), "a whole number from 1"),
+    "message_burst": ("5", 5, ("0",), "a whole number from 1"),
+    "audio_rate": ("5", 5, ("0",), "a whole number from 1"),
+    "audio_bytes_rate": ("5", 5, ("512K",), "a whole number from 1"),
+    "audio_bytes_burst": ("5", 5, ("0",), "a whole number from 1"),
+    "frame_rate": ("5", 5, ("0",), "a whole number from 1"),
+    "join_rate": ("7/60", Rate(7, 60), ("often",), "N/seconds"),
+    "handshake_failures": ("7/60", Rate(7, 60), ("20",), "N/seconds"),
+    "connections_per_address": ("5", 5, ("0",), "a whole number from 1"),
+    "connections_per_user": ("5", 5, ("0",), "a whole number from 1"),
     "audit_seal_key": (
-        None,
         f"ed25519:{SEED}",
         SealKey.parse(SEED),
         ("ed25519:", "short", SEED[:-4], f"rsa:{SEED}"),
         "ed25519: and 32 bytes in base64",
     ),
     "audit_seal_copy": (
-        "",
         "https://witness.example/seals",
         "https://witness.example/seals",
         ("ftp://witness.example", "https://"),
         "a URL that begins with https:// or http://",
     ),
-    "audit_retention": (400, "30", 30, ("29", "a year"), "a whole number from 30 to 36500"),
-    "audit_export_dir": (None, "/var/lib/x", Path("/var/lib/x"), (), ""),
-    "log_format": ("json", "TEXT", "text", ("xml",), "one of text, json"),
-    "log_level": ("info", "DEBUG", "debug", ("loud",), "one of debug, info, warning, error"),
-    "traces": (False, "on", True, ("otlp", "2"), "true or false"),
+    "audit_retention": ("30", 30, ("29", "a year"), "a whole number from 30 to 36500"),
+    "audit_export_dir": ("/var/lib/x", Path("/var/lib/x"), (), ""),
+    "log_format": ("TEXT", "text", ("xml",), "one of text, json"),
+    "log_level": ("DEBUG", "debug", ("loud",), "one of debug, info, warning, error"),
+    "traces": ("on", True, ("otlp", "2"), "true or false"),
 }
 
 
 def test_the_table_above_has_every_setting() -> None:
-    assert set(SETTINGS) == {field.name for field in fields(Configuration)}
-    assert [variable(name) for name in SETTINGS] == list(NAMES)
+    assert sorted(map(variable, TEXTS)) == sorted(NAMES)
 
 
-@pytest.mark.parametrize("name", SETTINGS)
-def test_without_a_setting_its_default_is_in_effect(name: str) -> None:
-    assert getattr(configuration({}), name) == SETTINGS[name][0]
+@pytest.mark.parametrize("setting", PLAIN, ids=lambda setting: setting.name)
+def test_without_a_value_the_declared_default_is_in_effect(setting: Setting[Any]) -> None:
+    assert getattr(configuration({}), setting.name) == setting.default
 
 
-@pytest.mark.parametrize("name", SETTINGS)
+@pytest.mark.parametrize("setting", PLAIN, ids=lambda setting: setting.name)
+def test_a_default_as_it_is_documented_can_be_set(setting: Setting[Any]) -> None:
+    text = setting.text(setting.default)
+    assert getattr(configuration({setting.variable: text}), setting.name) == setting.default
+
+
+@pytest.mark.parametrize("name", TEXTS)
 def test_a_good_value_is_taken(name: str) -> None:
-    _, text, value, *_ = SETTINGS[name]
+    text, value, *_ = TEXTS[name]
     assert getattr(configuration({variable(name): text}), name) == value
 
 
-@pytest.mark.parametrize(("name", "text"), [(name, bad) for name, row in SETTINGS.items() for bad in row[3]])
+@pytest.mark.parametrize(("name", "text"), [(name, bad) for name, row in TEXTS.items() for bad in row[2]])
 def test_a_bad_value_stops_the_start_by_name_with_what_was_expected(name: str, text: str) -> None:
-    [told] = faults({variable(name): text})
-    assert told.startswith(f"{variable(name)}: ")
-    expected = SETTINGS[name][4]
-    assert not expected or f"expected {expected}" in told
-    assert SECRET not in told
+    [fault] = faults({variable(name): text})
+    assert fault.startswith(f"{variable(name)}: ")
+    expected = TEXTS[name][3]
+    assert not expected or f"expected {expected}" in fault
+    assert SECRET not in fault
+
+
+def test_the_data_directory_is_data_in_the_working_directory() -> None:
+    assert configuration({}).data_dir == Path.cwd() / "data"
+
+
+def test_a_log_that_is_not_on_a_terminal_is_json() -> None:
+    assert configuration({}).log_format == "json"
 
 
 def test_a_database_may_have_several_hosts() -> None:

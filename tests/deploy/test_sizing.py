@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pairing_server.db.database import POOL_SIZE
-from pairing_server.relay.connection_limits import ConnectionLimits
 from pairing_server.server.server import READERS
 from pairing_server.services.expiry import PAIRINGS_KEPT, SESSIONS_KEPT
 from tests.cli.commands import ROOT
@@ -15,7 +14,7 @@ SECTION = TEXT.partition("## Sizing\n")[2].partition("\n## ")[0]
 
 
 def test_its_bounds_are_those_of_the_code() -> None:
-    limits, connections = ConnectionLimits(), POOL_SIZE + READERS + 1
+    limits, connections = CONFIGURATION.connection_limits, POOL_SIZE + READERS + 1
     assert (
         f"| connections to PostgreSQL | {connections} | {POOL_SIZE}, {READERS} for reviewers, 1 that asks"
         in SECTION

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pairing_server.config import Configuration
 from pairing_server.errors import (
     InvalidMessage,
     PairingServerError,
@@ -18,9 +19,8 @@ from pairing_server.errors import (
     ValidationFailed,
 )
 from pairing_server.relay import messages, requests
-from pairing_server.relay.connection_limits import ConnectionLimits
 
-LIMITS = ConnectionLimits()
+LIMITS = Configuration().connection_limits
 
 
 def take(text: str) -> requests.Request:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
+from pairing_server.config import Configuration
 from pairing_server.metrics import counts_of, histogram
-from pairing_server.relay.connection_limits import ConnectionLimits
 from pairing_server.relay.send_queue import Entry, Lane, SendQueue
 from tests.relay.wire import Wire
 
-LIMITS = ConnectionLimits(in_flight=100, queue_pause=400, queue_size=1000, queue_age=5)
+LIMITS = replace(
+    Configuration().connection_limits, in_flight=100, queue_pause=400, queue_size=1000, queue_age=5
+)
 
 
 class Portions(Wire):

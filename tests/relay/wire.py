@@ -5,16 +5,17 @@ from __future__ import annotations
 import json
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
 
+from pairing_server.config import Configuration
 from pairing_server.errors import PairingServerError
 from pairing_server.relay import requests
 from pairing_server.relay.asking import Deferred
 from pairing_server.relay.channel import Channel
 from pairing_server.relay.connection import Connection
-from pairing_server.relay.connection_limits import ConnectionLimits
 from pairing_server.relay.hub import Hub
 from pairing_server.relay.identity import Device, Identity
 from pairing_server.relay.send_queue import Entry, SendQueue
@@ -120,7 +121,9 @@ class Relay:
         self.now = 1000.0
         self.due: list[tuple[float, Callable[[], None]]] = []
         self.reported: list[tuple[str, str, dict[str, object]]] = []
-        self.hub = Hub(ConnectionLimits(**limits), lambda: self.now, self._later, self._report)
+        self.hub = Hub(
+            replace(Configuration().connection_limits, **limits), lambda: self.now, self._later, self._report
+        )
 
     def _later(self, seconds: float, call: Callable[[], None]) -> None:
         self.due.append((self.now + seconds, call))

@@ -13,7 +13,6 @@ from uuid import uuid4
 import pytest
 
 from pairing_server.clock import utcnow
-from pairing_server.config import Configuration
 from pairing_server.security.addresses import parse_networks
 from pairing_server.security.limits import Rate
 from pairing_server.services import expiry
@@ -161,13 +160,6 @@ def two_live(start_node: StartNode) -> Site:
     # Codes are counted anew only when a test does.
     site.node.scheduler.stop()
     return site
-
-
-def test_the_limits_of_codes_are_those_of_the_protocol() -> None:
-    config = Configuration()
-    assert (config.codes_per_user, config.max_live_codes) == (3, 50_000)
-    assert (config.code_rate, config.code_rate_address) == (Rate(5, 300), Rate(100, 300))
-    assert config.code_ttl == 300
 
 
 async def test_three_codes_of_a_user_wait_and_a_fourth_does_not(three_codes: Site) -> None:

@@ -9,14 +9,14 @@ from functools import partial
 
 import pytest
 
-from pairing_server.relay.connection_limits import ConnectionLimits
+from pairing_server.config import Configuration
 from pairing_server.websocket.frames import RECEIVE_BUFFER, SEND_BUFFER
 from tests.conftest import StartNode
 from tests.devices import Site
 from tests.web.clock import Clock
 from tests.websocket.raw_pair import RawDevice, codes, raw_pair, said, text, until
 
-LIMITS = ConnectionLimits()
+LIMITS = Configuration().connection_limits
 KIB = 1024
 CHUNKS = 300
 

@@ -12,16 +12,16 @@ from typing import Any
 
 import pytest
 
+from pairing_server.config import Configuration
 from pairing_server.relay.close_codes import CloseCode
 from pairing_server.relay.connection import Connection
-from pairing_server.relay.connection_limits import ConnectionLimits
 from pairing_server.websocket.frames import CLOSE_TIMEOUT
 from tests.devices import Device, Site
 from tests.web.clock import Clock
 from tests.websocket.raw import BINARY, CLOSE, PING, PONG, TEXT, Frame, RawSocket, frame
 from tests.websocket.raw_pair import ping_time_passes
 
-LIMITS = ConnectionLimits()
+LIMITS = Configuration().connection_limits
 BEAT = b'{"type":"ping","sequence":5}'
 
 

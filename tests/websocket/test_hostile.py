@@ -10,8 +10,8 @@ from collections.abc import AsyncIterator
 from functools import partial
 from typing import Any
 
+from pairing_server.config import Configuration
 from pairing_server.relay.audio import binary_frames
-from pairing_server.relay.connection_limits import ConnectionLimits
 from tests.devices import Site
 from tests.web.clock import Clock
 from tests.websocket.raw import BINARY, PING, PONG, TEXT, Frame, RawSocket, frame
@@ -27,7 +27,7 @@ from tests.websocket.raw_pair import (
     until,
 )
 
-LIMITS = ConnectionLimits()
+LIMITS = Configuration().connection_limits
 MIB = 1024 * 1024
 
 

@@ -1,0 +1,159 @@
+"""The tables of docs/protocol.md that come from the code: the settings and the limits.
+
+`python -m tests.protocol_tables` writes them into the document.
+"""
+
+from __future__ import annotations
+
+import re
+
+from pairing_server.config import SETTINGS, Configuration
+from pairing_server.relay.close_codes import CloseCode
+from pairing_server.security import limits
+from pairing_server.security.limits import Policy, Rate
+from pairing_server.services import brute_force_guard
+from pairing_server.web import base_handler, http_server
+from tests import protocol
+
+Row = tuple[str, ...]
+
+
+def settings() -> list[Row]:
+    rows = [("setting", "default", "unit", "SIGHUP", "meaning")]
+    for setting in SETTINGS:
+        default = setting.text(setting.default)
+        shown = setting.default_text or (f"`{default}`" if default else "none")
+        reload = "yes" if setting.reloadable else ""
+        rows.append((f"`{setting.variable}`", shown, setting.unit, reload, setting.meaning))
+    return rows
+
+
+def minutes(rate: Rate) -> str:
+    return f"{rate.count} in {rate.seconds / 60:g} min"
+
+
+def size(number: float) -> str:
+    return f"{number / 2**20:g} MiB" if number >= 2**20 else f"{number / 2**10:g} KiB"
+
+
+def locks(policy: Policy) -> str:
+    shown = [f"{lock / 60:g}" for lock in policy.locks[:-1]]
+    return f"{', '.join(shown)} min, {policy.locks[-1] / 3600:g} h"
+
+
+def limit_rows() -> list[Row]:
+    """The default of each limit, and the settings that change it."""
+    config, user = Configuration(), limits.REDEEM_USER
+    relay = config.connection_limits
+    return [
+        ("what", "limit", "setting"),
+        (
+            "codes that did not work, for an address",
+            f"{minutes(limits.REDEEM_ADDRESS.rates[0])}; then locked for {locks(limits.REDEEM_ADDRESS)}",
+            "",
+        ),
+        (
+            "codes that did not work, for a user",
+            (
+                f"{minutes(user.rates[0])}, {user.rates[1].count} a day;"
+                f" then locked for {user.locks[0] / 3600:g} h"
+            ),
+            "",
+        ),
+        (
+            "codes that did not work, altogether",
+            (
+                f"{minutes(config.redeem_alarm)}; then for {brute_force_guard.LASTS / 60:g} min"
+                " the codes of other accounts need `pairing_confirm`"
+            ),
+            "`PAIRING_REDEEM_ALARM`",
+        ),
+        ("failed logins, for a username", minutes(limits.LOGIN_USER.rates[0]), ""),
+        ("failed logins, for an address", minutes(limits.LOGIN_ADDRESS.rates[0]), ""),
+        ("accounts made, for an address", minutes(limits.REGISTER_ADDRESS.rates[0]), ""),
+        ("codes made, for a user", minutes(config.code_rate), "`PAIRING_CODE_RATE`"),
+        ("codes made, for an address", minutes(config.code_rate_address), "`PAIRING_CODE_RATE_ADDRESS`"),
+        ("pending codes of a user", f"{config.codes_per_user}", "`PAIRING_CODES_PER_USER`"),
+        ("live codes altogether", f"{config.max_live_codes:,}", "`PAIRING_MAX_LIVE_CODES`"),
+        (
+            "upgrades without a valid token, for an address",
+            minutes(config.handshake_failures),
+            "`PAIRING_HANDSHAKE_FAILURES`",
+        ),
+        (
+            "connections of an address",
+            f"{config.connections_per_address}",
+            "`PAIRING_CONNECTIONS_PER_ADDRESS`",
+        ),
+        ("connections of a user", f"{config.connections_per_user}", "`PAIRING_CONNECTIONS_PER_USER`"),
+        (
+            "messages, for a connection",
+            f"{relay.message_rate:g} a second, {relay.message_burst:g} at once",
+            "`PAIRING_MESSAGE_RATE`, `PAIRING_MESSAGE_BURST`",
+        ),
+        (
+            "joins, for a connection",
+            f"{relay.join_count:g} in {relay.join_seconds:g} s",
+            "`PAIRING_JOIN_RATE`",
+        ),
+        ("audio chunks, for a connection", f"{relay.audio_rate:g} a second", "`PAIRING_AUDIO_RATE`"),
+        (
+            "audio bytes, for a connection",
+            f"{size(relay.audio_bytes_rate)} a second, {size(relay.audio_bytes_burst)} at once",
+            "`PAIRING_AUDIO_BYTES_RATE`, `PAIRING_AUDIO_BYTES_BURST`",
+        ),
+        ("frames of any kind, for a connection", f"{relay.frame_rate:g} a second", "`PAIRING_FRAME_RATE`"),
+        ("protocol pings, for a connection", f"{relay.ping_count:g} in {relay.ping_seconds:g} s", ""),
+        ("fragments of a message", f"{relay.fragments}", ""),
+        (
+            "`RATE_LIMITED` errors sent, for a connection",
+            f"{relay.refusals_burst:g} at once, then {relay.refusals_rate:g} a second",
+            "",
+        ),
+        ("time to identify or join", f"{relay.identify_within:g} s", ""),
+        ("`channel_message`", size(relay.message_size), ""),
+        ("`audio_chunk`", size(relay.audio_size), ""),
+        ("any other message", size(relay.control_size), ""),
+        ("a frame", size(relay.frame_size), ""),
+        ("the settings document", f"{relay.settings_keys} keys, {size(relay.control_size)}", ""),
+        ("nesting of `payload` and `settings`", f"{relay.nesting}", ""),
+        ("HTTP body", f"{size(base_handler.BODY_SIZE)}, within {http_server.BODY_TIMEOUT:g} s", ""),
+        ("HTTP header", f"{size(http_server.HEADER_SIZE)}, within {http_server.HEADER_TIMEOUT:g} s", ""),
+        ("idle HTTP connection", f"{http_server.IDLE_TIMEOUT:g} s", ""),
+        ("HTTP answer of which nothing is taken", f"{http_server.READ_TIMEOUT:g} s", ""),
+        (
+            "waiting to be sent to a connection",
+            (
+                f"from {size(relay.queue_pause)} on its peer is not read and"
+                f" audio is dropped; past {size(relay.queue_size)} or {relay.queue_age:g} s it is closed with"
+                f" {CloseCode.SLOW_CONSUMER}"
+            ),
+            "",
+        ),
+        ("history of a channel", f"{relay.history_count} messages, {size(relay.history_size)}", ""),
+    ]
+
+
+TABLES = {"settings": settings, "limits": limit_rows}
+
+
+def rendered(name: str) -> str:
+    """The table in Markdown, under the mark by which `protocol.table` finds it."""
+    titles, *rows = TABLES[name]()
+    lines = [titles, ("---",) * len(titles), *rows]
+    marked = [f"<!-- table: {name} -->"]
+    for line in lines:
+        cells = (cell if cell in ("", "---") else f" {cell} " for cell in line)
+        marked.append("|" + "|".join(cell or " " for cell in cells) + "|")
+    return "\n".join(marked) + "\n"
+
+
+def main() -> None:
+    text = protocol.PATH.read_text(encoding="utf-8")
+    for name in TABLES:
+        text = re.sub(rf"<!-- table: {name} -->\n(\|.*\n)+", lambda _, name=name: rendered(name), text)
+    protocol.PATH.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
