@@ -1,14 +1,14 @@
-"""The picture of a run: bars, as SVG written by hand."""
+"""The bar charts of a run, as SVG."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from html import escape
 
-from bench import cells
-from bench.ours import OURS
-from bench.report import Found
+from bench import connections
+from bench.report import Results
 from bench.run import Record
+from bench.servers import OURS
 
 WIDTH, LABEL, BAR = 880, 250, 520
 ROW, GAP, HEAD = 24, 34, 26
@@ -19,17 +19,20 @@ _STYLE = (
 
 
 def svg(records: Sequence[Record], subtitle: str) -> str:
-    """One panel for each relay cell and for the memory, the shortest bar first."""
-    found = Found(records)
-    panels = [(f"{name}: CPU of the server, µs a message", name, "cpu_us", 1.0) for name, *_ in cells.RELAY]
-    panels.append((f"{cells.IDLE}, KB", cells.IDLE, "bytes", 1e-3))
-    panels.append((f"{cells.FLOODED}: p99 of the quiet ones, ms", cells.FLOODED, "p99_ms", 1.0))
+    """One panel for each relay benchmark and for the memory, the shortest bar first."""
+    results = Results(records)
+    panels = [
+        (f"{kind.name}: CPU of the server, µs a message", kind.name, "cpu_us", 1.0)
+        for kind in connections.RELAY
+    ]
+    panels.append((f"{connections.IDLE}, KB", connections.IDLE, "bytes", 1e-3))
+    panels.append((f"{connections.FLOODED}: p99 of the quiet ones, ms", connections.FLOODED, "p99_ms", 1.0))
     parts: list[str] = []
     top = 46
-    for heading, cell, name, scale in panels:
+    for heading, benchmark, name, scale in panels:
         bars = [
             (record.title, record.values[name] * scale, record.server == OURS)
-            for record in found.of(cell)
+            for record in results.of(benchmark)
             if name in record.values
         ]
         if bars:

@@ -1,200 +1,138 @@
-"""The load's own WebSocket and HTTP connections: as lean as can be, so that the server is what is measured."""
+"""The benchmarks of connections: relay, a flood, memory, connects, a storm of them, and relaying among many."""
 
 from __future__ import annotations
 
-import asyncio
-import random
-from collections import deque
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
-from urllib.parse import urlsplit
+import contextlib
+from functools import partial
+from typing import NamedTuple
 
-from picows import WSError, WSFrame, WSListener, WSMsgType, WSTransport, ws_connect
-
-from bench.wire import Seat
-
-OPEN_TIMEOUT = 60.0
-READ_BUFFER = 4096
-MAX_RETRIES = 30
+from bench.load import JobFailed, Load, Values
+from bench.run import Run, Scale, as_json, pairs_as_json
+from bench.servers import OURS, Server
+from harness.load_client import both
 
 
-class HandshakeFailed(Exception):
-    """The server did not answer the upgrade as it should."""
+class Relay(NamedTuple):
+    """`window`: messages of each pair in flight. `pace`: instead, seconds between two messages. `idle`: connections beside."""
+
+    name: str
+    window: int
+    size_bytes: int
+    pairs: int
+    idle: int = 0
+    pace: float = 0.0
 
 
-class Refused(Exception):
-    """The server answered the upgrade, but did not let the seat be taken."""
+RELAY = (
+    Relay("relay, window 1, 220 B", 1, 220, 50),
+    Relay("relay, window 16, 220 B", 16, 220, 20),
+    Relay("relay, window 4, 8 KiB", 4, 8192, 20),
+)
+QUIET = Relay("50 quiet pairs", 1, 220, 50, pace=0.1)
+FLOODED = "50 quiet pairs beside a flooding one"
+IDLE = "memory of an idle joined connection"
+CONNECTS = "full connects"
+STORM = "storm of connects"
+GROWTH = "relay, window 1, 220 B, among {:,} connections"
+
+# The servers of the figures to reach.
+MAIN = (OURS, "ws", "tornado")
+
+RELAYED = "{cpu_us:.1f} µs CPU, {rate:,.0f}/s, p50 {p50_ms:.1f} ms, p99 {p99_ms:.1f} ms"
 
 
-class Connection(WSListener):
-    """One seat's connection. `receive` gets each frame once the script is done.
-
-    What the server refuses for the moment only is sent again a little later: `retries` says how often.
-    """
-
-    def __init__(self, seat: Seat) -> None:
-        self.seat = seat
-        self.retries = 0
-        self.receive: Callable[[bytes], None] | None = None
-        self.joined: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._steps = deque(seat.script)
-        self._kind = WSMsgType.BINARY if seat.binary else WSMsgType.TEXT
-        self._transport: WSTransport | None = None
-        self._last_sent = b""
-
-    def on_ws_connected(self, transport: WSTransport) -> None:
-        self._transport = transport
-        self._go_on()
-
-    def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
-        kind = frame.msg_type
-        if kind == WSMsgType.CLOSE:
-            transport.disconnect()
-        elif kind in (WSMsgType.TEXT, WSMsgType.BINARY):
-            data = frame.get_payload_as_bytes()
-            if not self.joined.done():
-                self._greeted(data)
-            elif self.receive is not None:
-                self.receive(data)
-
-    def on_ws_disconnected(self, transport: WSTransport) -> None:
-        self._fail("the server hung up")
-
-    def _greeted(self, data: bytes) -> None:
-        if data.startswith(b'{"type":"error"'):
-            self._refused(data)
-        elif self._steps and self._steps[0][1].encode() in data:
-            self._steps.popleft()
-            self._go_on()
-
-    def _go_on(self) -> None:
-        while self._steps and self._steps[0][0] == "send":
-            self._last_sent = self._steps.popleft()[1].encode()
-            self.send(self._last_sent)
-        if not self._steps and not self.joined.done():
-            self.joined.set_result(None)
-
-    def _refused(self, data: bytes) -> None:
-        if b'"retryable":true' not in data or self.retries == MAX_RETRIES:
-            self._fail(data.decode())
-            return
-        self.retries += 1
-        later = asyncio.get_running_loop().call_later
-        later(random.uniform(0.1, 0.5), lambda: self.send(self._last_sent))
-
-    def _fail(self, why: str) -> None:
-        if not self.joined.done():
-            self.joined.set_exception(Refused(why))
-
-    def send(self, data: bytes) -> None:
-        if self._transport is not None:
-            self._transport.send(self._kind, data)
-
-    def close(self) -> None:
-        if self._transport is not None:
-            self._transport.disconnect()
+def _servers(run: Run) -> list[Server]:
+    """All of them, or the main ones."""
+    return [server for server in run.servers.values() if run.scale.all_servers or server.key in MAIN]
 
 
-async def take(seat: Seat, token: str = "") -> Connection:
-    """Take the seat, through the end of its script. Raises HandshakeFailed, Refused."""
-    connection = Connection(seat)
-    try:
-        async with asyncio.timeout(OPEN_TIMEOUT):
-            await _shake_hands(connection, seat.url + token)
-            await connection.joined
-    except TimeoutError:
-        connection.close()
-        raise Refused("the server did not go on in time") from None
-    except BaseException:
-        connection.close()
-        raise
-    return connection
+def relay_once(load: Load, scale: Scale, server: Server, kind: Relay) -> Values:
+    """One relay job on new pairs. Raises JobFailed."""
+    plan = {
+        "server_pid": server.pid,
+        "window": kind.window,
+        "pace": kind.pace,
+        "warm_up": scale.warm_up,
+        "seconds": scale.seconds * (4 if kind.pace else 1),
+    }
+    pairs, idle = server.pairs(kind.pairs, kind.size_bytes), server.pairs(kind.idle // 2, kind.size_bytes)
+    return load.do("relay", plan=plan, pairs=pairs_as_json(pairs), idle=as_json(both(idle)))
 
 
-async def _shake_hands(connection: Connection, url: str) -> None:
-    try:
-        await ws_connect(
-            lambda: connection,
-            url,
-            websocket_handshake_timeout=OPEN_TIMEOUT / 2,
-            read_buffer_init_size=READ_BUFFER,
+def relay(run: Run) -> None:
+    """In each round all servers, benchmark by benchmark: a disturbance then hits neighbours, too."""
+    for server in run.servers.values():
+        # Some compile what they do often.
+        with contextlib.suppress(JobFailed):
+            relay_once(run.load, run.scale, server, RELAY[1])
+    for _ in range(run.scale.rounds):
+        for kind in RELAY:
+            for server in run.servers.values():
+                run.record(kind.name, server, partial(relay_once, run.load, run.scale, server, kind), RELAYED)
+
+
+def flood(run: Run) -> None:
+    """Quiet pairs send ten messages a second each; then one pair beside them keeps 256 in flight."""
+
+    def flooded(server: Server) -> Values:
+        plan = {"server_pid": server.pid, "window": 256, "warm_up": 0.1, "seconds": 60.0}
+        # The flood yields on the load's core, or the load would be what is slow.
+        with Load(yielding=True) as other:
+            other.begin("relay", plan=plan, pairs=pairs_as_json(server.pairs(1, 220)), idle=[])
+            return relay_once(run.load, run.scale, server, QUIET)
+
+    for server in _servers(run):
+        shown = "p50 {p50_ms:.1f} ms, p99 {p99_ms:.1f} ms"
+        run.record(QUIET.name, server, partial(relay_once, run.load, run.scale, server, QUIET), shown)
+        run.record(FLOODED, server, partial(flooded, server), shown)
+
+
+def idle(run: Run) -> None:
+    """For servers that have just started: memory that other benchmarks have freed would be used again."""
+    warming, counted = run.scale.idle
+
+    def measure(server: Server) -> Values:
+        first, more = (as_json(both(server.pairs(count // 2, 220))) for count in (warming, counted))
+        return run.load.do("idle", first=first, more=more, server_pid=server.pid)
+
+    for server in _servers(run):
+        run.record(IDLE, server, partial(measure, server), "{bytes:,.0f} bytes")
+
+
+def connects(run: Run) -> None:
+    """Ours: token, upgrade, identify, join. The others have only the upgrade and a first message."""
+
+    def measure(server: Server) -> Values:
+        return run.load.do(
+            "connects",
+            endpoints=as_json(both(server.pairs(100, 220))),
+            at_once=16,
+            seconds=run.scale.seconds * 3,
+            server_pid=server.pid,
         )
-    except (OSError, WSError) as error:
-        raise HandshakeFailed(f"{type(error).__name__}: {error}") from None
+
+    for server in _servers(run):
+        run.record(CONNECTS, server, partial(measure, server), "{rate:,.0f}/s, {cpu_us:,.0f} µs CPU each")
 
 
-async def take_all(seats: Sequence[Seat], at_once: int = 32) -> list[Connection]:
-    """Take all the seats, so many at once. Raises as `take` does."""
-    free = asyncio.Semaphore(at_once)
+def storm(run: Run) -> None:
+    """All at the same moment, as after a restart, with the tokens that they have."""
 
-    async def one(seat: Seat) -> Connection:
-        async with free:
-            return await take(seat)
+    def measure(server: Server) -> Values:
+        return run.load.do("storm", endpoints=as_json(both(server.pairs(run.scale.storm // 2, 220))))
 
-    return list(await asyncio.gather(*(one(seat) for seat in seats)))
-
-
-def close_all(connections: Iterable[Connection]) -> None:
-    for connection in connections:
-        connection.close()
+    for server in (run.servers[key] for key in MAIN if key in run.servers):
+        shown = "{connects} in {seconds:.1f} s, {handshakes_failed} failed handshakes, {retries} retries"
+        run.record(STORM, server, partial(measure, server), shown)
 
 
-class Http(asyncio.Protocol):
-    """One kept-alive HTTP/1.1 connection, one request at a time."""
-
-    def __init__(self) -> None:
-        self._transport: Any = None
-        self._received = b""
-        self._answer: asyncio.Future[tuple[int, bytes]] | None = None
-        # What came before the body of the last answer.
-        self.head = b""
-
-    @classmethod
-    async def open(cls, port: int) -> Http:
-        _, protocol = await asyncio.get_running_loop().create_connection(cls, "127.0.0.1", port)
-        return protocol
-
-    async def post(self, path: str, body: str, access: str = "", address: str = "") -> tuple[int, bytes]:
-        """The status and the body of the answer. Raises ConnectionError if the server hangs up."""
-        head = [f"POST {path} HTTP/1.1", "Host: bench", "Content-Type: application/json"]
-        if access:
-            head.append(f"Authorization: Bearer {access}")
-        if address:
-            head.append(f"X-Forwarded-For: {address}")
-        head.append(f"Content-Length: {len(body)}")
-        return await self._ask(head, body)
-
-    async def get(self, path: str, access: str = "") -> tuple[int, bytes]:
-        """As `post`."""
-        head = [f"GET {path} HTTP/1.1", "Host: bench"]
-        return await self._ask([*head, f"Authorization: Bearer {access}"] if access else head, "")
-
-    async def _ask(self, head: Sequence[str], body: str) -> tuple[int, bytes]:
-        self._answer = asyncio.get_running_loop().create_future()
-        self._transport.write("\r\n".join([*head, "", body]).encode())
-        return await self._answer
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = transport
-
-    def data_received(self, data: bytes) -> None:
-        self._received += data
-        head, separator, body = self._received.partition(b"\r\n\r\n")
-        if not separator or self._answer is None:
-            return
-        length = int(head.lower().partition(b"content-length:")[2].partition(b"\r\n")[0])
-        if len(body) >= length:
-            self._received, self.head = body[length:], head
-            answer, self._answer = self._answer, None
-            answer.set_result((int(head[9:12]), body[:length]))
-
-    def connection_lost(self, error: Exception | None) -> None:
-        if self._answer is not None and not self._answer.done():
-            self._answer.set_exception(ConnectionError("the server hung up"))
-
-    def close(self) -> None:
-        self._transport.close()
-
-
-def port_of(url: str) -> int:
-    return urlsplit(url).port or 80
+def growth(run: Run, open_files: int) -> None:
+    """How relaying slows down with the connections of the server, nearly all of them silent."""
+    for count in run.scale.connections:
+        name = GROWTH.format(count)
+        if count + 200 > open_files:
+            run.skip(name, f"this system lets a process open {open_files:,} files only")
+            continue
+        kind = RELAY[0]._replace(name=name, idle=count - 100)
+        for server in (run.servers[key] for key in MAIN[:2] if key in run.servers):
+            run.record(name, server, partial(relay_once, run.load, run.scale, server, kind), RELAYED)

@@ -1,89 +1,94 @@
-"""The load: a process of its own, told by lines of JSON on standard input, answering by lines on standard output.
-
-`python -m bench.load CORE normal|yielding` does the JOBS it is given, one after the other, on uvloop, until its input ends.
-An answer is {"result": …} or {"failed": why}; before it {"running": true} may say that measuring has begun.
-"""
+"""The load process as the run sees it: it is given a job, and returns what it has measured."""
 
 from __future__ import annotations
 
-import asyncio
-import gc
 import json
-import os
+import select
+import subprocess
 import sys
-from collections.abc import Callable, Coroutine
-from typing import Any
+from types import TracebackType
+from typing import IO, Any, Self
 
-import uvloop
+from harness.program import ROOT
 
-from bench import devices, requests, traffic
-from bench.wire import Pair, Seat
+JOB_TIMEOUT_SECONDS = 180.0
 
-Job = Callable[[dict[str, Any]], Coroutine[Any, Any, dict[str, float]]]
-
-
-def seats_of(given: list[dict[str, Any]]) -> list[Seat]:
-    return [Seat.from_json(data) for data in given]
+Values = dict[str, float]
 
 
-def pairs_of(given: list[list[dict[str, Any]]]) -> list[Pair]:
-    return [(Seat.from_json(sender), Seat.from_json(receiver)) for sender, receiver in given]
+class JobFailed(Exception):
+    """The load could not do its job; the text says why."""
 
 
-def running() -> None:
-    answer({"running": True})
+class Load:
+    """A load process on the cores of this one, which does one job after the other; leaving the `with` block ends it."""
 
+    def __init__(self, *, yielding: bool = False) -> None:
+        """`yielding`: it runs only while nothing else needs its core."""
+        self._command = [sys.executable, "-m", "bench.load_process", "yielding" if yielding else "normal"]
+        self._process: subprocess.Popen[bytes] | None = None
 
-def answer(line: dict[str, Any]) -> None:
-    print(json.dumps(line), flush=True)
+    def __enter__(self) -> Self:
+        return self
 
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._end()
 
-async def relay(job: dict[str, Any]) -> dict[str, float]:
-    plan = traffic.Plan(**job["plan"])
-    return await traffic.relay(pairs_of(job["pairs"]), plan, seats_of(job["idle"]), running)
+    def do(self, job: str, **given: Any) -> Values:
+        """Do the job to its end. Raises JobFailed, also if it takes too long."""
+        self._send(job, given)
+        while "running" in (answer := self._read_answer()):
+            pass
+        result: Values = answer["result"]
+        return result
 
+    def begin(self, job: str, **given: Any) -> None:
+        """Return once the job is being measured; it ends with this load. Raises JobFailed."""
+        self._send(job, given)
+        self._read_answer()
 
-async def idle(job: dict[str, Any]) -> dict[str, float]:
-    return await devices.idle(seats_of(job["first"]), seats_of(job["more"]), job["server_pid"])
+    def _send(self, job: str, given: dict[str, Any]) -> None:
+        stdin, _ = self._pipes()
+        stdin.write(json.dumps({"job": job, **given}).encode() + b"\n")
+        stdin.flush()
 
+    def _read_answer(self) -> dict[str, Any]:
+        _, stdout = self._pipes()
+        # An answer is one short line, written at once.
+        if not select.select([stdout], [], [], JOB_TIMEOUT_SECONDS)[0]:
+            self._end()
+            raise JobFailed(f"the load was not done within {JOB_TIMEOUT_SECONDS:.0f} s")
+        line = stdout.readline()
+        if not line:
+            self._end()
+            raise JobFailed("the load ended without an answer")
+        answer: dict[str, Any] = json.loads(line)
+        if "failed" in answer:
+            raise JobFailed(answer["failed"][:200])
+        return answer
 
-async def connects(job: dict[str, Any]) -> dict[str, float]:
-    seats = seats_of(job["seats"])
-    return await devices.one_after_another(seats, job["at_once"], job["seconds"], job["server_pid"])
+    def _pipes(self) -> tuple[IO[bytes], IO[bytes]]:
+        process = self._process
+        if process is None:
+            process = self._process = subprocess.Popen(
+                self._command,
+                cwd=ROOT,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                start_new_session=True,
+            )
+        if process.stdin is None or process.stdout is None:
+            raise JobFailed("the load has no pipes")
+        return process.stdin, process.stdout
 
-
-async def storm(job: dict[str, Any]) -> dict[str, float]:
-    return await devices.storm(seats_of(job["seats"]))
-
-
-async def posts(job: dict[str, Any]) -> dict[str, float]:
-    act = requests.pairings(job["users"]) if job["users"] else requests.posts(job["path"])
-    plan = requests.Plan(**job["plan"])
-    return await requests.repeated(act, plan)
-
-
-JOBS: dict[str, Job] = {
-    "relay": relay,
-    "idle": idle,
-    "connects": connects,
-    "storm": storm,
-    "posts": posts,
-}
-
-
-def main() -> None:
-    os.sched_setaffinity(0, {int(sys.argv[1])})
-    if sys.argv[2] == "yielding":
-        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        for line in sys.stdin:
-            job = json.loads(line)
-            try:
-                answer({"result": runner.run(JOBS[job["job"]](job))})
-            except Exception as error:
-                answer({"failed": f"{type(error).__name__}: {error}"})
-            gc.collect()
-
-
-if __name__ == "__main__":
-    main()
+    def _end(self) -> None:
+        process, self._process = self._process, None
+        if process is None:
+            return
+        process.kill()
+        process.wait()
+        for pipe in (process.stdin, process.stdout):
+            if pipe is not None:
+                pipe.close()

@@ -1,20 +1,26 @@
-"""What a run has found, as Markdown tables and as JSON, with the figures that are to be reached."""
+"""The results of a run, as Markdown tables and as JSON, with the figures to reach."""
 
 from __future__ import annotations
 
+import os
+import platform
+import shutil
+import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from bench import cells, database
-from bench.loads import Values
-from bench.ours import OURS
+from bench import connections, pairings
+from bench.load import Values
 from bench.run import Record
+from bench.servers import OURS
+from harness.machine import PAGE_BYTES, processor
+from harness.program import ROOT
 
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """Something to be reached, `at_most` or at least. `measured` None: not measured in this run."""
+    """A value to reach, `at_most` or at least. `measured` None: not measured in this run."""
 
     name: str
     wanted: float
@@ -28,46 +34,50 @@ class Figure:
         return self.measured <= self.wanted if self.at_most else self.measured >= self.wanted
 
 
-class Found:
-    """The records of a run, by cell and server."""
+class Results:
+    """The records of a run, by benchmark and server."""
 
     def __init__(self, records: Sequence[Record]) -> None:
-        self._records = {(record.cell, record.server): record for record in records}
+        self._records = {(record.benchmark, record.server): record for record in records}
 
-    def cells(self) -> list[str]:
-        return list(dict.fromkeys(cell for cell, _ in self._records))
+    def benchmarks(self) -> list[str]:
+        return list(dict.fromkeys(benchmark for benchmark, _ in self._records))
 
-    def of(self, cell: str) -> list[Record]:
-        return [record for (named, _), record in self._records.items() if named == cell]
+    def of(self, benchmark: str) -> list[Record]:
+        return [record for (named, _), record in self._records.items() if named == benchmark]
 
-    def value(self, cell: str, server: str, name: str) -> float | None:
-        record = self._records.get((cell, server))
+    def value(self, benchmark: str, server: str, name: str) -> float | None:
+        record = self._records.get((benchmark, server))
         return None if record is None else record.values.get(name)
 
     def ratio(self, name: str, one: tuple[str, str], other: tuple[str, str]) -> float | None:
-        """That value of one (cell, server) as a share of the other's."""
+        """That value of one (benchmark, server) as a share of the other's."""
         above, below = self.value(*one, name), self.value(*other, name)
         return above / below if above is not None and below else None
 
 
 def figures(records: Sequence[Record]) -> list[Figure]:
-    """The figures to be reached, in one run on one machine."""
-    found = Found(records)
+    """The figures to reach, from one run on one machine."""
+    results = Results(records)
     listed = []
-    for (cell, *_), by_ws, by_tornado in zip(
-        cells.RELAY, (0.65, 0.85, 0.65), (0.22, 0.20, 0.30), strict=True
+    for kind, by_ws, by_tornado in zip(
+        connections.RELAY, (0.65, 0.85, 0.65), (0.22, 0.20, 0.30), strict=True
     ):
         for server, title, wanted in (("ws", "node ws", by_ws), ("tornado", "stock Tornado", by_tornado)):
-            share = found.ratio("cpu_us", (cell, OURS), (cell, server))
-            listed.append(Figure(f"{cell}: CPU, share of {title}'s", wanted, share))
-    slower = found.ratio("p99_ms", (cells.FLOODED, OURS), (cells.QUIET, OURS))
-    memory = found.value(cells.IDLE, OURS, "bytes")
-    done = found.ratio("rate", (database.PAIRINGS, OURS), (database.POSTS, "tornado"))
+            share = results.ratio("cpu_us", (kind.name, OURS), (kind.name, server))
+            listed.append(Figure(f"{kind.name}: CPU, share of {title}'s", wanted, share))
+    slower = results.ratio("p99_ms", (connections.FLOODED, OURS), (connections.QUIET.name, OURS))
+    memory = results.value(connections.IDLE, OURS, "bytes")
+    done = results.ratio("rate", (pairings.PAIRINGS, OURS), (pairings.POSTS, "tornado"))
     return [
         *listed,
         Figure("p99 of quiet pairs beside a flooding one, times that without", 3, slower),
-        Figure(f"{cells.IDLE}, KB", 20, None if memory is None else memory / 1000),
-        Figure(f"{cells.STORM}: failed handshakes", 0, found.value(cells.STORM, OURS, "handshakes_failed")),
+        Figure(f"{connections.IDLE}, KB", 20, None if memory is None else memory / 1000),
+        Figure(
+            f"{connections.STORM}: failed handshakes",
+            0,
+            results.value(connections.STORM, OURS, "handshakes_failed"),
+        ),
         Figure("pairings a second, share of bare JSON POSTs", 0.35, done, at_most=False),
     ]
 
@@ -99,8 +109,8 @@ _COLUMNS: Mapping[str, tuple[Column, ...]] = {
 }
 
 
-def _table(cell: str, records: Sequence[Record]) -> list[str]:
-    columns = next(columns for begin, columns in _COLUMNS.items() if cell.startswith(begin))
+def _table(benchmark: str, records: Sequence[Record]) -> list[str]:
+    columns = next(columns for begin, columns in _COLUMNS.items() if benchmark.startswith(begin))
     ordered = sorted(records, key=lambda record: record.values.get("cpu_us", record.values.get("p99_ms", 0)))
     lines = ["| server | " + " | ".join(heading for heading, _ in columns) + " |"]
     lines.append("|---|" + "---:|" * len(columns))
@@ -121,9 +131,14 @@ def markdown(records: Sequence[Record], skipped: Sequence[str], machine: Mapping
         verdict = {True: "reached", False: "**not reached**", None: "not measured"}[figure.met]
         sign = "≤" if figure.at_most else "≥"
         lines.append(f"| {figure.name} | {sign} {figure.wanted:g} | {measured} | {verdict} |")
-    found = Found(records)
-    for cell in found.cells():
-        lines += ["", f"## {cell[0].upper()}{cell[1:]}", "", *_table(cell, found.of(cell))]
+    results = Results(records)
+    for benchmark in results.benchmarks():
+        lines += [
+            "",
+            f"## {benchmark[0].upper()}{benchmark[1:]}",
+            "",
+            *_table(benchmark, results.of(benchmark)),
+        ]
     if skipped:
         lines += ["", "## Not measured", "", *(f"- {line}" for line in skipped)]
     lines += ["", "## Machine", "", "| | |", "|---|---|"]
@@ -139,3 +154,26 @@ def as_json(records: Sequence[Record], skipped: Sequence[str], machine: Mapping[
         "records": [asdict(record) for record in records],
         "skipped": list(skipped),
     }
+
+
+def describe_machine() -> dict[str, str]:
+    """What the figures depend on: processor, memory, versions, commit."""
+    changed = " and changes" if _output("git", "status", "--porcelain", "--untracked-files=no") else ""
+    return {
+        "processor": processor(),
+        "cores": str(len(os.sched_getaffinity(0))),
+        "memory": f"{os.sysconf('SC_PHYS_PAGES') * PAGE_BYTES / 2**30:.0f} GiB",
+        "system": f"{platform.system()} {platform.release()}",
+        "Python": platform.python_version(),
+        "Node.js": _output("node", "--version").removeprefix("v") or "none",
+        "load average": f"{os.getloadavg()[0]:.1f} at the start",
+        "commit": (_output("git", "rev-parse", "--short", "HEAD") or "unknown") + changed,
+    }
+
+
+def _output(*command: str) -> str:
+    """What the program prints; nothing if there is no such program or it fails."""
+    if shutil.which(command[0]) is None:
+        return ""
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=20, check=False)
+    return done.stdout.strip() if done.returncode == 0 else ""

@@ -1,29 +1,28 @@
-"""One run: what is running, how a job is given to the load, and the records that come of it."""
+"""One run: its scale, the servers, the load, and the records of what was measured."""
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bench.loads import JobFailed, Load, Values
-from bench.ours import Site
-from bench.processes import NotStarted, Processes
+from bench.load import JobFailed, Load, Values
 from bench.servers import Server
-from bench.wire import Pair, Seat
+from harness.load_client import Endpoint, Pair
+from harness.pairing_database import PairingDatabase
+from harness.processes import NotStarted, Processes
 
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """How much is measured. Times in seconds; `widely`: every server in every cell, not only the main ones.
+    """How much is measured. Times in seconds; `all_servers`: each benchmark of every server, not only of the main ones.
 
-    Nothing new is begun `within` seconds after the start.
+    No benchmark is begun `deadline` seconds after the start.
     """
 
-    within: float
+    deadline: float
     rounds: int
     warm_up: float
     seconds: float
@@ -31,11 +30,11 @@ class Scale:
     storm: int
     connections: tuple[int, ...]
     live_codes: tuple[int, ...]
-    widely: bool
+    all_servers: bool
 
 
 FULL = Scale(
-    within=540,
+    deadline=540,
     rounds=2,
     warm_up=0.5,
     seconds=1.5,
@@ -43,10 +42,10 @@ FULL = Scale(
     storm=2000,
     connections=(100, 1_000, 10_000),
     live_codes=(10, 100_000, 900_000),
-    widely=True,
+    all_servers=True,
 )
 QUICK = Scale(
-    within=50,
+    deadline=50,
     rounds=1,
     warm_up=0.1,
     seconds=0.3,
@@ -54,15 +53,15 @@ QUICK = Scale(
     storm=100,
     connections=(100, 300),
     live_codes=(10, 10_000),
-    widely=False,
+    all_servers=False,
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What one cell gave for one server; `failed` says why it gave nothing."""
+    """The result of one benchmark for one server; `failed` says why there is none."""
 
-    cell: str
+    benchmark: str
     server: str
     title: str
     values: Values
@@ -71,23 +70,21 @@ class Record:
 
 @dataclass(slots=True)
 class Run:
-    """`servers`: those that run, by key. `skipped`: what could not be measured at all, and why.
-
-    `folder`: for files of this run. `deadline`: monotonic seconds after which nothing new is begun.
-    """
+    """`servers`: those that run, by key. `skipped`: what could not be measured, and why. `folder`: for files of this run."""
 
     scale: Scale
     folder: Path
-    site: Site
+    database: PairingDatabase
     load: Load
     say: Callable[[str], None]
-    deadline: float
+    server_core: int
     servers: dict[str, Server] = field(default_factory=dict)
     records: list[Record] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
+    began: float = field(default_factory=time.monotonic)
 
-    def begin(self, title: str, start: Callable[[], Server]) -> None:
-        """Start a server, or note that it cannot be had."""
+    def add_server(self, title: str, start: Callable[[], Server]) -> None:
+        """Start a server, or note why it cannot be started."""
         try:
             server = start()
         except NotStarted as error:
@@ -96,7 +93,7 @@ class Run:
             self.servers[server.key] = server
 
     def await_servers(self, processes: Processes) -> None:
-        """Return when all that were started listen; those that do not are noted and left out."""
+        """Return when all servers listen; those that do not are noted and left out."""
         for server in list(self.servers.values()):
             try:
                 processes.await_port(server.key, server.process, server.port)
@@ -108,49 +105,33 @@ class Run:
         self.skipped.append(f"{what}: {why}")
         self.say(f"SKIPPED {what}: {why}")
 
-    def among(self, *keys: str) -> list[Server]:
-        """Those of the servers that run; all that run if the run is a wide one."""
-        return [server for server in self.servers.values() if self.scale.widely or server.key in keys]
-
-    def record(self, cell: str, server: Server, measure: Callable[[], Values], shown: str) -> Values | None:
-        """Measure and keep what comes of it; `shown` is the format of the line that tells of it."""
-        if time.monotonic() > self.deadline:
-            self.skip(f"{cell} · {server.title}", "the time was over")
-            return None
+    def record(self, benchmark: str, server: Server, measure: Callable[[], Values], shown: str) -> None:
+        """Measure and keep the result; `shown` is the format of the line that is printed."""
+        if time.monotonic() - self.began > self.scale.deadline:
+            self.skip(f"{benchmark} · {server.title}", "the time was over")
+            return
         try:
             values = measure()
         except JobFailed as error:
-            self.records.append(Record(cell, server.key, server.title, {}, str(error)))
-            self.say(f"{cell} · {server.title}: FAILED: {error}")
-            return None
-        self.keep(cell, server.key, server.title, values)
-        self.say(f"{cell} · {server.title}: {shown.format(**values)}")
-        return values
+            self.records.append(Record(benchmark, server.key, server.title, {}, str(error)))
+            self.say(f"{benchmark} · {server.title}: FAILED: {error}")
+            return
+        self.keep(Record(benchmark, server.key, server.title, values))
+        self.say(f"{benchmark} · {server.title}: {shown.format(**values)}")
 
-    def keep(self, cell: str, server: str, title: str, values: Values) -> None:
+    def keep(self, record: Record) -> None:
         """Keep the record; of several rounds the one with the least CPU, which was disturbed least."""
         for place, known in enumerate(self.records):
-            if (known.cell, known.server) == (cell, server):
-                if known.failed or values.get("cpu_us", 0) < known.values.get("cpu_us", 0):
-                    self.records[place] = Record(cell, server, title, values)
+            if (known.benchmark, known.server) == (record.benchmark, record.server):
+                if known.failed or record.values.get("cpu_us", 0) < known.values.get("cpu_us", 0):
+                    self.records[place] = record
                 return
-        self.records.append(Record(cell, server, title, values))
+        self.records.append(record)
 
 
-def as_json(seats: Sequence[Seat]) -> list[dict[str, Any]]:
-    return [seat.to_json() for seat in seats]
+def as_json(endpoints: Sequence[Endpoint]) -> list[dict[str, Any]]:
+    return [endpoint.to_json() for endpoint in endpoints]
 
 
 def pairs_as_json(pairs: Sequence[Pair]) -> list[list[dict[str, Any]]]:
     return [as_json(pair) for pair in pairs]
-
-
-def both(pairs: Sequence[Pair]) -> list[Seat]:
-    """The seats of the pairs, one after the other."""
-    return [seat for pair in pairs for seat in pair]
-
-
-def nothing_of_the_environment() -> None:
-    """What this machine sets for a server of its own is not for a measured one."""
-    for name in [name for name in os.environ if name.startswith("PAIRING_")]:
-        del os.environ[name]

@@ -9,7 +9,7 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
-from bench.audit import database, pages
+from bench.audit import database, page_times
 
 FOLDER = Path(__file__).resolve().parents[2] / "bench-results" / "audit-rows"
 
@@ -21,12 +21,12 @@ def say(text: str) -> None:
 async def measure(url: str, only: str) -> None:
     rows, used = await database.size(url)
     measured = []
-    for name, which in (await pages.filters(url)).items():
+    for name, which in (await page_times.filters(url)).items():
         if only in name:
-            measured.append(await pages.measure(url, name, which))
-            say(pages.table(measured[-1:]).splitlines()[-1])
+            measured.append(await page_times.measure(url, name, which))
+            say(page_times.table(measured[-1:]).splitlines()[-1])
     print(f"{rows:,} rows, {used / 2**30:.1f} GiB with the indexes; {database.machine()}.\n")
-    print(pages.table(measured))
+    print(page_times.table(measured))
 
 
 def main() -> None:

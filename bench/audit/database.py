@@ -11,7 +11,7 @@ from pathlib import Path
 
 import asyncpg
 
-from bench.audit.stories import COLUMNS, Stories
+from bench.audit.generator import COLUMNS, Stories
 from pairing_server.db import migrations
 from pairing_server.db.embedded.postgres import EmbeddedPostgres
 

@@ -1,5 +1,4 @@
-"""What is measured beside the pairing server: the plain relay, a few lines in each framework, with none of its checks.
+"""The peers that are measured beside the pairing server: a plain relay of a few lines in each framework, without any check.
 
-Whoever opens /PAIR/SIDE is sent "ready", and then what the other side of the pair sends. The port is the
-only argument.
+A connection to /PAIR/SIDE receives "ready", and then what the other side of the pair sends. The only argument is the port.
 """

@@ -12,21 +12,21 @@ from fastapi import (  # type: ignore[import-not-found, unused-ignore]
 )
 
 app = FastAPI()
-seats: dict[tuple[str, str], WebSocket] = {}
+members: dict[tuple[str, str], WebSocket] = {}
 
 
 @app.websocket("/{pair}/{side}")  # type: ignore[untyped-decorator, unused-ignore]
 async def relay(socket: WebSocket, pair: str, side: str) -> None:
     await socket.accept()
-    seats[pair, side] = socket
+    members[pair, side] = socket
     await socket.send_text("ready")
     other = (pair, "b" if side == "a" else "a")
     try:
         while True:
             message = await socket.receive_text()
-            await seats[other].send_text(message)
+            await members[other].send_text(message)
     except WebSocketDisconnect:
-        del seats[pair, side]
+        del members[pair, side]
 
 
 if __name__ == "__main__":

@@ -8,17 +8,17 @@ import sys
 import uvloop
 from picows import WSFrame, WSListener, WSMsgType, WSTransport, WSUpgradeRequest, ws_create_server
 
-seats: dict[tuple[str, str], WSTransport] = {}
+members: dict[tuple[str, str], WSTransport] = {}
 
 
 class Relay(WSListener):
     def __init__(self, path: str) -> None:
         _, pair, side = path.split("/")
-        self.seat = (pair, side)
+        self.side = (pair, side)
         self.other = (pair, "b" if side == "a" else "a")
 
     def on_ws_connected(self, transport: WSTransport) -> None:
-        seats[self.seat] = transport
+        members[self.side] = transport
         transport.send(WSMsgType.TEXT, b"ready")
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
@@ -26,7 +26,7 @@ class Relay(WSListener):
             transport.send_close()
             transport.disconnect()
         else:
-            seats[self.other].send(frame.msg_type, frame.get_payload_as_memoryview())
+            members[self.other].send(frame.msg_type, frame.get_payload_as_memoryview())
 
 
 def relay(request: WSUpgradeRequest) -> Relay:

@@ -2,16 +2,16 @@
 const { createServer } = require("node:http");
 const { Server } = require("socket.io");
 
-const seats = new Map();
+const members = new Map();
 const http = createServer();
 const server = new Server(http, { transports: ["websocket"] });
 
 server.on("connection", (socket) => {
-  const [pair, side] = socket.handshake.query.seat.split("/");
+  const [pair, side] = socket.handshake.query.member.split("/");
   const other = `${pair}/${side === "a" ? "b" : "a"}`;
-  seats.set(`${pair}/${side}`, socket);
-  socket.on("message", (data) => seats.get(other)?.emit("message", data));
-  socket.on("disconnect", () => seats.delete(`${pair}/${side}`));
+  members.set(`${pair}/${side}`, socket);
+  socket.on("message", (data) => members.get(other)?.emit("message", data));
+  socket.on("disconnect", () => members.delete(`${pair}/${side}`));
   socket.emit("ready");
 });
 

@@ -15,7 +15,7 @@ others: dict[str, str] = {}
 
 @server.event  # type: ignore[untyped-decorator, unused-ignore]
 async def connect(connection: str, environment: dict[str, Any]) -> None:
-    pair, side = environment["QUERY_STRING"].partition("seat=")[2].split("&")[0].split("/")
+    pair, side = environment["QUERY_STRING"].partition("member=")[2].split("&")[0].split("/")
     await server.enter_room(connection, f"{pair}/{side}")
     others[connection] = f"{pair}/{'b' if side == 'a' else 'a'}"
     await server.emit("ready", to=connection)

@@ -10,18 +10,18 @@ import uvloop
 from tornado.web import Application, RequestHandler
 from tornado.websocket import WebSocketHandler
 
-seats: dict[tuple[str, str], Relay] = {}
+members: dict[tuple[str, str], Relay] = {}
 
 
 class Relay(WebSocketHandler):
     def open(self, pair: str, side: str) -> None:
         self.set_nodelay(True)
         self.other = (pair, "b" if side == "a" else "a")
-        seats[pair, side] = self
+        members[pair, side] = self
         self.write_message("ready")
 
     def on_message(self, message: str | bytes) -> None:
-        seats[self.other].write_message(message)
+        members[self.other].write_message(message)
 
 
 class Post(RequestHandler):

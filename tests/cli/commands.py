@@ -1,7 +1,7 @@
 """Runs the commands as an operator does: a process of their own, with its environment, folder and input.
 
 Importing the package takes a second, so most commands are forked from one process that has done so and
-nothing else. `program()` is for those that start the real one.
+nothing else. `harness.program` starts the real one.
 """
 
 from __future__ import annotations
@@ -14,12 +14,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness.program import environment
+
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(["pytest", "pairing_server.cli", "tests.cli.commands"])
 _TIMEOUT = 60
 # Nobody listens on port 1.
 NO_DATABASE = "postgresql://nobody:secret@127.0.0.1:1/none"
-ROOT = Path(__file__).resolve().parents[2]
 
 
 @dataclass(frozen=True)
@@ -31,19 +32,6 @@ class Result:
     @property
     def text(self) -> str:
         return self.out + self.err
-
-
-def environment(**settings: str) -> dict[str, str]:
-    """An environment without any setting of ours but these (HOST="…" is PAIRING_HOST)."""
-    kept = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "VIRTUAL_ENV")
-    inherited = {name: os.environ[name] for name in kept if name in os.environ}
-    ours = {f"PAIRING_{name}": value for name, value in settings.items()}
-    return {"PYTHONPATH": str(ROOT), **inherited, **ours}
-
-
-def program(*arguments: str) -> list[str]:
-    """The command line that starts the real program."""
-    return [sys.executable, "-m", "pairing_server", *arguments]
 
 
 def command(*arguments: str, environ: Mapping[str, str], folder: Path, stdin: str | bytes = "") -> Result:

@@ -11,7 +11,7 @@ import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from tests.cli.commands import program
+from harness.program import program
 
 # Seconds until something counts as hung; a stop with the embedded database takes about one.
 PATIENCE = 60

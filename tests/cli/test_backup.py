@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from harness.program import environment, program
 from pairing_server.audit.seals import SealKey
 from pairing_server.db import migrations
-from tests.cli.commands import NO_DATABASE, Operator, command, environment, program
+from tests.cli.commands import NO_DATABASE, Operator, command
 from tests.cli.serving import serving
 from tests.conftest import execute, fresh_database
 

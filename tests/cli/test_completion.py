@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.commands import command, environment, program
+from harness.program import environment, program
+from tests.cli.commands import command
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from harness.program import environment
 from pairing_server.config import NAMES
-from tests.cli.commands import Result, command, environment
+from tests.cli.commands import Result, command
 
 SECRET = "s" * 40
 

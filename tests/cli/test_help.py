@@ -12,8 +12,9 @@ from pathlib import Path
 import click
 import pytest
 
+from harness.program import ROOT, environment
 from pairing_server.cli import cli
-from tests.cli.commands import ROOT, command, environment
+from tests.cli.commands import command
 
 # Takes the place of the program: it writes down what the shell makes of the line.
 _STUB = f"""#!{sys.executable}

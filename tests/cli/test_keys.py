@@ -12,10 +12,11 @@ from uuid import UUID
 
 import pytest
 
+from harness.program import environment
 from pairing_server.clock import utcnow
 from pairing_server.security.keys import SigningKey, generate_key, parse_keys
 from pairing_server.security.tokens import Tokens
-from tests.cli.commands import Operator, environment
+from tests.cli.commands import Operator
 from tests.cli.serving import Serving, serving
 
 OWN = SigningKey("k1", b"s" * 32)

@@ -14,8 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from harness.program import environment
 from pairing_server.db import migrations
-from tests.cli.commands import NO_DATABASE, Operator, command, environment
+from tests.cli.commands import NO_DATABASE, Operator, command
 from tests.cli.serving import PATIENCE, serving
 from tests.conftest import execute
 

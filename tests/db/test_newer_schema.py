@@ -11,13 +11,14 @@ from pathlib import Path
 import asyncpg
 import pytest
 
+from harness.program import environment
 from pairing_server.cli.doctor.checks import of_database
 from pairing_server.db import migrations
 from pairing_server.db.database import Database
 from pairing_server.db.embedded.postgres import EmbeddedPostgres
 from pairing_server.server.server import Node
 from pairing_server.server.startup_checks import StartError, check_schema
-from tests.cli.commands import Operator, command, environment
+from tests.cli.commands import Operator, command
 from tests.conftest import CONFIGURATION, execute, fresh_database
 from tests.db import newer
 from tests.db.test_migrations import REVISIONS, SCRIPTS

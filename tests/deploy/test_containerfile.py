@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 import shlex
 
+from harness.program import ROOT
 from pairing_server.config import NAMES
-from tests.cli.commands import ROOT
 
 TEXT = (ROOT / "deploy" / "Containerfile").read_text(encoding="utf-8").replace("\\\n", " ")
 LINES = [line for line in TEXT.splitlines() if line and not line.startswith("#")]

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.commands import ROOT
+from harness.program import ROOT
 from tests.cli.serving import Serving
 
 # Seconds; what must be installed is fetched the first time.
@@ -67,7 +67,11 @@ def test_the_wheel_carries_migrations_and_static_files(dist: Path) -> None:
             if path.is_file() and "__pycache__" not in path.parts:
                 inner = path.relative_to(ROOT / folder).as_posix()
                 assert f"{shipped or folder}/{inner}" in names
-    assert not [name for name in names if name.startswith(("tests", "bench")) or "__pycache__" in name]
+    assert not [
+        name
+        for name in names
+        if name.startswith(("tests", "harness", "bench", "endure")) or "__pycache__" in name
+    ]
 
 
 def test_the_source_archive_makes_the_same_wheel(dist: Path, tmp_path: Path) -> None:

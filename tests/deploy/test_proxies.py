@@ -21,10 +21,12 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from tests.cli.commands import ROOT, Operator, program
+from harness.processes import port_of, reserved_port
+from harness.program import ROOT, program
+from harness.service_manager import PATIENCE
+from tests.cli.commands import Operator
 from tests.cli.serving import serving
 from tests.programs import needs
-from tests.server.supervised import PATIENCE, held_port, port_of
 
 NGINX, CADDY = ROOT / "deploy" / "nginx", ROOT / "deploy" / "caddy"
 SECRET = "a-token-that-nobody-may-see"
@@ -137,7 +139,7 @@ def changed(text: str, *pairs: tuple[str, str]) -> str:
 @contextlib.contextmanager
 def nginx(place: Path, backends: dict[str, str], example: str = "pairing-server.conf") -> Iterator[Proxy]:
     certify(place)
-    held = held_port()
+    held = reserved_port()
     port = port_of(held)
     site = changed(
         (NGINX / example).read_text(encoding="utf-8"),
@@ -161,7 +163,7 @@ def nginx(place: Path, backends: dict[str, str], example: str = "pairing-server.
 @contextlib.contextmanager
 def caddy(place: Path, backends: dict[str, str]) -> Iterator[Proxy]:
     certify(place)
-    held = held_port()
+    held = reserved_port()
     port = port_of(held)
     text = changed(
         (CADDY / "Caddyfile").read_text(encoding="utf-8"),

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from harness.program import ROOT
 from pairing_server.db.database import POOL_SIZE
 from pairing_server.server.server import READERS
 from pairing_server.services.expiry import PAIRINGS_KEPT, SESSIONS_KEPT
-from tests.cli.commands import ROOT
 from tests.conftest import CONFIGURATION
 
 TEXT = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.commands import ROOT
+from harness.program import ROOT
 
 # Seconds; what must be installed is fetched the first time.
 PATIENCE = 500

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.commands import ROOT, environment, program
+from harness.program import ROOT, environment, program
+from harness.service_manager import PATIENCE
 from tests.programs import needs
-from tests.server.supervised import PATIENCE
 
 UNITS = ROOT / "deploy" / "systemd"
 SERVICES = ("pairing-server.service", "pairing-server@.service")

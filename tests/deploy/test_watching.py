@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.cli.commands import ROOT
+from harness.program import ROOT
 from tests.devices import Site
 from tests.programs import needs
 

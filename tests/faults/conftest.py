@@ -9,9 +9,9 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from tornado.ioloop import IOLoop
 
+from harness.fault_proxy import FaultProxy
 from tests.conftest import CONFIGURATION
 from tests.devices import Site
-from tests.faults.proxy import FaultProxy
 from tests.faults.sites import ending, started
 
 SOCKET = ".s.PGSQL.5432"

@@ -9,6 +9,7 @@ from uuid import uuid4
 import pytest
 from sqlalchemy import select
 
+from harness.fault_proxy import FaultProxy
 from pairing_server.clock import utcnow
 from pairing_server.db.database import Database
 from pairing_server.errors import Unavailable
@@ -16,7 +17,6 @@ from pairing_server.request_context import RequestContext
 from pairing_server.services import pairings
 from pairing_server.store.pairings import COLUMNS
 from tests.devices import Account, Answer, Site
-from tests.faults.proxy import FaultProxy
 from tests.faults.sites import ready, sessions
 
 

@@ -9,12 +9,12 @@ from uuid import UUID
 
 import pytest
 
+from harness.fault_proxy import FaultProxy
 from pairing_server.clock import utcnow
 from pairing_server.request_context import system
 from pairing_server.services import expiry
 from pairing_server.store import users
 from tests.devices import Device, Site, Socket
-from tests.faults.proxy import FaultProxy
 from tests.faults.sites import known_to_be_away, ready
 
 

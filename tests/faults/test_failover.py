@@ -12,10 +12,10 @@ import asyncpg
 import pytest
 from tornado.ioloop import IOLoop
 
+from harness.postgres import Postgres, await_replication, primary_and_standby
 from pairing_server.db import migrations
 from tests.conftest import CONFIGURATION, execute
 from tests.devices import Site
-from tests.faults.cluster import Postgres, copied, primary_and_standby
 from tests.faults.sites import Talk, ending, known_to_be_away, ready, started
 
 CODE = {"desktop_session_id": "desktop-session-9"}
@@ -90,7 +90,7 @@ async def test_a_database_that_stops_and_starts_again(place: Place) -> None:
 async def test_the_standby_takes_over_and_writes_go_there_without_a_restart(place: Place) -> None:
     account = await place.site.account()
     talk = Talk(*await place.site.pair(account))
-    await talk.during(copied(place.primary))
+    await talk.during(await_replication(place.primary))
     await talk.during(place.does("primary stop immediate", "standby promote"))
     await talk.during(ready(place.site))
     await place.site.pair(account)
@@ -103,7 +103,7 @@ async def test_a_primary_that_becomes_read_only_while_connected_is_left_for_the_
     site = place.site
     account = await site.account()
     talk = Talk(*await site.pair(account))
-    await copied(place.primary)
+    await await_replication(place.primary)
     await place.does("standby promote")
     await place.let_write(False)
     await talk.during(ready(site))

@@ -16,8 +16,9 @@ from threading import Timer
 import asyncpg
 from tornado.httpclient import AsyncHTTPClient, HTTPRequest
 
+from harness.program import environment, program
 from pairing_server.audit.seals import SealKey
-from tests.cli.commands import Operator, environment, program
+from tests.cli.commands import Operator
 from tests.conftest import execute
 
 KILLS = 10

@@ -9,9 +9,9 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import asyncpg
 import pytest
 
+from harness.fault_proxy import FaultProxy
 from pairing_server.db.database import POOL_SIZE
 from tests.devices import Account, Answer, Site
-from tests.faults.proxy import FaultProxy
 from tests.faults.sites import LOGIN, Talk, known_to_be_away, pooled, ready, sessions
 
 Fault = Callable[[FaultProxy], None]

@@ -17,8 +17,8 @@ from pathlib import Path
 import asyncpg
 import pytest
 
+from harness.program import environment
 from pairing_server.client import PairingClient
-from tests.cli.commands import environment
 from tests.cli.serving import Serving, serving
 
 PASSWORD = "a long enough password"

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from harness.postgres import Postgres, await_replication, primary_and_standby
 from pairing_server.db import migrations
 from tests.cli.commands import Operator
 from tests.cli.serving import serving
 from tests.conftest import execute
-from tests.faults.cluster import Postgres, copied, primary_and_standby
 
 PASSWORD = "a long enough password"
 
@@ -56,7 +56,7 @@ def test_every_command_works_with_several_hosts_before_and_after_a_failover(plac
     operator.says("user", "add", "bob", stdin=PASSWORD)
 
     with asyncio.Runner() as runner:
-        runner.run(copied(place.primary))
+        runner.run(await_replication(place.primary))
     place.primary.stop("immediate")
     assert "of the hosts" in operator.refuses("migrate")
     place.standby.promote()

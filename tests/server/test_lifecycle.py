@@ -13,11 +13,13 @@ from pathlib import Path
 
 import pytest
 
+from harness.processes import port_of, reserved_port
+from harness.program import environment, program
+from harness.service_manager import PATIENCE, ServiceManager
 from pairing_server.db import migrations
-from tests.cli.commands import NO_DATABASE, environment, program
+from tests.cli.commands import NO_DATABASE
 from tests.conftest import execute
 from tests.programs import needs
-from tests.server.supervised import PATIENCE, ServiceManager, held_port, port_of
 
 Supervise = Callable[..., ServiceManager]
 
@@ -53,19 +55,19 @@ def test_the_manager_hears_of_start_life_and_stop_in_this_order(
 ) -> None:
     manager = supervise(database_url, watchdog=1.5)
     process = manager.start()
-    assert manager.hears() == "READY=1\nSTATUS=0 connections, 0 channels with both devices"
+    assert manager.receive() == "READY=1\nSTATUS=0 connections, 0 channels with both devices"
     assert ask(manager.url + "/readyz") == 200
-    assert "STOPPING=1" not in "".join(manager.hears_of("WATCHDOG=1"))
-    manager.hears_of("WATCHDOG=1")
+    assert "STOPPING=1" not in "".join(manager.receive_until("WATCHDOG=1"))
+    manager.receive_until("WATCHDOG=1")
     process.send_signal(signal.SIGTERM)
-    assert not [told for told in manager.hears_of("STOPPING=1") if "READY" in told]
+    assert not [told for told in manager.receive_until("STOPPING=1") if "READY" in told]
     assert process.wait(PATIENCE) == 0, manager.log.read_text()
 
 
 def test_a_restart_refuses_nobody_while_the_socket_is_held(supervise: Supervise, database_url: str) -> None:
     manager = supervise(database_url)
     first = manager.start()
-    manager.hears_of("READY=1")
+    manager.receive_until("READY=1")
     first.send_signal(signal.SIGTERM)
     assert first.wait(PATIENCE) == 0
     # Nobody runs now: whoever comes waits, and is answered by the next.
@@ -79,7 +81,7 @@ def test_a_restart_refuses_nobody_while_the_socket_is_held(supervise: Supervise,
 def test_a_database_that_is_away_is_no_reason_to_be_started_again_and_again(supervise: Supervise) -> None:
     manager = supervise(NO_DATABASE)
     process = manager.start()
-    assert manager.hears().startswith("READY=1\nSTATUS=Waiting for the database;")
+    assert manager.receive().startswith("READY=1\nSTATUS=Waiting for the database;")
     assert (ask(manager.url + "/healthz"), ask(manager.url + "/readyz")) == (200, 503)
     process.send_signal(signal.SIGTERM)
     assert process.wait(PATIENCE) == 0, manager.log.read_text()
@@ -93,15 +95,15 @@ def test_the_schema_is_checked_once_the_database_is_there(
     execute(admin, f"ALTER DATABASE {name} WITH ALLOW_CONNECTIONS false")
     waiting, behind = supervise(database_url), supervise(database_url)
     waiting.start()
-    assert "Waiting for the database" in waiting.hears()
+    assert "Waiting for the database" in waiting.receive()
     execute(admin, f"ALTER DATABASE {name} WITH ALLOW_CONNECTIONS true")
-    waiting.hears_of("STATUS=0 connections")
+    waiting.receive_until("STATUS=0 connections")
     assert ask(waiting.url + "/readyz") == 200
     # Before anybody can look: who waits may look at any moment from when the database is there.
     execute(database_url, "UPDATE alembic_version SET version_num = '9999'")
     execute(admin, f"ALTER DATABASE {name} WITH ALLOW_CONNECTIONS false")
     process = behind.start()
-    assert "Waiting for the database" in behind.hears()
+    assert "Waiting for the database" in behind.receive()
     execute(admin, f"ALTER DATABASE {name} WITH ALLOW_CONNECTIONS true")
     assert process.wait(PATIENCE) == 1
     assert (
@@ -121,7 +123,7 @@ def test_credentials_are_read_from_the_managers_folder(
     del manager.environ["PAIRING_DATABASE_URL"], manager.environ["PAIRING_JWT_KEYS"]
     manager.environ["CREDENTIALS_DIRECTORY"] = str(credentials)
     manager.start()
-    manager.hears_of("READY=1")
+    manager.receive_until("READY=1")
     assert ask(manager.url + "/readyz") == 200
 
 
@@ -132,18 +134,18 @@ def test_a_reload_is_told_and_takes_over_what_the_file_of_settings_says_now(
     settings.write_text("PAIRING_LOG_LEVEL=info\nPAIRING_ALLOWED_ORIGINS=https://old.example\n")
     manager = supervise(database_url, SETTINGS_FILE=str(settings))
     process = manager.start()
-    manager.hears_of("READY=1")
+    manager.receive_until("READY=1")
     assert ask(manager.url + "/healthz", Origin="https://new.example") == 403
     settings.write_text("PAIRING_ALLOWED_ORIGINS=https://new.example\n")
     process.send_signal(signal.SIGHUP)
-    assert [told.partition("\n")[0] for told in manager.hears_of("READY=1")][-2:] == [
+    assert [told.partition("\n")[0] for told in manager.receive_until("READY=1")][-2:] == [
         "RELOADING=1",
         "READY=1",
     ]
     assert ask(manager.url + "/healthz", Origin="https://new.example") == 200
     settings.write_text("PAIRING_ALLOWED_ORIGINS=*\n")
     process.send_signal(signal.SIGHUP)
-    assert [told.partition("\n")[0] for told in manager.hears_of("READY=1")][-2:] == [
+    assert [told.partition("\n")[0] for told in manager.receive_until("READY=1")][-2:] == [
         "RELOADING=1",
         "READY=1",
     ]
@@ -158,7 +160,7 @@ def test_it_listens_on_the_socket_that_systemd_opens(database_url: str, tmp_path
     environ = environment(DATABASE_URL=database_url, JWT_KEYS=f"k1:{'s' * 32}", PORT="1")
     given = [f"--setenv={name}={value}" for name, value in environ.items()]
     with (
-        held_port() as held,
+        reserved_port() as held,
         (tmp_path / "log").open("wb") as log,
         subprocess.Popen(
             [

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from harness.program import ROOT
 from pairing_server.server.systemd import Notifier, started
-from tests.cli.commands import ROOT
 
 
 @pytest.fixture

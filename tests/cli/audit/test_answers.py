@@ -18,11 +18,12 @@ from pathlib import Path
 
 import pytest
 
+from harness.program import program
 from pairing_server.audit.store.summary import Bar
 from pairing_server.audit.summary import Timeline
 from pairing_server.cli.audit.summary import buckets, sparkline
 from tests.cli.audit.test_commands import event, write
-from tests.cli.commands import Operator, program
+from tests.cli.commands import Operator
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 

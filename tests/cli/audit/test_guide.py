@@ -9,8 +9,9 @@ from uuid import UUID
 
 import pytest
 
+from harness.program import ROOT
 from tests.cli.audit.test_commands import event, write
-from tests.cli.commands import ROOT, Operator
+from tests.cli.commands import Operator
 
 GUIDE = (ROOT / "docs" / "audit.md").read_text(encoding="utf-8").partition("\n## How it is kept")[0]
 ROWS = re.findall(r"^\| (\d+) \| ([^|]+) \| `pairing-server ([^`]+)` \|", GUIDE, re.MULTILINE)

@@ -1,0 +1,13 @@
+"""kill -9 under traffic, twice, once with PostgreSQL; `scripts/endure kills` does it twenty times."""
+
+from __future__ import annotations
+
+from endure import kills
+from harness.processes import run_folder
+
+
+def test_killed_under_traffic_it_starts_again_and_no_code_has_two_winners() -> None:
+    said: list[str] = []
+    with run_folder("pairing-kills-") as (folder, _):
+        assert kills.run(folder, 2, 1, said.append), said
+    assert said[0].startswith("started 3 times")
