@@ -22,6 +22,7 @@ from tornado.ioloop import IOLoop
 from pairing_server import tracing
 from pairing_server.server.server import Node
 from pairing_server.tracing.otel import OtelTraces
+from pairing_server.tracing.process import traces_of_process
 from tests.cli.commands import Operator
 from tests.cli.serving import serving
 from tests.conftest import CONFIGURATION, execute
@@ -66,7 +67,7 @@ def start(io_loop: IOLoop, database_url: str, monkeypatch: pytest.MonkeyPatch) -
     async def begin(**changed: Any) -> Traced:
         receiver = Receiver()
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", receiver.url)
-        traces = tracing.of_process("1.2.3")
+        traces = traces_of_process("1.2.3")
         node = Node(replace(CONFIGURATION, **changed), database_url, traces=traces)
         [(_, port), *_] = await node.start()
         started.append(Traced(Site(node, port), receiver, traces))

@@ -72,7 +72,7 @@ class Queue:
             await self._replay(deps, now)
             while self._waiting or self._behind:
                 with deps.traces.span("audit flush") as span:
-                    span.say("pairing.audit.events", len(self._waiting))
+                    span.set_attribute("pairing.audit.events", len(self._waiting))
                     await self._write(deps)
                 if self._behind and self.spool is not None:
                     self.spool.turn(now.timestamp())

@@ -7,7 +7,6 @@ import logging
 import signal
 from collections.abc import Callable
 
-from pairing_server import tracing
 from pairing_server.config import Configuration, ConfigurationError
 from pairing_server.db.embedded.access import EmbeddedPostgresError
 from pairing_server.security.keyfile import KeyFile
@@ -16,6 +15,8 @@ from pairing_server.server.server import Node, app_version
 from pairing_server.server.status import StatusSocket, describe
 from pairing_server.server.systemd import Notifier, Started
 from pairing_server.server.watchdog import Pulse
+from pairing_server.tracing import OFF
+from pairing_server.tracing.process import traces_of_process
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +46,7 @@ async def serve(
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
-    traces = tracing.of_process(app_version()) if config.traces else tracing.OFF
+    traces = traces_of_process(app_version()) if config.traces else OFF
     node = Node(config, database_url, keyfile, traces)
     if revive is not None:
         node.scheduler.add(Job("start the database again", 5, lambda: _revive(node, revive)))

@@ -1,7 +1,7 @@
 """Traces: spans of what the server does, for those who switch them on (PAIRING_TRACES). Off, a span is nothing.
 
-OpenTelemetry is imported by tracing/otel.py alone, and that only where it is on. What a span says is what its caller
-has said of it: no token, code, password, payload, query, name or address; of an error its kind, not its text.
+OpenTelemetry is imported by tracing/otel.py alone, and that only where it is on. The attributes of a span are
+those that are set: no token, code, password, payload, query, name or address; of an error its kind, not its text.
 """
 
 from __future__ import annotations
@@ -11,11 +11,6 @@ from typing import ClassVar, Literal
 
 Value = str | int | bool
 Kind = Literal["server", "client", "internal"]
-
-MISSING = (
-    "PAIRING_TRACES is on, but OpenTelemetry is not installed. Install it: pip install 'pairing-server[otel]'"
-    " (scripts/install-systemd --traces), or set PAIRING_TRACES=false."
-)
 
 
 class TracesError(Exception):
@@ -27,7 +22,7 @@ class Span:
 
     __slots__ = ()
 
-    def say(self, name: str, value: Value) -> None:
+    def set_attribute(self, name: str, value: Value) -> None:
         """An attribute."""
 
     def failed(self, kind: str) -> None:
@@ -76,14 +71,3 @@ class Traces:
 
 
 OFF = Traces()
-
-
-def of_process(version: str) -> Traces:
-    """Traces by OTLP, as the OTEL_* of the environment say. Raises TracesError."""
-    try:
-        from pairing_server.tracing.otel import OtelTraces
-    except ImportError as error:
-        if (error.name or "").partition(".")[0] != "opentelemetry":
-            raise
-        raise TracesError(MISSING) from None
-    return OtelTraces(version)

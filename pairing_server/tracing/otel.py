@@ -47,7 +47,7 @@ class OtelSpan(Span):
 
     # OpenTelemetry warns of what is said of a span that is over; here that is no fault.
 
-    def say(self, name: str, value: Value) -> None:
+    def set_attribute(self, name: str, value: Value) -> None:
         if self._span.is_recording():
             self._span.set_attribute(name, value)
 

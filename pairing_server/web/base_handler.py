@@ -102,16 +102,16 @@ class BaseHandler(RequestHandler):
         self.span = self.app.deps.traces.begin(
             f"{method} {self.route}".rstrip(), "server", traceparent=self.app.traceparent(self.request)
         )
-        self.span.say("http.request.method", method)
-        self.span.say("http.route", self.route)
-        self.span.say("pairing.request_id", str(self.request_id))
+        self.span.set_attribute("http.request.method", method)
+        self.span.set_attribute("http.route", self.route)
+        self.span.set_attribute("pairing.request_id", str(self.request_id))
         self.span.enter()
 
     def on_finish(self) -> None:
         self.end_span(self.get_status())
 
     def end_span(self, status: int) -> None:
-        self.span.say("http.response.status_code", status)
+        self.span.set_attribute("http.response.status_code", status)
         if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             self.span.failed(str(status))
         self.span.end()
@@ -160,7 +160,7 @@ class BaseHandler(RequestHandler):
         value = (kwargs.get("exc_info") or (None, None, None))[1]
         error = value if isinstance(value, PairingServerError) else self._translated(status_code)
         self.app.refused[error.code] += 1
-        self.span.say("pairing.error", error.code)
+        self.span.set_attribute("pairing.error", error.code)
         self.set_status(STATUS[error.code])
         if isinstance(error, RateLimited | Unavailable | ConfirmationNeeded):
             self.set_header("Retry-After", str(max(1, round(error.retry_after_s + 0.5))))

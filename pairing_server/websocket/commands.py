@@ -38,7 +38,7 @@ class Asking(Opening):
             with self.deps.traces.span(
                 f"websocket {request.__struct_config__.tag}", parent=self.span
             ) as span:
-                span.say("pairing.connection_id", connection.connection_id)
+                span.set_attribute("pairing.connection_id", connection.connection_id)
                 await self._do(connection, request)
         except SessionConflict as error:
             connection.refuse(Forbidden(error.text), self.app.now())

@@ -100,7 +100,7 @@ class PairingSocket(Asking):
         connection = self.connection
         code = (connection.close_code if connection is not None else None) or self.close_code
         if code is not None:
-            self.span.say("pairing.close_code", int(code))
+            self.span.set_attribute("pairing.close_code", int(code))
         if connection is not None:
-            self.span.say("pairing.messages_received", connection.received)
+            self.span.set_attribute("pairing.messages_received", connection.received)
         self.span.end()

@@ -121,7 +121,7 @@ class Opening(BaseHandler, WebSocketHandler):
         self.end_span(HTTPStatus.SWITCHING_PROTOCOLS)
         self.span = self.deps.traces.begin("websocket", parent=upgrade)
         for name, value in self._ids().items():
-            self.span.say(f"pairing.{name}", value)
+            self.span.set_attribute(f"pairing.{name}", value)
         # The task may read the frames from now on.
         self.span.leave()
 
