@@ -20,7 +20,7 @@ from pairing_server import logs
 from pairing_server.audit.seals import SealKey
 from pairing_server.cli.audit.seals import begin_epoch
 from pairing_server.cli.epilog import epilog
-from pairing_server.cli.run import load_configuration, plainly
+from pairing_server.cli.runtime import load_configuration, plain_errors
 from pairing_server.clock import utcnow
 from pairing_server.config import SEAL_KEY_FILE, Configuration, with_keys, with_seal_key
 from pairing_server.db import backup as database_backup
@@ -37,7 +37,7 @@ _ABOUT, _DATABASE, _KEYS, _SEAL_KEY = "about.json", "database", KEY_FILE, SEAL_K
 @contextmanager
 def _database(config: Configuration) -> Iterator[str]:
     """The database's URL, its schema as it is: a backup may be of an older one."""
-    with plainly():
+    with plain_errors():
         try:
             if config.database_url is not None:
                 yield config.migrate_database_url or config.database_url

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from pairing_server.cli.epilog import epilog
-from pairing_server.cli.run import administrator, load_configuration, plainly, run
+from pairing_server.cli.runtime import administrator, load_configuration, plain_errors, run
 from pairing_server.clock import utcnow
 from pairing_server.config import Configuration, keyfile_of, with_keys
 from pairing_server.security.keys import SigningKey, format_keys, generate_key
@@ -37,7 +37,7 @@ def keys() -> None:
 def list_keys() -> None:
     """The keys, newest first, without their secrets."""
     config = load_configuration()
-    with plainly():
+    with plain_errors():
         listed = service.listing(with_keys(config).jwt_keys)
     now = utcnow()
     for key in listed:
@@ -73,7 +73,7 @@ def rotate() -> None:
     """
     own = _own(load_configuration())
     if own is not None:
-        with plainly():
+        with plain_errors():
             click.echo(format_keys(service.with_fresh(own, generate_key(utcnow()))))
         click.echo(_SET, err=True)
         return
@@ -102,7 +102,7 @@ def retire(kid: str, at_once: bool) -> None:
     """
     own = _own(load_configuration())
     if own is not None:
-        with plainly():
+        with plain_errors():
             click.echo(format_keys(service.without(own, kid, utcnow(), at_once=at_once)))
         click.echo(_SET, err=True)
         return

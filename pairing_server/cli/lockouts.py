@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from pairing_server.cli.epilog import epilog
-from pairing_server.cli.run import administrator, run
+from pairing_server.cli.runtime import administrator, run
 from pairing_server.clock import utcnow
 from pairing_server.services import lockouts as service
 from pairing_server.services.deps import Deps

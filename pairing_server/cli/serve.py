@@ -11,12 +11,12 @@ import click
 
 from pairing_server import logs
 from pairing_server.cli.epilog import epilog
-from pairing_server.cli.run import (
+from pairing_server.cli.runtime import (
     database,
-    database_to_revive,
     load_configuration,
-    plainly,
+    plain_errors,
     read_configuration,
+    revivable_database,
     run_in_loop,
 )
 from pairing_server.config import Configuration, effective, keyfile_of, with_keys, with_seal_key
@@ -49,10 +49,10 @@ def serve(host: str | None, port: str | None, data_dir: str | None) -> None:
     options = {"PAIRING_HOST": host, "PAIRING_PORT": port, "PAIRING_DATA_DIR": data_dir}
     config = load_configuration(options)
     logs.configure(config.log_format, config.log_level)
-    with plainly():
+    with plain_errors():
         by = started(os.environ)
     told = partial(click.echo, err=True)
-    with database_to_revive(config, told) as (ready, url, revive), plainly():
+    with revivable_database(config, told) as (ready, url, revive), plain_errors():
         # What has been imported stays: going through it again would stop the loop for tens of milliseconds.
         gc.collect()
         gc.freeze()

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from pairing_server.cli.epilog import epilog
-from pairing_server.cli.run import load_configuration
+from pairing_server.cli.runtime import load_configuration
 from pairing_server.server.status import PATTERN
 
 _SHOWN = 20

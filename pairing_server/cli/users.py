@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from pairing_server.cli.epilog import epilog
-from pairing_server.cli.run import administrator, password_from_input, run
+from pairing_server.cli.runtime import administrator, read_password, run
 from pairing_server.clock import utcnow
 from pairing_server.services import accounts
 from pairing_server.services.deps import Deps
@@ -46,7 +46,7 @@ def add(name: str, role: str) -> None:
 
     An auditor may also read the audit log; an admin may end others' logins and lift lock-outs, too.
     """
-    password = password_from_input(confirm=True)
+    password = read_password(confirm=True)
 
     async def work(deps: Deps) -> str:
         made = await accounts.add_user(deps, name, password, role, administrator(utcnow()))
@@ -121,7 +121,7 @@ def enable(name: str) -> None:
 @click.argument("name")
 def set_password(name: str) -> None:
     """Set a new password; it is asked for, or read from standard input."""
-    password = password_from_input(confirm=True)
+    password = read_password(confirm=True)
 
     async def work(deps: Deps) -> None:
         await accounts.set_password(deps, name, password, administrator(utcnow()))

@@ -23,7 +23,7 @@ from pairing_server.cli.audit.filters import filters, question
 from pairing_server.cli.audit.summary import lines
 from pairing_server.cli.audit.table import details, followed, heads, table
 from pairing_server.cli.epilog import epilog
-from pairing_server.cli.run import administrator, run
+from pairing_server.cli.runtime import administrator, run
 from pairing_server.clock import utcnow
 from pairing_server.services.deps import Deps
 from pairing_server.web.audit.answers import AuditEventAnswer, AuditSummaryAnswer

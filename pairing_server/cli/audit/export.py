@@ -12,7 +12,7 @@ import click
 from pairing_server.audit.export import Export
 from pairing_server.cli.audit.filters import filters, question
 from pairing_server.cli.epilog import epilog
-from pairing_server.cli.run import administrator, run
+from pairing_server.cli.runtime import administrator, run
 from pairing_server.clock import utcnow
 from pairing_server.services.deps import Deps
 from pairing_server.web.audit import formats

@@ -20,7 +20,14 @@ from pairing_server.audit.seals import sealing as service
 from pairing_server.audit.seals.sealer import read_copies
 from pairing_server.audit.seals.sealing import NotTheOwner
 from pairing_server.cli.epilog import epilog
-from pairing_server.cli.run import administrator, database, load_configuration, plainly, run, run_in_loop
+from pairing_server.cli.runtime import (
+    administrator,
+    database,
+    load_configuration,
+    plain_errors,
+    run,
+    run_in_loop,
+)
 from pairing_server.clock import utcnow
 from pairing_server.config import Configuration, with_seal_key
 from pairing_server.db import roles
@@ -52,7 +59,7 @@ _VERIFYING = "docs/audit.md, Verifying"
 )
 def key() -> None:
     """Print the public key of the seals. Keep it elsewhere: with it anybody can verify an export."""
-    with plainly():
+    with plain_errors():
         config = with_seal_key(load_configuration())
     if config.audit_seal_key is not None:
         click.echo(format_key(config.audit_seal_key.public))

@@ -21,7 +21,7 @@ from pairing_server.cli.doctor.checks import Finding
 from pairing_server.cli.doctor.client import Unmet, Visit
 from pairing_server.cli.doctor.steps import Step, steps_of
 from pairing_server.cli.epilog import epilog
-from pairing_server.cli.run import load_configuration, password_from_input, run_in_loop
+from pairing_server.cli.runtime import load_configuration, read_password, run_in_loop
 from pairing_server.client import ClientError, NotAPairingServer, NotReachable, ServerError, base_url
 from pairing_server.config import Configuration
 
@@ -61,7 +61,7 @@ def doctor(url: str | None, username: str | None, password: str | None) -> None:
     if password is not None and username is None:
         raise click.UsageError("--password needs --username.")
     if username is not None and password in (None, "-"):
-        password = password_from_input(terminal=password is None)
+        password = read_password(terminal=password is None)
     config = load_configuration() if url is None else None
     where = _where(config.public_url if config is not None else url or "")
     logs.configure("text", "critical")

@@ -1,4 +1,4 @@
-"""What the commands share: the settings, the database for as long as one runs, and errors in plain words."""
+"""What a command runs in: the configuration, the database, the services, an event loop, and errors as plain messages."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ T = TypeVar("T")
 
 
 def read_configuration(overrides: Mapping[str, str | None] | None = None) -> Configuration:
-    """The settings. Raises ConfigurationError with every fault."""
+    """The configuration. Raises ConfigurationError with every fault."""
     given = {name: value for name, value in (overrides or {}).items() if value is not None}
     return load(os.environ, given, terminal=sys.stderr.isatty())
 
 
 def load_configuration(overrides: Mapping[str, str | None] | None = None) -> Configuration:
-    """The settings. Raises ClickException with every fault."""
+    """The configuration. Raises ClickException with every fault."""
     try:
         return read_configuration(overrides)
     except ConfigurationError as error:
@@ -50,8 +50,8 @@ def load_configuration(overrides: Mapping[str, str | None] | None = None) -> Con
 
 
 @contextmanager
-def plainly() -> Iterator[None]:
-    """Errors of ours become one plain message, without a traceback."""
+def plain_errors() -> Iterator[None]:
+    """Turn errors of this package into one plain message without a traceback."""
     try:
         yield
     except (
@@ -64,10 +64,10 @@ def plainly() -> Iterator[None]:
     ) as error:
         raise click.ClickException(str(error)) from None
     except PairingServerError as error:
-        told = [error.text, *_details(error)]
+        lines = [error.text, *_details(error)]
         if isinstance(error, RateLimited):
-            told.append(f"try again in {error.retry_after_s:.0f} s")
-        raise click.ClickException("\n".join(told)) from None
+            lines.append(f"try again in {error.retry_after_s:.0f} s")
+        raise click.ClickException("\n".join(lines)) from None
 
 
 def _details(error: PairingServerError) -> list[str]:
@@ -79,17 +79,17 @@ def _details(error: PairingServerError) -> list[str]:
 
 @contextmanager
 def database(config: Configuration) -> Iterator[tuple[Configuration, str]]:
-    """The settings with keys, and the database's URL; the embedded database runs meanwhile, migrated."""
-    with database_to_revive(config, lambda _: None) as (ready, url, _):
+    """The configuration with keys, and the database's URL. The embedded database is migrated and runs inside the block."""
+    with revivable_database(config, lambda _: None) as (ready, url, _):
         yield ready, url
 
 
 @contextmanager
-def database_to_revive(
+def revivable_database(
     config: Configuration, say: Callable[[str], None]
 ) -> Iterator[tuple[Configuration, str, Callable[[], None] | None]]:
-    """As `database`, and what starts it again should it die; None if it is somebody else's."""
-    with plainly():
+    """As `database`, and a function that restarts the embedded database; None for an external one. `say` gets progress."""
+    with plain_errors():
         ready = with_seal_key(with_keys(config))
         if ready.database_url is not None:
             yield ready, ready.database_url, None
@@ -105,7 +105,7 @@ def database_to_revive(
 
 
 def run(work: Callable[[Deps], Awaitable[T]]) -> T:
-    """Do one piece of administration with the services. Raises ClickException."""
+    """Run `work` with the services of a node that serves nothing. Raises ClickException."""
     config = load_configuration()
     logs.configure(config.log_format, "warning")
     with database(config) as (ready, url):
@@ -133,9 +133,11 @@ def run_in_loop(work: Awaitable[T]) -> T:
         return runner.run(main())
 
 
-def password_from_input(*, terminal: bool = True, confirm: bool = False) -> str:
-    """Asked for on a terminal, unless that is not wanted, else the first line of standard input. Never an argument: those
-    others see. Raises ClickException."""
+def read_password(*, terminal: bool = True, confirm: bool = False) -> str:
+    """A password from the terminal, else from the first line of standard input. `terminal` false: never ask.
+
+    It is no argument, since other users of the machine can see those. Raises ClickException.
+    """
     if terminal and sys.stdin.isatty():
         return str(click.prompt("Password", hide_input=True, confirmation_prompt=confirm))
     try:
@@ -148,5 +150,5 @@ def password_from_input(*, terminal: bool = True, confirm: bool = False) -> str:
 
 
 def administrator(now: datetime) -> RequestContext:
-    """Whoever may run commands on this machine."""
+    """The operator of this machine, who may do everything."""
     return RequestContext(now, kind="admin")
