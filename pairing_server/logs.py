@@ -1,23 +1,29 @@
-"""How the process logs: text for people, JSON for machines, and no secret in either.
+"""How the process logs: text for people, JSON for machines, no secret in either.
 
-What must not be logged is kept out where it arises; the filter here is the second net.
+A log line is an event with fields: `log.info("configuration reloaded", extra={"changed": names})` becomes
+`configuration reloaded changed=…` as text, and members of the object as JSON. Code that has a secret does not log it;
+the filter here is the second line of defence.
 """
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 import sys
 from typing import Any, TextIO
 
+from pythonjsonlogger.core import RESERVED_ATTRS
 from pythonjsonlogger.json import JsonFormatter
 
+# What a log record has besides the event's fields.
+_RECORD = frozenset(RESERVED_ATTRS) | {"taskName"}
 _SECRETS = (
     (re.compile(r"eyJ[A-Za-z0-9_-]{6,}(?:\.[A-Za-z0-9_-]*){0,2}"), "[token]"),
     (re.compile(r"((?:token|password|code)=[\"']?)[^&\s\"']+", re.IGNORECASE), r"\1[hidden]"),
     (re.compile(r"(postgres(?:ql)?(?:\+\w+)?://[^:/@\s]*:)\S+@"), r"\1[hidden]@"),
     (re.compile(r"\bpair-[0-9]{6}\b"), "pair-[hidden]"),
-    # Nothing a client sends may steer the terminal of whoever reads the log.
+    # Text from a client must not control the terminal that shows the log.
     (re.compile(r"[\x00-\x08\x0b-\x1f\x7f\x80-\x9f]"), "?"),
 )
 
@@ -30,11 +36,12 @@ def redact(text: str) -> str:
 
 
 class _Text(logging.Formatter):
-    """One event, one line that begins with a time; a traceback's lines are indented below it."""
+    """An event is one line that begins with a time. The lines of a traceback are indented below it."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
-        # Nothing a client sends may look like another event.
-        return super().formatMessage(record).replace("\n", "\\n")
+        fields = [f" {name}={_shown(value)}" for name, value in vars(record).items() if name not in _RECORD]
+        # Text from a client must not look like another event.
+        return (super().formatMessage(record) + "".join(fields)).replace("\n", "\\n")
 
     def formatException(self, ei: Any) -> str:  # noqa: N802
         return "  " + super().formatException(ei).replace("\n", "\n  ")
@@ -43,9 +50,15 @@ class _Text(logging.Formatter):
         return redact(super().format(record))
 
 
+def _shown(value: object) -> str:
+    """A field's value, in quotes if its end would not be clear without."""
+    text = str(value)
+    return text if re.fullmatch(r'[^\s"]+', text) else json.dumps(text, ensure_ascii=False)
+
+
 class _JSON(JsonFormatter):
     def process_log_record(self, log_data: dict[str, Any]) -> dict[str, Any]:
-        # Before it becomes JSON, whose own quotes and escapes are not part of any secret.
+        # Before encoding: the quotes and escapes of JSON are not part of a secret.
         return {
             name: redact(value) if isinstance(value, str) else value
             for name, value in super().process_log_record(log_data).items()
@@ -53,7 +66,7 @@ class _JSON(JsonFormatter):
 
 
 def set_level(level: str) -> None:
-    """Log from that level on; also while running."""
+    """Log from that level on. It may be called while the server runs."""
     logging.getLogger().setLevel(level.upper())
 
 
@@ -73,6 +86,6 @@ def configure(form: str, level: str, stream: TextIO | None = None) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     set_level(level)
-    # Tornado writes a line for each message there is no handler for; the access log is our own.
+    # Its lines have the query, which can hold a token; handlers write an access log of their own.
     logging.getLogger("tornado.access").setLevel(logging.WARNING)
     logging.getLogger("alembic").setLevel(logging.WARNING)

@@ -29,11 +29,11 @@ def root() -> Iterator[None]:
     logger.setLevel(level)
 
 
-def logged(form: str, text: str, *values: object, level: str = "info", error: Exception | None = None) -> str:
+def logged(form: str, text: str, *values: object, error: Exception | None = None, **fields: object) -> str:
     """What one warning with this text looks like."""
     stream = io.StringIO()
-    logs.configure(form, level, stream)
-    logging.getLogger("pairing_server.test").warning(text, *values, exc_info=error)
+    logs.configure(form, "info", stream)
+    logging.getLogger("pairing_server.test").warning(text, *values, exc_info=error, extra=fields)
     return stream.getvalue()
 
 
@@ -86,6 +86,17 @@ def test_json_is_one_object_a_line_with_time_level_and_logger() -> None:
 
 
 @pytest.mark.usefixtures("root")
+def test_an_event_has_its_fields_in_both_forms() -> None:
+    fields = {"reason": "used", "seconds": 3, "cause": 'no "x"\n', "empty": "", "query": f"token={TOKEN}"}
+    line = logged("text", "redeem refused", **fields)
+    assert line.endswith(
+        r'redeem refused reason=used seconds=3 cause="no \"x\"\n" empty="" query=token=[hidden]' "\n"
+    )
+    row = json.loads(logged("json", "redeem refused", **fields))
+    assert {name: row[name] for name in fields} == {**fields, "query": "token=[hidden]"}
+
+
+@pytest.mark.usefixtures("root")
 @pytest.mark.parametrize("form", ["text", "json"])
 def test_nothing_a_client_sends_looks_like_another_event(form: str) -> None:
     told = logged(form, "bad message: %s", "x\n12:00:00 INFO    all is well\r\n\x1b[2Jgone\x9b")
@@ -123,7 +134,10 @@ def test_secrets_are_hidden_in_messages_and_tracebacks_of_either_form(form: str)
 
 @pytest.mark.usefixtures("root")
 def test_below_the_level_nothing_is_logged() -> None:
-    assert logged("text", "hello", level="error") == ""
+    stream = io.StringIO()
+    logs.configure("text", "error", stream)
+    logging.getLogger("pairing_server.test").warning("hello")
+    assert stream.getvalue() == ""
 
 
 @pytest.mark.usefixtures("root")

@@ -106,7 +106,7 @@ def _reload(node: Node, again: Callable[[], Configuration], notifier: Notifier) 
     try:
         node.reload(again())
     except ConfigurationError as error:
-        log.error("the settings are not right, those in effect stay: %s", str(error).replace("\n", "; "))
+        log.error("configuration refused", extra={"error": str(error).replace("\n", "; ")})
     finally:
         notifier.ready(status(node))
 

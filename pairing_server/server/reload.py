@@ -41,6 +41,6 @@ def take_over(app: AppContext, old: Configuration, new: Configuration) -> None:
                 "config.changed", "success", system(utcnow()), setting=name, old=before[name], new=after[name]
             )
             deps.audit.enqueue(event)
-    log.info("the settings were read again; changed: %s", ", ".join(taken) or "nothing")
+    log.info("configuration reloaded", extra={"changed": ",".join(taken)})
     if waiting:
-        log.warning("changed, but only from the next start on: %s", ", ".join(waiting))
+        log.warning("configuration needs a restart", extra={"changed": ",".join(waiting)})

@@ -127,7 +127,7 @@ def test_sighup_takes_over_the_keys_of_a_credential_without_a_restart(
     server.process.send_signal(signal.SIGHUP)
     assert becomes(server, OWN, user, 401)
     assert answer(server, fresh, user) == 200
-    assert "the settings were read again" in server.stop()
+    assert "configuration reloaded" in server.stop()
 
 
 def test_sighup_with_wrong_settings_changes_nothing_and_says_what_is_wrong(
@@ -137,5 +137,5 @@ def test_sighup_with_wrong_settings_changes_nothing_and_says_what_is_wrong(
     server.process.send_signal(signal.SIGHUP)
     assert answer(server, OWN, user) == 200
     said = server.stop()
-    assert "the settings are not right, those in effect stay: PAIRING_JWT_KEYS: " in said
+    assert '"message": "configuration refused", "error": "PAIRING_JWT_KEYS: ' in said
     assert "Traceback" not in said
