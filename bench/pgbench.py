@@ -12,8 +12,9 @@ from uuid import UUID, uuid4
 
 from bench.load import JobFailed
 from bench.run import Run
+from pairing_server.audit.queue import EventQueue
 from pairing_server.audit.recorder import AuditLog
-from pairing_server.db.database import BEGIN_PLANNED
+from pairing_server.db.database import BEGIN_PLANNED, Database
 from pairing_server.db.embedded.postgres import DATABASE, find_programs
 from pairing_server.request_context import RequestContext
 from pairing_server.store import codes
@@ -77,7 +78,8 @@ def _statement(store: Callable[[Any], Any]) -> str:
 
 def script() -> str:
     """What pgbench repeats; `:users` is the number of users."""
-    log = AuditLog("pgbench", "1")
+    nowhere = Database("postgresql://nobody@127.0.0.1:1/none")
+    log = AuditLog("pgbench", "1", EventQueue(nowhere, nowhere))
     context = RequestContext(NOW, kind="user", subject=str(USER), address="10.0.0.1", request_id=UUID(int=1))
     drawn = [Draw(bytes([number]), (bytes([number]),)) for number in range(DRAWS)]
     wanted = Making(

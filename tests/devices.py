@@ -235,7 +235,7 @@ class Site:
 
     async def events(self, name: str) -> list[dict[str, Any]]:
         """The audit events of that name, oldest first, once all that waits is written."""
-        await self.node.audit.flush(self.node.deps, system(utcnow()))
+        await self.node.audit.flush(system(utcnow()))
         async with self.node.database.transaction() as conn:
             found = (await search.page(conn, Filter(event=name), 1000)).events
         return [

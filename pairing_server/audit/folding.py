@@ -1,4 +1,5 @@
-"""Floods of one kind of event from one source: the first of a minute count singly, the rest as one with a count."""
+"""Folding repeated events: of one kind from one source the first of a minute stay single, the rest become one with a
+count."""
 
 from __future__ import annotations
 
@@ -10,13 +11,13 @@ from pairing_server.security.addresses import limit_key
 from pairing_server.store.audit_events import Event
 
 SINGLY = 10
-# How many kinds and sources are told apart in a minute; beyond that, sources are not.
+# How many kinds and sources are counted apart in a minute; beyond that, sources are not.
 MOST_KINDS = 10_000
 
 _Kind = tuple[str | None, ...]
 
 
-class Floods:
+class Folding:
     """One minute's events, in this process."""
 
     def __init__(self) -> None:
@@ -28,10 +29,10 @@ class Floods:
         """Whether it is another minute than that of the last event."""
         return now.replace(second=0, microsecond=0) != self._minute
 
-    def takes(self, event: Event) -> bool:
+    def folds(self, event: Event) -> bool:
         """Count the event. True if it goes into a count, False if it is to be recorded singly.
 
-        What the minute before came to must have been taken out.
+        The counts of the minute before must have been taken out.
         """
         self._minute = event.occurred_at.replace(second=0, microsecond=0)
         kind = _kind(event)
@@ -46,13 +47,13 @@ class Floods:
         return True
 
     def take_out(self) -> list[Event]:
-        """What the floods came to so far; counting begins anew."""
+        """The folded events so far; counting begins anew."""
         folded, self._folded = self._folded, {}
         self._seen.clear()
         return list(folded.values())
 
 
 def _kind(event: Event) -> _Kind:
-    """The source is whose act it is, or else the address it comes from."""
+    """The source is the actor, or else the address."""
     source = event.actor_subject or limit_key(event.address or "")
     return (event.event, event.outcome, event.reason, source)

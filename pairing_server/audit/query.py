@@ -1,34 +1,38 @@
-"""Questions to the audit log: who may ask, and that each question stands in the log itself.
+"""Questions to the audit log: who may ask, and the record of each question in the log itself.
 
-A question is recorded in the transaction that answers it. Answers come from connections of their own
-(`deps.reading`): a reviewer's long question waits for no device, and no device for it.
+A question is recorded in the transaction that answers it. To add one: its SQL in audit/store/, a method here, its
+handler and answer in web/audit/, its command in cli/audit/commands.py.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from pairing_server.audit.recorder import role_of
-from pairing_server.audit.seals import Seal
+from pairing_server.audit import summary
+from pairing_server.audit.recorder import AuditLog
+from pairing_server.audit.seals import Seal, format_key
+from pairing_server.audit.seals.sealer import Sealer
 from pairing_server.audit.store import sealed
 from pairing_server.audit.store import search as store
 from pairing_server.audit.store.filters import Filter
-from pairing_server.audit.store.search import Place, Recorded
+from pairing_server.audit.store.sealed import Unsealed
+from pairing_server.audit.store.search import Page, Place, Recorded
+from pairing_server.audit.summary import SUMMARY_OF, TIMELINE_OF, Summary, Timeline
+from pairing_server.db.database import Database
 from pairing_server.errors import Forbidden, NotFound, Unavailable, ValidationFailed
+from pairing_server.request_context import RequestContext
 from pairing_server.store import users
-
-if TYPE_CHECKING:
-    from pairing_server.request_context import RequestContext
-    from pairing_server.services.deps import Deps
 
 T = TypeVar("T")
 
 READERS = ("auditor", "admin")
 PAGE = 500
+# How many seals are listed.
+RECENT = 20
 _CANCELLED = "57014"
 
 
@@ -39,13 +43,13 @@ class Question:
     which: Filter = Filter()
     user: str | None = None
 
-    def told(self) -> dict[str, Any]:
-        """What is asked, for the log."""
-        return self.which.told() | ({"user": self.user} if self.user is not None else {})
+    def attributes(self) -> dict[str, Any]:
+        """What is asked, as attributes of the event that records it."""
+        return self.which.attributes() | ({"user": self.user} if self.user is not None else {})
 
 
 @dataclass(frozen=True, slots=True)
-class Listed:
+class EventPage:
     """A page, and the names of the accounts in it by their subject."""
 
     events: list[Recorded]
@@ -54,49 +58,27 @@ class Listed:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """One event, the seal that it is in, and the names of accounts."""
+class EventDetails:
+    """One event, the seal that covers it, and the names of accounts."""
 
     event: Recorded
     seal: Seal | None
     names: dict[str, str]
 
 
+@dataclass(frozen=True, slots=True)
+class SealProgress:
+    """The newest seals first. `copied`: the number of the last one that was copied outside, None if none are."""
+
+    seals: list[Seal]
+    unsealed: Unsealed
+    public_key: str
+    copied: int | None
+
+
 async def may_read(conn: AsyncConnection, context: RequestContext) -> bool:
     """Whether the caller is an auditor or an admin: by role, or by running commands on this machine."""
-    return context.kind == "admin" or await role_of(conn, context.subject) in READERS
-
-
-async def ask(
-    deps: Deps,
-    context: RequestContext,
-    route: str,
-    answer: Callable[[AsyncConnection], Awaitable[T]],
-) -> T:
-    """What `answer` finds, for a caller who may read the log.
-
-    Raises Forbidden, which is recorded, and Unavailable for what takes too long.
-    """
-    found: T | None = None
-    try:
-        async with deps.reading.transaction() as conn:
-            allowed = await may_read(conn, context)
-            if allowed:
-                found = await answer(conn)
-            else:
-                await deps.audit.refuse(
-                    conn,
-                    deps.audit.event("access.denied", "denied", context, route=route, needed="auditor"),
-                )
-    except Unavailable as error:
-        if getattr(getattr(error.__cause__, "orig", None), "sqlstate", None) != _CANCELLED:
-            raise
-        raise Unavailable(
-            "The answer takes too long to find. Ask for less: narrow it with since and until."
-        ) from error
-    if not allowed:
-        raise Forbidden("Only an auditor or an admin may read the audit log. Ask an admin for the role.")
-    return found  # type: ignore[return-value]
+    return context.kind == "admin" or await users.role_of(conn, context.subject) in READERS
 
 
 async def actor_of(conn: AsyncConnection, question: Question) -> Filter:
@@ -111,60 +93,129 @@ async def actor_of(conn: AsyncConnection, question: Question) -> Filter:
     return replace(question.which, actor=user.subject)
 
 
-async def list_events(
-    deps: Deps, context: RequestContext, question: Question, limit: int, before: Place | None
-) -> Listed:
-    """A page of the log, newest first. Raises Forbidden, ValidationFailed, Unavailable."""
-
-    async def answer(conn: AsyncConnection) -> Listed:
-        page = await store.page(conn, await actor_of(conn, question), limit, before)
-        asked = deps.audit.event("audit.query", "success", context, rows=len(page.events), **question.told())
-        await deps.audit.record(conn, asked)
-        return Listed(page.events, page.next, await names_in(conn, page.events))
-
-    return await ask(deps, context, "/api/audit", answer)
-
-
-async def gather(deps: Deps, context: RequestContext, question: Question, limit: int) -> Listed:
-    """The newest `limit` events that match, however many pages it takes; one question, recorded once.
-
-    Raises as `list_events` does.
-    """
-
-    async def answer(conn: AsyncConnection) -> Listed:
-        which = await actor_of(conn, question)
-        found: list[Recorded] = []
-        page = await store.page(conn, which, min(limit, PAGE))
-        found += page.events
-        while page.next is not None and len(found) < limit:
-            page = await store.page(conn, which, min(limit - len(found), PAGE), page.next)
-            found += page.events
-        asked = deps.audit.event("audit.query", "success", context, rows=len(found), **question.told())
-        await deps.audit.record(conn, asked)
-        return Listed(found, page.next, await names_in(conn, found))
-
-    return await ask(deps, context, "audit list", answer)
-
-
-async def one_event(deps: Deps, context: RequestContext, seq: int) -> Found:
-    """The event of that number. Raises Forbidden, NotFound."""
-
-    async def answer(conn: AsyncConnection) -> Found | None:
-        event = await store.one(conn, seq)
-        asked = deps.audit.event(
-            "audit.query", "success", context, rows=0 if event is None else 1, number=seq
-        )
-        await deps.audit.record(conn, asked)
-        if event is None:
-            return None
-        return Found(event, await sealed.of_event(conn, seq), await names_in(conn, [event]))
-
-    found = await ask(deps, context, "/api/audit/events", answer)
-    if found is None:
-        raise NotFound("The audit log has no event with this number. Check the number.")
-    return found
-
-
 async def names_in(conn: AsyncConnection, events: Sequence[Recorded]) -> dict[str, str]:
     """The names of the accounts that have acted."""
     return await users.names(conn, {e.event.actor_subject for e in events if e.event.actor_subject})
+
+
+class AuditReader:
+    """Answers questions. All methods raise Forbidden, Unavailable, and ValidationFailed for a user that is unknown.
+
+    `database` has connections of its own, so that a long question delays no device.
+    """
+
+    def __init__(self, database: Database, audit: AuditLog, sealer: Sealer) -> None:
+        self.database = database
+        self.audit = audit
+        self.sealer = sealer
+
+    async def ask(
+        self, context: RequestContext, route: str, answer: Callable[[AsyncConnection], Awaitable[T]]
+    ) -> T:
+        """What `answer` finds, for a caller who may read the log.
+
+        Raises Forbidden, which is recorded, and Unavailable for what takes too long.
+        """
+        try:
+            async with self.database.transaction() as conn:
+                if await may_read(conn, context):
+                    return await answer(conn)
+                denied = self.audit.event("access.denied", "denied", context, route=route, needed="auditor")
+                await self.audit.refuse(conn, denied)
+        except Unavailable as error:
+            if getattr(getattr(error.__cause__, "orig", None), "sqlstate", None) != _CANCELLED:
+                raise
+            raise Unavailable(
+                "The answer takes too long to find. Ask for less: narrow it with since and until."
+            ) from error
+        raise Forbidden("Only an auditor or an admin may read the audit log. Ask an admin for the role.")
+
+    async def record(self, conn: AsyncConnection, context: RequestContext, **attributes: Any) -> None:
+        """Record the question."""
+        await self.audit.record(conn, self.audit.event("audit.query", "success", context, **attributes))
+
+    async def page(
+        self, context: RequestContext, question: Question, limit: int, before: Place | None = None
+    ) -> EventPage:
+        """A page of the log, newest first."""
+
+        async def find(conn: AsyncConnection, which: Filter) -> Page:
+            return await store.page(conn, which, limit, before)
+
+        return await self._page(context, "/api/audit", question, find)
+
+    async def newest(self, context: RequestContext, question: Question, limit: int) -> EventPage:
+        """The newest `limit` events that match, from as many pages as it takes; one question, recorded once."""
+
+        async def find(conn: AsyncConnection, which: Filter) -> Page:
+            page = await store.page(conn, which, min(limit, PAGE))
+            found = page.events
+            while page.next is not None and len(found) < limit:
+                page = await store.page(conn, which, min(limit - len(found), PAGE), page.next)
+                found += page.events
+            return Page(found, page.next)
+
+        return await self._page(context, "audit list", question, find)
+
+    async def _page(
+        self,
+        context: RequestContext,
+        route: str,
+        question: Question,
+        find: Callable[[AsyncConnection, Filter], Awaitable[Page]],
+    ) -> EventPage:
+        async def answer(conn: AsyncConnection) -> EventPage:
+            page = await find(conn, await actor_of(conn, question))
+            await self.record(conn, context, rows=len(page.events), **question.attributes())
+            return EventPage(page.events, page.next, await names_in(conn, page.events))
+
+        return await self.ask(context, route, answer)
+
+    async def event(self, context: RequestContext, seq: int) -> EventDetails:
+        """The event of that number. Raises NotFound, too."""
+
+        async def answer(conn: AsyncConnection) -> EventDetails | None:
+            event = await store.one(conn, seq)
+            await self.record(conn, context, rows=0 if event is None else 1, number=seq)
+            if event is None:
+                return None
+            return EventDetails(event, await sealed.of_event(conn, seq), await names_in(conn, [event]))
+
+        found = await self.ask(context, "/api/audit/events", answer)
+        if found is None:
+            raise NotFound("The audit log has no event with this number. Check the number.")
+        return found
+
+    async def timeline(self, context: RequestContext, question: Question) -> Timeline:
+        """How much matches, by steps; of the last seven days unless the question says when."""
+
+        async def answer(conn: AsyncConnection) -> Timeline:
+            which = await actor_of(conn, question)
+            found = await summary.timeline(conn, *summary.within(which, TIMELINE_OF, context.now))
+            rows = len(found.bars)
+            await self.record(conn, context, kind="timeline", rows=rows, **question.attributes())
+            return found
+
+        return await self.ask(context, "/api/audit/timeline", answer)
+
+    async def summary(self, context: RequestContext, question: Question) -> Summary:
+        """What a reviewer asks first; of the question's time, or the last 24 hours."""
+
+        async def answer(conn: AsyncConnection) -> Summary:
+            found = await summary.summary(conn, *summary.within(question.which, SUMMARY_OF, context.now))
+            await self.record(conn, context, kind="summary", **question.attributes())
+            return found
+
+        return await self.ask(context, "/api/audit/summary", answer)
+
+    async def seals(self, context: RequestContext) -> SealProgress:
+        """How far the log is sealed. Whether the seals hold: audit/seals/verification.py."""
+
+        async def answer(conn: AsyncConnection) -> SealProgress:
+            seals = await sealed.newest(conn, RECENT)
+            unsealed = await sealed.unsealed(conn, seals[0] if seals else None)
+            await self.record(conn, context, kind="seals", rows=len(seals))
+            copied = self.sealer.memory.copied() if self.sealer.copy is not None else None
+            return SealProgress(seals, unsealed, format_key(self.sealer.key.public), copied)
+
+        return await self.ask(context, "/api/audit/seals", answer)

@@ -1,7 +1,7 @@
-"""Events on their way to the database: in memory, and on disk as well until they are there.
+"""Events that wait for the database: in memory, and on disk as well.
 
-They go in batches. While the database is away they wait; those that memory does not hold are read from the disk
-again, and so are those of a process that was killed, each once, by its event id.
+They are written in batches. While the database is away they wait. Events that do not fit into memory are read from the
+disk again, and so are those of a process that was killed, each once, by its event id.
 """
 
 from __future__ import annotations
@@ -12,15 +12,13 @@ import logging
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
 
 from pairing_server.audit.spool import Segment, Spool
+from pairing_server.db.database import Database
 from pairing_server.errors import Unavailable
 from pairing_server.store import audit_events as store
 from pairing_server.store.audit_events import Event
-
-if TYPE_CHECKING:
-    from pairing_server.services.deps import Deps
+from pairing_server.tracing import OFF, Traces
 
 log = logging.getLogger(__name__)
 
@@ -30,17 +28,25 @@ _SLACK = timedelta(minutes=10)
 _INFO = 6
 
 
-class Queue:
-    """At most `size` events in memory; the others, and all of them besides, in the spool if there is one."""
+class EventQueue:
+    """At most `size` events in memory; the spool, if there is one, has these and all that do not fit.
 
-    def __init__(self, size: int) -> None:
+    Events are written through `database`; whether one is there already is looked up through `reading`.
+    """
+
+    def __init__(
+        self, database: Database, reading: Database, size: int = 10_000, traces: Traces = OFF
+    ) -> None:
+        self._database = database
+        self._reading = reading
         self._size = size
+        self._traces = traces
         # When each occurred, and its line: what is on the disk, too.
         self._waiting: deque[tuple[datetime, bytes]] = deque()
         self.spool: Spool | None = None
-        # Events are on disk that are not in memory.
+        # Whether events are on disk that are not in memory.
         self._behind = False
-        # Whether the last batch was committed is not known.
+        # Whether it is unknown if the last batch was committed.
         self._doubtful = False
         self.lost: Counter[int] = Counter()
 
@@ -66,55 +72,55 @@ class Queue:
             return False
         return True
 
-    async def flush(self, deps: Deps, now: datetime) -> None:
-        """Bring what waits into the database. Raises Unavailable if that is away; then it goes on waiting."""
+    async def flush(self, now: datetime) -> None:
+        """Write what waits. Raises Unavailable if the database is away; the events go on waiting then."""
         try:
-            await self._replay(deps, now)
+            await self._replay(now)
             while self._waiting or self._behind:
-                with deps.traces.span("audit flush") as span:
+                with self._traces.span("audit flush") as span:
                     span.set_attribute("pairing.audit.events", len(self._waiting))
-                    await self._write(deps)
+                    await self._write()
                 if self._behind and self.spool is not None:
                     self.spool.turn(now.timestamp())
                     self._behind = False
-                    await self._replay(deps, now)
+                    await self._replay(now)
         except Unavailable:
             await self._sync()
             raise
         if self.spool is not None:
             _or_warn(self.spool.clear)
 
-    async def _write(self, deps: Deps) -> None:
+    async def _write(self) -> None:
         """Empty the memory, oldest first."""
         while self._waiting:
             batch = [self._waiting[place] for place in range(min(BATCH, len(self._waiting)))]
             lines = [line for _, line in batch]
             if self._doubtful:
                 since = min(occurred_at for occurred_at, _ in batch)
-                lines = await self._unknown(deps, lines, [(since - _SLACK, None)])
+                lines = await self._unknown(lines, [(since - _SLACK, None)])
             self._doubtful = True
-            await self._add(deps, lines)
+            await self._add(lines)
             self._doubtful = False
             for _ in batch:
                 self._waiting.popleft()
 
-    async def _add(self, deps: Deps, lines: Sequence[bytes]) -> None:
+    async def _add(self, lines: Sequence[bytes]) -> None:
         try:
-            async with deps.database.transaction() as conn:
+            async with self._database.transaction() as conn:
                 await store.add_lines(conn, lines)
         except Unavailable:
             raise
         except Exception:
             if len(lines) == 1:
-                log.exception("the database refuses an event")
+                log.exception("audit event refused by the database")
                 self.lost[_severity(lines[0])] += 1
                 return
             # One that is refused must not hold up the others for good.
             for line in lines:
-                await self._add(deps, [line])
+                await self._add([line])
 
-    async def _replay(self, deps: Deps, now: datetime) -> None:
-        """Bring what is on disk only into the database."""
+    async def _replay(self, now: datetime) -> None:
+        """Write what is on disk only."""
         while self.spool is not None and (segment := self.spool.oldest()) is not None:
             offset, count = 0, 0
             while True:
@@ -124,21 +130,20 @@ class Queue:
                 good = [line for line in lines if _is_event(line)]
                 self.lost[_INFO] += len(lines) - len(good)
                 if good:
-                    fresh = await self._unknown(deps, good, _when(segment, good))
+                    fresh = await self._unknown(good, _when(segment, good))
                     if fresh:
-                        await self._add(deps, fresh)
+                        await self._add(fresh)
                     count += len(fresh)
             self.spool.drop(segment)
-            log.info("%d audit events were brought from the disk into the database", count)
+            log.info("audit events replayed from disk count=%d", count)
 
-    @staticmethod
     async def _unknown(
-        deps: Deps, lines: Sequence[bytes], times: Sequence[tuple[datetime, datetime | None]]
+        self, lines: Sequence[bytes], times: Sequence[tuple[datetime, datetime | None]]
     ) -> list[bytes]:
         """The lines of events that are not in the database yet; they may have been recorded in these times."""
         ids = [str(json.loads(line)["event_id"]) for line in lines]
         known: set[str] = set()
-        async with deps.reading.transaction() as conn:
+        async with self._reading.transaction() as conn:
             for since, until in times:
                 known |= await store.known(conn, ids, since, until)
         return [line for line, event_id in zip(lines, ids, strict=True) if event_id not in known]
@@ -156,7 +161,7 @@ def _or_warn(act: Callable[[], object]) -> None:
     try:
         act()
     except OSError as error:
-        log.error("the spool of audit events: %s", error)
+        log.error("audit spool failed: %s", error)
 
 
 def _is_event(line: bytes) -> bool:

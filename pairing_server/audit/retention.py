@@ -1,88 +1,81 @@
-"""Old months of the audit log are exported, where that is set, and dropped: whole, sealed, and not without a word."""
+"""Partitions of the audit log: made ahead; old ones are exported, where that is set, and dropped: whole and sealed."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import os
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from pairing_server.audit.seals import sealed_lines
+from pairing_server.audit.recorder import AuditLog
+from pairing_server.audit.seals.sealed_lines import SealedLines
 from pairing_server.audit.store import partitions
 from pairing_server.audit.store import seals as store
 from pairing_server.audit.store.partitions import Partition
 from pairing_server.db.database import Database
 from pairing_server.request_context import RequestContext
-from pairing_server.services.deps import Deps
 
 log = logging.getLogger(__name__)
 
-_LINES = 1000
 
-
-@dataclass(frozen=True, slots=True)
 class Retention:
     """`days`: how long rows are kept at least. `folder`: where they are exported to before they go; None: nowhere."""
 
-    days: int
-    folder: Path | None
+    def __init__(
+        self, database: Database, lines: SealedLines, audit: AuditLog, days: int, folder: Path | None
+    ) -> None:
+        self._database = database
+        self._lines = lines
+        self._audit = audit
+        self._days = days
+        self._folder = folder
 
+    async def make_partitions(self) -> int:
+        """Make the partitions of the months to come. How many."""
+        async with self._database.transaction() as conn:
+            return await partitions.make(conn)
 
-async def drop_old(deps: Deps, rule: Retention, context: RequestContext) -> int:
-    """Drop the partitions that ended longer ago than the rule says. How many.
+    async def drop_old(self, context: RequestContext) -> int:
+        """Drop the partitions that ended longer ago than `days`. How many.
 
-    The database refuses one that is younger, not the oldest, or not wholly sealed, whoever asks.
-    """
-    dropped = 0
-    while (oldest := await _due(deps.database, rule, context.now)) is not None:
-        if rule.folder is not None:
-            await _export(deps, oldest, rule.folder, context.now)
-        async with deps.database.transaction() as conn:
-            rows = await partitions.drop(
-                conn, oldest.name, rule.days, deps.sealer.node, deps.audit.app_version
+        The database refuses to drop one that is younger, not the oldest, or not wholly sealed.
+        """
+        dropped = 0
+        while (oldest := await self._due(context.now)) is not None:
+            if self._folder is not None:
+                await self._export(oldest, self._folder, context.now)
+            async with self._database.transaction() as conn:
+                rows = await partitions.drop(
+                    conn, oldest.name, self._days, self._audit.node, self._audit.app_version
+                )
+            log.warning(
+                "audit partition dropped name=%s until=%s rows=%d", oldest.name, oldest.ends.date(), rows
             )
-        log.warning(
-            "the audit log's %s, until %s, was dropped: %d rows", oldest.name, oldest.ends.date(), rows
-        )
-        dropped += 1
-    return dropped
+            dropped += 1
+        return dropped
 
+    async def _due(self, now: datetime) -> Partition | None:
+        async with self._database.transaction() as conn:
+            oldest = (await partitions.every(conn))[0]
+        return oldest if oldest.ends <= now - timedelta(days=self._days) else None
 
-async def _due(database: Database, rule: Retention, now: datetime) -> Partition | None:
-    async with database.transaction() as conn:
-        oldest = (await partitions.every(conn))[0]
-    return oldest if oldest.ends <= now - timedelta(days=rule.days) else None
-
-
-async def _export(deps: Deps, partition: Partition, folder: Path, now: datetime) -> None:
-    """Write what is in the partition to a file of its own: whole, or not at all. Raises OSError."""
-    async with deps.reading.transaction() as conn:
-        known = await store.months(conn)
-    begins = partition.begins.strftime("%Y%m") if partition.begins else ""
-    months = [month for month in known if begins <= month < partition.ends.strftime("%Y%m")]
-    if not months:
-        return
-    target = folder / f"{partition.name}.jsonl"
-    fresh = folder / f".{partition.name}.{os.getpid()}"
-    await asyncio.to_thread(fresh.write_bytes, b"")
-    async for lines in _in_thousands(sealed_lines.lines(deps, now, months=months)):
-        await asyncio.to_thread(_append, fresh, lines)
-    await asyncio.to_thread(_sync, fresh)
-    fresh.replace(target)
-    log.info("the audit log's %s was exported to %s", partition.name, target)
-
-
-async def _in_thousands(lines: AsyncIterator[str]) -> AsyncIterator[list[str]]:
-    waiting: list[str] = []
-    async for line in lines:
-        waiting.append(line)
-        if len(waiting) >= _LINES:
-            yield waiting
-            waiting = []
-    yield waiting
+    async def _export(self, partition: Partition, folder: Path, now: datetime) -> None:
+        """Write what is in the partition to a file of its own: whole, or not at all. Raises OSError."""
+        async with self._database.transaction() as conn:
+            known = await store.months(conn)
+        begins = partition.begins.strftime("%Y%m") if partition.begins else ""
+        months = [month for month in known if begins <= month < partition.ends.strftime("%Y%m")]
+        if not months:
+            return
+        target = folder / f"{partition.name}.jsonl"
+        fresh = folder / f".{partition.name}.{os.getpid()}"
+        await asyncio.to_thread(fresh.write_bytes, b"")
+        async for lines in self._lines.batches(now, months=months):
+            await asyncio.to_thread(_append, fresh, lines)
+        await asyncio.to_thread(_sync, fresh)
+        fresh.replace(target)
+        log.info("audit partition exported name=%s file=%s", partition.name, target)
 
 
 def _append(path: Path, lines: list[str]) -> None:

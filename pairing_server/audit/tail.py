@@ -1,8 +1,8 @@
-"""Following the audit log live: whoever waits is answered when something has come, or when the wait is over.
+"""Following the audit log live: a request waits until events come or its wait is over.
 
-Who waits is looked after by the timer, all in one transaction. A question that is followed is recorded once, when it
-begins; a follower that goes on within a while is known by a word that was drawn for it. A server that does not know the
-word records the question again.
+The scheduler answers all waiting requests in one transaction. A question that is followed is recorded once, when it
+begins. A follower that goes on within five minutes is known by a random word from the answer before; a server that does
+not know the word records the question again.
 """
 
 from __future__ import annotations
@@ -10,24 +10,20 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections import OrderedDict
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from pairing_server.audit.query import Question, actor_of, ask, may_read, names_in
+from pairing_server.audit.query import AuditReader, Question, actor_of, may_read, names_in
 from pairing_server.audit.store import tail as store
 from pairing_server.audit.store.filters import Filter
 from pairing_server.audit.store.search import Recorded
 from pairing_server.audit.store.tail import Position
 from pairing_server.errors import RateLimited
+from pairing_server.request_context import RequestContext
 
-if TYPE_CHECKING:
-    from pairing_server.request_context import RequestContext
-    from pairing_server.services.deps import Deps
-
-# How many may wait at once, and how many are remembered.
+# How many requests may wait at once, and how many words are remembered.
 MOST_WAITING = 50
 MOST_KNOWN = 1_000
 PAGE = 500
@@ -35,8 +31,8 @@ REMEMBERED = timedelta(minutes=5)
 
 
 @dataclass(frozen=True, slots=True)
-class News:
-    """What has come, oldest first; `word` and `position` are where to go on."""
+class TailBatch:
+    """The events that have come, oldest first; `word` and `position` say where to go on."""
 
     events: list[Recorded]
     position: Position
@@ -45,109 +41,106 @@ class News:
 
 
 @dataclass(eq=False, slots=True)
-class _Waiting:
+class _Waiter:
     context: RequestContext
     which: Filter
     position: Position
     word: str
     until: datetime
-    answered: asyncio.Future[News | None]
+    answer: asyncio.Future[TailBatch | None]
+
+    def finish(self, batch: TailBatch | None) -> None:
+        if not self.answer.done():
+            self.answer.set_result(batch)
 
 
-@dataclass(slots=True)
-class Followers:
-    """Those who wait on this server. One for each process."""
+class AuditTail:
+    """The requests that wait on this server. One for each process."""
 
-    waiting: set[_Waiting] = field(default_factory=set)
-    # What each word stands for, and when it was last heard.
-    known: OrderedDict[str, tuple[str, datetime]] = field(default_factory=OrderedDict)
+    def __init__(self, reader: AuditReader) -> None:
+        self._reader = reader
+        self.waiting: set[_Waiter] = set()
+        # The question of each word, and when it was last used.
+        self._known: OrderedDict[str, tuple[str, datetime]] = OrderedDict()
 
-    def knows(self, word: str, what: str, now: datetime) -> bool:
-        heard = self.known.get(word)
-        return heard is not None and heard[0] == what and now - heard[1] < REMEMBERED
+    async def follow(
+        self,
+        context: RequestContext,
+        question: Question,
+        after: tuple[str, Position] | None,
+        wait: timedelta,
+    ) -> TailBatch:
+        """The events since `after` (None: since now), as soon as there are any, or none after the wait.
 
-    def remember(self, word: str, what: str, now: datetime) -> None:
-        self.known[word] = (what, now)
-        self.known.move_to_end(word)
-        while len(self.known) > MOST_KNOWN:
-            self.known.popitem(last=False)
+        Raises Forbidden, ValidationFailed, RateLimited (too many wait), Unavailable.
+        """
+        if len(self.waiting) >= MOST_WAITING:
+            raise RateLimited(5, "Too many clients follow the audit log. Try again in a few seconds.")
+        word, position = after if after is not None else ("", None)
+        what = f"{context.subject} {context.kind} {sorted(question.attributes().items())}"
+        fresh = not self._knows(word, what, context.now)
+        if fresh:
+            word = secrets.token_urlsafe(9)
+
+        async def answer(conn: AsyncConnection) -> tuple[Filter, TailBatch]:
+            which = await actor_of(conn, question)
+            if fresh:
+                await self._reader.record(conn, context, kind="follow", **question.attributes())
+            return which, await _read(conn, which, position or await store.here(conn), word)
+
+        which, batch = await self._reader.ask(context, "/api/audit/follow", answer)
+        self._remember(word, what, context.now)
+        if batch.events or not wait:
+            return batch
+        future: asyncio.Future[TailBatch | None] = asyncio.get_running_loop().create_future()
+        waiter = _Waiter(context, which, batch.position, word, context.now + wait, future)
+        self.waiting.add(waiter)
+        try:
+            return await future or TailBatch([], waiter.position, {}, word)
+        finally:
+            self.waiting.discard(waiter)
+
+    def _knows(self, word: str, what: str, now: datetime) -> bool:
+        known = self._known.get(word)
+        return known is not None and known[0] == what and now - known[1] < REMEMBERED
+
+    def _remember(self, word: str, what: str, now: datetime) -> None:
+        self._known[word] = (what, now)
+        self._known.move_to_end(word)
+        while len(self._known) > MOST_KNOWN:
+            self._known.popitem(last=False)
+
+    async def answer_waiting(self, now: datetime) -> None:
+        """Answer the requests for which there are events, whose wait is over, or whose user may not read any more."""
+        waiting = [waiter for waiter in self.waiting if not waiter.answer.done()]
+        if not waiting:
+            return
+        try:
+            async with self._reader.database.transaction() as conn:
+                for waiter in waiting:
+                    await _answer(conn, waiter)
+        finally:
+            for waiter in waiting:
+                if now >= waiter.until:
+                    waiter.finish(None)
 
     def stop(self) -> None:
-        """Answer all who wait: nothing has come."""
-        for waiting in self.waiting:
-            if not waiting.answered.done():
-                waiting.answered.set_result(None)
+        """Answer all waiting requests: there are no events."""
+        for waiter in self.waiting:
+            waiter.finish(None)
 
 
-async def follow(
-    deps: Deps,
-    context: RequestContext,
-    question: Question,
-    after: tuple[str, Position] | None,
-    wait: timedelta,
-) -> News:
-    """What has come since `after` (None: since now), as soon as there is something, or nothing after the wait.
-
-    Raises Forbidden, ValidationFailed, RateLimited (too many wait), Unavailable.
-    """
-    followers = deps.followers
-    what = f"{context.subject} {context.kind} {sorted(question.told().items())}"
-    if len(followers.waiting) >= MOST_WAITING:
-        raise RateLimited(5, "Too many clients follow the audit log. Try again in a few seconds.")
-    word, position = after if after is not None else ("", None)
-    fresh = not followers.knows(word, what, context.now)
-
-    async def answer(conn: AsyncConnection) -> tuple[Filter, News]:
-        which = await actor_of(conn, question)
-        if fresh:
-            await deps.audit.record(
-                conn,
-                deps.audit.event("audit.query", "success", context, kind="follow", **question.told()),
-            )
-        return which, await _look(conn, which, position or await store.here(conn), word)
-
-    if fresh:
-        word = secrets.token_urlsafe(9)
-    which, news = await ask(deps, context, "/api/audit/follow", answer)
-    followers.remember(word, what, context.now)
-    if news.events or not wait:
-        return news
-    answered: asyncio.Future[News | None] = asyncio.get_running_loop().create_future()
-    waiting = _Waiting(context, which, news.position, word, context.now + wait, answered)
-    followers.waiting.add(waiting)
-    try:
-        return await answered or News([], waiting.position, {}, word)
-    finally:
-        followers.waiting.discard(waiting)
-
-
-async def _look(conn: AsyncConnection, which: Filter, position: Position, word: str) -> News:
+async def _read(conn: AsyncConnection, which: Filter, position: Position, word: str) -> TailBatch:
     events, position = await store.newer(conn, which, position, PAGE)
-    return News(events, position, await names_in(conn, events), word)
+    return TailBatch(events, position, await names_in(conn, events), word)
 
 
-async def tell(deps: Deps, now: datetime) -> None:
-    """Answer those who wait and have something to hear, whose wait is over, or who may not any more."""
-    waiting = [each for each in deps.followers.waiting if not each.answered.done()]
-    if not waiting:
-        return
-    try:
-        async with deps.reading.transaction() as conn:
-            for each in waiting:
-                await _tell(conn, each)
-    finally:
-        for each in waiting:
-            if now >= each.until and not each.answered.done():
-                each.answered.set_result(None)
-
-
-async def _tell(conn: AsyncConnection, each: _Waiting) -> None:
-    news = None
-    if await may_read(conn, each.context):
-        news = await _look(conn, each.which, each.position, each.word)
-        each.position = news.position
-        if not news.events:
+async def _answer(conn: AsyncConnection, waiter: _Waiter) -> None:
+    batch = None
+    if await may_read(conn, waiter.context):
+        batch = await _read(conn, waiter.which, waiter.position, waiter.word)
+        waiter.position = batch.position
+        if not batch.events:
             return
-    # Who may not any more is told so by the next question.
-    if not each.answered.done():
-        each.answered.set_result(news)
+    # A user who may not read any more gets an empty answer, and Forbidden for the next request.
+    waiter.finish(batch)

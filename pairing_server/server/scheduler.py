@@ -14,8 +14,6 @@ from datetime import datetime
 
 from tornado.ioloop import PeriodicCallback
 
-from pairing_server.audit import recorder, tail
-from pairing_server.audit.seals import sealing
 from pairing_server.errors import Unavailable
 from pairing_server.request_context import system
 from pairing_server.services import (
@@ -55,8 +53,8 @@ class Scheduler:
         self._started_at = -math.inf
         self.jobs: tuple[Job, ...] = (
             Job("tick", 1, self._tick),
-            Job("tell followers", 1, lambda: tail.tell(deps, wall())),
-            Job("flush audit", 1, lambda: deps.audit.flush(deps, system(wall()))),
+            Job("tell followers", 1, lambda: deps.audit_tail.answer_waiting(wall())),
+            Job("flush audit", 1, lambda: deps.audit.flush(system(wall()))),
             Job("keep settings", 1, lambda: settings_documents.keep(deps)),
             Job("expire codes", 2, lambda: expiry.expire_codes(deps, system(wall()))),
             Job(
@@ -73,8 +71,9 @@ class Scheduler:
             Job("close deserted pairings", 30, self._close_deserted),
             Job("release names", 30, lambda: expiry.release_names(deps, wall())),
             Job("forget settings", 30, lambda: settings_documents.forget_ended(deps, wall())),
-            Job("seal audit", 60, lambda: sealing.seal(deps, system(wall()))),
-            Job("make audit partitions", 3600, lambda: recorder.make_partitions(deps)),
+            Job("seal audit", 60, lambda: deps.sealer.seal(system(wall()))),
+            Job("make audit partitions", 3600, deps.retention.make_partitions),
+            Job("drop old audit events", 3600, lambda: deps.retention.drop_old(system(wall()))),
             Job("prune", 3600, lambda: expiry.prune(deps, wall())),
         )
         self._callbacks: list[PeriodicCallback] = []

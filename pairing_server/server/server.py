@@ -12,10 +12,15 @@ from pathlib import Path
 
 from tornado.netutil import bind_sockets
 
+from pairing_server.audit.query import AuditReader
+from pairing_server.audit.queue import EventQueue
 from pairing_server.audit.recorder import AuditLog
-from pairing_server.audit.retention import Retention, drop_old
-from pairing_server.audit.seals import sealing
+from pairing_server.audit.retention import Retention
+from pairing_server.audit.seals.memory import SealMemory
+from pairing_server.audit.seals.sealed_lines import SealedLines
 from pairing_server.audit.seals.sealer import Copy, Sealer, to_file
+from pairing_server.audit.seals.verification import Verifier
+from pairing_server.audit.tail import AuditTail
 from pairing_server.config import Configuration
 from pairing_server.db import migrations
 from pairing_server.db.database import Database
@@ -89,10 +94,11 @@ class Node:
         loop = asyncio.get_running_loop()
         self.config = config
         self.version = app_version()
-        self.audit = AuditLog(socket.gethostname(), self.version)
-        events = NodeEvents(self.audit, utcnow)
         self.traces = traces
-        self.database = Database(database_url, on_outage=events.of_database, traces=traces)
+        # The database's outages are recorded in the audit log, which needs the database.
+        self.database = Database(
+            database_url, on_outage=lambda *change: events.of_database(*change), traces=traces
+        )
         self.reading = Database(
             database_url,
             pool_size=READERS,
@@ -100,6 +106,9 @@ class Node:
             breaker=self.database.breaker,
             traces=traces,
         )
+        queue = EventQueue(self.database, self.reading, traces=traces)
+        self.audit = AuditLog(socket.gethostname(), self.version, queue)
+        events = NodeEvents(self.audit, utcnow)
         self.hub = Hub(config.connection_limits, loop.time, loop.call_later, events.of_relay)
         self.passwords = Passwords()
         self.issuers = Issuers(config.issuers, fetch_jwks, on_refresh=events.of_issuer_keys)
@@ -115,10 +124,6 @@ class Node:
         )
         self.http = Listener(make_app(self.app, {"/ws": PairingSocket}))
         self.scheduler = Scheduler(self.deps, utcnow, loop.time, self.http.cut_slow)
-        kept = Retention(config.audit_retention, config.audit_export_dir)
-        self.scheduler.add(
-            Job("drop old audit events", 3600, lambda: drop_old(self.deps, kept, system(utcnow())))
-        )
         # Done once the database is known to have the schema of this release; an exception is a StartError.
         self.schema_checked: asyncio.Future[None] = loop.create_future()
         # Listening sockets that somebody holds for us.
@@ -128,11 +133,20 @@ class Node:
         config = self.config
         keyring = Keyring(config.jwt_keys)
         revoked = RevocationList()
+        sealer = self._sealer()
+        reader = AuditReader(self.reading, self.audit, sealer)
+        lines = SealedLines(self.reading, sealer.key.public)
         return Deps(
             database=self.database,
             reading=self.reading,
             audit=self.audit,
-            sealer=self._sealer(),
+            audit_reader=reader,
+            audit_tail=AuditTail(reader),
+            sealer=sealer,
+            verifier=Verifier(self.reading, self.audit, sealer),
+            retention=Retention(
+                self.database, lines, self.audit, config.audit_retention, config.audit_export_dir
+            ),
             hub=self.hub,
             tokens=Tokens(
                 keyring, ws_ttl=config.ws_token_ttl, issuers=self.issuers, is_revoked=revoked.covers
@@ -164,7 +178,7 @@ class Node:
             copy = partial(post_line, target)
         elif target:
             copy = to_file(Path(target))
-        return Sealer(config.audit_seal_key, socket.gethostname(), config.data_dir, copy)
+        return Sealer(self.database, self.audit, config.audit_seal_key, SealMemory(config.data_dir), copy)
 
     async def start(
         self, sockets: Sequence[socket.socket] = (), *, patient: bool = False
@@ -191,7 +205,7 @@ class Node:
             if job.name in ("count codes", "end revoked logins", "settle the alarm"):
                 await self.scheduler.run(job)
         self.scheduler.start()
-        spooled = self.audit.keep_in(self.config.data_dir / SPOOL, utcnow())
+        spooled = self.audit.spool_to(self.config.data_dir / SPOOL, utcnow())
         begun = self.audit.event("audit.started", "success", system(utcnow()), spooled_bytes=spooled)
         self.audit.enqueue(begun)
         started = self.audit.event("system.started", "success", system(utcnow()), schema=migrations.head())
@@ -234,7 +248,7 @@ class Node:
         if self.held:
             # Whoever comes now waits in the socket for the next server. Without one he is told at once: 503.
             self.http.stop()
-        self.deps.followers.stop()
+        self.deps.audit_tail.stop()
         gone = asyncio.Event()
         self.hub.close_all(CloseCode.RESTART, "server restarts", gone.set)
         try:
@@ -249,8 +263,8 @@ class Node:
                 stopping = self.audit.event("system.stopping", "success", system(utcnow()))
                 self.audit.enqueue(stopping)
                 self.audit.enqueue(self.audit.event("audit.stopped", "success", system(utcnow())))
-                await self.audit.flush(self.deps, system(utcnow()), last=True)
-                await sealing.seal(self.deps, system(utcnow()))
+                await self.audit.flush(system(utcnow()), last=True)
+                await self.deps.sealer.seal(system(utcnow()))
         except (TimeoutError, Unavailable) as error:
             log.warning("stopped without writing everything to the database: %s", error)
         self.http.stop()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from pairing_server.audit.seals import sealing
+from pairing_server.audit.seals.sealer import restored as was_restored
 from pairing_server.audit.store import partitions
 from pairing_server.db import migrations
 from pairing_server.db.database import Database
@@ -38,7 +38,7 @@ async def check_schema(database: Database) -> str:
         # Nothing can be done whose event has nowhere to stand: a server that was off for months makes them now.
         async with database.transaction() as conn:
             await partitions.make(conn)
-            restored = await sealing.restored(conn)
+            restored = await was_restored(conn)
         if restored:
             raise StartError(
                 "The database was restored from a dump: its transaction ids are lower than those that the audit log"

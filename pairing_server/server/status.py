@@ -17,7 +17,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from pairing_server.audit.seals import sealing
 from pairing_server.clock import utcnow
 from pairing_server.errors import Unavailable
 from pairing_server.relay.connection import Connection
@@ -85,7 +84,7 @@ def _device(connection: Connection, now: float) -> dict[str, Any]:
 
 async def _last_seal(node: Node) -> dict[str, Any] | None:
     with suppress(Unavailable):
-        if (last := await sealing.last(node.deps)) is not None:
+        if (last := await node.deps.sealer.last()) is not None:
             age = (utcnow() - datetime.fromisoformat(last.sealed_at)).total_seconds()
             return {"number": last.number, "age_s": round(age)}
     return None

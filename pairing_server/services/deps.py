@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
+from pairing_server.audit.query import AuditReader
 from pairing_server.audit.recorder import AuditLog
+from pairing_server.audit.retention import Retention
 from pairing_server.audit.seals.sealer import Sealer
-from pairing_server.audit.tail import Followers
+from pairing_server.audit.seals.verification import Verifier
+from pairing_server.audit.tail import AuditTail
 from pairing_server.db.database import Database
 from pairing_server.relay.hub import Hub
 from pairing_server.security.keyfile import KeyFile
@@ -33,7 +36,11 @@ class Deps:
     database: Database
     reading: Database
     audit: AuditLog
+    audit_reader: AuditReader
+    audit_tail: AuditTail
     sealer: Sealer
+    verifier: Verifier
+    retention: Retention
     hub: Hub
     tokens: Tokens
     revoked: RevocationList
@@ -50,5 +57,4 @@ class Deps:
     registration_open: bool = False
     single_use: bool = False
     keyfile: KeyFile | None = None
-    followers: Followers = field(default_factory=Followers)
     traces: Traces = OFF

@@ -8,7 +8,6 @@ from datetime import datetime, timedelta
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from pairing_server.audit.recorder import role_of
 from pairing_server.errors import Forbidden, NotFound
 from pairing_server.request_context import RequestContext
 from pairing_server.security.limits import (
@@ -24,6 +23,7 @@ from pairing_server.security.limits import (
 from pairing_server.services import brute_force_guard
 from pairing_server.services.deps import Deps
 from pairing_server.store import rate_limits as store
+from pairing_server.store import users
 
 POLICIES: Mapping[str, Policy] = {
     "redeem_user": REDEEM_USER,
@@ -86,7 +86,7 @@ async def lift(deps: Deps, kind: str, key: str, context: RequestContext) -> None
 
 async def _is_admin(deps: Deps, conn: AsyncConnection, context: RequestContext) -> bool:
     """Whoever runs commands on the machine is one, too. A refusal is recorded."""
-    if context.kind == "admin" or await role_of(conn, context.subject) == "admin":
+    if context.kind == "admin" or await users.role_of(conn, context.subject) == "admin":
         return True
     denied = deps.audit.event("access.denied", "denied", context, route="/api/lockouts", needed="admin")
     await deps.audit.refuse(conn, denied)

@@ -80,6 +80,13 @@ async def by_id(conn: AsyncConnection, user_id: UUID) -> User | None:
     return _user((await conn.execute(select(*_USER).where(users.c.id == user_id))).one_or_none())
 
 
+async def role_of(conn: AsyncConnection, subject: str | None) -> str | None:
+    """The role of a built-in, enabled account; None for every other subject."""
+    user_id = _id(subject or "")
+    user = await by_id(conn, user_id) if user_id else None
+    return user.role if user and user.disabled_at is None else None
+
+
 async def names(conn: AsyncConnection, subjects: Collection[str]) -> dict[str, str]:
     """The names of those subjects that are accounts here."""
     ids = [found for subject in subjects if (found := _id(subject)) is not None]

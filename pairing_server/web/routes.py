@@ -154,7 +154,7 @@ ROUTES = (
     ),
     Route("/api/audit/follow", handlers.AuditFollowHandler,
         Operation(
-            "get", "What has come since, as soon as there is something.", answers.AuditNewsAnswer,
+            "get", "What has come since, as soon as there is something.", answers.AuditTailAnswer,
             query=questions.AuditFollowQuery, errors=(422, 429, 503),
         ),
     ),

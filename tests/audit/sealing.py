@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import asyncpg
 
-from pairing_server.audit.seals import Report, SealKey, sealing, verification
+from pairing_server.audit.seals import Report, SealKey
+from pairing_server.audit.seals.memory import SealMemory
+from pairing_server.audit.seals.sealer import Copy, Sealer
+from pairing_server.audit.seals.verification import Verifier
 from pairing_server.audit.store import search
 from pairing_server.clock import utcnow
 from pairing_server.request_context import RequestContext, system
@@ -17,6 +21,12 @@ from pairing_server.services.deps import Deps
 from pairing_server.store import audit_events
 
 KEY = SealKey.generate()[0]
+
+
+def sealing(deps: Deps, folder: Path | None = None, *, key: SealKey = KEY, copy: Copy | None = None) -> Deps:
+    """With another sealer, which remembers in `folder`."""
+    sealer = Sealer(deps.database, deps.audit, key, SealMemory(folder), copy)
+    return replace(deps, sealer=sealer, verifier=Verifier(deps.reading, deps.audit, sealer))
 
 
 async def record(deps: Deps, *actors: str) -> None:
@@ -35,11 +45,11 @@ async def record(deps: Deps, *actors: str) -> None:
 
 
 async def seal(deps: Deps) -> list[int]:
-    return [made.number for made in await sealing.seal(deps, system(utcnow()))]
+    return [made.number for made in await deps.sealer.seal(system(utcnow()))]
 
 
 async def verify(deps: Deps, copies: dict[int, str] | None = None) -> Report:
-    return await verification.verify(deps, copies or {}, system(utcnow()))
+    return await deps.verifier.verify(system(utcnow()), copies or {})
 
 
 async def events(deps: Deps, name: str) -> list[dict[str, Any]]:

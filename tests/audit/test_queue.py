@@ -15,20 +15,19 @@ import asyncpg
 import pytest
 from tornado.ioloop import IOLoop
 
-from pairing_server.audit.folding import MOST_KINDS, Floods
+from pairing_server.audit.folding import MOST_KINDS, Folding
 from pairing_server.audit.recorder import AuditLog
 from pairing_server.audit.spool import Spool
 from pairing_server.clock import utcnow
-from pairing_server.db.database import Database
 from pairing_server.errors import BadCredentials, InvalidCode, RateLimited, Unavailable
 from pairing_server.request_context import RequestContext, system
 from pairing_server.services import accounts, pairings
 from pairing_server.services.deps import Deps
 from pairing_server.store.audit_events import Event
+from tests.audit.logs import Switchable, audit_log
 from tests.devices import Site
 
 NOW = datetime(2026, 3, 1, 12, 0, 5, tzinfo=UTC)
-NOWHERE = "postgresql://nobody@127.0.0.1:1/none"
 
 
 def made(log: AuditLog, number: int, outcome: str = "denied") -> Event:
@@ -48,15 +47,10 @@ def deps(io_loop: IOLoop, site: Site) -> Deps:
     async def begin() -> None:
         site.node.scheduler.stop()
         await site.node.scheduler.settled()
-        await site.node.audit.flush(site.node.deps, system(NOW))
+        await site.node.audit.flush(system(NOW))
 
     io_loop.run_sync(begin)
     return site.node.deps
-
-
-def away(deps: Deps) -> Deps:
-    nowhere = Database(NOWHERE)
-    return replace(deps, database=nowhere, reading=nowhere)
 
 
 async def recorded(url: str, event: str = "msg.invalid") -> Counter[str]:
@@ -79,18 +73,18 @@ def expected(count: int) -> Counter[str]:
 
 
 def test_sources_beyond_what_a_minute_holds_share_one_count() -> None:
-    log, floods = AuditLog("node", "1"), Floods()
-    singly = sum(not floods.takes(made(log, number)) for number in range(MOST_KINDS + 500))
-    [rest] = floods.take_out()
+    log, folding = audit_log(), Folding()
+    singly = sum(not folding.folds(made(log, number)) for number in range(MOST_KINDS + 500))
+    [rest] = folding.take_out()
     assert singly == MOST_KINDS + 10
     assert (rest.count, rest.actor_subject, rest.address) == (490, None, None)
 
 
 def test_the_addresses_of_one_home_are_one_source() -> None:
-    log, floods = AuditLog("node", "1"), Floods()
+    log, folding = audit_log(), Folding()
     callers = [RequestContext(utcnow(), address=f"2001:db8::{number:x}") for number in range(1, 40)]
     events = [log.event("ws.rejected", "denied", caller.at(NOW)) for caller in callers]
-    assert sum(not floods.takes(event) for event in events) == 10
+    assert sum(not folding.folds(event) for event in events) == 10
 
 
 async def test_of_a_flood_of_failed_logins_eleven_rows_are_left_and_the_counts_add_up(
@@ -100,7 +94,7 @@ async def test_of_a_flood_of_failed_logins_eleven_rows_are_left_and_the_counts_a
     for turn in range(60):
         with pytest.raises((BadCredentials, RateLimited)):
             await accounts.login(deps, f"nobody-{turn}", "a wrong password", caller.at(now))
-    await deps.audit.flush(deps, system(now + timedelta(minutes=1)))
+    await deps.audit.flush(system(now + timedelta(minutes=1)))
     async with deps.database.transaction() as conn:
         rows = await conn.exec_driver_sql(
             "SELECT reason, count(*), sum(count) FROM audit_events WHERE event = 'auth.login' GROUP BY reason"
@@ -128,7 +122,7 @@ async def test_of_a_flood_of_wrong_codes_eleven_rows_are_left_and_the_counts_add
     for _ in range(40):
         with pytest.raises((InvalidCode, RateLimited)):
             await pairings.redeem(deps, "000000", "mobile-1", caller.at(NOW))
-    await deps.audit.flush(deps, system(NOW + timedelta(minutes=1)))
+    await deps.audit.flush(system(NOW + timedelta(minutes=1)))
     async with deps.database.transaction() as conn:
         rows = await conn.exec_driver_sql(
             "SELECT reason, count(*), sum(count) FROM audit_events WHERE event = 'pairing.redeem' GROUP BY reason"
@@ -194,17 +188,18 @@ async def test_what_fails_inside_is_recorded(site: Site) -> None:
 async def test_events_of_an_outage_come_once_and_in_order_when_it_is_over(
     deps: Deps, database_url: str, tmp_path: Path
 ) -> None:
-    log = AuditLog("node", "1", queue_size=50)
-    log.keep_in(tmp_path / "spool", NOW)
-    nowhere = away(deps)
+    database = Switchable(deps.database)
+    log = audit_log(database, 50)
+    log.spool_to(tmp_path / "spool", NOW)
+    database.away = True
     for number in range(1700):
         log.enqueue(made(log, number))
         if number % 400 == 0:
             with pytest.raises(Unavailable):
-                await log.flush(nowhere, system(NOW))
-    await nowhere.database.close()
+                await log.flush(system(NOW))
+    database.away = False
     assert log.spooled > 1700 * 300
-    await log.flush(deps, system(NOW))
+    await log.flush(system(NOW))
     assert await recorded(database_url) == expected(1700)
     assert log.spooled == 0
     async with deps.database.transaction() as conn:
@@ -213,26 +208,27 @@ async def test_events_of_an_outage_come_once_and_in_order_when_it_is_over(
             f"rule-{number}" for number in range(1700)
         ]
     log.close()
+    await database.close()
     assert list((tmp_path / "spool").iterdir()) == []
 
 
 async def test_a_process_that_died_leaves_its_events_to_the_next_and_they_come_once(
     deps: Deps, database_url: str, tmp_path: Path
 ) -> None:
-    dead = AuditLog("node", "1")
-    dead.keep_in(tmp_path / "spool", NOW)
+    dead = audit_log(deps.database)
+    dead.spool_to(tmp_path / "spool", NOW)
     for number in range(30):
         dead.enqueue(made(dead, number))
     [file] = (tmp_path / "spool").iterdir()
     written = file.read_bytes()
-    await dead.flush(deps, system(NOW))
+    await dead.flush(system(NOW))
     dead.close()
     # Killed after the commit, before the file was emptied; and once more in the middle of a line.
     (tmp_path / "spool" / "1-a-000001.jsonl").write_bytes(written + b'{"event_id": "torn')
     for _ in range(2):
-        log = AuditLog("node", "1")
-        assert log.keep_in(tmp_path / "spool", NOW) in (len(written) + 18, 0)
-        await log.flush(deps, system(NOW))
+        log = audit_log(deps.database)
+        assert log.spool_to(tmp_path / "spool", NOW) in (len(written) + 18, 0)
+        await log.flush(system(NOW))
         log.close()
     assert await recorded(database_url) == expected(30)
     assert log.lost == 0
@@ -243,7 +239,7 @@ async def test_of_a_replay_that_was_killed_in_the_middle_nothing_comes_twice(
 ) -> None:
     spool = Spool(tmp_path / "spool")
     spool.open(NOW.timestamp())
-    log = AuditLog("node", "1")
+    log = audit_log(deps.database)
     long_ago = [replace(made(log, number), occurred_at=NOW - timedelta(days=30)) for number in range(1200)]
     log._queue.spool = spool
     for event in long_ago:
@@ -256,9 +252,9 @@ async def test_of_a_replay_that_was_killed_in_the_middle_nothing_comes_twice(
     async def stop(_: Any) -> None:
         raise Killed
 
-    first = AuditLog("node", "1")
+    first = audit_log(deps.database)
     now = datetime.now(UTC)
-    first.keep_in(tmp_path / "spool", now)
+    first.spool_to(tmp_path / "spool", now)
     segment = first._queue.spool.oldest()  # type: ignore[union-attr]
     assert segment is not None
     original, batches = segment.read, iter(range(10))
@@ -270,12 +266,12 @@ async def test_of_a_replay_that_was_killed_in_the_middle_nothing_comes_twice(
 
     monkeypatch.setattr(segment, "read", read)
     with pytest.raises(Killed):
-        await first.flush(deps, system(now))
+        await first.flush(system(now))
     first.close()
     assert sum((await recorded(database_url)).values()) == 1000
-    second = AuditLog("node", "1")
-    second.keep_in(tmp_path / "spool", now + timedelta(hours=1))
-    await second.flush(deps, system(now))
+    second = audit_log(deps.database)
+    second.spool_to(tmp_path / "spool", now + timedelta(hours=1))
+    await second.flush(system(now))
     second.close()
     assert await recorded(database_url) == expected(1200)
 
@@ -284,38 +280,38 @@ async def test_a_batch_whose_commit_was_in_doubt_is_not_written_twice(
     deps: Deps, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The database commits, and the answer is lost on the way."""
-    log = AuditLog("node", "1")
+    log = audit_log(deps.database)
     for number in range(20):
         log.enqueue(made(log, number))
     add = log._queue._add
 
-    async def lose(deps: Deps, lines: Any) -> None:
-        await add(deps, lines)
+    async def lose(lines: Any) -> None:
+        await add(lines)
         raise Unavailable
 
     monkeypatch.setattr(log._queue, "_add", lose)
     with pytest.raises(Unavailable):
-        await log.flush(deps, system(NOW))
+        await log.flush(system(NOW))
     monkeypatch.setattr(log._queue, "_add", add)
     log.enqueue(made(log, 20))
-    await log.flush(deps, system(NOW))
+    await log.flush(system(NOW))
     assert await recorded(database_url) == expected(21)
 
 
 async def test_a_line_that_is_no_event_is_counted_as_lost_and_holds_up_no_other(
     deps: Deps, database_url: str, tmp_path: Path
 ) -> None:
-    log = AuditLog("node", "1")
-    log.keep_in(tmp_path / "spool", NOW)
+    log = audit_log(deps.database)
+    log.spool_to(tmp_path / "spool", NOW)
     log.enqueue(made(log, 0))
     [file] = (tmp_path / "spool").iterdir()
     good = file.read_bytes()
     (tmp_path / "spool" / "1-a-000001.jsonl").write_bytes(b"\x00\xff\n[]\n" + good)
     log.close()
-    other = AuditLog("node", "1")
-    other.keep_in(tmp_path / "spool", NOW)
-    await other.flush(deps, system(NOW))
-    await other.flush(deps, system(NOW))
+    other = audit_log(deps.database)
+    other.spool_to(tmp_path / "spool", NOW)
+    await other.flush(system(NOW))
+    await other.flush(system(NOW))
     assert await recorded(database_url) == expected(1)
     assert (await gaps(deps)) == [(2, "6:2")]
     other.close()
@@ -332,8 +328,8 @@ async def gaps(deps: Deps) -> list[tuple[int, str]]:
 async def test_when_the_spool_is_full_info_is_lost_first_and_the_log_says_what(
     deps: Deps, database_url: str, tmp_path: Path
 ) -> None:
-    log = AuditLog("node", "1", queue_size=1)
-    log.keep_in(tmp_path / "spool", NOW)
+    log = audit_log(deps.database, 1)
+    log.spool_to(tmp_path / "spool", NOW)
     assert log._queue.spool is not None
     log._queue.spool._cap = 40_000
     size = len(json.dumps({})) + 500
@@ -351,8 +347,8 @@ async def test_when_the_spool_is_full_info_is_lost_first_and_the_log_says_what(
     for number in range(8):
         log.enqueue(made(log, number))
     assert log.lost == lost, size
-    await log.flush(deps, system(NOW))
-    await log.flush(deps, system(NOW))
+    await log.flush(system(NOW))
+    await log.flush(system(NOW))
     assert await recorded(database_url) == expected(8)
     assert await gaps(deps) == [(lost, f"6:{lost}")]
     log.close()
@@ -361,12 +357,12 @@ async def test_when_the_spool_is_full_info_is_lost_first_and_the_log_says_what(
 async def test_without_a_place_on_the_disk_events_wait_in_memory(
     deps: Deps, database_url: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    log = AuditLog("node", "1")
+    log = audit_log(deps.database)
     (tmp_path / "file").write_text("")
-    assert log.keep_in(tmp_path / "file" / "spool", NOW) == 0
-    assert "kept in memory only" in caplog.text
+    assert log.spool_to(tmp_path / "file" / "spool", NOW) == 0
+    assert "wait in memory only" in caplog.text
     log.enqueue(made(log, 0))
-    await log.flush(deps, system(NOW))
+    await log.flush(system(NOW))
     assert await recorded(database_url) == expected(1)
 
 
@@ -384,17 +380,17 @@ async def test_what_clients_choose_is_one_line_on_the_disk_and_in_the_database(
         "\u2028",
         "x" * 10_240,
     ]
-    log = AuditLog("node", "1")
-    log.keep_in(tmp_path / "spool", NOW)
+    log = audit_log(deps.database)
+    log.spool_to(tmp_path / "spool", NOW)
     for number, text in enumerate(nasty):
         caller = RequestContext(utcnow(), subject=f"user-{number}", address="203.0.113.9")
         log.enqueue(log.event("ws.connected", "success", caller.at(NOW), ua=text, origin=text))
     [file] = (tmp_path / "spool").iterdir()
     assert len(file.read_bytes().splitlines()) == len(nasty)
     log.close()
-    other = AuditLog("node", "1")
-    other.keep_in(tmp_path / "spool", NOW)
-    await other.flush(deps, system(NOW))
+    other = audit_log(deps.database)
+    other.spool_to(tmp_path / "spool", NOW)
+    await other.flush(system(NOW))
     other.close()
     async with deps.database.transaction() as conn:
         agents = "SELECT attrs->>'ua' FROM audit_events WHERE event = 'ws.connected' ORDER BY seq"
@@ -415,25 +411,27 @@ async def test_a_database_that_is_another_server_than_before_is_recorded(site: S
 async def test_when_the_disk_is_full_it_goes_on_in_memory_and_what_that_does_not_hold_is_told(
     deps: Deps, database_url: str, tmp_path: Path
 ) -> None:
-    log = AuditLog("node", "1", queue_size=20)
-    log.keep_in(tmp_path / "spool", NOW)
+    database = Switchable(deps.database)
+    log = audit_log(database, 20)
+    log.spool_to(tmp_path / "spool", NOW)
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    nowhere = away(deps)
+    database.away = True
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (0, limit[1]))
         for number in range(60):
             log.enqueue(made(log, number))
         with pytest.raises(Unavailable):
-            await log.flush(nowhere, system(NOW))
+            await log.flush(system(NOW))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limit)
         signal.signal(signal.SIGXFSZ, handler)
-        await nowhere.database.close()
+        database.away = False
     assert log.lost == 40
-    await log.flush(deps, system(NOW))  # makes room for the event that tells of it
-    await log.flush(deps, system(NOW))
+    await log.flush(system(NOW))  # makes room for the event that tells of it
+    await log.flush(system(NOW))
     assert log.lost == 40
     log.close()
+    await database.close()
     assert await recorded(database_url) == expected(20)
     assert await gaps(deps) == [(40, "4:40")]

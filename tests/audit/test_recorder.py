@@ -34,9 +34,9 @@ async def test_of_a_flood_ten_are_recorded_singly_and_the_rest_as_one_row_with_a
                     ROUTE, "denied", RequestContext(utcnow(), address=address).at(now), reason="expired"
                 )
             )
-    await audit.flush(site.node.deps, system(now))
+    await audit.flush(system(now))
     assert await counts(site) == [1] * 13
-    await audit.flush(site.node.deps, system(now + timedelta(minutes=1)))
+    await audit.flush(system(now + timedelta(minutes=1)))
     assert await counts(site) == [1] * 13 + [25]
 
 

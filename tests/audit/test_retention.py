@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from tornado.ioloop import IOLoop
 
-from pairing_server.audit.retention import Retention, drop_old
-from pairing_server.audit.seals import Report, SealKey, sealing, verification, verify_export
-from pairing_server.audit.seals.sealer import Sealer
+from pairing_server.audit.retention import Retention
+from pairing_server.audit.seals import Report, verify_export
+from pairing_server.audit.seals.sealed_lines import SealedLines
 from pairing_server.clock import utcnow
 from pairing_server.request_context import system
 from pairing_server.services.deps import Deps
+from tests.audit.sealing import KEY, sealing
 from tests.audit.store.test_partitions import fetch, old_partition
 from tests.devices import Site
 
-KEY = SealKey.generate()[0]
 COUNT = "SELECT count(*) FROM audit_events WHERE recorded_at < now() - interval '1 year'"
 
 
@@ -30,14 +29,19 @@ def deps(io_loop: IOLoop, site: Site, database_url: str, tmp_path: Path) -> Deps
         site.node.scheduler.stop()
         await site.node.scheduler.settled()
         await old_partition(database_url, months=15)
-        await site.node.audit.flush(site.node.deps, system(utcnow()))
+        await site.node.audit.flush(system(utcnow()))
 
     io_loop.run_sync(begin)
-    return replace(site.node.deps, sealer=Sealer(KEY, "node-1", tmp_path))
+    return sealing(site.node.deps, tmp_path)
+
+
+def retention(deps: Deps, days: int, folder: Path | None = None) -> Retention:
+    lines = SealedLines(deps.reading, KEY.public)
+    return Retention(deps.database, lines, deps.audit, days, folder)
 
 
 async def verify(deps: Deps) -> str | None:
-    report = await verification.verify(deps, {}, system(utcnow()))
+    report = await deps.verifier.verify(system(utcnow()), {})
     return report.fault.what if report.fault else None
 
 
@@ -49,10 +53,10 @@ def exported(folder: Path) -> Report:
 async def test_what_is_old_and_sealed_is_exported_then_dropped_and_the_rest_verifies(
     deps: Deps, database_url: str, tmp_path: Path
 ) -> None:
-    assert len(await sealing.seal(deps, system(utcnow()))) == 1
-    rule = Retention(400, tmp_path)
-    assert await drop_old(deps, rule, system(utcnow())) == 1
-    assert await drop_old(deps, rule, system(utcnow())) == 0
+    assert len(await deps.sealer.seal(system(utcnow()))) == 1
+    rule = retention(deps, 400, tmp_path)
+    assert await rule.drop_old(system(utcnow())) == 1
+    assert await rule.drop_old(system(utcnow())) == 0
     assert await fetch(database_url, COUNT) == [(0,)]
     [(attrs,)] = await fetch(
         database_url, "SELECT attrs::text FROM audit_events WHERE event = 'audit.retention'"
@@ -61,30 +65,30 @@ async def test_what_is_old_and_sealed_is_exported_then_dropped_and_the_rest_veri
     assert await verify(deps) is None
     report = exported(tmp_path)
     assert (report.fault, report.seals, report.rows) == (None, 1, 1)
-    await sealing.seal(deps, system(utcnow()))
+    await deps.sealer.seal(system(utcnow()))
     assert await verify(deps) is None
 
 
 async def test_nothing_is_dropped_before_its_time(deps: Deps, database_url: str) -> None:
-    await sealing.seal(deps, system(utcnow()))
-    assert await drop_old(deps, Retention(36_500, None), system(utcnow())) == 0
+    await deps.sealer.seal(system(utcnow()))
+    assert await retention(deps, 36_500).drop_old(system(utcnow())) == 0
     assert await fetch(database_url, COUNT) == [(1,)]
 
 
 async def test_what_is_not_sealed_is_not_dropped(deps: Deps, database_url: str) -> None:
     with pytest.raises(Exception, match="not wholly sealed"):
-        await drop_old(deps, Retention(400, None), system(utcnow()))
+        await retention(deps, 400).drop_old(system(utcnow()))
     assert await fetch(database_url, COUNT) == [(1,)]
 
 
 async def test_what_cannot_be_exported_is_not_dropped(deps: Deps, database_url: str, tmp_path: Path) -> None:
-    await sealing.seal(deps, system(utcnow()))
+    await deps.sealer.seal(system(utcnow()))
     with pytest.raises(OSError, match="missing"):
-        await drop_old(deps, Retention(400, tmp_path / "missing"), system(utcnow()))
+        await retention(deps, 400, tmp_path / "missing").drop_old(system(utcnow()))
     assert await fetch(database_url, COUNT) == [(1,)]
 
 
 async def test_a_partition_that_somebody_drops_silently_shows(deps: Deps, database_url: str) -> None:
-    await sealing.seal(deps, system(utcnow()))
+    await deps.sealer.seal(system(utcnow()))
     await fetch(database_url, "DROP TABLE audit_events_old")
     assert "1 rows of" in str(await verify(deps))

@@ -9,7 +9,6 @@ from uuid import UUID
 
 from playwright.async_api import Locator, Page, expect
 
-from pairing_server.audit.seals import sealing
 from pairing_server.clock import utcnow
 from pairing_server.request_context import RequestContext, system
 from pairing_server.services import accounts
@@ -135,7 +134,7 @@ async def happen(site: Site) -> list[str]:
 async def seal(site: Site) -> None:
     # A transaction that has begun before holds up what was recorded since.
     await site.node.scheduler.settled()
-    await sealing.seal(site.node.deps, system(utcnow()))
+    await site.node.deps.sealer.seal(system(utcnow()))
 
 
 ATTRS: dict[str, dict[str, object]] = {

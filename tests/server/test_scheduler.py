@@ -12,9 +12,9 @@ import pytest
 from sqlalchemy import update
 
 from pairing_server.clock import utcnow
-from pairing_server.db.database import Database
 from pairing_server.db.tables import pairings
 from pairing_server.server.scheduler import Job, Scheduler
+from pairing_server.server.server import Node
 from pairing_server.store import users
 from tests.conftest import StartNode
 from tests.devices import Site
@@ -144,17 +144,17 @@ async def test_while_the_database_is_away_jobs_say_so_in_one_line_and_work_again
     await site.pair()
     site.node.scheduler.stop()
     await site.node.scheduler.settled()
-    away = Database("postgresql://nobody@127.0.0.1:1/none")
+    away = Node(site.node.config, "postgresql://nobody@127.0.0.1:1/none")
     loop = asyncio.get_running_loop()
-    blind = Scheduler(replace(site.node.deps, database=away), utcnow, loop.time)
+    blind = Scheduler(replace(away.deps, hub=site.node.deps.hub), utcnow, loop.time)
     for job in blind.jobs:
         if job.name not in WITH_NOTHING_TO_DO:
             caplog.clear()
             assert not await blind.run(job), job.name
             [record] = [each for each in caplog.records if each.name == "pairing_server.server.scheduler"]
-            assert record.getMessage().startswith(f"{job.name}: The database is ")
+            assert record.getMessage().startswith(f"{job.name}: The database ")
             assert record.exc_info is None
-    await away.close()
+    await away.release()
     timer = scheduler(site)
     assert all([await timer.run(job) for job in timer.jobs])
 

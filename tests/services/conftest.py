@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from tornado.ioloop import IOLoop
 
-from pairing_server.audit.seals.sealer import Sealer
 from pairing_server.clock import utcnow
 from pairing_server.request_context import system
 from pairing_server.services.deps import Deps
-from tests.audit.sealing import KEY
+from tests.audit.sealing import sealing
 from tests.devices import Site
 
 
@@ -23,7 +21,7 @@ def deps(io_loop: IOLoop, site: Site, tmp_path: Path) -> Deps:
     async def begin() -> None:
         site.node.scheduler.stop()
         await site.node.scheduler.settled()
-        await site.node.audit.flush(site.node.deps, system(utcnow()))
+        await site.node.audit.flush(system(utcnow()))
 
     io_loop.run_sync(begin)
-    return replace(site.node.deps, sealer=Sealer(KEY, "node-1", tmp_path))
+    return sealing(site.node.deps, tmp_path)

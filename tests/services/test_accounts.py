@@ -11,7 +11,6 @@ from uuid import uuid4
 import pytest
 from argon2 import PasswordHasher
 
-from pairing_server.audit import recorder
 from pairing_server.clock import utcnow
 from pairing_server.errors import (
     BadCredentials,
@@ -213,9 +212,9 @@ async def test_a_token_of_an_account_that_is_gone_is_refused_and_a_foreign_one_i
 async def test_only_enabled_built_in_users_have_a_role(deps: Deps) -> None:
     auditor = await accounts.add_user(deps, "alice", PASSWORD, "auditor", ADMIN.at(NOW))
     async with deps.database.transaction() as conn:
-        assert await recorder.role_of(conn, auditor.subject) == "auditor"
+        assert await users.role_of(conn, auditor.subject) == "auditor"
         for subject in (None, str(uuid4()), "https://id.example|alice"):
-            assert await recorder.role_of(conn, subject) is None
+            assert await users.role_of(conn, subject) is None
     await accounts.set_disabled(deps, "alice", True, ADMIN.at(NOW))
     async with deps.database.transaction() as conn:
-        assert await recorder.role_of(conn, auditor.subject) is None
+        assert await users.role_of(conn, auditor.subject) is None

@@ -37,7 +37,7 @@ async def test_of_fifty_replays_at_once_on_two_servers_one_opens(two: tuple[Site
     refused = [s for s, message in zip(sockets, first, strict=True) if message["type"] == "error"]
     assert {await socket.closed() for socket in refused} == {4401}
     for site in two:
-        await site.node.audit.flush(site.node.deps, system(utcnow()), last=True)
+        await site.node.audit.flush(system(utcnow()), last=True)
     async with two[0].node.database.transaction() as conn:
         reused = await conn.exec_driver_sql(
             "SELECT sum(count) FROM audit_events WHERE event = 'auth.token_reuse'"

@@ -45,7 +45,7 @@ NAMES = tuple(forged())
 
 async def on_record(site: Site, kind: str) -> Counter[str]:
     """How many refused tokens of that kind the audit log tells of, by reason."""
-    await site.node.audit.flush(site.node.deps, system(utcnow()), last=True)
+    await site.node.audit.flush(system(utcnow()), last=True)
     async with site.node.database.transaction() as conn:
         rows = await conn.exec_driver_sql(
             "SELECT reason, sum(count) FROM audit_events"

@@ -8,55 +8,71 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pairing_server.audit.seals import Seal, header, omitted
 from pairing_server.audit.seals.sealing_order import RowsInOrder, seals
 from pairing_server.audit.store import partitions
 from pairing_server.audit.store import seals as store
 from pairing_server.audit.store.seals import BEGINNING, Place
-
-if TYPE_CHECKING:
-    from pairing_server.services.deps import Deps
+from pairing_server.db.database import Database
 
 # No epoch comes so late.
 END = 2**31
 
-# Whether an event, as its line has it, is wanted.
+# Whether an event is wanted, by what its line says.
 Keep = Callable[[Mapping[str, Any]], bool]
+BATCH = 1000
 
 
-async def lines(
-    deps: Deps, now: datetime, *, months: Sequence[str] | None = None, keep: Keep | None = None
-) -> AsyncIterator[str]:
-    """The lines of an export, one after the other.
+class SealedLines:
+    """`public_key`: that of the seals, for the first line."""
 
-    `months` ("202611"): only rows of these, and the seals they are in. Of an event that is not to be kept only the
-    digest goes along, so that the others can still be verified. Each page is a transaction of its own: an export may
-    take long, and holds up nobody.
-    """
-    async with deps.reading.transaction() as conn:
-        oldest = (await partitions.every(conn))[0].begins
-        begins = oldest.strftime("%Y%m") if oldest is not None else ""
-        known = sorted({*await store.months(conn), now.strftime("%Y%m")})
-        # The others have been dropped.
-        wanted = [month for month in (months or known) if month >= begins]
-        spans = [span for month in wanted if (span := await store.of_month(conn, month))]
-        newest = await store.last(conn)
-    yield header(wanted, deps.sealer.key.public, now.isoformat())
-    first = min((span[0] for span in spans), default=1)
-    final = max((span[1] for span in spans), default=0)
-    rows: RowsInOrder | None = None
-    async for seal in seals(deps, first, final):
-        rows = rows or RowsInOrder(deps, after=_before(seal), lines=True)
-        async for line in _lines(rows, seal.epoch, seal.to_xid, wanted, keep):
-            yield line
-        yield seal.line
-    sealed_last = newest.number if newest else 0
-    if final == sealed_last and (months is None or now.strftime("%Y%m") in wanted):
-        rows = rows or RowsInOrder(deps, lines=True)
-        async for line in _lines(rows, END, 0, wanted, keep):
-            yield line
+    def __init__(self, database: Database, public_key: bytes) -> None:
+        self._database = database
+        self._public_key = public_key
+
+    async def batches(
+        self, now: datetime, *, months: Sequence[str] | None = None, keep: Keep | None = None
+    ) -> AsyncIterator[list[str]]:
+        """The lines of an export, BATCH at a time.
+
+        `months` ("202611"): only rows of these, and the seals that cover them. Of an event that `keep` does not want
+        only the digest is in it, so that the others can still be verified.
+        """
+        batch: list[str] = []
+        async for line in self._lines(now, months, keep):
+            batch.append(line)
+            if len(batch) >= BATCH:
+                yield batch
+                batch = []
+        yield batch
+
+    async def _lines(
+        self, now: datetime, months: Sequence[str] | None, keep: Keep | None
+    ) -> AsyncIterator[str]:
+        async with self._database.transaction() as conn:
+            oldest = (await partitions.every(conn))[0].begins
+            begins = oldest.strftime("%Y%m") if oldest is not None else ""
+            known = sorted({*await store.months(conn), now.strftime("%Y%m")})
+            # The others have been dropped.
+            wanted = [month for month in (months or known) if month >= begins]
+            spans = [span for month in wanted if (span := await store.of_month(conn, month))]
+            newest = await store.last(conn)
+        yield header(wanted, self._public_key, now.isoformat())
+        first = min((span[0] for span in spans), default=1)
+        final = max((span[1] for span in spans), default=0)
+        rows: RowsInOrder | None = None
+        async for seal in seals(self._database, first, final):
+            rows = rows or RowsInOrder(self._database, after=_before(seal), lines=True)
+            async for line in _lines(rows, (seal.epoch, seal.to_xid), wanted, keep):
+                yield line
+            yield seal.line
+        sealed_last = newest.number if newest else 0
+        if final == sealed_last and (months is None or now.strftime("%Y%m") in wanted):
+            rows = rows or RowsInOrder(self._database, lines=True)
+            async for line in _lines(rows, (END, 0), wanted, keep):
+                yield line
 
 
 def _before(seal: Seal) -> Place:
@@ -65,9 +81,9 @@ def _before(seal: Seal) -> Place:
 
 
 async def _lines(
-    rows: RowsInOrder, epoch: int, xid: int, months: Collection[str], keep: Keep | None
+    rows: RowsInOrder, end: tuple[int, int], months: Collection[str], keep: Keep | None
 ) -> AsyncIterator[str]:
-    async for found in rows.upto(epoch, xid):
+    async for found in rows.upto(*end):
         for row in found:
             if row.month in months:
                 wanted = keep is None or keep(json.loads(row.line))

@@ -1,87 +1,166 @@
-"""Who seals the audit log: the key, what this machine remembers of the seals, and where copies of them go.
-
-Sealing itself is in audit/seals/sealing.py.
-"""
+"""Sealing the audit log: final rows are sealed, seals are copied outside, a restored log begins a new epoch."""
 
 from __future__ import annotations
 
 import asyncio
-import json
+import logging
 import os
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 
-from pairing_server.audit.seals import Seal, SealFormatError, SealKey, seal_from_line
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from pairing_server.audit.recorder import AuditLog
+from pairing_server.audit.seals import NOTHING, Seal, SealKey
+from pairing_server.audit.seals.memory import SealMemory
+from pairing_server.audit.store import seals as store
+from pairing_server.db.database import Database
+from pairing_server.request_context import RequestContext
+
+# The digests go to the system log whatever the level of the other messages is.
+log = logging.getLogger(__name__)
+log.setLevel(logging.INFO)
+
+# How many seals one run makes or copies, when it has fallen behind.
+_MOST_SEALS = 50
+_MOST_COPIES = 500
 
 # Takes a seal's line outside. Raises OSError.
 Copy = Callable[[str], Awaitable[None]]
 
 
-@dataclass
+class NotTheOwner(Exception):
+    """Only the role that owns the audit log may do that."""
+
+
 class Sealer:
-    """Who seals: with which key, what this machine remembers, and where copies go.
+    """Seals with `key`. `memory`: what this machine remembers of the seals; `copy`: takes them outside, if set."""
 
-    `folder`: where the newest seal is remembered, so that it cannot be taken away unnoticed; None: nowhere.
-    """
+    def __init__(
+        self, database: Database, audit: AuditLog, key: SealKey, memory: SealMemory, copy: Copy | None = None
+    ) -> None:
+        self._database = database
+        self._audit = audit
+        self.key = key
+        self.memory = memory
+        self.copy = copy
 
-    key: SealKey
-    node: str
-    folder: Path | None = None
-    copy: Copy | None = None
-    trusted: frozenset[bytes] = field(default_factory=frozenset)
+    async def seal(self, context: RequestContext) -> list[Seal]:
+        """Seal what is final and not sealed yet; the new seals.
 
-    def remembered(self) -> Seal | None:
-        """The newest seal that this machine has seen. Raises SealFormatError."""
-        if self.folder is None or not (self.folder / "audit-last-seal").exists():
+        Several servers may do so at once: one waits for the other, and then finds less to do.
+        """
+        made: list[Seal] = []
+        while len(made) < _MOST_SEALS:
+            async with self._database.transaction() as conn:
+                new = await self._seal(conn, context)
+            if new is None:
+                break
+            made.append(new)
+            log.info("audit seal %d: %d rows, digest %s", new.number, new.rows, new.digest.hex())
+        if made:
+            await asyncio.to_thread(self.memory.remember, made[-1])
+        await self.copy_outside()
+        return made
+
+    async def _seal(self, conn: AsyncConnection, context: RequestContext) -> Seal | None:
+        await store.lock(conn)
+        epoch, last = await store.epoch(conn), await store.last(conn)
+        begin = last.to_xid if last is not None and last.epoch == epoch else 0
+        horizon = await store.horizon(conn)
+        if horizon <= begin:
             return None
-        return _read_line((self.folder / "audit-last-seal").read_text(encoding="utf-8"))
+        span = (epoch, begin, await store.upto(conn, epoch, begin, horizon))
+        return await self._make(conn, span, last, context)
 
-    def remember(self, seal: Seal) -> None:
-        if self.folder is not None and self.folder.is_dir():
-            _replace(self.folder / "audit-last-seal", seal.line + "\n")
+    async def _make(
+        self,
+        conn: AsyncConnection,
+        span: tuple[int, int, int],
+        last: Seal | None,
+        context: RequestContext,
+        *,
+        closing: bool = False,
+    ) -> Seal | None:
+        """Seal these transactions of an epoch. None if they have recorded nothing but seals: else each seal would be the
+        reason for the next one. An epoch that is `closing` is sealed all the same."""
+        parts, has_other_events = await store.parts(conn, *span)
+        if not (parts if closing else has_other_events):
+            return None
+        unsigned = Seal(
+            number=last.number + 1 if last else 1,
+            epoch=span[0],
+            from_xid=span[1],
+            to_xid=span[2],
+            parts=parts,
+            previous=last.digest if last else NOTHING,
+            sealed_at=await store.now(conn),
+            node=self._audit.node,
+        )
+        signed = self.key.sign(unsigned)
+        await store.add(conn, signed)
+        attributes = {"seal_no": signed.number, "n_rows": signed.rows, "digest": signed.digest.hex()}
+        await self._audit.record(conn, self._audit.event("audit.seal", "success", context, **attributes))
+        return signed
 
-    def copied(self) -> int:
-        """The number of the last seal that was copied from this machine; 0: none."""
-        if self.folder is None:
-            return 0
+    async def rebase(self, context: RequestContext) -> int:
+        """Begin a new epoch, in which transaction ids may be lower than before; the old one is sealed to its end. The
+        epoch.
+
+        What this machine remembers of later seals is forgotten, since the restore has undone them. Copies outside still
+        show them. For the role that owns the table; raises NotTheOwner.
+        """
+        closing: Seal | None = None
+        async with self._database.transaction() as conn:
+            await store.lock(conn)
+            old, last = await store.epoch(conn), await store.last(conn)
+            # First of all, so that what is recorded here is not part of the old epoch.
+            try:
+                await store.begin_epoch(conn, old + 1)
+            except DBAPIError as error:
+                if getattr(error.orig, "sqlstate", "") != "42501":
+                    raise
+                raise NotTheOwner(
+                    "Only the role that owns the tables may do that: set PAIRING_MIGRATE_DATABASE_URL to its URL."
+                ) from None
+            begin = last.to_xid if last is not None and last.epoch == old else 0
+            if begin < store.LAST_XID:
+                span = (old, begin, store.LAST_XID)
+                closing = await self._make(conn, span, last, context, closing=True)
+            event = self._audit.event("audit.rebase", "success", context, epoch=old + 1)
+            await self._audit.record(conn, event)
+        await asyncio.to_thread(self.memory.go_back, closing or last, last.number if last else 0)
+        return old + 1
+
+    async def last(self) -> Seal | None:
+        """The newest seal. Raises Unavailable."""
+        async with self._database.transaction() as conn:
+            return await store.last(conn)
+
+    async def copy_outside(self) -> None:
+        """Copy the seals that have not been copied yet. What fails is tried again next time."""
+        if self.copy is None:
+            return
+        copied = await asyncio.to_thread(self.memory.copied)
+        async with self._database.transaction() as conn:
+            waiting = await store.read(conn, copied, _MOST_COPIES)
         try:
-            return int((self.folder / "audit-copied-seal").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return 0
-
-    def note_copied(self, number: int) -> None:
-        if self.folder is not None and self.folder.is_dir():
-            _replace(self.folder / "audit-copied-seal", f"{number}\n")
-
-    def go_back(self, newest: Seal | None, copied: int) -> None:
-        """The log ends with that seal now, as after a restore: later ones are not missed, and those after the seal
-        of the number `copied` are copied again."""
-        if newest is not None:
-            self.remember(newest)
-        elif self.folder is not None:
-            (self.folder / "audit-last-seal").unlink(missing_ok=True)
-        if self.copied() > copied:
-            self.note_copied(copied)
+            for seal in waiting:
+                await self.copy(seal.line)
+                copied = seal.number
+        except OSError as error:
+            log.error("audit seal %d could not be copied outside: %s", copied + 1, error)
+        if waiting:
+            await asyncio.to_thread(self.memory.note_copied, copied)
 
 
-def _read_line(text: str) -> Seal:
-    try:
-        return seal_from_line(json.loads(text))
-    except (ValueError, AttributeError) as error:
-        raise SealFormatError(f"no seal: {error}") from None
-
-
-def _replace(path: Path, text: str) -> None:
-    """The file has either the old text or the new one, whatever happens."""
-    with NamedTemporaryFile(
-        "w", encoding="utf-8", dir=path.parent, prefix=f".{path.name}.", delete=False
-    ) as fresh:
-        fresh.write(text)
-        fresh.flush()
-        os.fsync(fresh.fileno())
-    Path(fresh.name).replace(path)
+async def restored(conn: AsyncConnection) -> bool:
+    """Whether transaction ids have begun anew, as after a logical restore: then nothing must be recorded."""
+    last = await store.last(conn)
+    if last is None or last.epoch != await store.epoch(conn):
+        return False
+    return await store.next_xid(conn) < last.to_xid
 
 
 def to_file(path: Path) -> Copy:
@@ -97,14 +176,3 @@ def to_file(path: Path) -> Copy:
         await asyncio.to_thread(append, line)
 
     return copy
-
-
-def read_copies(path: Path) -> dict[int, str]:
-    """The digests of the seals in a file of copies, by number. Raises OSError, SealFormatError."""
-    copies = {}
-    with path.open(encoding="utf-8") as file:
-        for line in file:
-            if line.endswith("\n"):
-                seal = _read_line(line)
-                copies[seal.number] = seal.digest.hex()
-    return copies

@@ -1,20 +1,17 @@
 """The audit log in the order it is sealed in: seals, and rows up to a transaction.
 
-Each page is a transaction of its own: reading all may take long, and holds up nobody.
+Each page is a transaction of its own, because reading everything may take long.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING
 
 from pairing_server.audit.seals import Seal
 from pairing_server.audit.store import seals as store
 from pairing_server.audit.store.seals import BEGINNING, Place, Row
-
-if TYPE_CHECKING:
-    from pairing_server.services.deps import Deps
+from pairing_server.db.database import Database
 
 # How much is read at a time: seals, rows with their lines, rows without.
 SEALS = 1000
@@ -22,11 +19,11 @@ LINES = 1000
 DIGESTS = 5000
 
 
-async def seals(deps: Deps, first: int, final: int) -> AsyncIterator[Seal]:
+async def seals(database: Database, first: int, final: int) -> AsyncIterator[Seal]:
     """The seals with these numbers, or as many of them as there are. Raises Unavailable."""
     after = first - 1
     while after < final:
-        async with deps.reading.transaction() as conn:
+        async with database.transaction() as conn:
             page = await store.read(conn, after, min(SEALS, final - after))
         if not page:
             return
@@ -38,8 +35,8 @@ async def seals(deps: Deps, first: int, final: int) -> AsyncIterator[Seal]:
 class RowsInOrder:
     """Reads the rows from `after` on, once. `lines`: with the line of each."""
 
-    def __init__(self, deps: Deps, *, after: Place = BEGINNING, lines: bool = False) -> None:
-        self._deps = deps
+    def __init__(self, database: Database, *, after: Place = BEGINNING, lines: bool = False) -> None:
+        self._database = database
         self._after = after
         self._lines = lines
         self._size = LINES if lines else DIGESTS
@@ -63,7 +60,7 @@ class RowsInOrder:
             return True
         if self._ended:
             return False
-        async with self._deps.reading.transaction() as conn:
+        async with self._database.transaction() as conn:
             self._page = await store.rows(conn, self._after, self._size, lines=self._lines)
         self._next = 0
         self._ended = len(self._page) < self._size

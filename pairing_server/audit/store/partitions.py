@@ -32,15 +32,15 @@ async def every(conn: AsyncConnection) -> list[Partition]:
     return [Partition(*row) for row in await conn.execute(text("SELECT * FROM audit_partitions()"))]
 
 
-async def told_of(conn: AsyncConnection, begins: datetime) -> bool:
-    """Whether the log tells that everything before then was dropped."""
+async def is_drop_recorded(conn: AsyncConnection, begins: datetime) -> bool:
+    """Whether the log has recorded that everything before then was dropped."""
     statement = """SELECT EXISTS (SELECT FROM audit_events WHERE event = 'audit.retention'
         AND attrs->>'ends' = to_char(CAST(:begins AS timestamptz) AT TIME ZONE 'UTC', 'YYYYMM'))"""
     return bool((await conn.execute(text(statement), {"begins": begins})).scalar_one())
 
 
 async def drop(conn: AsyncConnection, name: str, days: int, node: str, app_version: str) -> int:
-    """Drop the oldest partition, and say so in the log. How many rows it had. Raises DBAPIError if it must not go."""
+    """Drop the oldest partition and record that. How many rows it had. Raises DBAPIError if it must not be dropped."""
     statement = text("SELECT audit_drop_partition(:name, :days, :node, :app_version)")
     values = {"name": name, "days": days, "node": node, "app_version": app_version}
     return int((await conn.execute(statement, values)).scalar_one())

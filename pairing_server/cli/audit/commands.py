@@ -13,11 +13,11 @@ from typing import Any
 
 import click
 
-from pairing_server.audit import query, tail
-from pairing_server.audit import summary as audit_summary
-from pairing_server.audit.query import Found, Listed
+from pairing_server.audit.formats.fields import as_json as event_as_json
+from pairing_server.audit.query import EventDetails, EventPage
+from pairing_server.audit.store.search import Recorded
 from pairing_server.audit.summary import Summary
-from pairing_server.audit.tail import News
+from pairing_server.audit.tail import PAGE, TailBatch
 from pairing_server.cli.audit.export import export
 from pairing_server.cli.audit.filters import filters, question
 from pairing_server.cli.audit.summary import lines
@@ -26,12 +26,15 @@ from pairing_server.cli.epilog import epilog
 from pairing_server.cli.runtime import administrator, run
 from pairing_server.clock import utcnow
 from pairing_server.services.deps import Deps
-from pairing_server.web.audit.answers import AuditEventAnswer, AuditSummaryAnswer
+from pairing_server.web.audit.answers import AuditSummaryAnswer
 
-_EVENT = AuditEventAnswer()
 _SUMMARY = AuditSummaryAnswer()
 _AS_JSON = click.option("--json", "as_json", is_flag=True, help="For programs: one JSON object a line.")
 _GUIDE = "docs/audit.md, A reviewer's guide"
+
+
+def _json(recorded: Recorded) -> str:
+    return json.dumps(event_as_json(recorded), ensure_ascii=False)
 
 
 @click.group(
@@ -66,13 +69,13 @@ def list_events(limit: int, as_json: bool, **given: Any) -> None:
     now = utcnow()
     asked = question(given, now)
 
-    async def work(deps: Deps) -> Listed:
-        return await query.gather(deps, administrator(now), asked, limit)
+    async def work(deps: Deps) -> EventPage:
+        return await deps.audit_reader.newest(administrator(now), asked, limit)
 
     found = run(work)
     if as_json:
         for recorded in found.events:
-            click.echo(json.dumps(_EVENT.dump(recorded), ensure_ascii=False))
+            click.echo(_json(recorded))
     elif found.events:
         width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
         click.echo("\n".join(table(found.events, found.names, width)))
@@ -88,12 +91,12 @@ def list_events(limit: int, as_json: bool, **given: Any) -> None:
 def show(number: int, as_json: bool) -> None:
     """All that is known of one event; its number is the first column of the list."""
 
-    async def work(deps: Deps) -> Found:
-        return await query.one_event(deps, administrator(utcnow()), number)
+    async def work(deps: Deps) -> EventDetails:
+        return await deps.audit_reader.event(administrator(utcnow()), number)
 
     found = run(work)
     if as_json:
-        click.echo(json.dumps(_EVENT.dump(found.event), ensure_ascii=False))
+        click.echo(_json(found.event))
     else:
         click.echo("\n".join(details(found)))
 
@@ -108,7 +111,7 @@ def summary(as_json: bool, since: str | None, until: str | None) -> None:
     asked = question({"since": since, "until": until, "event": ()}, now)
 
     async def work(deps: Deps) -> Summary:
-        return await audit_summary.summary(deps, administrator(now), asked)
+        return await deps.audit_reader.summary(administrator(now), asked)
 
     found = run(work)
     if as_json:
@@ -138,12 +141,9 @@ def follow(as_json: bool, **given: Any) -> None:
             "What is followed comes from now on; --since and --until are for `audit list`."
         )
 
-    def show(news: News) -> None:
-        for recorded in news.events:
-            if as_json:
-                click.echo(json.dumps(_EVENT.dump(recorded), ensure_ascii=False))
-            else:
-                click.echo(followed(recorded, news.names))
+    def show(batch: TailBatch) -> None:
+        for recorded in batch.events:
+            click.echo(_json(recorded) if as_json else followed(recorded, batch.names))
 
     async def work(deps: Deps) -> None:
         stopped = asyncio.Event()
@@ -151,12 +151,12 @@ def follow(as_json: bool, **given: Any) -> None:
             asyncio.get_running_loop().add_signal_handler(number, stopped.set)
         after = None
         while not stopped.is_set():
-            news = await tail.follow(deps, administrator(utcnow()), asked, after, timedelta())
+            batch = await deps.audit_tail.follow(administrator(utcnow()), asked, after, timedelta())
             if after is None and not as_json:
                 click.echo(heads())
-            show(news)
-            after = (news.word, news.position)
-            if len(news.events) < tail.PAGE:
+            show(batch)
+            after = (batch.word, batch.position)
+            if len(batch.events) < PAGE:
                 with suppress(TimeoutError):
                     await asyncio.wait_for(stopped.wait(), 1)
 

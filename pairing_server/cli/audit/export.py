@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import sys
-from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import click
 
 from pairing_server.audit.export import Export
+from pairing_server.audit.formats import MEDIA
 from pairing_server.cli.audit.filters import filters, question
 from pairing_server.cli.epilog import epilog
 from pairing_server.cli.runtime import administrator, run
 from pairing_server.clock import utcnow
 from pairing_server.services.deps import Deps
-from pairing_server.web.audit import formats
-from pairing_server.web.audit.questions import FORMATS
 
 
 @click.command(
@@ -31,7 +29,7 @@ from pairing_server.web.audit.questions import FORMATS
 )
 @filters
 @click.option(
-    "--format", "form", type=click.Choice(FORMATS), default="jsonl", show_default=True, help="See above."
+    "--format", "form", type=click.Choice([*MEDIA]), default="jsonl", show_default=True, help="See above."
 )
 @click.option(
     "--output", type=click.Path(dir_okay=False, path_type=Path), help="A new file, rather than the output."
@@ -49,11 +47,7 @@ def export(form: str, output: Path | None, **given: Any) -> None:
     asked = question(given, now)
 
     async def work(deps: Deps) -> Export:
-        made = Export(
-            *(deps, administrator(now), asked, form),
-            head=formats.head(form),
-            line=partial(formats.line, form),
-        )
+        made = Export(deps.audit_reader, administrator(now), asked, form)
         await made.begin()
         complete = False
         try:

@@ -7,18 +7,15 @@ from pathlib import Path
 import click
 
 from pairing_server import logs
-from pairing_server.audit.recorder import make_partitions
 from pairing_server.audit.seals import (
     Report,
     SealFormatError,
     format_key,
     parse_key,
-    verification,
     verify_export,
 )
-from pairing_server.audit.seals import sealing as service
-from pairing_server.audit.seals.sealer import read_copies
-from pairing_server.audit.seals.sealing import NotTheOwner
+from pairing_server.audit.seals.memory import read_copies
+from pairing_server.audit.seals.sealer import NotTheOwner
 from pairing_server.cli.epilog import epilog
 from pairing_server.cli.runtime import (
     administrator,
@@ -111,7 +108,7 @@ def _of_database(keys: tuple[bytes, ...], copies: Path | None) -> Report:
     known = read_copies(copies) if copies else {}
 
     async def work(deps: Deps) -> Report:
-        return await verification.verify(deps, known, administrator(utcnow()), frozenset(keys))
+        return await deps.verifier.verify(administrator(utcnow()), known, frozenset(keys))
 
     return run(work)
 
@@ -165,9 +162,10 @@ async def _rebase(config: Configuration, url: str) -> tuple[int, bool]:
     node = Node(config, url)
     try:
         # A dump that is months old has no place for what is recorded now.
-        await make_partitions(node.deps)
-        before = await service.last(node.deps)
-        strange = before is not None and before.public_key != node.deps.sealer.key.public
-        return await service.rebase(node.deps, administrator(utcnow())), strange
+        await node.deps.retention.make_partitions()
+        sealer = node.deps.sealer
+        before = await sealer.last()
+        strange = before is not None and before.public_key != sealer.key.public
+        return await sealer.rebase(administrator(utcnow())), strange
     finally:
         await node.release()

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import click
 
-from pairing_server.audit.query import Found
+from pairing_server.audit.query import EventDetails
 from pairing_server.audit.store.search import Recorded
 from pairing_server.web.audit.questions import SEVERITIES
 
@@ -99,7 +99,7 @@ def plain(text: str) -> str:
     return "".join(c if c.isprintable() else "�" for c in text)
 
 
-def details(found: Found) -> list[str]:
+def details(found: EventDetails) -> list[str]:
     """One event, a line for each thing that is known of it."""
     recorded, names, seal = found.event, found.names, found.seal
     event = recorded.event

@@ -131,7 +131,7 @@ class AuditSummaryAnswer(Schema):
     names = _names()
 
 
-class AuditNewsAnswer(Schema):
+class AuditTailAnswer(Schema):
     events = fields.List(fields.Nested(AuditEventAnswer), required=True)
     next = fields.String(required=True)
     names = _names()

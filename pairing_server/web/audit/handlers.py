@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from datetime import timedelta
-from functools import partial
+from typing import Any
 
 from tornado.iostream import StreamClosedError
 
-from pairing_server.audit import export, query, summary, tail
-from pairing_server.audit.seals import progress
+from pairing_server.audit import formats
+from pairing_server.audit.export import Export
+from pairing_server.audit.query import AuditReader, Question
+from pairing_server.audit.tail import TailBatch
 from pairing_server.clock import utcnow
-from pairing_server.web.audit import answers, formats, questions
+from pairing_server.request_context import RequestContext
+from pairing_server.web.audit import answers, questions
 from pairing_server.web.authentication import AuthenticatedHandler
+from pairing_server.web.schemas import Schema
 
 QUERY = questions.AuditQuery()
 EVENTS = answers.AuditAnswer()
@@ -23,111 +27,106 @@ TIMELINE = answers.AuditTimelineAnswer()
 SUMMARY = answers.AuditSummaryAnswer()
 SEALS = answers.AuditSealsAnswer()
 FOLLOW = questions.AuditFollowQuery()
-NEWS = answers.AuditNewsAnswer()
+TAIL = answers.AuditTailAnswer()
 EXPORT = questions.AuditExportQuery()
 
 
-class AuditHandler(AuthenticatedHandler):
+class _AuditHandler(AuthenticatedHandler):
+    @property
+    def reader(self) -> AuditReader:
+        return self.deps.audit_reader
+
+    def question(self, schema: Schema) -> tuple[RequestContext, Question, dict[str, Any]]:
+        """Who asks, and what, by the parameters of the URL."""
+        given, context = self.read_query(schema), self.context.at(utcnow())
+        return context, questions.question_of(given, context.now), given
+
+
+class AuditHandler(_AuditHandler):
     """GET /api/audit: what has happened, newest first, filtered, in pages."""
 
     async def get(self) -> None:
-        asked, now = self.read_query(QUERY), utcnow()
-        before = questions.from_page_word(asked["after"]) if "after" in asked else None
-        listed = await query.list_events(
-            self.deps, self.context.at(now), questions.question_of(asked, now), asked["limit"], before
-        )
-        following = None if listed.next is None else questions.to_page_word(listed.next)
-        self.answer(EVENTS, {"events": listed.events, "next": following, "names": listed.names})
+        context, question, given = self.question(QUERY)
+        before = questions.from_page_word(given["after"]) if "after" in given else None
+        page = await self.reader.page(context, question, given["limit"], before)
+        following = None if page.next is None else questions.to_page_word(page.next)
+        self.answer(EVENTS, {"events": page.events, "next": following, "names": page.names})
 
 
-class AuditEventHandler(AuthenticatedHandler):
+class AuditEventHandler(_AuditHandler):
     """GET /api/audit/events/{seq}: one event."""
 
     async def get(self, seq: str) -> None:
-        found = await query.one_event(self.deps, self.context.at(utcnow()), min(int(seq), questions.MAX_SEQ))
-        self.answer(EVENT, found)
+        number = min(int(seq), questions.MAX_SEQ)
+        self.answer(EVENT, await self.reader.event(self.context.at(utcnow()), number))
 
 
-class AuditTimelineHandler(AuthenticatedHandler):
+class AuditTimelineHandler(_AuditHandler):
     """GET /api/audit/timeline: how much happened when, by outcome."""
 
     async def get(self) -> None:
-        asked, now = self.read_query(FILTER), utcnow()
-        found = await summary.timeline(self.deps, self.context.at(now), questions.question_of(asked, now))
-        self.answer(TIMELINE, found)
+        context, question, _ = self.question(FILTER)
+        self.answer(TIMELINE, await self.reader.timeline(context, question))
 
 
-class AuditSummaryHandler(AuthenticatedHandler):
+class AuditSummaryHandler(_AuditHandler):
     """GET /api/audit/summary: what a reviewer asks first."""
 
     async def get(self) -> None:
-        asked, now = self.read_query(TIMES), utcnow()
-        found = await summary.summary(self.deps, self.context.at(now), questions.question_of(asked, now))
-        self.answer(SUMMARY, found)
+        context, question, _ = self.question(TIMES)
+        self.answer(SUMMARY, await self.reader.summary(context, question))
 
 
-class AuditSealsHandler(AuthenticatedHandler):
+class AuditSealsHandler(_AuditHandler):
     """GET /api/audit/seals: how far the log is sealed."""
 
     async def get(self) -> None:
-        self.answer(SEALS, await progress.state(self.deps, self.context.at(utcnow())))
+        self.answer(SEALS, await self.reader.seals(self.context.at(utcnow())))
 
 
-class AuditFollowHandler(AuthenticatedHandler):
+class AuditFollowHandler(_AuditHandler):
     """GET /api/audit/follow: what has come since, as soon as there is something."""
 
-    async def get(self) -> None:
-        asked, now = self.read_query(FOLLOW), utcnow()
-        after = questions.from_follow_word(asked["after"]) if "after" in asked else None
-        waits = asyncio.ensure_future(
-            tail.follow(
-                self.deps,
-                self.context.at(now),
-                questions.question_of(asked, now),
-                after,
-                timedelta(seconds=asked["wait"]),
-            )
-        )
-        self._waits = waits
-        try:
-            news = await waits
-        except asyncio.CancelledError:
-            return  # nobody is there any more
-        word = questions.to_follow_word(news.word, news.position)
-        self.answer(NEWS, {"events": news.events, "next": word, "names": news.names})
+    _waiting: asyncio.Future[TailBatch] | None = None
 
-    _waits: asyncio.Future[tail.News] | None = None
+    async def get(self) -> None:
+        context, question, given = self.question(FOLLOW)
+        after = questions.from_follow_word(given["after"]) if "after" in given else None
+        wait = timedelta(seconds=given["wait"])
+        self._waiting = asyncio.ensure_future(self.deps.audit_tail.follow(context, question, after, wait))
+        try:
+            batch = await self._waiting
+        except asyncio.CancelledError:
+            return  # the client has closed the connection
+        word = questions.to_follow_word(batch.word, batch.position)
+        self.answer(TAIL, {"events": batch.events, "next": word, "names": batch.names})
 
     def on_connection_close(self) -> None:
-        if self._waits is not None:
-            self._waits.cancel()
+        if self._waiting is not None:
+            self._waiting.cancel()
 
 
-class AuditExportHandler(AuthenticatedHandler):
+class AuditExportHandler(_AuditHandler):
     """GET /api/audit/export: the events as a file, oldest first."""
 
     async def get(self) -> None:
-        asked, now = self.read_query(EXPORT), utcnow()
-        form = asked["format"]
-        taken = export.Export(
-            *(self.deps, self.context.at(now), questions.question_of(asked, now), form),
-            head=formats.head(form),
-            line=partial(formats.line, form),
-        )
-        await taken.begin()
+        context, question, given = self.question(EXPORT)
+        form, now = given["format"], context.now
+        export = Export(self.reader, context, question, form)
+        await export.begin()
         self.set_header("Content-Type", formats.MEDIA[form])
         self.set_header("Content-Disposition", f'attachment; filename="audit-{now:%Y%m%dT%H%M%SZ}.{form}"')
         complete = False
         try:
-            async for chunk in taken.chunks():
+            async for chunk in export.chunks():
                 self.write(chunk)
                 await self.flush()
             complete = True
         except StreamClosedError:
             return
         except Exception:
-            # The answer has begun: it can only be cut off, so that nobody takes it for whole.
+            # The answer has begun. It is cut off, so that the client does not take it for complete.
             self.detach().close()
             raise
         finally:
-            await taken.end(utcnow(), complete=complete)
+            await export.end(utcnow(), complete=complete)

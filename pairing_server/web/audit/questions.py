@@ -18,6 +18,7 @@ from typing import Any
 from marshmallow import ValidationError, fields, validate
 
 from pairing_server.audit.events import EVENTS
+from pairing_server.audit.formats import MEDIA
 from pairing_server.audit.query import Question
 from pairing_server.audit.store.filters import Filter
 from pairing_server.audit.store.search import Place
@@ -25,7 +26,6 @@ from pairing_server.audit.store.tail import Position
 from pairing_server.errors import ValidationFailed
 from pairing_server.web.schemas import NO_NUL, Schema, storable
 
-FORMATS = ("jsonl", "csv", "cef", "ocsf")
 OUTCOMES = ("success", "failure", "denied", "error")
 # syslog's words, which may stand for the numbers.
 SEVERITIES = ("emergency", "alert", "critical", "error", "warning", "notice", "info", "debug")
@@ -171,7 +171,7 @@ class AuditFollowQuery(AuditFilter):
 class AuditExportQuery(AuditFilter):
     format = fields.String(
         load_default="jsonl",
-        validate=validate.OneOf(FORMATS),
+        validate=validate.OneOf([*MEDIA]),
         metadata={"description": "jsonl (with the seals), csv, cef or ocsf"},
     )
 

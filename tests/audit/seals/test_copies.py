@@ -15,7 +15,7 @@ from tornado.ioloop import IOLoop
 from tornado.netutil import bind_sockets
 from tornado.web import Application, RequestHandler
 
-from pairing_server.audit.seals import seal_from_line, sealing
+from pairing_server.audit.seals import seal_from_line
 from pairing_server.clock import utcnow
 from pairing_server.request_context import system
 from pairing_server.server.server import Node
@@ -104,7 +104,7 @@ def site(start_node: StartNode, receiver: Receiver, tmp_path: Path) -> Site:
 async def seal(site: Site, *actors: str) -> list[int]:
     """Record something, and seal it; the numbers of the new seals."""
     await record(site.node.deps, *actors)
-    return [made.number for made in await sealing.seal(site.node.deps, system(utcnow()))]
+    return [made.number for made in await site.node.deps.sealer.seal(system(utcnow()))]
 
 
 async def test_each_seal_is_delivered_once_as_a_line_of_json_that_verifies(
@@ -112,7 +112,7 @@ async def test_each_seal_is_delivered_once_as_a_line_of_json_that_verifies(
 ) -> None:
     for number, name in enumerate(("alice", "bob", "carol"), 1):
         assert await seal(site, name) == [number]
-    await sealing.copy_outside(site.node.deps)
+    await site.node.deps.sealer.copy_outside()
     assert receiver.numbers == [1, 2, 3]
     assert {headers["Content-Type"] for headers in receiver.headers} == {"application/json"}
     before = None
@@ -149,7 +149,7 @@ async def test_a_receiver_that_is_away_holds_nothing_up_and_gets_it_when_it_is_b
     assert await seal(site, "alice") == [1]
     assert "audit seal 1 could not be copied outside" in caplog.text
     receiver.open()
-    await sealing.copy_outside(site.node.deps)
+    await site.node.deps.sealer.copy_outside()
     assert receiver.numbers == [1]
 
 
@@ -177,7 +177,7 @@ async def test_what_was_copied_is_remembered_over_a_restart(
     assert await seal(site, "alice") == [1]
     another = Node(site.node.config, database_url)
     try:
-        await sealing.copy_outside(another.deps)
+        await another.deps.sealer.copy_outside()
     finally:
         await another.release()
     assert receiver.numbers == [1]

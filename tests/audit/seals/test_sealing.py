@@ -6,11 +6,11 @@ import asyncio
 import json
 import logging
 from dataclasses import replace
+from pathlib import Path
 
 import asyncpg
 import pytest
 
-from pairing_server.audit.seals import sealing
 from pairing_server.audit.store import seals as store
 from pairing_server.clock import utcnow
 from pairing_server.db.database import Database
@@ -18,7 +18,7 @@ from pairing_server.request_context import system
 from pairing_server.server.startup_checks import StartError, check_schema
 from pairing_server.services.deps import Deps
 from pairing_server.store import audit_events
-from tests.audit.sealing import events, record, seal, sealed, sealed_again, triggers_off, verify
+from tests.audit.sealing import events, record, seal, sealed, sealed_again, sealing, triggers_off, verify
 from tests.devices import Site
 
 
@@ -38,7 +38,7 @@ async def test_what_is_recorded_is_sealed_and_verifies(deps: Deps) -> None:
 async def test_the_digests_go_to_the_system_log(deps: Deps, caplog: pytest.LogCaptureFixture) -> None:
     await record(deps, "alice")
     with caplog.at_level(logging.INFO):
-        [made] = await sealing.seal(deps, system(utcnow()))
+        [made] = await deps.sealer.seal(system(utcnow()))
     assert f"audit seal 1: {made.rows} rows, digest {made.digest.hex()}" in caplog.messages
 
 
@@ -95,7 +95,7 @@ async def test_a_seal_takes_no_more_rows_than_it_may_but_of_one_transaction(
         await record(deps, *[f"user-{number}"] * 2)
     await record(deps, *["crowd"] * 20)
     await record(deps, "last")
-    made = await sealing.seal(deps, system(utcnow()))
+    made = await deps.sealer.seal(system(utcnow()))
     assert all(each.rows <= 5 or each.rows == 20 for each in made)
     assert sum(each.rows for each in made) >= 33
     assert (await verify(deps)).fault is None
@@ -124,14 +124,14 @@ async def test_servers_that_seal_at_once_make_one_chain(site: Site, deps: Deps) 
 
     async def go_on_sealing() -> None:
         while not done.is_set():
-            await sealing.seal(deps, system(utcnow()))
+            await deps.sealer.seal(system(utcnow()))
 
     sealers = [asyncio.ensure_future(go_on_sealing()) for _ in range(2)]
     await asyncio.gather(*(write(number) for number in range(8)))
     done.set()
     await asyncio.gather(*sealers)
     await record(deps, "the end")
-    await sealing.seal(deps, system(utcnow()))
+    await deps.sealer.seal(system(utcnow()))
     report = await verify(deps)
     assert report.fault is None
     async with deps.database.transaction() as conn:
@@ -144,7 +144,7 @@ async def test_servers_that_seal_at_once_make_one_chain(site: Site, deps: Deps) 
 
 
 async def test_copies_that_could_not_be_sent_are_sent_later(
-    deps: Deps, caplog: pytest.LogCaptureFixture
+    deps: Deps, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     sent: list[int] = []
     away = True
@@ -154,24 +154,24 @@ async def test_copies_that_could_not_be_sent_are_sent_later(
             raise OSError("no route")
         sent.append(json.loads(line)["seal"])
 
-    deps = replace(deps, sealer=replace(deps.sealer, copy=copy))
+    deps = sealing(deps, tmp_path, copy=copy)
     await sealed(deps, 2)
     assert "audit seal 1 could not be copied outside: no route" in caplog.messages
     away = False
     await sealed_again(deps)
     assert sent == [1, 2, 3]
-    await sealing.copy_outside(deps)
+    await deps.sealer.copy_outside()
     assert sent == [1, 2, 3]
 
 
 async def test_an_epoch_that_ends_right_after_a_seal_is_sealed_to_its_end(
-    site: Site, deps: Deps, database_url: str
+    site: Site, deps: Deps, database_url: str, tmp_path: Path
 ) -> None:
     """All that is left of it is that there was sealed."""
     await record(deps, "alice-1")
     assert await seal(deps) == [1]
     owner = Database(database_url)
-    assert await sealing.rebase(replace(deps, database=owner), system(utcnow())) == 2
+    assert await sealing(replace(deps, database=owner), tmp_path).sealer.rebase(system(utcnow())) == 2
     await owner.close()
     await record(deps, "alice-2")
     await seal(deps)
@@ -181,7 +181,7 @@ async def test_an_epoch_that_ends_right_after_a_seal_is_sealed_to_its_end(
 
 
 async def test_after_a_restore_a_server_refuses_to_start_until_a_new_epoch_has_begun(
-    site: Site, deps: Deps, database_url: str, monkeypatch: pytest.MonkeyPatch
+    site: Site, deps: Deps, database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await sealed(deps, 1)
     # What another cluster recorded, whose transactions had come further.
@@ -208,7 +208,7 @@ async def test_after_a_restore_a_server_refuses_to_start_until_a_new_epoch_has_b
     with pytest.raises(StartError, match="Run: pairing-server audit rebase"):
         await check_schema(site.node.database)
     owner = Database(database_url)
-    assert await sealing.rebase(replace(deps, database=owner), system(utcnow())) == 2
+    assert await sealing(replace(deps, database=owner), tmp_path).sealer.rebase(system(utcnow())) == 2
     await owner.close()
     await check_schema(site.node.database)
     await record(deps, "alice-2")

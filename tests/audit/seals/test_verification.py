@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from pairing_server.audit.seals import SealKey, sealing, sealing_order
-from pairing_server.audit.seals.sealer import Sealer, read_copies, to_file
+from pairing_server.audit.seals import SealKey, sealing_order
+from pairing_server.audit.seals.memory import read_copies
+from pairing_server.audit.seals.sealer import to_file
 from pairing_server.clock import utcnow
 from pairing_server.request_context import system
 from pairing_server.services.deps import Deps
-from tests.audit.sealing import events, sealed, triggers_off, verify
+from tests.audit.sealing import events, sealed, sealing, triggers_off, verify
 
 ALICE, BOB = "actor_subject = 'alice-2'", "actor_subject = 'bob-2'"
 TAMPERINGS = {
@@ -109,8 +109,8 @@ async def test_seals_made_anew_with_another_key_show(deps: Deps, database_url: s
     async with triggers_off(database_url) as connection:
         await connection.execute(f"DELETE FROM audit_events WHERE {BOB}")
         await connection.execute("DELETE FROM audit_seals")
-    forger = replace(deps, sealer=Sealer(SealKey.generate()[0], "node-1"))
-    await sealing.seal(forger, system(utcnow()))
+    forger = sealing(deps, key=SealKey.generate()[0])
+    await forger.sealer.seal(system(utcnow()))
     assert (await verify(forger)).fault is None
     report = await verify(deps)
     assert report.fault is not None
@@ -122,7 +122,7 @@ async def test_what_was_copied_outside_shows_that_seals_were_made_anew_with_the_
     deps: Deps, database_url: str, tmp_path: Path
 ) -> None:
     copies = tmp_path / "copies.jsonl"
-    deps = replace(deps, sealer=replace(deps.sealer, copy=to_file(copies)))
+    deps = sealing(deps, tmp_path, copy=to_file(copies))
     await sealed(deps, 3)
     known = read_copies(copies)
     assert sorted(known) == [1, 2, 3]
@@ -131,7 +131,7 @@ async def test_what_was_copied_outside_shows_that_seals_were_made_anew_with_the_
         await connection.execute(f"DELETE FROM audit_events WHERE {BOB}")
         await connection.execute("DELETE FROM audit_seals WHERE seal_no > 1")
     (tmp_path / "audit-last-seal").unlink()
-    await sealing.seal(deps, system(utcnow()))
+    await deps.sealer.seal(system(utcnow()))
     assert (await verify(deps)).fault is None
     report = await verify(deps, known)
     assert report.fault is not None

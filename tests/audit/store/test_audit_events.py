@@ -14,16 +14,15 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from pairing_server.audit.recorder import AuditLog
 from pairing_server.audit.store import search
 from pairing_server.audit.store.filters import Filter
 from pairing_server.clock import utcnow
-from pairing_server.db.database import Database
 from pairing_server.errors import Unavailable
 from pairing_server.request_context import RequestContext, system
 from pairing_server.services import accounts, pairings
 from pairing_server.store import audit_events, users
 from pairing_server.store.audit_events import Event
+from tests.audit.logs import Switchable, audit_log
 from tests.conftest import execute
 from tests.devices import Site
 
@@ -41,7 +40,7 @@ def event(
     **attrs: object,
 ) -> Event:
     caller = RequestContext(utcnow(), subject=actor, address=address, kind="user")
-    return AuditLog("node-1", "1.2.3").event(name, outcome, caller.at(NOW), pairing_id=pairing, **attrs)
+    return audit_log().event(name, outcome, caller.at(NOW), pairing_id=pairing, **attrs)
 
 
 async def found(conn: AsyncConnection, which: Filter | None = None, limit: int = 100) -> list[str]:
@@ -216,31 +215,31 @@ async def test_queued_events_are_written_once_and_in_order_whoever_flushes(site:
     deps = site.node.deps
     for number in range(1200):
         deps.audit.enqueue(event("msg.invalid", actor=f"{number % 200}", rule=number))
-    await asyncio.gather(*(deps.audit.flush(deps, system(NOW)) for _ in range(4)))
+    await asyncio.gather(*(deps.audit.flush(system(NOW)) for _ in range(4)))
     async with deps.database.transaction() as conn:
         rows = (await search.page(conn, Filter(event="msg.invalid"), 5000)).events
     assert [row.event.attrs["rule"] for row in reversed(rows)] == list(range(1200))
 
 
 async def test_queued_events_wait_while_the_database_is_away(site: Site, database_url: str) -> None:
-    deps = site.node.deps
-    site.node.scheduler.stop()
-    await site.node.scheduler.settled()
-    deps.audit.enqueue(event("msg.invalid", rule=1))
-    away = Database("postgresql://nobody@127.0.0.1:1/none")
+    database = Switchable(site.node.database)
+    log = audit_log(database)
+    log.enqueue(event("msg.invalid", rule=1))
+    database.away = True
     with pytest.raises(Unavailable):
-        await deps.audit.flush(replace(deps, database=away), system(NOW))
-    await away.close()
+        await log.flush(system(NOW))
+    database.away = False
+    await log.flush(system(NOW))
+    await database.close()
     assert [event["rule"] for event in await site.events("msg.invalid")] == [1]
 
 
 async def test_a_full_queue_loses_the_newest_and_says_how_many(site: Site) -> None:
-    log = AuditLog("node", "1", queue_size=3)
-    deps = replace(site.node.deps, audit=log)
+    log = audit_log(site.node.database, 3)
     for number in range(5):
         log.enqueue(event("msg.invalid", rule=number))
-    await log.flush(deps, system(NOW + timedelta(seconds=1)))
-    await log.flush(deps, system(NOW + timedelta(seconds=2)))
+    await log.flush(system(NOW + timedelta(seconds=1)))
+    await log.flush(system(NOW + timedelta(seconds=2)))
     assert [event["rule"] for event in await site.events("msg.invalid")] == [0, 1, 2]
     assert [event["lost"] for event in await site.events("audit.gap")] == [2]
 
@@ -259,7 +258,7 @@ async def test_a_flood_from_one_source_is_ten_rows_and_a_count(site: Site) -> No
     for number in range(250):
         deps.audit.enqueue(event("msg.invalid", actor="mallory", rule=number))
     deps.audit.enqueue(event("msg.invalid", actor="alice"))
-    await deps.audit.flush(deps, system(NOW + timedelta(minutes=1)))
+    await deps.audit.flush(system(NOW + timedelta(minutes=1)))
     async with deps.database.transaction() as conn:
         rows = (await search.page(conn, Filter(event="msg.invalid", actor="mallory"), 100)).events
         assert await found(conn, Filter(event="msg.invalid", actor="alice")) == ["alice"]

@@ -12,7 +12,6 @@ from uuid import UUID
 import pytest
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from pairing_server.audit.recorder import AuditLog
 from pairing_server.audit.store import search
 from pairing_server.audit.store.filters import Filter
 from pairing_server.audit.store.search import Place, Reach, Recorded
@@ -20,6 +19,7 @@ from pairing_server.clock import utcnow
 from pairing_server.request_context import RequestContext
 from pairing_server.store import audit_events
 from pairing_server.store.audit_events import Event
+from tests.audit.logs import audit_log
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 KINDS = (
@@ -43,7 +43,7 @@ def drawn(draw: random.Random) -> Event:
     caller = RequestContext(
         utcnow(), subject=draw.choice(ACTORS), address=draw.choice(ADDRESSES), kind="user"
     )
-    made = AuditLog("node", "1").event(name, outcome, caller.at(NOW), pairing_id=draw.choice((None, *IDS)))
+    made = audit_log().event(name, outcome, caller.at(NOW), pairing_id=draw.choice((None, *IDS)))
     return replace(made, connection_id=draw.choice((None, *IDS)))
 
 

@@ -12,7 +12,6 @@ from uuid import UUID, uuid4
 import click
 import pytest
 
-from pairing_server.audit.recorder import AuditLog
 from pairing_server.audit.store.search import Recorded
 from pairing_server.cli.audit.table import table
 from pairing_server.clock import utcnow
@@ -20,6 +19,7 @@ from pairing_server.db.database import Database
 from pairing_server.request_context import RequestContext
 from pairing_server.store import audit_events as store
 from pairing_server.store.audit_events import Event
+from tests.audit.logs import audit_log
 from tests.cli.commands import NO_DATABASE, Operator
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -36,7 +36,7 @@ def event(
     **attrs: object,
 ) -> Event:
     caller = RequestContext(utcnow(), subject=actor, address=address, kind="user")
-    return AuditLog("node", "1").event(name, outcome, caller.at(NOW), pairing_id=pairing, **attrs)
+    return audit_log().event(name, outcome, caller.at(NOW), pairing_id=pairing, **attrs)
 
 
 EVENTS = (

@@ -14,8 +14,7 @@ from urllib.parse import urlencode
 
 import pytest
 
-from pairing_server.audit import tail
-from pairing_server.audit.seals import format_key, sealing, verify_export
+from pairing_server.audit.seals import format_key, verify_export
 from pairing_server.clock import utcnow
 from pairing_server.request_context import RequestContext, system
 from pairing_server.services import accounts
@@ -162,7 +161,7 @@ async def test_the_state_of_the_seals_is_that_of_the_log(site: Site) -> None:
     reader = await site.account(role="auditor")
     await record(site, "session.bound", count=5)
     before = await got(site, "seals", reader)
-    await sealing.seal(site.node.deps, system(utcnow()))
+    await site.node.deps.sealer.seal(system(utcnow()))
     after = await got(site, "seals", reader)
     assert after["unsealed"]["rows"] < before["unsealed"]["rows"] + 2
     last = after["seals"][0]
@@ -179,7 +178,7 @@ async def test_an_event_names_the_seal_that_it_is_in(site: Site) -> None:
     await record(site, "session.bound")
     [row] = (await site.get("/api/audit?event=session.bound", reader.token)).body["events"]
     assert (await site.get(f"/api/audit/events/{row['seq']}", reader.token)).body["seal"] is None
-    made = await sealing.seal(site.node.deps, system(utcnow()))
+    made = await site.node.deps.sealer.seal(system(utcnow()))
     seal = (await site.get(f"/api/audit/events/{row['seq']}", reader.token)).body["seal"]
     assert (seal["number"], seal["digest"]) in [(each.number, each.digest.hex()) for each in made]
 
@@ -188,12 +187,12 @@ async def test_an_event_names_the_seal_that_it_is_in(site: Site) -> None:
 
 
 async def tick(site: Site) -> None:
-    await tail.tell(site.node.deps, utcnow())
+    await site.node.deps.audit_tail.answer_waiting(utcnow())
 
 
 async def waiting(site: Site, count: int = 1) -> None:
     """Until so many wait. Each turn is a request, which gives the others their chance."""
-    while len(site.node.deps.followers.waiting) < count:
+    while len(site.node.deps.audit_tail.waiting) < count:
         await site.get("/healthz")
 
 
@@ -243,7 +242,7 @@ async def test_who_waits_is_answered_as_soon_as_something_has_come(site: Site) -
     await record(site, "session.bound")
     await tick(site)
     assert [row["event"] for row in (await answer)["events"]] == ["session.bound"]
-    assert not site.node.deps.followers.waiting
+    assert not site.node.deps.audit_tail.waiting
 
 
 async def test_who_waits_in_vain_is_told_so_after_the_wait(site: Site) -> None:
@@ -251,7 +250,7 @@ async def test_who_waits_in_vain_is_told_so_after_the_wait(site: Site) -> None:
     reader = await site.account(role="auditor")
     answer = asyncio.ensure_future(got(site, "follow", reader, event="session.bound", wait=5))
     await waiting(site)
-    await tail.tell(site.node.deps, utcnow() + timedelta(seconds=6))
+    await site.node.deps.audit_tail.answer_waiting(utcnow() + timedelta(seconds=6))
     found = await answer
     assert found["events"] == []
     await record(site, "session.bound")
@@ -328,7 +327,7 @@ async def test_an_export_with_seals_verifies_with_the_public_key_alone(
     reader, key = await site.account(role="auditor"), site.node.deps.sealer.key.public
     await record(site, "session.bound", count=20, address="10.0.0.1")
     await record(site, "ws.connected", count=5)
-    await sealing.seal(site.node.deps, system(utcnow()))
+    await site.node.deps.sealer.seal(system(utcnow()))
     body = await got(site, "export", reader, **asked)
     report = verify_export(io.BytesIO(body), frozenset([key]))
     assert (report.fault, report.rows >= 25) == (None, True)

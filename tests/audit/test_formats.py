@@ -12,13 +12,15 @@ from uuid import UUID
 
 import pytest
 
-from pairing_server.audit.recorder import EVENTS, AuditLog
+from pairing_server.audit import formats
+from pairing_server.audit.formats import fields, ocsf
+from pairing_server.audit.recorder import EVENTS
 from pairing_server.audit.store.search import Recorded
 from pairing_server.clock import utcnow
 from pairing_server.request_context import RequestContext
 from pairing_server.store.audit_events import Event
-from pairing_server.web.audit import formats, ocsf
 from pairing_server.web.audit.answers import AuditEventAnswer
+from tests.audit.logs import audit_log
 
 NOW = datetime(2026, 3, 1, 12, 0, 0, 250_000, tzinfo=UTC)
 PAIRING = UUID(int=7)
@@ -65,6 +67,14 @@ def line(form: str, event: Recorded) -> str:
     return text[:-1]
 
 
+# JSON
+
+
+def test_the_api_and_the_command_line_show_an_event_alike() -> None:
+    event = recorded(attrs={"x": 1}, request_id=UUID(int=3))
+    assert list(fields.as_json(event).items()) == list(AuditEventAnswer().dump(event).items())
+
+
 # CSV
 
 
@@ -76,7 +86,7 @@ def test_no_cell_of_a_csv_begins_a_formula_and_each_event_is_one_row(nasty: str)
     assert all(not cell.startswith(("=", "+", "-", "@", "\t", "\r", "＝")) for cell in row.values())
     assert row["actor"].removeprefix("'") == nasty == row["name"].removeprefix("'")
     assert json.loads(row["attrs"]) == {"x": nasty}
-    assert list(row) == [*AuditEventAnswer().fields, "name"]
+    assert list(row) == [*fields.NAMES, "name"]
 
 
 # CEF
@@ -188,7 +198,5 @@ def test_an_ocsf_event_is_one_line_of_json(nasty: str) -> None:
 
 
 def test_recording_leaves_nothing_that_steers_a_terminal() -> None:
-    event = AuditLog("node", "1").event(
-        "ws.connected", "success", RequestContext(utcnow()).at(NOW), origin=NASTY[-2]
-    )
+    event = audit_log().event("ws.connected", "success", RequestContext(utcnow()).at(NOW), origin=NASTY[-2])
     assert event.attrs == {"origin": "[31mred"}

@@ -1,71 +1,22 @@
-"""Events as lines for other programs: CSV for spreadsheets, CEF for older SIEMs. OCSF: web/audit/ocsf.py.
-
-Each line holds one event whole. Client text has been cleaned when it was recorded; what each form takes for its own
-syntax is escaped here.
-"""
+"""Events in the Common Event Format, for older SIEMs."""
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import re
 from collections.abc import Mapping
 
 from pairing_server.audit.store.search import Recorded
-from pairing_server.web.audit import ocsf
-from pairing_server.web.audit.answers import AuditEventAnswer
-
-MEDIA = {
-    "jsonl": "application/x-ndjson",
-    "csv": "text/csv; charset=utf-8",
-    "cef": "text/plain; charset=utf-8",
-    "ocsf": "application/x-ndjson",
-}
-EVENT = AuditEventAnswer()
-_NAMES = (*EVENT.fields, "name")
 
 # CEF counts the other way round: 10 is the worst.
 _CEF_SEVERITY = (10, 10, 9, 7, 5, 3, 1, 0)
 
 
-def head(form: str) -> str:
-    """What comes before the first event."""
-    return _csv_line(_NAMES) if form == "csv" else ""
-
-
-def line(form: str, recorded: Recorded, names: Mapping[str, str]) -> str:
-    """The event, with its line's end. `names`: those of accounts, by their subject."""
-    if form == "csv":
-        return _csv(recorded, names)
-    if form == "cef":
-        return _cef(recorded, names)
-    return json.dumps(ocsf.event(recorded, names), ensure_ascii=False, default=str) + "\n"
-
-
-def _csv_line(cells: tuple[str, ...]) -> str:
-    out = io.StringIO()
-    csv.writer(out, lineterminator="\n").writerow(cells)
-    return out.getvalue()
-
-
-def _csv(recorded: Recorded, names: Mapping[str, str]) -> str:
-    row = {**EVENT.dump(recorded), "name": names.get(recorded.event.actor_subject or "")}
-    return _csv_line(tuple(_inert(row[name]) for name in _NAMES))
-
-
-def _inert(value: object) -> str:
-    """A spreadsheet takes a cell that begins like this for a formula."""
-    if isinstance(value, dict):
-        value = json.dumps(value, ensure_ascii=False)
-    text = "" if value is None else str(value)
-    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r", "＝", "＋", "－", "＠")) else text
-
-
-def _cef(recorded: Recorded, names: Mapping[str, str]) -> str:
+def line(recorded: Recorded, names: Mapping[str, str]) -> str:
+    """The event, with its line's end."""
     event = recorded.event
     head = ("CEF:0", "pairing-server", "pairing-server", event.app_version, event.event)
-    told = f"{event.event} {event.outcome}" + (f": {event.reason}" if event.reason else "")
+    name = f"{event.event} {event.outcome}" + (f": {event.reason}" if event.reason else "")
     address = event.address or ""
     fields = {
         "rt": _millis(recorded.recorded_at.timestamp()),
@@ -90,7 +41,7 @@ def _cef(recorded: Recorded, names: Mapping[str, str]) -> str:
     extension = " ".join(
         f"{key}={_escaped(str(value), '=')}" for key, value in fields.items() if value not in (None, "")
     )
-    columns = [_escaped(part, "|") for part in (*head, told)]
+    columns = [_escaped(part, "|") for part in (*head, name)]
     return "|".join([*columns, str(_CEF_SEVERITY[event.severity]), extension]) + "\n"
 
 

@@ -1,0 +1,74 @@
+"""What a machine remembers of the seals, in files of its own: the newest one, and which were copied outside."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+
+from pairing_server.audit.seals import Seal, SealFormatError, seal_from_line
+
+
+class SealMemory:
+    """In `folder`; None: nothing is remembered. The newest seal is kept so that its removal is noticed."""
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self._newest = None if folder is None else folder / "audit-last-seal"
+        self._copied = None if folder is None else folder / "audit-copied-seal"
+
+    def newest(self) -> Seal | None:
+        """The newest seal that this machine has seen. Raises SealFormatError."""
+        if self._newest is None or not self._newest.exists():
+            return None
+        return _seal_of(self._newest.read_text(encoding="utf-8"))
+
+    def remember(self, seal: Seal) -> None:
+        _replace(self._newest, seal.line + "\n")
+
+    def copied(self) -> int:
+        """The number of the last seal that was copied from this machine; 0: none."""
+        try:
+            return int(self._copied.read_text(encoding="utf-8")) if self._copied is not None else 0
+        except (OSError, ValueError):
+            return 0
+
+    def note_copied(self, number: int) -> None:
+        _replace(self._copied, f"{number}\n")
+
+    def go_back(self, newest: Seal | None, copied: int) -> None:
+        """The log ends with that seal now, as after a restore: later ones are not missed, and those after the seal
+        of the number `copied` are copied again."""
+        if newest is not None:
+            self.remember(newest)
+        elif self._newest is not None:
+            self._newest.unlink(missing_ok=True)
+        if self.copied() > copied:
+            self.note_copied(copied)
+
+
+def read_copies(path: Path) -> dict[int, str]:
+    """The digests of the seals in a file of copies, by number. Raises OSError, SealFormatError."""
+    with path.open(encoding="utf-8") as file:
+        seals = [_seal_of(line) for line in file if line.endswith("\n")]
+    return {seal.number: seal.digest.hex() for seal in seals}
+
+
+def _seal_of(text: str) -> Seal:
+    try:
+        return seal_from_line(json.loads(text))
+    except (ValueError, AttributeError) as error:
+        raise SealFormatError(f"no seal: {error}") from None
+
+
+def _replace(path: Path | None, text: str) -> None:
+    """The file has either the old text or the new one, even after a crash."""
+    if path is None or not path.parent.is_dir():
+        return
+    with NamedTemporaryFile(
+        "w", encoding="utf-8", dir=path.parent, prefix=f".{path.name}.", delete=False
+    ) as fresh:
+        fresh.write(text)
+        fresh.flush()
+        os.fsync(fresh.fileno())
+    Path(fresh.name).replace(path)
