@@ -1,6 +1,6 @@
-"""What `doctor` finds besides the steps: settings that are dangerous or will bite later, and how the way to the server looks.
+"""The checks of `doctor` beside its steps: risky settings, the database, and the connection to the server.
 
-A finding is no failure: it says what is so, and what to do about it. None holds a secret.
+A finding is no failure. It names the problem and the remedy, and holds no secret.
 """
 
 from __future__ import annotations
@@ -27,22 +27,22 @@ from pairing_server.errors import Unavailable
 from pairing_server.security.addresses import is_loopback
 from pairing_server.security.keys import SigningKey
 
-# Bits of a secret, by how its signs are spread; 32 random bytes in Base64 have about 200.
-LEAST_BITS = 100
-LEAST_FILES = 4096
-LEAST_SPACE = 1024**3
-LARGEST_SKEW = timedelta(seconds=5)
-CERTIFICATE_LEFT = timedelta(days=14)
-SLOW = 0.3  # seconds for a request, there and back
+# By the frequency of its characters; 32 random bytes in Base64 have about 200.
+MIN_SECRET_BITS = 100
+MIN_OPEN_FILES = 4096
+MIN_FREE_BYTES = 1024**3
+MAX_CLOCK_SKEW = timedelta(seconds=5)
+MIN_CERTIFICATE_LIFE = timedelta(days=14)
+SLOW_REQUEST_SECONDS = 0.3
 
 
 class Finding(NamedTuple):
-    what: str
-    todo: str
+    problem: str
+    remedy: str
 
 
-def of_configuration(config: Configuration, environ: Mapping[str, str]) -> list[Finding]:
-    """What is wrong or risky with the settings of this machine."""
+def check_configuration(config: Configuration, environ: Mapping[str, str]) -> list[Finding]:
+    """What is wrong or risky in the configuration and on this machine."""
     return [*_secrets(config, environ), *_access(config), *_machine(config)]
 
 
@@ -53,7 +53,7 @@ def _secrets(config: Configuration, environ: Mapping[str, str]) -> list[Finding]
             "Make another: pairing-server keys rotate, or openssl rand -base64 48.",
         )
         for key in config.jwt_keys
-        if weak(key)
+        if is_weak(key)
     ]
     path = settings_file(environ)
     if path.is_file() and path.stat().st_mode & 0o044:
@@ -74,12 +74,12 @@ def _secrets(config: Configuration, environ: Mapping[str, str]) -> list[Finding]
     return found
 
 
-def weak(key: SigningKey) -> bool:
-    """Whether the secret has too little in it, by the frequency of its signs."""
+def is_weak(key: SigningKey) -> bool:
+    """Whether the secret can be guessed, by the frequency of its characters and by common words."""
     counts, size = Counter(key.secret), len(key.secret)
     bits = -sum(count * math.log2(count / size) for count in counts.values())
     words = (b"secret", b"password", b"changeme", b"change-me", b"example", b"12345678")
-    return bits < LEAST_BITS or any(word in key.secret.lower() for word in words)
+    return bits < MIN_SECRET_BITS or any(word in key.secret.lower() for word in words)
 
 
 def _access(config: Configuration) -> list[Finding]:
@@ -89,7 +89,7 @@ def _access(config: Configuration) -> list[Finding]:
     if wide := [str(network) for network in config.trusted_proxies if network.prefixlen < 8]:
         found.append(
             Finding(
-                f"Forwarding headers are believed from almost everywhere ({', '.join(wide)}): whoever sends one has any address.",
+                f"Forwarding headers are believed from almost everywhere ({', '.join(wide)}): a client can claim any address.",
                 "Set PAIRING_TRUSTED_PROXIES to the addresses of your proxies.",
             )
         )
@@ -97,7 +97,7 @@ def _access(config: Configuration) -> list[Finding]:
         found.append(
             Finding(
                 "Pages without an origin of their own (null, file://) are let in: every sandboxed frame of every site is one.",
-                "Take null and file:// out of PAIRING_ALLOWED_ORIGINS, unless an app of yours cannot do without.",
+                "Take null and file:// out of PAIRING_ALLOWED_ORIGINS, unless one of your apps needs them.",
             )
         )
     if public.scheme == "http" and not local:
@@ -116,7 +116,9 @@ def _access(config: Configuration) -> list[Finding]:
         )
     if config.registration == "open" and (not local or config.trusted_proxies):
         found.append(
-            Finding("Strangers may make accounts.", "PAIRING_REGISTRATION=closed, unless that is wanted.")
+            Finding(
+                "Anyone may register an account.", "Set PAIRING_REGISTRATION=closed, unless that is wanted."
+            )
         )
     if (config.guest_pairing or config.redeem_policy == "any_user") and config.max_live_codes > 1000:
         found.append(
@@ -131,14 +133,14 @@ def _access(config: Configuration) -> list[Finding]:
 def _machine(config: Configuration) -> list[Finding]:
     found = []
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if files != resource.RLIM_INFINITY and files < LEAST_FILES:
+    if files != resource.RLIM_INFINITY and files < MIN_OPEN_FILES:
         found.append(
             Finding(
                 f"A process may have {files} files open here; each connection is one.",
                 "Raise it: LimitNOFILE= in the unit, or ulimit -n, before the server starts.",
             )
         )
-    if config.data_dir.exists() and (free := shutil.disk_usage(config.data_dir).free) < LEAST_SPACE:
+    if config.data_dir.exists() and (free := shutil.disk_usage(config.data_dir).free) < MIN_FREE_BYTES:
         found.append(
             Finding(
                 f"{config.data_dir} has only {free // 1024**2} MiB left.",
@@ -148,8 +150,8 @@ def _machine(config: Configuration) -> list[Finding]:
     return found
 
 
-async def of_database(config: Configuration) -> list[Finding]:
-    """Whether a database of one's own is there, at this release's schema, and agrees on the time."""
+async def check_database(config: Configuration) -> list[Finding]:
+    """Whether the database of PAIRING_DATABASE_URL answers, has this release's schema, and agrees on the time."""
     if config.database_url is None:
         return []
     database = Database(config.database_url)
@@ -165,16 +167,16 @@ async def of_database(config: Configuration) -> list[Finding]:
         ]
     finally:
         await database.close()
-    found = _clock("The database's clock", now)
+    found = _clock_skew("The database's clock", now)
     return found + _schema(there) + await _hosts(config.database_url)
 
 
 async def _hosts(url: str) -> list[Finding]:
-    """Of several hosts, those that will be missed when they are needed."""
+    """Those of several database hosts that cannot be reached."""
     known = endpoints.Endpoints(url, timeout=CONNECT_TIMEOUT)
     return [
         Finding(
-            f"The database's host {place} cannot be reached: nothing would work after a failover to it.",
+            f"The database's host {place} cannot be reached: after a failover to it nothing would work.",
             "Is it running, and may this machine connect to it? If it is gone for good, take it out of PAIRING_DATABASE_URL.",
         )
         for place in (await known.absent() if len(known.places) > 1 else ())
@@ -185,23 +187,23 @@ def _schema(there: migrations.State) -> list[Finding]:
     if there.revision == migrations.head():
         return []
     if not there.newer:
-        told = (
+        problem = (
             f"The database is at revision {there.revision or 'none'}, this release needs {migrations.head()}."
         )
-        return [Finding(told, "pairing-server migrate")]
+        return [Finding(problem, "pairing-server migrate")]
     if there.suits:
-        told = (
+        problem = (
             f"The database is at revision {there.revision}, which is newer than this release's ({migrations.head()}) and works"
             f" with releases from {there.works_with} on, so with this one."
         )
-        return [Finding(told, "Nothing for now; install the newer release when you can.")]
-    told = f"The database is at revision {there.revision}, which is newer than this release knows ({migrations.head()})."
-    return [Finding(told, "Install the newer release, or restore a backup.")]
+        return [Finding(problem, "Nothing for now; install the newer release when you can.")]
+    problem = f"The database is at revision {there.revision}, which is newer than this release knows ({migrations.head()})."
+    return [Finding(problem, "Install the newer release, or restore a backup.")]
 
 
-def _clock(whose: str, theirs: datetime) -> list[Finding]:
-    skew = theirs - datetime.now(UTC)
-    if abs(skew) <= LARGEST_SKEW:
+def _clock_skew(whose: str, other: datetime) -> list[Finding]:
+    skew = other - datetime.now(UTC)
+    if abs(skew) <= MAX_CLOCK_SKEW:
         return []
     seconds = skew.total_seconds()
     return [
@@ -212,8 +214,8 @@ def _clock(whose: str, theirs: datetime) -> list[Finding]:
     ]
 
 
-async def of_the_way(client: PairingClient) -> list[Finding]:
-    """How the server sees whoever is logged in as `client`, and what the way there is like. Raises ClientError."""
+async def check_connection(client: PairingClient) -> list[Finding]:
+    """The client's address as the server sees it, clock, latency and certificate. Raises ClientError."""
     answer = await client.call("GET", "/api/logins")
     [own] = [login for login in answer.get("logins", []) if login.get("current")]
     times = []
@@ -223,8 +225,8 @@ async def of_the_way(client: PairingClient) -> list[Finding]:
         times.append(time.perf_counter() - began)
     latency = statistics.median(times)
     found = _address(client.url, str(own.get("address")))
-    found += _clock("The server's clock", datetime.fromisoformat(own["seen_at"]))
-    if latency > SLOW:
+    found += _clock_skew("The server's clock", datetime.fromisoformat(own["seen_at"]))
+    if latency > SLOW_REQUEST_SECONDS:
         found.append(
             Finding(
                 f"A request takes {latency * 1000:.0f} ms there and back.",
@@ -256,32 +258,32 @@ async def _certificate(url: str) -> list[Finding]:
             asyncio.open_connection(parts.hostname, parts.port or 443, ssl=ssl.create_default_context()), 10
         )
     except (OSError, TimeoutError):
-        return []  # the steps have told it already
+        return []  # the steps have reported it
     certificate = writer.get_extra_info("peercert")
     writer.close()
     ends = datetime.fromtimestamp(ssl.cert_time_to_seconds(certificate["notAfter"]), UTC)
     left = ends - datetime.now(UTC)
-    if left > CERTIFICATE_LEFT:
+    if left > MIN_CERTIFICATE_LIFE:
         return []
     return [Finding(f"The certificate ends in {max(0, left.days)} days, on {ends:%Y-%m-%d}.", "Renew it.")]
 
 
-async def seen_as(client: PairingClient) -> str:
-    """The address that the server takes for ours, and why. Raises ClientError."""
+async def address_seen(client: PairingClient) -> str:
+    """A sentence: the client's address as the server sees it, and why. Raises ClientError."""
     answer = await client.call("GET", "/api/logins")
     address = next((login.get("address") for login in answer.get("logins", []) if login.get("current")), None)
     host = urlsplit(client.url).hostname or ""
     direct = is_loopback(host) or address in _own_addresses(host)
     why = (
-        "as this machine's, on a direct way or by a proxy that it trusts"
+        "as this machine's, directly or through a proxy that it trusts"
         if direct
-        else "as somebody or something forwards it"
+        else "as something on the way forwards it"
     )
     return f"The server saw this client as {address}: {why}."
 
 
 def _own_addresses(host: str) -> set[str]:
-    """The address that this machine uses towards the host."""
+    """This machine's address on the route to the host."""
     try:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
             probe.connect((host, 9))

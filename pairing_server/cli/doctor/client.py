@@ -1,4 +1,4 @@
-"""The devices that `doctor` visits the server with, and what they find out on the way. The steps are in doctor_steps.py."""
+"""The pairing that `doctor` tries: its devices, and what one step passes on to the next. The steps are in steps.py."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from contextlib import suppress
 from pairing_server.client import ClientError, Code, Connection, DeviceType, PairingClient
 
 
-class Unmet(Exception):
-    """Something came that is not what was expected; the text is what came."""
+class UnexpectedAnswer(Exception):
+    """The server answered something else than was expected; the text is what it answered."""
 
     def __init__(self, expected: str, came: str) -> None:
         self.expected = expected
         super().__init__(came)
 
 
-class Visit:
-    """What the steps hand on to one another. Without a username the visit registers an account of its own."""
+class TrialPairing:
+    """Two devices, an intruder, and what they have learned. Without a username it registers an account of its own."""
 
     code: Code
     pairing_id: str
@@ -41,7 +41,7 @@ class Visit:
         return self.devices["desktop"]
 
     def without_secrets(self, text: str) -> str:
-        """The text as it may be shown."""
+        """The text with each password, token and code hidden."""
         known = [self.password, self.desktop.access_token, *self.ws_tokens.values()]
         if hasattr(self, "code"):
             known.append(self.code.code)
@@ -50,7 +50,7 @@ class Visit:
         return text
 
     async def end(self) -> None:
-        """Leave nothing behind, wherever the visit stopped."""
+        """Close the connections and end the pairing, at whichever step the trial stopped."""
         for connection in self.connections.values():
             connection.drop()
         if hasattr(self, "code"):

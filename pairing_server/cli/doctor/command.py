@@ -1,7 +1,6 @@
-"""doctor: a whole pairing against a running server, as two devices would do it, one line a step.
+"""doctor: pairs two devices with a running server and reports each step in a line.
 
-The steps are in pairing_server.cli.doctor.steps; here is how they are run and told. Tokens, passwords and the
-code are never shown.
+The steps are in steps.py; this file runs and reports them. Tokens, passwords and the code are never shown.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ import click
 from pairing_server import logs
 from pairing_server.cli.doctor import checks
 from pairing_server.cli.doctor.checks import Finding
-from pairing_server.cli.doctor.client import Unmet, Visit
+from pairing_server.cli.doctor.client import TrialPairing, UnexpectedAnswer
 from pairing_server.cli.doctor.steps import Step, steps_of
 from pairing_server.cli.epilog import epilog
 from pairing_server.cli.runtime import load_configuration, read_password, run_in_loop
@@ -50,13 +49,13 @@ _HINTS = {
     "`-` reads a line of standard input, and without the option it is asked for.",
 )
 def doctor(url: str | None, username: str | None, password: str | None) -> None:
-    """Look at the settings, then do a whole pairing against the running server, as two devices would.
+    """Check the settings, then pair two devices with the running server.
 
     Prints a line for each step. Ends with status 0 if all is right, else with 1, and says what was expected,
     what came instead and what to do. What works but is risky is marked with `!`; that is no failure.
 
-    The settings are looked at where the server's own are meant, that is without --url. Run it as the server runs: in its
-    folder, with its environment; as a service, `sudo pairing-server doctor`.
+    With --url, only the pairing is tried. Without it, run this as the server runs: in its folder, with its
+    environment; for a service, `sudo pairing-server doctor`.
     """
     if password is not None and username is None:
         raise click.UsageError("--password needs --username.")
@@ -72,11 +71,11 @@ def doctor(url: str | None, username: str | None, password: str | None) -> None:
 
 
 def _configuration(config: Configuration) -> None:
-    """Look at the settings, and at a database that they name."""
+    """Check the configuration, and the database that it names."""
     report = Report(0)
-    found = checks.of_configuration(config, os.environ)
+    found = checks.check_configuration(config, os.environ)
     if config.database_url is not None:
-        found += run_in_loop(checks.of_database(config))
+        found += run_in_loop(checks.check_database(config))
     report.line(f"Settings: {len(found)} findings" if found else "Settings: nothing to say against them")
     report.findings(found)
 
@@ -89,53 +88,53 @@ def _where(url: str) -> str:
 
 
 async def _examine(url: str, username: str | None, password: str | None) -> bool:
-    """Take the steps until one fails; whether all went right."""
-    visit = Visit(url, username, password)
-    steps = steps_of(visit)
+    """Take the steps until one fails. True if none does."""
+    trial = TrialPairing(url, username, password)
+    steps = steps_of(trial)
     report = Report(max(len(step.title) for step in steps))
     report.line(f"Pairing server at {url}\n")
     began = time.perf_counter()
     try:
         for step in steps:
-            if not await _take(step, visit, report):
+            if not await _take_step(step, trial, report):
                 return False
         took = time.perf_counter() - began
-        await _way(visit, report)
+        await _report_connection(trial, report)
     finally:
-        await visit.end()
+        await trial.end()
     report.line(f"\nAll right: {len(steps)} steps in {_ms(took).strip()}.")
-    if visit.registered:
+    if trial.registered:
         report.line(
-            f"The account {visit.username} stays; to disable it: pairing-server user disable {visit.username}"
+            f"The account {trial.username} stays; to disable it: pairing-server user disable {trial.username}"
         )
     return True
 
 
-async def _way(visit: Visit, report: Report) -> None:
-    """Tell how the server sees us. A server that does not say is no failure."""
+async def _report_connection(trial: TrialPairing, report: Report) -> None:
+    """Report how the server sees this client. A server that does not say is no failure."""
     with suppress(ClientError):
-        report.line(f"\n{_inert(await checks.seen_as(visit.desktop))}")
-        report.findings(await checks.of_the_way(visit.desktop))
+        report.line(f"\n{_printable(await checks.address_seen(trial.desktop))}")
+        report.findings(await checks.check_connection(trial.desktop))
 
 
-async def _take(step: Step, visit: Visit, report: Report) -> bool:
+async def _take_step(step: Step, trial: TrialPairing, report: Report) -> bool:
     began = time.perf_counter()
-    fault: Unmet | ClientError | None = None
+    fault: UnexpectedAnswer | ClientError | None = None
     try:
-        await step.work(visit)
-    except (Unmet, ClientError) as error:
+        await step.work(trial)
+    except (UnexpectedAnswer, ClientError) as error:
         fault = error
     report.step(step.title, time.perf_counter() - began, right=fault is None)
     if fault is None:
         return True
-    expected = fault.expected if isinstance(fault, Unmet) else step.expected
-    report.fault(visit.without_secrets(expected), visit.without_secrets(str(fault)), _hint(step, fault))
+    expected = fault.expected if isinstance(fault, UnexpectedAnswer) else step.expected
+    report.fault(trial.without_secrets(expected), trial.without_secrets(str(fault)), _hint(step, fault))
     return False
 
 
-def _hint(step: Step, fault: Unmet | ClientError) -> str:
+def _hint(step: Step, fault: UnexpectedAnswer | ClientError) -> str:
     if "CERTIFICATE_VERIFY_FAILED" in str(fault):
-        return "If its certificate is of your own authority, set SSL_CERT_FILE to that one's file."
+        return "If an authority of your own made its certificate, set SSL_CERT_FILE to the authority's file."
     if isinstance(fault, NotReachable):
         return (
             "Start it with `pairing-server serve`, or say where it is with --url"
@@ -155,7 +154,7 @@ def _ms(seconds: float) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Writes the lines: aligned, in colour on a terminal, and in what the output can show."""
+    """Prints aligned lines, in colour on a terminal, with characters that the output can show."""
 
     width: int
 
@@ -167,13 +166,13 @@ class Report:
 
     def fault(self, expected: str, came: str, hint: str) -> None:
         self.line(
-            f"\n     expected  {_inert(expected)}\n     came      {_inert(came)}\n     hint      {hint}"
+            f"\n     expected  {_printable(expected)}\n     came      {_printable(came)}\n     hint      {hint}"
         )
 
     def findings(self, found: Sequence[Finding]) -> None:
         for finding in found:
             sign = click.style("!", fg="yellow")
-            self.line(f"  {sign}  {_inert(finding.what)}\n     to do     {_inert(finding.todo)}")
+            self.line(f"  {sign}  {_printable(finding.problem)}\n     to do     {_printable(finding.remedy)}")
         if found:
             self.line("")
 
@@ -191,6 +190,6 @@ class Report:
         return True
 
 
-def _inert(text: str) -> str:
-    """What a stranger's server says must not steer the terminal, nor flood it."""
+def _printable(text: str) -> str:
+    """A text of an unknown server must neither control the terminal nor flood it."""
     return "".join(sign if sign.isprintable() else "?" for sign in text[:500])

@@ -1,4 +1,4 @@
-"""The steps of `doctor`: what two devices and an intruder do, and what must come of it. They print nothing."""
+"""The steps of `doctor`: what two devices and an intruder do, and what the server must answer. They print nothing."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
 
-from pairing_server.cli.doctor.client import Unmet, Visit
+from pairing_server.cli.doctor.client import TrialPairing, UnexpectedAnswer
 from pairing_server.client import DeviceType, Message, ServerError
 
-# One word for each device in what people read; "mobile" is the wire's.
+# People read "phone"; "mobile" is the word on the wire.
 _NAMES: dict[DeviceType, str] = {"desktop": "desktop", "mobile": "phone"}
 _OTHER: dict[DeviceType, DeviceType] = {"desktop": "mobile", "mobile": "desktop"}
 _SOUND = "UGFpcmluZyBzZXJ2ZXIgZG9jdG9y"
 _SETTINGS: dict[DeviceType, tuple[str, object]] = {"mobile": ("language", "nl"), "desktop": ("audioGain", 75)}
 
-_FAULT = "That is a fault of the server; please report it with what its log says."
+_FAULT = "This is a fault of the server. Please report it with what its log says."
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,86 +24,86 @@ class Step:
 
     title: str
     expected: str
-    work: Callable[[Visit], Awaitable[None]]
+    work: Callable[[TrialPairing], Awaitable[None]]
     hint: str = _FAULT
 
 
-def steps_of(visit: Visit) -> tuple[Step, ...]:
+def steps_of(trial: TrialPairing) -> tuple[Step, ...]:
     """All steps, in their order."""
-    return (*_HEALTH, *((_REGISTER,) if visit.registered else ()), _login_step(visit), *_PAIRING)
+    return (*_HEALTH, *((_REGISTER,) if trial.registered else ()), _login_step(trial), *_PAIRING)
 
 
 def _same(what: str, came: object, expected: object) -> None:
     if came != expected:
-        raise Unmet(f"{what} {expected!r}", f"{what} {came!r}")
+        raise UnexpectedAnswer(f"{what} {expected!r}", f"{what} {came!r}")
 
 
-async def _healthz(visit: Visit) -> None:
-    await visit.desktop.healthz()
+async def _healthz(trial: TrialPairing) -> None:
+    await trial.desktop.healthz()
 
 
-async def _readyz(visit: Visit) -> None:
-    await visit.desktop.readyz()
+async def _readyz(trial: TrialPairing) -> None:
+    await trial.desktop.readyz()
 
 
-async def _register(visit: Visit) -> None:
-    await visit.desktop.register(visit.username, visit.password)
+async def _register(trial: TrialPairing) -> None:
+    await trial.desktop.register(trial.username, trial.password)
 
 
-async def _login(visit: Visit) -> None:
-    await visit.desktop.login(visit.username, visit.password)
-    for device in (visit.devices["mobile"], visit.intruder):
-        device.access_token = visit.desktop.access_token
+async def _login(trial: TrialPairing) -> None:
+    await trial.desktop.login(trial.username, trial.password)
+    for device in (trial.devices["mobile"], trial.intruder):
+        device.access_token = trial.desktop.access_token
 
 
-async def _ws_token(device: DeviceType, visit: Visit) -> None:
-    visit.ws_tokens[device] = await visit.devices[device].ws_token()
+async def _ws_token(device: DeviceType, trial: TrialPairing) -> None:
+    trial.ws_tokens[device] = await trial.devices[device].ws_token()
 
 
-async def _generate(visit: Visit) -> None:
-    visit.code = await visit.desktop.generate_code()
-    if not (len(visit.code.code) == 6 and visit.code.code.isascii() and visit.code.code.isdecimal()):
-        raise Unmet("a code of six digits", f"one of {len(visit.code.code)} signs")
+async def _generate(trial: TrialPairing) -> None:
+    trial.code = await trial.desktop.generate_code()
+    if not (len(trial.code.code) == 6 and trial.code.code.isascii() and trial.code.code.isdecimal()):
+        raise UnexpectedAnswer("a code of six digits", f"one of {len(trial.code.code)} signs")
 
 
-async def _connect(device: DeviceType, visit: Visit) -> None:
-    client = visit.devices[device]
-    connection = await client.connect(visit.ws_tokens[device])
-    visit.connections[device] = connection
+async def _connect(device: DeviceType, trial: TrialPairing) -> None:
+    client = trial.devices[device]
+    connection = await client.connect(trial.ws_tokens[device])
+    trial.connections[device] = connection
     identified = await connection.identify("pairing-server doctor")
     _same("session_id", identified.get("session_id"), client.session_id)
 
 
-async def _desktop_joins(visit: Visit) -> None:
-    joined = await visit.connections["desktop"].join(visit.code.channel)
+async def _desktop_joins(trial: TrialPairing) -> None:
+    joined = await trial.connections["desktop"].join(trial.code.channel)
     _same("devices", joined.get("devices"), ["desktop"])
 
 
-async def _redeem(visit: Visit) -> None:
-    channel = await visit.devices["mobile"].redeem(visit.code.code)
-    if channel != visit.code.channel:
-        raise Unmet("the channel of the code", "another one")
+async def _redeem(trial: TrialPairing) -> None:
+    channel = await trial.devices["mobile"].redeem(trial.code.code)
+    if channel != trial.code.channel:
+        raise UnexpectedAnswer("the channel of the code", "another one")
 
 
-async def _claimed(visit: Visit) -> None:
-    await visit.connections["desktop"].expect("pairing_claimed")
+async def _claimed(trial: TrialPairing) -> None:
+    await trial.connections["desktop"].expect("pairing_claimed")
 
 
-async def _phone_joins(visit: Visit) -> None:
-    joined = await visit.connections["mobile"].join(visit.code.channel)
+async def _phone_joins(trial: TrialPairing) -> None:
+    joined = await trial.connections["mobile"].join(trial.code.channel)
     _same("devices", joined.get("devices"), ["desktop", "mobile"])
-    visit.epoch, visit.last_seq = str(joined.get("epoch")), int(joined.get("seq", 0))
+    trial.epoch, trial.last_seq = str(joined.get("epoch")), int(joined.get("seq", 0))
 
 
-async def _paired(visit: Visit) -> None:
-    joined = await visit.connections["desktop"].expect("client_joined")
-    _same("client_id", joined.get("client_id"), visit.devices["mobile"].session_id)
-    for connection in visit.connections.values():
+async def _paired(trial: TrialPairing) -> None:
+    joined = await trial.connections["desktop"].expect("client_joined")
+    _same("client_id", joined.get("client_id"), trial.devices["mobile"].session_id)
+    for connection in trial.connections.values():
         await connection.expect("pairing_success")
 
 
-async def _message(sender: DeviceType, visit: Visit) -> None:
-    source, target = visit.connections[sender], visit.connections[_OTHER[sender]]
+async def _message(sender: DeviceType, trial: TrialPairing) -> None:
+    source, target = trial.connections[sender], trial.connections[_OTHER[sender]]
     payload = {"action": "DOCTOR", "from": sender}
     await source.send(payload, id=f"doctor-{sender}")
     received, ack = await target.expect("channel_message"), await source.expect("ack")
@@ -112,78 +112,78 @@ async def _message(sender: DeviceType, visit: Visit) -> None:
     _same("seq of the ack", ack.get("seq"), received.get("seq"))
 
 
-async def _settings(sender: DeviceType, visit: Visit) -> None:
+async def _settings(sender: DeviceType, trial: TrialPairing) -> None:
     key, value = _SETTINGS[sender]
-    await visit.connections[sender].sync_settings({key: value})
-    received = await visit.connections[_OTHER[sender]].expect("settings_sync")
+    await trial.connections[sender].sync_settings({key: value})
+    received = await trial.connections[_OTHER[sender]].expect("settings_sync")
     _same("changed", received.get("changed"), [key])
     _same(key, _of(received, "settings").get(key), value)
-    visit.last_seq = int(received.get("seq", 0))
+    trial.last_seq = int(received.get("seq", 0))
 
 
-async def _audio(sender: DeviceType, visit: Visit) -> None:
-    await visit.connections[sender].send_audio("doctor-1", _SOUND, "webm", 16000)
-    received = await visit.connections[_OTHER[sender]].expect("audio_chunk")
+async def _audio(sender: DeviceType, trial: TrialPairing) -> None:
+    await trial.connections[sender].send_audio("doctor-1", _SOUND, "webm", 16000)
+    received = await trial.connections[_OTHER[sender]].expect("audio_chunk")
     _same("data", received.get("data"), _SOUND)
     _same("audio_seq", received.get("audio_seq"), 1)
 
 
-async def _ping(visit: Visit) -> None:
-    for connection in visit.connections.values():
+async def _ping(trial: TrialPairing) -> None:
+    for connection in trial.connections.values():
         _same("sequence", (await connection.ping()).get("sequence"), 1)
 
 
-async def _intrude(visit: Visit) -> None:
-    async with await visit.intruder.connect() as connection:
+async def _intrude(trial: TrialPairing) -> None:
+    async with await trial.intruder.connect() as connection:
         await connection.identify()
         try:
-            await connection.join(visit.code.channel)
+            await connection.join(trial.code.channel)
         except ServerError as refusal:
             _same("error", refusal.code, "CHANNEL_FULL")
         else:
-            raise Unmet("error CHANNEL_FULL", "channel_joined")
-    for connection in visit.connections.values():
+            raise UnexpectedAnswer("error CHANNEL_FULL", "channel_joined")
+    for connection in trial.connections.values():
         await connection.expect("intruder_refused")
 
 
-async def _phone_goes(visit: Visit) -> None:
-    await visit.connections["mobile"].close()
-    gone = await visit.connections["desktop"].expect("mobile_disconnected")
+async def _phone_goes(trial: TrialPairing) -> None:
+    await trial.connections["mobile"].close()
+    gone = await trial.connections["desktop"].expect("mobile_disconnected")
     _same("force_disconnect", gone.get("force_disconnect"), False)
 
 
-async def _phone_returns(visit: Visit) -> None:
-    await _connect("mobile", visit)
-    joined = await visit.connections["mobile"].join(visit.code.channel, visit.last_seq, visit.epoch)
+async def _phone_returns(trial: TrialPairing) -> None:
+    await _connect("mobile", trial)
+    joined = await trial.connections["mobile"].join(trial.code.channel, trial.last_seq, trial.epoch)
     _same("recovered", joined.get("recovered"), True)
     _same("settings", _of(joined, "settings"), dict(_SETTINGS.values()))
-    await _paired(visit)
+    await _paired(trial)
 
 
-async def _listed(visit: Visit) -> None:
+async def _listed(trial: TrialPairing) -> None:
     ids = [
         pairing.id
-        for pairing in await visit.desktop.pairings()
-        if pairing.desktop_session_id == visit.desktop.session_id
-        and pairing.mobile_session_id == visit.devices["mobile"].session_id
+        for pairing in await trial.desktop.pairings()
+        if pairing.desktop_session_id == trial.desktop.session_id
+        and pairing.mobile_session_id == trial.devices["mobile"].session_id
     ]
     if len(ids) != 1:
-        raise Unmet("one pairing of the two devices", f"{len(ids)}")
-    visit.pairing_id = ids[0]
+        raise UnexpectedAnswer("one pairing of the two devices", f"{len(ids)}")
+    trial.pairing_id = ids[0]
 
 
-async def _unpair(visit: Visit) -> None:
-    await visit.connections["desktop"].unpair()
-    gone = await visit.connections["mobile"].expect("desktop_disconnected")
+async def _unpair(trial: TrialPairing) -> None:
+    await trial.connections["desktop"].unpair()
+    gone = await trial.connections["mobile"].expect("desktop_disconnected")
     _same("force_disconnect", gone.get("force_disconnect"), True)
-    for connection in visit.connections.values():
+    for connection in trial.connections.values():
         await connection.expect("channel_closed")
         _same("close code", await connection.expect_close(), 4410)
 
 
-async def _gone(visit: Visit) -> None:
-    if visit.pairing_id in [pairing.id for pairing in await visit.desktop.pairings()]:
-        raise Unmet("a list without the pairing", "the pairing is still in it")
+async def _gone(trial: TrialPairing) -> None:
+    if trial.pairing_id in [pairing.id for pairing in await trial.desktop.pairings()]:
+        raise UnexpectedAnswer("a list without the pairing", "the pairing is still in it")
 
 
 def _of(message: Message, name: str) -> Message:
@@ -191,9 +191,9 @@ def _of(message: Message, name: str) -> Message:
     return value if isinstance(value, dict) else {}
 
 
-def _login_step(visit: Visit) -> Step:
+def _login_step(trial: TrialPairing) -> Step:
     return Step(
-        f"log in as {visit.username}",
+        f"log in as {trial.username}",
         "an access token",
         _login,
         "Check --username and --password. An operator can do: pairing-server user set-password NAME",
@@ -201,9 +201,9 @@ def _login_step(visit: Visit) -> Step:
 
 
 def _both_ways(
-    title: str, expected: str, work: Callable[[DeviceType, Visit], Awaitable[None]]
+    title: str, expected: str, work: Callable[[DeviceType, TrialPairing], Awaitable[None]]
 ) -> tuple[Step, Step]:
-    """The phone first: what it is sent last tells it the channel's newest number."""
+    """The phone sends first, so that the last message to it carries the channel's newest number."""
     phone, desktop = (
         Step(
             f"{title}, {_NAMES[sender]} to {_NAMES[_OTHER[sender]]}",

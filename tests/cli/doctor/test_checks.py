@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pairing_server.cli.doctor import checks
-from pairing_server.cli.doctor.checks import of_configuration, of_database, weak
+from pairing_server.cli.doctor.checks import check_configuration, check_database, is_weak
 from pairing_server.config import Configuration
 from pairing_server.db import migrations
 from pairing_server.security.addresses import parse_networks
@@ -29,7 +29,7 @@ GOOD = Configuration(
 
 
 def told(**changed: object) -> list[str]:
-    return [finding.what for finding in of_configuration(replace(GOOD, **changed), {})]  # type: ignore[arg-type]
+    return [finding.problem for finding in check_configuration(replace(GOOD, **changed), {})]  # type: ignore[arg-type]
 
 
 def test_good_settings_have_no_findings(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -51,18 +51,18 @@ def test_good_settings_have_no_findings(monkeypatch: pytest.MonkeyPatch) -> None
         ({"allowed_origins": Origins.parse(["null"])}, "without an origin of their own"),
         ({"public_url": "http://pairing.example"}, "tokens and codes can be read"),
         ({"trusted_proxies": ()}, "through a proxy that is not trusted"),
-        ({"registration": "open"}, "Strangers may make accounts"),
+        ({"registration": "open"}, "Anyone may register an account"),
         (
             {"registration": "open", "public_url": "http://127.0.0.1:8089"},  # GOOD trusts a proxy
-            "Strangers may make accounts",
+            "Anyone may register an account",
         ),
         ({"redeem_policy": "any_user"}, "up to 50000 codes may be live"),
     ],
 )
 def test_what_is_risky_is_told_with_what_to_do(changed: dict[str, object], expected: str) -> None:
-    found = of_configuration(replace(GOOD, **changed), {})  # type: ignore[arg-type]
-    [finding] = [finding for finding in found if re.search(expected, finding.what)]
-    assert finding.todo
+    found = check_configuration(replace(GOOD, **changed), {})  # type: ignore[arg-type]
+    [finding] = [finding for finding in found if re.search(expected, finding.problem)]
+    assert finding.remedy
 
 
 def test_secrets_in_files_that_others_can_read_are_told(tmp_path: Path) -> None:
@@ -73,29 +73,29 @@ def test_secrets_in_files_that_others_can_read_are_told(tmp_path: Path) -> None:
     environ = {"PAIRING_SETTINGS_FILE": str(settings), "CREDENTIALS_DIRECTORY": str(credentials)}
     for path, mode in ((settings, 0o644), (credentials / "database-url", 0o640)):
         path.chmod(mode)
-        assert any(str(path) in f.what for f in of_configuration(GOOD, environ))
+        assert any(str(path) in f.problem for f in check_configuration(GOOD, environ))
         path.chmod(0o600)
-    assert not any(str(tmp_path) in f.what for f in of_configuration(GOOD, environ))
+    assert not any(str(tmp_path) in f.problem for f in check_configuration(GOOD, environ))
 
 
 def test_a_secret_is_weak_by_what_is_in_it_and_not_by_its_length() -> None:
-    assert not any(weak(generate_key()) for _ in range(200))
+    assert not any(is_weak(generate_key()) for _ in range(200))
     for text in ("a" * 64, "abcabcabcabcabcabcabcabcabcabcabc", "my-super-secret-key-for-the-pairing-server"):
-        assert weak(SigningKey("k", text.encode()))
+        assert is_weak(SigningKey("k", text.encode()))
 
 
 async def test_a_database_that_is_as_it_should_be_has_no_findings(database_url: str) -> None:
-    assert await of_database(replace(GOOD, database_url=database_url)) == []
+    assert await check_database(replace(GOOD, database_url=database_url)) == []
 
 
-async def test_an_old_an_unknown_and_an_absent_database_are_told(empty_database: str) -> None:
-    [old] = await of_database(replace(GOOD, database_url=empty_database))
-    assert (f"needs {migrations.head()}" in old.what, old.todo) == (True, "pairing-server migrate")
-    [absent] = await of_database(replace(GOOD, database_url=NO_DATABASE))
-    assert "cannot be used" in absent.what and "secret" not in absent.what + absent.todo
+async def test_an_old_an_unknown_and_an_absent_database_are_found(empty_database: str) -> None:
+    [old] = await check_database(replace(GOOD, database_url=empty_database))
+    assert (f"needs {migrations.head()}" in old.problem, old.remedy) == (True, "pairing-server migrate")
+    [absent] = await check_database(replace(GOOD, database_url=NO_DATABASE))
+    assert "cannot be used" in absent.problem and "secret" not in absent.problem + absent.remedy
 
 
-def test_a_newer_database_is_told(database_url: str, tmp_path: Path) -> None:
+def test_a_newer_database_is_found(database_url: str, tmp_path: Path) -> None:
     execute(database_url, "UPDATE alembic_version SET version_num = '9999'")
     done = Operator(database_url, tmp_path, PUBLIC_URL="http://127.0.0.1:1").run("doctor")
     assert done.status == 1, "nobody listens there"
