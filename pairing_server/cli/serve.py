@@ -21,8 +21,9 @@ from pairing_server.cli.runtime import (
 )
 from pairing_server.config import Configuration, effective, keyfile_of, with_keys, with_seal_key
 from pairing_server.db import migrations, roles
+from pairing_server.server.lifecycle import Resources
 from pairing_server.server.lifecycle import serve as serve_node
-from pairing_server.server.systemd import started
+from pairing_server.server.systemd import take_activation
 
 
 @click.command(
@@ -50,29 +51,25 @@ def serve(host: str | None, port: str | None, data_dir: str | None) -> None:
     config = load_configuration(options)
     logs.configure(config.log_format, config.log_level)
     with plain_errors():
-        by = started(os.environ)
-    told = partial(click.echo, err=True)
-    with revivable_database(config, told) as (ready, url, revive), plain_errors():
-        # What has been imported stays: going through it again would stop the loop for tens of milliseconds.
+        activation = take_activation(os.environ)
+    with revivable_database(config, partial(click.echo, err=True)) as (ready, url, revive), plain_errors():
+        # Imported objects stay: to collect them again would block the loop for tens of milliseconds.
         gc.collect()
         gc.freeze()
         run_in_loop(
             serve_node(
-                ready,
-                url,
-                lambda bound: None if by.supervised else _announce(ready, bound),
-                by,
-                again=lambda: with_seal_key(with_keys(read_configuration(options))),
-                keyfile=keyfile_of(config),
-                revive=revive,
+                Resources(ready, url, keyfile_of(config), revive),
+                activation,
+                lambda addresses: None if activation.supervised else _announce(ready, addresses),
+                lambda: with_seal_key(with_keys(read_configuration(options))),
             )
         )
-    if not by.supervised:
+    if not activation.supervised:
         click.echo("Stopped.", err=True)
 
 
-def _announce(config: Configuration, bound: list[tuple[str, int]]) -> None:
-    host, port = bound[0]
+def _announce(config: Configuration, addresses: list[tuple[str, int]]) -> None:
+    host, port = addresses[0]
     shown = f"[{host}]" if ":" in host else host
     base = f"http://{shown}:{port}"
     registration = "open" if config.registration == "open" else "closed (pairing-server user add NAME)"

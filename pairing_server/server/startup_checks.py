@@ -1,4 +1,4 @@
-"""Whether a server can start on the database it is given; if not, why, and what to do."""
+"""Checks whether the server can start on its database. If not, the error says why and what to do."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ log = logging.getLogger(__name__)
 
 
 class StartError(Exception):
-    """Why the server does not start, and what to do."""
+    """The server cannot start. The text says why, and what to do."""
 
 
 class DatabaseAway(StartError):
-    """The database cannot be asked just now."""
+    """The database does not answer."""
 
 
 async def check_schema(database: Database) -> str:
-    """The revision that the database is at, if this release works with its schema; else a StartError that says what to run."""
+    """The revision of the database, if this release works with its schema. Raises StartError, which says what to run."""
     try:
         async with database.direct() as direct:
             there = await migrations.state(direct.driver)
     except Unavailable as error:
         cause = error.__cause__
-        told = str(getattr(cause, "orig", None) or cause or error) or type(cause).__name__
-        raise DatabaseAway(f"The database cannot be used: {told}. Check PAIRING_DATABASE_URL.") from None
+        reason = str(getattr(cause, "orig", None) or cause or error) or type(cause).__name__
+        raise DatabaseAway(f"The database cannot be used: {reason}. Check PAIRING_DATABASE_URL.") from None
     if there.revision is not None and there.suits:
         if there.newer:
             log.warning(
-                "the database is at revision %s, of a newer release; this one works with it", there.revision
+                "database of a newer release, this one works with it", extra={"revision": there.revision}
             )
-        # Nothing can be done whose event has nowhere to stand: a server that was off for months makes them now.
+        # An event needs its month's partition; those of the months in which no server ran are missing.
         async with database.transaction() as conn:
             await partitions.make(conn)
             restored = await was_restored(conn)

@@ -1,6 +1,6 @@
-"""What a running server tells of itself to whoever may open its socket: `pairing-server status`. No secrets are in it.
+"""The state of a running server, which `pairing-server status` reads from a Unix socket. It has no secrets.
 
-The socket is in the data directory, for its owner alone. One answer a connection, nothing is read.
+The socket is in the data directory and open to the owner alone. A connection gets one answer; nothing is read.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from pairing_server.server.server import Node
 log = logging.getLogger(__name__)
 
 PATTERN = "status-*.socket"
-# As many connections as are listed one by one.
-LISTED = 1000
+# How many connections are listed one by one.
+MAX_LISTED = 1000
 
 
 async def describe(node: Node) -> dict[str, Any]:
@@ -64,7 +64,7 @@ async def describe(node: Node) -> dict[str, Any]:
             "lost": deps.audit.lost,
             "last_seal": await _last_seal(node),
         },
-        "devices": [_device(connection, now) for connection in list(hub.connections.values())[:LISTED]],
+        "devices": [_device(connection, now) for connection in list(hub.connections.values())[:MAX_LISTED]],
     }
 
 
@@ -91,11 +91,11 @@ async def _last_seal(node: Node) -> dict[str, Any] | None:
 
 
 class StatusSocket:
-    """`path`: where it is while this is open. What cannot be opened is logged: the server runs without it."""
+    """The socket at `path`. A failure to open it is logged, and the server runs without it."""
 
-    def __init__(self, folder: Path, tell: Callable[[], Awaitable[dict[str, Any]]]) -> None:
+    def __init__(self, folder: Path, describe: Callable[[], Awaitable[dict[str, Any]]]) -> None:
         self.path = folder / f"status-{os.getpid()}.socket"
-        self._tell = tell
+        self._describe = describe
         self._server: asyncio.Server | None = None
 
     async def open(self) -> None:
@@ -105,18 +105,18 @@ class StatusSocket:
             self.path.unlink(missing_ok=True)
             self._server = await asyncio.start_unix_server(self._answer, self.path)
         except OSError as error:
-            log.warning("pairing-server status will not work: %s: %s", self.path, error)
+            log.warning("status socket not opened", extra={"path": str(self.path), "error": str(error)})
         finally:
             os.umask(before)
 
     async def _answer(self, _: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            writer.write(json.dumps(await self._tell()).encode())
+            writer.write(json.dumps(await self._describe()).encode())
             await writer.drain()
         except OSError:
-            pass  # whoever asked has gone
+            pass  # the client has gone
         except Exception:
-            log.exception("the status could not be told")
+            log.exception("status failed")
         finally:
             writer.close()
 

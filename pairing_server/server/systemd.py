@@ -1,7 +1,6 @@
-"""Talking with the service manager that has started us: the sockets it holds for us, and what it is told.
+"""The protocols of the service manager: sd_notify(3), sd_listen_fds(3) and sd_watchdog_enabled(3).
 
-The two protocols of sd_notify(3) and sd_listen_fds(3), which systemd promises to keep. Started by anybody else,
-there are no sockets, and what is told goes nowhere. No decision is made here.
+A process that no manager has started gets no sockets, and its notifications go nowhere. No decision is made here.
 """
 
 from __future__ import annotations
@@ -17,70 +16,72 @@ from dataclasses import dataclass
 log = logging.getLogger(__name__)
 
 FIRST_FD = 3
-# Seconds.
-PATIENCE = 1.0
-# What must not reach the processes that we start.
+# How long a slow manager is waited for.
+SEND_TIMEOUT_SECONDS = 1.0
+# Child processes must not get these.
 _VARIABLES = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES")
 
 
 class ActivationError(Exception):
-    """What was handed over is not what a server can listen on; the text is for the operator."""
+    """A server cannot listen on what was handed over. The text is for the operator."""
 
 
 class Notifier:
-    """Tells the manager how the service is doing. Never fails: a manager may be gone.
+    """Sends the state of the service to the manager. It never raises: the manager may be gone.
 
-    Only for changes of state it waits for a manager that is slow, and not long.
+    A change of state waits up to SEND_TIMEOUT_SECONDS for a slow manager, the other notifications do not.
     """
 
     def __init__(self, address: str | None, watchdog: float | None = None) -> None:
-        """`address`: of NOTIFY_SOCKET. `watchdog`: seconds within which it wants a sign of life; None: it wants none."""
+        """`address`: that of NOTIFY_SOCKET. `watchdog`: seconds within which it must be fed; None without a watchdog."""
         self.watchdog = watchdog
         self._socket: socket.socket | None = None
         if address:
             self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
             self._socket.setblocking(False)
             try:
-                # "@" stands for the NUL that begins the name of a socket in no folder.
+                # "@" stands for the NUL that begins the name of an abstract socket.
                 self._socket.connect(f"\0{address[1:]}" if address[0] == "@" else address)
             except OSError as error:
-                log.warning("the service manager cannot be told anything: %s", error.strerror)
+                log.warning("service manager unreachable", extra={"error": error.strerror})
                 self.close()
 
     @property
-    def listens(self) -> bool:
-        """Whether somebody is told."""
+    def connected(self) -> bool:
+        """Whether there is a manager."""
         return self._socket is not None
 
     def ready(self, status: str) -> None:
-        """Started, or done with reloading."""
-        self._tell(f"READY=1\nSTATUS={status}", PATIENCE)
+        """The start or a reload is done."""
+        self._send(f"READY=1\nSTATUS={status}", SEND_TIMEOUT_SECONDS)
 
     def reloading(self) -> None:
-        # systemd tells by the time which reload this is about.
-        self._tell(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}", PATIENCE)
+        # From the time systemd knows which reload this is about.
+        self._send(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}", SEND_TIMEOUT_SECONDS)
 
     def stopping(self, status: str) -> None:
-        self._tell(f"STOPPING=1\nSTATUS={status}", PATIENCE)
+        self._send(f"STOPPING=1\nSTATUS={status}", SEND_TIMEOUT_SECONDS)
 
     def status(self, text: str) -> None:
         """One line for `systemctl status`."""
-        self._tell(f"STATUS={text}")
+        self._send(f"STATUS={text}")
 
     def alive(self) -> None:
-        self._tell("WATCHDOG=1")
+        self._send("WATCHDOG=1")
 
-    def _tell(self, message: str, patience: float = 0) -> None:
+    def _send(self, message: str, timeout: float = 0) -> None:
         if self._socket is None:
             return
         try:
             try:
                 self._socket.send(message.encode())
             except BlockingIOError:
-                select.select([], [self._socket], [], patience)
+                select.select([], [self._socket], [], timeout)
                 self._socket.send(message.encode())
         except OSError as error:
-            log.debug("the service manager was not told %r: %s", message.partition("\n")[0], error)
+            log.debug(
+                "notification failed", extra={"notification": message.partition("\n")[0], "error": str(error)}
+            )
 
     def close(self) -> None:
         if self._socket is not None:
@@ -89,27 +90,27 @@ class Notifier:
 
 
 @dataclass(frozen=True, slots=True)
-class Started:
-    """How we were started. `sockets`: listening ones that are held for us, none if we open our own."""
+class Activation:
+    """What the service manager gave to the process. `sockets` listen already; without any, the server opens its own."""
 
     notifier: Notifier
     sockets: tuple[socket.socket, ...] = ()
 
     @property
     def supervised(self) -> bool:
-        """Whether somebody is told, and starts us again if we end."""
-        return self.notifier.listens
+        """Whether a manager is there, which starts the process again when it ends."""
+        return self.notifier.connected
 
 
-def started(environ: MutableMapping[str, str]) -> Started:
-    """What the environment says; it is taken out of there. Call once. Raises ActivationError."""
+def take_activation(environ: MutableMapping[str, str]) -> Activation:
+    """The activation from the environment, whose variables are removed: call it once. Raises ActivationError."""
     own = str(os.getpid())
     sockets = _sockets(environ) if environ.get("LISTEN_PID") == own else ()
     watchdog = _watchdog(environ) if environ.get("WATCHDOG_PID", own) == own else None
     address = environ.get("NOTIFY_SOCKET")
     for name in _VARIABLES:
         environ.pop(name, None)
-    return Started(Notifier(address, watchdog), sockets)
+    return Activation(Notifier(address, watchdog), sockets)
 
 
 def _watchdog(environ: Mapping[str, str]) -> float | None:
@@ -127,13 +128,13 @@ def _sockets(environ: Mapping[str, str]) -> tuple[socket.socket, ...]:
 
 
 def _listening(number: int, name: str) -> socket.socket:
-    """The socket as our own: not waited for, and not handed on to the processes that we start."""
+    """The socket, non-blocking, and not inherited by child processes."""
     try:
         found = socket.socket(fileno=number)
         listens = found.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
     except OSError:
         raise ActivationError(
-            f"The file descriptor {number} ({name}) that was handed over is no socket."
+            f"The file descriptor {number} ({name}) that was handed over is not a socket."
         ) from None
     if not listens or found.type != socket.SOCK_STREAM:
         raise ActivationError(

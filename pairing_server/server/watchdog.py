@@ -1,7 +1,7 @@
-"""The event loop's own pulse: how late it is, and the service manager's watchdog, fed by nothing else.
+"""Measures how late the event loop is, and feeds the service manager's watchdog from the loop alone.
 
-A loop that is blocked feeds nobody, so the manager restarts it. Nothing here asks the database: while that is
-away the process is fine.
+A blocked loop does not feed the watchdog, so the manager restarts the process. The database is not asked: the
+process is fine while the database is away.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from pairing_server.server.systemd import Notifier
 
 log = logging.getLogger(__name__)
 
-# Related durations, in seconds. A loop that is late by more than DEAD is not called alive. The manager is told
-# three times in its interval, so that one beat that is late does no harm.
-EVERY = 0.5
-LATE = 1.0
-DEAD = 5.0
-FEEDS = 3
-STATUS_EVERY = 5.0
+# Related durations. A loop that is late by DEAD_SECONDS does not feed the watchdog. The watchdog is fed several
+# times in its interval, so that one late tick does no harm.
+TICK_SECONDS = 0.5
+LATE_SECONDS = 1.0
+DEAD_SECONDS = 5.0
+FEEDS_PER_INTERVAL = 3
+STATUS_SECONDS = 5.0
 
 Later = Callable[[float, Callable[[], None]], object]
 
 
-class Pulse:
-    """`now`: the loop's monotonic seconds; `later` runs a call after some of them."""
+class Watchdog:
+    """`now`: the loop's monotonic seconds; `later(seconds, call)` schedules a call."""
 
     def __init__(
         self,
@@ -37,44 +37,49 @@ class Pulse:
         status: Callable[[], str],
         lag: Histogram,
     ) -> None:
-        """`status`: one line on what the server does; told when it has changed. `lag` takes the measurements."""
+        """`status` describes in one line what the server does; a change is sent to the manager. `lag` is observed."""
         self._now = now
         self._later = later
         self._notifier = notifier
         self._status = status
         self._lag = lag
         self._due: float | None = None
-        self._fed: float | None = None
-        self._told = ""
-        self._told_at = float("-inf")
+        self._fed_at: float | None = None
+        self._sent_status = ""
+        self._sent_at = float("-inf")
 
     def start(self) -> None:
-        self._due = self._now() + EVERY
-        self._later(EVERY, self._beat)
+        self._due = self._now() + TICK_SECONDS
+        self._later(TICK_SECONDS, self._tick)
 
     def stop(self) -> None:
         self._due = None
 
-    def _beat(self) -> None:
+    def _tick(self) -> None:
         if self._due is None:
             return
         now = self._now()
         lag = max(0.0, now - self._due)
         self._lag.observe(lag)
-        if lag > LATE:
-            log.warning("the event loop was blocked for %.1f s", lag)
-        if lag < DEAD:
+        if lag > LATE_SECONDS:
+            log.warning("event loop blocked", extra={"seconds": round(lag, 1)})
+        if lag < DEAD_SECONDS:
             self._feed(now)
-        self._due = now + EVERY
-        self._later(EVERY, self._beat)
+            self._send_status(now)
+        self._due = now + TICK_SECONDS
+        self._later(TICK_SECONDS, self._tick)
 
     def _feed(self, now: float) -> None:
         watchdog = self._notifier.watchdog
-        if watchdog is not None and (self._fed is None or now - self._fed >= watchdog / FEEDS - EVERY):
-            self._notifier.alive()
-            self._fed = now
-        if not self._notifier.listens or now - self._told_at < STATUS_EVERY:
+        if watchdog is None:
             return
-        if (status := self._status()) != self._told:
+        if self._fed_at is None or now - self._fed_at >= watchdog / FEEDS_PER_INTERVAL - TICK_SECONDS:
+            self._notifier.alive()
+            self._fed_at = now
+
+    def _send_status(self, now: float) -> None:
+        if not self._notifier.connected or now - self._sent_at < STATUS_SECONDS:
+            return
+        if (status := self._status()) != self._sent_status:
             self._notifier.status(status)
-            self._told, self._told_at = status, now
+            self._sent_status, self._sent_at = status, now

@@ -1,4 +1,4 @@
-"""The server as a process of a service manager: what it tells when, and on which socket it listens."""
+"""The server under a service manager: which notifications it sends when, and on which socket it listens."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def ask(url: str, **headers: str) -> int:
             return error.code
 
 
-def test_the_manager_hears_of_start_life_and_stop_in_this_order(
+def test_the_manager_is_notified_of_start_life_and_stop_in_this_order(
     supervise: Supervise, database_url: str
 ) -> None:
     manager = supervise(database_url, watchdog=1.5)
@@ -65,13 +65,15 @@ def test_the_manager_hears_of_start_life_and_stop_in_this_order(
     assert process.wait(PATIENCE) == 0, manager.log.read_text()
 
 
-def test_a_restart_refuses_nobody_while_the_socket_is_held(supervise: Supervise, database_url: str) -> None:
+def test_a_restart_refuses_no_connection_while_the_manager_holds_the_socket(
+    supervise: Supervise, database_url: str
+) -> None:
     manager = supervise(database_url)
     first = manager.start()
     manager.receive_until("READY=1")
     first.send_signal(signal.SIGTERM)
     assert first.wait(PATIENCE) == 0
-    # Nobody runs now: whoever comes waits, and is answered by the next.
+    # No process runs now: a connection waits, and the next process answers.
     host = ("127.0.0.1", int(manager.url.rpartition(":")[2]))
     with socket.create_connection(host, PATIENCE) as early:
         early.sendall(b"GET /healthz HTTP/1.1\r\nHost: pairing.test\r\nConnection: close\r\n\r\n")
@@ -79,7 +81,7 @@ def test_a_restart_refuses_nobody_while_the_socket_is_held(supervise: Supervise,
         assert early.recv(15) == b"HTTP/1.1 200 OK"
 
 
-def test_a_database_that_is_away_is_no_reason_to_be_started_again_and_again(supervise: Supervise) -> None:
+def test_under_a_manager_the_server_waits_for_a_database_that_is_away(supervise: Supervise) -> None:
     manager = supervise(NO_DATABASE)
     process = manager.start()
     assert manager.receive().startswith("READY=1\nSTATUS=Waiting for the database;")
@@ -100,7 +102,7 @@ def test_the_schema_is_checked_once_the_database_is_there(
     execute(admin, f"ALTER DATABASE {name} WITH ALLOW_CONNECTIONS true")
     waiting.receive_until("STATUS=0 connections")
     assert ask(waiting.url + "/readyz") == 200
-    # Before anybody can look: who waits may look at any moment from when the database is there.
+    # Before the server can check: it may do so at any moment from when the database is there.
     execute(database_url, "UPDATE alembic_version SET version_num = '9999'")
     execute(admin, f"ALTER DATABASE {name} WITH ALLOW_CONNECTIONS false")
     process = behind.start()
@@ -128,7 +130,7 @@ def test_credentials_are_read_from_the_managers_folder(
     assert ask(manager.url + "/readyz") == 200
 
 
-def test_a_reload_is_told_and_takes_over_what_the_file_of_settings_says_now(
+def test_a_reload_notifies_the_manager_and_takes_over_the_file_of_settings(
     supervise: Supervise, database_url: str, tmp_path: Path
 ) -> None:
     settings = tmp_path / "settings"
@@ -177,7 +179,7 @@ def test_it_listens_on_the_socket_that_systemd_opens(database_url: str, tmp_path
         ) as process,
     ):
         try:
-            # It opens the socket in its own time; whoever comes then starts the server and waits for it.
+            # It opens the socket some time later; a connection then starts the server and waits for it.
             said = ""
             while "Listening on" not in said and process.poll() is None:
                 said = (tmp_path / "log").read_text()

@@ -1,4 +1,4 @@
-"""What the server makes of the database it is given, before it starts."""
+"""The checks of the database before the server starts."""
 
 from __future__ import annotations
 
@@ -35,6 +35,6 @@ def test_a_schema_that_is_newer_is_refused(database_url: str) -> None:
         check(database_url)
 
 
-def test_a_database_that_is_away_is_told_from_one_that_is_not_right() -> None:
+def test_a_database_that_is_away_is_another_error_than_one_with_a_wrong_schema() -> None:
     with pytest.raises(DatabaseAway, match=r"cannot be used: .* Check PAIRING_DATABASE_URL"):
         check(NO_DATABASE)

@@ -1,4 +1,4 @@
-"""The pulse of the event loop, and the watchdog that it feeds. The clock is driven, nothing waits."""
+"""The watchdog, fed by the event loop. The test moves the clock, nothing waits."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ import pytest
 
 from pairing_server.metrics import counts_of, histogram
 from pairing_server.server.systemd import Notifier
-from pairing_server.server.watchdog import DEAD, Pulse
+from pairing_server.server.watchdog import DEAD_SECONDS, Watchdog
 
 
 class Loop:
-    """A clock that moves when it is told to, and runs what is due then."""
+    """A clock that the test moves; it runs what is due then."""
 
     def __init__(self) -> None:
         self.now = 100.0
@@ -47,18 +47,20 @@ class Loop:
             call()
 
 
-class Life:
-    """A pulse with a watchdog of 30 s, and what the manager was told."""
+class Watched:
+    """A watchdog of 30 s, and the notifications that the manager got."""
 
     def __init__(self, manager: socket.socket) -> None:
         self.loop = Loop()
         self.lag = histogram("lag", "Seconds.", (0.1, 1, 10))
         self.status = "idle"
         self.notifier = Notifier(manager.getsockname(), watchdog=30)
-        self.pulse = Pulse(self.loop.time, self.loop.later, self.notifier, lambda: self.status, self.lag)
+        self.watchdog = Watchdog(
+            self.loop.time, self.loop.later, self.notifier, lambda: self.status, self.lag
+        )
         self._manager = manager
 
-    def told(self) -> list[str]:
+    def notifications(self) -> list[str]:
         found = []
         while True:
             try:
@@ -68,67 +70,68 @@ class Life:
 
 
 @pytest.fixture
-def life(tmp_path: Path) -> Iterator[Life]:
+def watched(tmp_path: Path) -> Iterator[Watched]:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(str(tmp_path / "notify"))
         manager.setblocking(False)
-        made = Life(manager)
-        made.pulse.start()
+        made = Watched(manager)
+        made.watchdog.start()
         yield made
         made.notifier.close()
 
 
-def test_a_running_loop_feeds_the_watchdog_three_times_in_its_interval(life: Life) -> None:
-    life.loop.run(30)
-    assert life.told().count("WATCHDOG=1") >= 3
+def test_a_running_loop_feeds_the_watchdog_three_times_in_its_interval(watched: Watched) -> None:
+    watched.loop.run(30)
+    assert watched.notifications().count("WATCHDOG=1") >= 3
 
 
-def test_a_blocked_loop_feeds_nobody(life: Life) -> None:
-    life.loop.run(15)
-    life.told()
-    life.loop.block(40)
-    assert life.told() == [], "late by 40 s is not alive"
-    life.loop.run(1)
-    assert "WATCHDOG=1" in life.told(), "it is again"
+def test_a_blocked_loop_does_not_feed_the_watchdog(watched: Watched) -> None:
+    watched.loop.run(15)
+    watched.notifications()
+    watched.loop.block(40)
+    assert watched.notifications() == [], "late by 40 s is not alive"
+    watched.loop.run(1)
+    assert "WATCHDOG=1" in watched.notifications(), "it is again"
 
 
-def test_a_loop_that_is_always_late_is_never_called_alive(life: Life) -> None:
-    life.loop.run(15)
-    life.told()
+def test_a_loop_that_is_always_late_does_not_feed_the_watchdog(watched: Watched) -> None:
+    watched.loop.run(15)
+    watched.notifications()
     for _ in range(10):
-        life.loop.block(DEAD + 1)
-    assert life.told() == []
+        watched.loop.block(DEAD_SECONDS + 1)
+    assert watched.notifications() == []
 
 
-def test_a_blocked_loop_is_logged_and_measured(life: Life, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_blocked_loop_is_logged_and_measured(watched: Watched, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, "pairing_server.server.watchdog"):
-        life.loop.run(5)
+        watched.loop.run(5)
         assert caplog.messages == []
-        life.loop.block(7.5)
-    assert caplog.messages == ["the event loop was blocked for 7.0 s"]
-    assert counts_of(life.lag) == [10, 10, 11, 11]
+        watched.loop.block(7.5)
+    [record] = caplog.records
+    assert (record.message, record.__dict__["seconds"]) == ("event loop blocked", 7.0)
+    assert counts_of(watched.lag) == [10, 10, 11, 11]
 
 
-def test_the_status_is_told_when_it_has_changed_and_not_in_every_beat(life: Life) -> None:
-    life.loop.run(60)
-    assert [text for text in life.told() if "STATUS" in text] == ["STATUS=idle"]
-    told = []
+def test_the_status_is_sent_when_it_has_changed_and_not_in_every_tick(watched: Watched) -> None:
+    watched.loop.run(60)
+    assert [text for text in watched.notifications() if "STATUS" in text] == ["STATUS=idle"]
+    sent = []
     for n in range(100):
-        life.status = f"{n} connections"
-        life.loop.run(0.5)
-        told += [text for text in life.told() if "STATUS" in text]
-    assert len(told) == 10
+        watched.status = f"{n} connections"
+        watched.loop.run(0.5)
+        sent += [text for text in watched.notifications() if "STATUS" in text]
+    assert len(sent) == 10
 
 
-def test_a_stopped_pulse_beats_no_more(life: Life) -> None:
-    life.pulse.stop()
-    life.loop.run(60)
-    assert life.told() == []
+def test_a_stopped_watchdog_sends_nothing(watched: Watched) -> None:
+    watched.watchdog.stop()
+    watched.loop.run(60)
+    assert watched.notifications() == []
 
 
-def test_without_a_watchdog_only_the_status_is_told(tmp_path: Path, life: Life) -> None:
-    life.pulse.stop()
-    life.notifier.watchdog = None
-    life.pulse.start()
-    life.loop.run(60)
-    assert life.told() == ["STATUS=idle"]
+def test_a_manager_without_a_watchdog_gets_the_status_only(tmp_path: Path, watched: Watched) -> None:
+    watched.watchdog.stop()
+    watched.notifier.watchdog = None
+    watched.watchdog.start()
+    watched.loop.run(60)
+    assert watched.notifications() == ["STATUS=idle"]
