@@ -53,9 +53,9 @@ def write_snapshot(file: Path) -> None:
         "objects": len(objects),
         **{kind.__name__: sum(isinstance(one, kind) for one in objects) for kind in COUNTED},
         "tasks": sum(isinstance(one, asyncio.Task) and not one.done() for one in objects),
-        # A pooled connection has a timer for each statement in its cache, a hundred at most.
+        # uvloop's class of the name, too. A pooled connection has a timer for each cached statement, a hundred at most.
         "timers": sum(
-            isinstance(one, asyncio.TimerHandle)
+            type(one).__name__ == "TimerHandle"
             and not one.cancelled()
             and "_StatementCache" not in repr(one)
             for one in objects
