@@ -94,7 +94,7 @@ def main() -> int:
                     processes.stop_all()
                 return 0
             with PairingDatabase(folder) as database:
-                run = Run(scale, folder, database, load, say, server_core)
+                run = Run(scale, folder, database, load, say, server_core, began=started)
                 measure(run, processes, given.only.split(","), given.servers)
                 processes.stop_all()
     except (NotStarted, JobFailed) as error:
