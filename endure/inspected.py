@@ -55,9 +55,7 @@ def write_snapshot(file: Path) -> None:
         "tasks": sum(isinstance(one, asyncio.Task) and not one.done() for one in objects),
         # uvloop's class of the name, too. A pooled connection has a timer for each cached statement, a hundred at most.
         "timers": sum(
-            type(one).__name__ == "TimerHandle"
-            and not one.cancelled()
-            and "_StatementCache" not in repr(one)
+            type(one).__name__ == "TimerHandle" and not one.cancelled() and "_StatementCache" not in repr(one)
             for one in objects
         ),
         "files": len(list(Path("/proc/self/fd").iterdir())),
