@@ -1,4 +1,4 @@
-"""The commands. Each reads the settings, does one thing, and says in plain words what went wrong."""
+"""The commands. Each reads the configuration, does one thing, and reports an error as a plain message."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from pairing_server.server.server import app_version
 )
 @click.version_option(app_version(), prog_name="pairing-server")
 def cli() -> None:
-    """Pairs a desktop and a phone by a six-digit code and relays what they say to each other.
+    """Pairs a desktop and a phone by a six-digit code and relays their messages.
 
     Settings come from PAIRING_* of the environment, from `.env`, or from credential files;
     `pairing-server config` shows them.
@@ -64,7 +64,7 @@ for command in (key, verify, rebase):
 
 
 def main() -> None:
-    """The console script. Exits 1 after an error of ours, 2 after a wrong use, 130 after Ctrl-C."""
+    """The console script. Exits with 1 after a failure, 2 after a wrong use, 130 after Ctrl-C."""
     try:
         # Without standalone mode, click returns the status of `ctx.exit`.
         sys.exit(cli.main(standalone_mode=False) or 0)

@@ -1,4 +1,4 @@
-"""backup, restore: the database and the generated keys in one file, and back."""
+"""backup, restore: save the database and the generated keys in one file, and load them."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _ABOUT, _DATABASE, _KEYS, _SEAL_KEY = "about.json", "database", KEY_FILE, SEAL_K
 
 @contextmanager
 def _database(config: Configuration) -> Iterator[str]:
-    """The database's URL, its schema as it is: a backup may be of an older one."""
+    """The database's URL. Its schema is not migrated: a backup may be of an older one."""
     with plain_errors():
         try:
             if config.database_url is not None:
@@ -73,13 +73,14 @@ _BACKING_UP = "docs/operations.md, Backing up"
 def backup(file: Path, with_seal: bool) -> None:
     """Save the database and the generated keys in FILE, or on standard output for `-`.
 
-    The server may run meanwhile: what is saved is the state of one moment. Whoever has the file can
-    sign tokens and read all accounts: it is made readable for you alone. Settings and secrets that you
-    keep elsewhere are not in it. Nor is the key that seals the audit log, unless it is asked for: whoever
-    has that and the database can make other seals. Without it a restored server makes another, and
-    `audit verify` needs the former public key (`audit key`).
+    The server may run meanwhile: the backup is the state of one moment. With the file one can sign tokens and read all
+    accounts, so only you may read it. It holds no settings, and no secrets that are kept elsewhere.
+
+    The key that seals the audit log is left out unless --with-seal-key is given: with it and the database one can make
+    other seals. A server that is restored without it makes a new one, and `audit verify` needs the former public key
+    (`audit key`).
     """
-    config = _quietly()
+    config = _load_configuration()
     keys = _keys(config, with_seal)
     if str(file) == "-":
         if sys.stdout.isatty():
@@ -104,14 +105,14 @@ def backup(file: Path, with_seal: bool) -> None:
     click.echo(f"Saved the database at revision {revision} in {file} ({file.stat().st_size:,} bytes).")
 
 
-def _quietly() -> Configuration:
+def _load_configuration() -> Configuration:
     config = load_configuration()
     logs.configure(config.log_format, "warning")
     return config
 
 
 def _keys(config: Configuration, with_seal: bool) -> list[Path]:
-    """The files of generated keys that go with the database."""
+    """The files of generated keys that belong to the database."""
     keys = config.data_dir / _KEYS
     found = [keys] if not config.jwt_keys and keys.is_file() else []
     if with_seal:
@@ -127,24 +128,24 @@ def _keys(config: Configuration, with_seal: bool) -> list[Path]:
 
 
 def _save(keys: Sequence[Path], url: str, out: BinaryIO) -> str:
-    """Write the archive; the revision of what is in it."""
-    there = database_backup.state(url)
-    if there.revision is None:
-        raise database_backup.BackupError("There is nothing to save: the database has never been migrated.")
-    about = {"release": app_version(), **there._asdict(), "made_at": utcnow().isoformat()}
+    """Write the archive. The revision of the saved database."""
+    state = database_backup.state(url)
+    if state.revision is None:
+        raise database_backup.BackupError("There is nothing to save: the database has no schema yet.")
+    about = {"release": app_version(), **state._asdict(), "made_at": utcnow().isoformat()}
     with tempfile.TemporaryDirectory(prefix="pairing-backup-") as place:
         saved = Path(place) / _DATABASE
         database_backup.dump(url, saved)
         with tarfile.open(fileobj=out, mode="w|") as archive:
             _add(archive, _ABOUT, json.dumps(about).encode())
-            archive.add(saved, _DATABASE, filter=_nobodys)
+            archive.add(saved, _DATABASE, filter=_anonymous)
             for key in keys:
                 _add(archive, key.name, key.read_bytes())
-    return there.revision
+    return state.revision
 
 
-def _nobodys(member: tarfile.TarInfo) -> tarfile.TarInfo:
-    """Nobody's in particular, and for nobody else."""
+def _anonymous(member: tarfile.TarInfo) -> tarfile.TarInfo:
+    """The member without its owner, readable by its owner only."""
     member.uid = member.gid = 0
     member.uname = member.gname = ""
     member.mode = 0o600
@@ -154,28 +155,28 @@ def _nobodys(member: tarfile.TarInfo) -> tarfile.TarInfo:
 def _add(archive: tarfile.TarFile, name: str, data: bytes) -> None:
     member = tarfile.TarInfo(name)
     member.size = len(data)
-    archive.addfile(_nobodys(member), io.BytesIO(data))
+    archive.addfile(_anonymous(member), io.BytesIO(data))
 
 
 @click.command(
     epilog=epilog(
         {
             "pairing-server restore pairing.tar": "into an empty database",
-            "pairing-server restore --replace - < pairing.tar": "the data there are lost",
+            "pairing-server restore --replace - < pairing.tar": "replaces the data that it holds",
         },
         _BACKING_UP,
     )
 )
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path))
-@click.option("--replace", "replacing", is_flag=True, help="Also if there are data: they are lost.")
+@click.option("--replace", "replacing", is_flag=True, help="Replace data that the database holds.")
 def restore(file: Path, replacing: bool) -> None:
-    """Put what `backup` saved in FILE (`-`: standard input) into the database of the settings.
+    """Load what `backup` saved in FILE (`-`: standard input) into the database of the configuration.
 
-    Stop the server before. A database that holds data is left alone, unless --replace is given. A backup of an
-    older release is brought to this one's schema; one of a newer release is refused, unless it says that it works with
-    this one. The audit log begins a new epoch, as by `audit rebase`.
+    Stop the server first. A database that holds data is left as it is, unless --replace is given. A backup of an older
+    release is migrated to this one's schema. One of a newer release is refused, unless its schema works with this
+    release. The audit log begins a new epoch, as with `audit rebase`.
     """
-    config = _quietly()
+    config = _load_configuration()
     with tempfile.TemporaryDirectory(prefix="pairing-restore-") as place:
         about = _unpack(file, Path(place))
         saved = migrations.State(str(about.get("revision")), str(about.get("works_with")))
@@ -185,7 +186,7 @@ def restore(file: Path, replacing: bool) -> None:
                 f" release knows ({migrations.head()}). Install that release first."
             )
         with _database(config) as url:
-            _must_be_free(url, replacing)
+            _check_target(url, replacing)
             database_backup.load(url, Path(place) / _DATABASE)
             revision = migrations.migrate(url)
             running = roles.role_of(config.database_url or url)
@@ -211,35 +212,34 @@ def _unpack(file: Path, place: Path) -> dict[str, object]:
         if not isinstance(about, dict) or not (place / _DATABASE).is_file():
             raise ValueError
     except (OSError, ValueError, tarfile.TarError):
-        raise click.ClickException(f"{file} is no backup of this server, or not whole.") from None
+        raise click.ClickException(f"{file} is no backup of this server, or it is incomplete.") from None
     return about
 
 
-def _must_be_free(url: str, replacing: bool) -> None:
+def _check_target(url: str, replacing: bool) -> None:
     if connected := database_backup.users(url):
         raise database_backup.BackupError(
             f"A server is using the database ({connected} connections). Stop it first."
         )
     if not replacing and database_backup.state(url).revision is not None:
         raise database_backup.BackupError(
-            "The database holds data. Give --replace to lose them, or set PAIRING_DATABASE_URL to an empty one."
+            "The database holds data. Give --replace to replace them, or set PAIRING_DATABASE_URL to an empty database."
         )
 
 
 def _restore_keys(config: Configuration, place: Path) -> None:
-    """The keys that were generated sign the tokens that are still about, and have made the seals, unless there are
-    others in the settings."""
+    """Write the generated keys, unless the configuration sets others: tokens and seals in use were made with them."""
     if not config.jwt_keys and (saved := place / _KEYS).is_file():
         text = saved.read_text(encoding="utf-8")
         parse_keys(text.strip())
-        _keep(config, _KEYS, text)
+        _write_key(config, _KEYS, text)
     if config.audit_seal_key is None and (saved := place / _SEAL_KEY).is_file():
         text = saved.read_text(encoding="utf-8")
         SealKey.parse(text)
-        _keep(config, _SEAL_KEY, text)
+        _write_key(config, _SEAL_KEY, text)
 
 
-def _keep(config: Configuration, name: str, text: str) -> None:
+def _write_key(config: Configuration, name: str, text: str) -> None:
     config.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     descriptor = os.open(config.data_dir / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "w", encoding="utf-8") as out:

@@ -1,4 +1,4 @@
-"""completion: what a shell needs to complete our commands and options."""
+"""completion: the script that lets a shell complete commands and options."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from pairing_server.cli.epilog import epilog
 def completion(ctx: click.Context, shell: str) -> None:
     """Print a script with which the SHELL completes commands and options.
 
-    Keep it where the shell looks for it.
+    Save it where the shell looks for such scripts.
     """
     kind = get_completion_class(shell)
     if kind is None:

@@ -1,4 +1,4 @@
-"""keys …: the signing keys."""
+"""keys …: list, rotate and retire signing keys."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pairing_server.security.keys import SigningKey, format_keys, generate_key
 from pairing_server.services import signing_keys as service
 from pairing_server.services.deps import Deps
 
-_SET = (
+_MANUAL = (
     "The keys are set by PAIRING_JWT_KEYS. Put the line above in its place on every server, and reload each"
     " within 15 seconds (kill -HUP, or systemctl reload). It holds secrets."
 )
@@ -42,18 +42,18 @@ def list_keys() -> None:
     now = utcnow()
     for key in listed:
         if key.signs:
-            told = "signs"
+            use = "signs"
         elif key.needed_until is None:
-            told = "verifies"
+            use = "verifies"
         elif key.needed_until > now:
-            told = f"verifies\tneeded until {key.needed_until:%Y-%m-%dT%H:%MZ}"
+            use = f"verifies\tneeded until {key.needed_until:%Y-%m-%dT%H:%MZ}"
         else:
-            told = "verifies\tmay be retired"
-        click.echo(f"{key.kid}\t{told}")
+            use = "verifies\tmay be retired"
+        click.echo(f"{key.kid}\t{use}")
 
 
-def _own(config: Configuration) -> tuple[SigningKey, ...] | None:
-    """The operator's own keys, if they are set."""
+def _configured_keys(config: Configuration) -> tuple[SigningKey, ...] | None:
+    """The keys of PAIRING_JWT_KEYS; None if the server keeps its own."""
     return config.jwt_keys if keyfile_of(config) is None else None
 
 
@@ -67,21 +67,21 @@ def _own(config: Configuration) -> tuple[SigningKey, ...] | None:
     )
 )
 def rotate() -> None:
-    """Sign with a fresh key from now on. Running servers notice by themselves.
+    """Sign with a new key from now on. Running servers load it by themselves.
 
-    Where PAIRING_JWT_KEYS is set, nothing is changed: what to put there is printed.
+    With PAIRING_JWT_KEYS nothing is changed: the new value for it is printed.
     """
-    own = _own(load_configuration())
-    if own is not None:
+    configured = _configured_keys(load_configuration())
+    if configured is not None:
         with plain_errors():
-            click.echo(format_keys(service.with_fresh(own, generate_key(utcnow()))))
-        click.echo(_SET, err=True)
+            click.echo(format_keys(service.with_fresh(configured, generate_key(utcnow()))))
+        click.echo(_MANUAL, err=True)
         return
 
     async def work(deps: Deps) -> str:
         return (await service.rotate(deps, administrator(utcnow()))).kid
 
-    click.echo(f"{run(work)} signs from now on; the keys before go on verifying.")
+    click.echo(f"{run(work)} signs from now on. The earlier keys still verify.")
 
 
 @keys.command(
@@ -96,15 +96,15 @@ def rotate() -> None:
 @click.argument("kid")
 @click.option("--now", "at_once", is_flag=True, help="Even if tokens signed with it are still in use.")
 def retire(kid: str, at_once: bool) -> None:
-    """Take an old key away: what it has signed is refused from then on.
+    """Remove an old key. Tokens that it signed are refused from then on.
 
-    Where PAIRING_JWT_KEYS is set, nothing is changed: what to put there is printed.
+    With PAIRING_JWT_KEYS nothing is changed: the new value for it is printed.
     """
-    own = _own(load_configuration())
-    if own is not None:
+    configured = _configured_keys(load_configuration())
+    if configured is not None:
         with plain_errors():
-            click.echo(format_keys(service.without(own, kid, utcnow(), at_once=at_once)))
-        click.echo(_SET, err=True)
+            click.echo(format_keys(service.without(configured, kid, utcnow(), at_once=at_once)))
+        click.echo(_MANUAL, err=True)
         return
 
     async def work(deps: Deps) -> None:

@@ -1,4 +1,4 @@
-"""lockouts …: who has to wait after too many failures."""
+"""lockouts …: list and lift lock-outs."""
 
 from __future__ import annotations
 
@@ -17,31 +17,31 @@ _LOCKOUTS = "docs/operations.md, Lock-outs"
 @click.group(
     epilog=epilog(
         {
-            "pairing-server lockouts list": "kind, whom, until when, how often in a row",
-            "pairing-server lockouts lift login_user alice": "she may try again at once",
+            "pairing-server lockouts list": "kind, user or address, until when, how often in a row",
+            "pairing-server lockouts lift login_user alice": "alice may try again at once",
         },
         _LOCKOUTS,
     )
 )
 def lockouts() -> None:
-    """Who has to wait after too many failures: list, lift.
+    """Users and addresses that must wait after too many failures: list, lift.
 
-    Locks end by themselves. They keep nobody out who is logged in or connected.
+    Lock-outs end by themselves. They do not end logins or connections.
     """
 
 
 @lockouts.command(
-    "list", epilog=epilog({"pairing-server lockouts list": "columns are parted by tabs"}, _LOCKOUTS)
+    "list", epilog=epilog({"pairing-server lockouts list": "tabs are between the columns"}, _LOCKOUTS)
 )
 def list_lockouts() -> None:
-    """Kind, whom it locks out, until when, how often in a row."""
+    """Kind, user or address, until when, how often in a row."""
 
     async def work(deps: Deps) -> list[Lockout]:
         return await service.list_lockouts(deps, administrator(utcnow()))
 
     found = run(work)
     if not found:
-        click.echo("Nobody is locked out.", err=True)
+        click.echo("There are no lock-outs.", err=True)
     for lockout in found:
         click.echo(f"{lockout.kind}\t{lockout.key}\t{lockout.until:%Y-%m-%dT%H:%M:%SZ}\t{lockout.level}")
 
@@ -58,7 +58,7 @@ def list_lockouts() -> None:
 @click.argument("kind", type=click.Choice(sorted(service.POLICIES)))
 @click.argument("key")
 def lift(kind: str, key: str) -> None:
-    """Let somebody try again at once; KIND and KEY are those of the list."""
+    """Let a user or address try again at once; KIND and KEY are those of the list."""
 
     async def work(deps: Deps) -> None:
         await service.lift(deps, kind, key, administrator(utcnow()))

@@ -24,7 +24,7 @@ _LEAKED = "docs/operations.md, If a token or a key has leaked"
     )
 )
 def login() -> None:
-    """Logins: list, revoke."""
+    """Logins of users: list, revoke."""
 
 
 @login.command(
@@ -39,14 +39,14 @@ def login() -> None:
 )
 @click.option("--user", help="Of this user only: a name, an id, or issuer|sub.")
 def list_logins(user: str | None) -> None:
-    """The logins that last, newest first: id, subject, since, last used, address."""
+    """The logins that have not ended, newest first: id, subject, since, last used, address."""
 
     async def work(deps: Deps) -> list[Login]:
         return await logins.list_of(deps, user, utcnow())
 
     found = run(work)
     if not found:
-        click.echo("Nobody is logged in.", err=True)
+        click.echo("There are no logins.", err=True)
     for one in found:
         click.echo(
             f"{one.login_id}\t{one.subject}\t{one.created_at:%Y-%m-%dT%H:%MZ}"
@@ -67,7 +67,7 @@ def list_logins(user: str | None) -> None:
 @click.argument("login_id", required=False)
 @click.option("--user", help="All logins of this user: a name, an id, or issuer|sub.")
 @click.option("--token", "token_id", help="One token, by its `jti`.")
-@click.option("--issuer", help="With --token: the foreign issuer that has made it.")
+@click.option("--issuer", help="With --token: the foreign issuer that made it.")
 def revoke(login_id: str | None, user: str | None, token_id: str | None, issuer: str | None) -> None:
     """End a login: its tokens are refused and its connections closed, on every server within two seconds."""
     if sum(given is not None for given in (login_id, user, token_id)) != 1:

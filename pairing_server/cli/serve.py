@@ -1,4 +1,4 @@
-"""serve, migrate, config."""
+"""serve, migrate, config: start the server, migrate its database, show its configuration."""
 
 from __future__ import annotations
 
@@ -43,9 +43,9 @@ from pairing_server.server.systemd import take_activation
 def serve(host: str | None, port: str | None, data_dir: str | None) -> None:
     """Start the server, and stop it with Ctrl-C or SIGTERM.
 
-    Without PAIRING_DATABASE_URL it runs a PostgreSQL of its own in the data directory, and migrates that; a database of yours
-    has to be migrated before (`migrate`). Signing keys are made at the first start. SIGTERM closes every connection so that it
-    comes back; SIGHUP reads the settings again.
+    Without PAIRING_DATABASE_URL it runs an embedded PostgreSQL in the data directory, and migrates it. Another database
+    must be migrated before (`migrate`). The first start makes signing keys. SIGTERM closes every connection so that its
+    client reconnects; SIGHUP reads the settings again.
     """
     options = {"PAIRING_HOST": host, "PAIRING_PORT": port, "PAIRING_DATA_DIR": data_dir}
     config = load_configuration(options)
@@ -73,10 +73,10 @@ def _announce(config: Configuration, addresses: list[tuple[str, int]]) -> None:
     shown = f"[{host}]" if ":" in host else host
     base = f"http://{shown}:{port}"
     registration = "open" if config.registration == "open" else "closed (pairing-server user add NAME)"
-    shown_page = f"  See it work    {base}/\n" if config.demo else ""
+    demo = f"  See it work    {base}/\n" if config.demo else ""
     click.echo(
         f"\nPairing server is listening on {base}\n"
-        f"{shown_page}"
+        f"{demo}"
         f"  WebSocket      {base.replace('http', 'ws', 1)}/ws\n"
         f"  API reference  {base}/docs\n"
         f"  Registration   {registration}\n"
@@ -99,16 +99,16 @@ def _announce(config: Configuration, addresses: list[tuple[str, int]]) -> None:
 @click.option(
     "--before-start",
     is_flag=True,
-    help="Only what must be done before `serve`: nothing for an embedded database, which it migrates itself, "
-    "and nothing while the database is away, which it waits for.",
+    help="Do only what `serve` does not: skip an embedded database, which `serve` migrates, and a database that is "
+    "away, which `serve` waits for.",
 )
 def migrate(revision: str, before_start: bool) -> None:
-    """Bring the database of the settings to the schema of this release.
+    """Migrate the database to the schema of this release.
 
-    With PAIRING_MIGRATE_DATABASE_URL, the URL of the role that owns the tables, that role does it, and gives the role of
-    PAIRING_DATABASE_URL its rights: only to add to the audit log, and only what is its own.
+    PAIRING_MIGRATE_DATABASE_URL is the URL of the role that owns the tables. If it is set, that role migrates, and
+    grants the role of PAIRING_DATABASE_URL what it needs: of the audit log, only to add to it.
 
-    Does nothing if it is there already. A running server of the previous release may go on meanwhile.
+    Does nothing if the schema is there already. A server of the previous release may run meanwhile.
     """
     config = load_configuration()
     logs.configure(config.log_format, config.log_level)
@@ -119,7 +119,7 @@ def migrate(revision: str, before_start: bool) -> None:
         owner = config.migrate_database_url or url
         reached = migrations.head() if revision == "head" else revision
         try:
-            if not config.embedded:  # that has just been done as its owner
+            if not config.embedded:  # `database` has migrated that one as its owner
                 reached = migrations.migrate(owner, revision)
             if reached == migrations.head() and roles.role_of(owner) != roles.role_of(url):
                 roles.grant(owner, roles.role_of(url))

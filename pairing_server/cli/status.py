@@ -1,4 +1,4 @@
-"""status: what the running servers of this data directory do."""
+"""status: shows what the running servers of a data directory do."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pairing_server.cli.runtime import load_configuration
 from pairing_server.server.status import PATTERN
 
 _SHOWN = 20
-_PATIENCE = 15
+_TIMEOUT_SECONDS = 15
 
 
 @click.command(
@@ -28,47 +28,47 @@ _PATIENCE = 15
     )
 )
 @click.option("--json", "as_json", is_flag=True, help="One JSON object for each server, one a line.")
-@click.option("--all", "everybody", is_flag=True, help=f"List all devices (up to 1000), not only {_SHOWN}.")
-def status(as_json: bool, everybody: bool) -> None:
-    """What the server that runs on this data directory does: who is connected, channels, limits, database, seals.
+@click.option("--all", "all_devices", is_flag=True, help=f"List all devices (up to 1000), not only {_SHOWN}.")
+def status(as_json: bool, all_devices: bool) -> None:
+    """Show what the running server does: connections, channels, limits, database, audit log, devices.
 
-    It is asked by a socket that only its own user and root can open, so this works while the database is away,
-    too. For a service: sudo pairing-server status. Ends with status 1 if no server runs.
+    It asks the server through a socket that only the server's user and root can open, so it works while the database
+    is away. For a service: sudo pairing-server status. Ends with status 1 if no server runs on this data directory.
     """
     folder = load_configuration().data_dir
-    found = [told for path in sorted(folder.glob(PATTERN)) if (told := _ask(path)) is not None]
+    found = [answer for path in sorted(folder.glob(PATTERN)) if (answer := _ask(path)) is not None]
     if not found:
         raise click.ClickException(f"No server runs with the data directory {folder} (PAIRING_DATA_DIR).")
-    for told in found:
-        click.echo(json.dumps(told) if as_json else _text(told, 1000 if everybody else _SHOWN))
+    for answer in found:
+        click.echo(json.dumps(answer) if as_json else _text(answer, 1000 if all_devices else _SHOWN))
 
 
 def _ask(path: Path) -> dict[str, Any] | None:
-    """None if the server has gone and left its socket behind."""
-    with socket.socket(socket.AF_UNIX) as asking:
-        asking.settimeout(_PATIENCE)
+    """The server's status; None if the server has gone and left its socket behind."""
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(_TIMEOUT_SECONDS)
         try:
-            asking.connect(str(path))
-            parts = iter(lambda: asking.recv(65536), b"")
-            told: dict[str, Any] = json.loads(b"".join(parts))
+            connection.connect(str(path))
+            parts = iter(lambda: connection.recv(65536), b"")
+            status: dict[str, Any] = json.loads(b"".join(parts))
         except ConnectionRefusedError:
             return None
         except (OSError, ValueError) as error:
             raise click.ClickException(f"{path} does not answer: {error}") from None
-    return told
+    return status
 
 
-def _text(told: dict[str, Any], shown: int) -> str:
-    database, audit = told["database"], told["audit"]
+def _text(status: dict[str, Any], shown: int) -> str:
+    database, audit = status["database"], status["audit"]
     pool, seal = database["connections"], audit["last_seal"]
-    channels, connections = told["channels"], told["connections"]
-    limits = told["limits"]
+    channels, connections = status["channels"], status["connections"]
+    limits = status["limits"]
     lines = [
-        f"pairing-server {told['version']}, process {told['pid']}, {told['state']}",
+        f"pairing-server {status['version']}, process {status['pid']}, {status['state']}",
         f"  connections  {connections['open']} of {connections['users']} users"
         f" ({connections.get('desktop', 0)} desktops, {connections.get('mobile', 0)} phones)",
         f"  channels     {channels.get('2', 0)} with both devices, {channels.get('1', 0)} with one,"
-        f" {channels.get('0', 0)} with none; codes live: {told['codes_live']}",
+        f" {channels.get('0', 0)} with none; codes live: {status['codes_live']}",
         f"  limits       {limits['connections_per_user']} connections a user, {limits['connections_per_address']} an address;"
         f" {limits['message_rate']} messages a second; codes {limits['code_rate']}",
         f"  database     {'up' if database['up'] else 'away: ' + str(database['away_because'])};"
@@ -76,7 +76,7 @@ def _text(told: dict[str, Any], shown: int) -> str:
         f"  audit log    {audit['waiting']} events waiting, {audit['lost']} lost;"
         + (f" seal {seal['number']}, {seal['age_s']} s old" if seal else " no seal known"),
     ]
-    devices = told["devices"][:shown]
+    devices = status["devices"][:shown]
     if devices:
         lines.append(f"\n  {'user':36}  {'device':7}  {'address':15}  {'for':>7}  {'messages':>8}  pairing")
     lines += [

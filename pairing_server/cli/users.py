@@ -1,4 +1,4 @@
-"""user …, token …: accounts from the command line."""
+"""user …, token …: accounts and their access tokens."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _ACCOUNTS = "docs/operations.md, Accounts"
 @click.group(
     epilog=epilog(
         {
-            "pairing-server user add alice": "asks for her password",
+            "pairing-server user add alice": "asks for the password",
             "pairing-server user list": "name, role, enabled or not, since, id",
         },
         _ACCOUNTS,
@@ -26,14 +26,14 @@ _ACCOUNTS = "docs/operations.md, Accounts"
 def user() -> None:
     """Accounts: add, list, disable, enable, set-password, set-role.
 
-    For people who log in here by name and password. Those of other issuers (PAIRING_ISSUERS) have no account.
+    Users of other issuers (PAIRING_ISSUERS) have no account here.
     """
 
 
 @user.command(
     epilog=epilog(
         {
-            "pairing-server user add alice": "asks for her password",
+            "pairing-server user add alice": "asks for the password",
             "pairing-server user add rita --role auditor < password.txt": "for scripts: one line is read",
         },
         _ACCOUNTS,
@@ -44,7 +44,7 @@ def user() -> None:
 def add(name: str, role: str) -> None:
     """Make an account. The password is asked for, or read from standard input.
 
-    An auditor may also read the audit log; an admin may end others' logins and lift lock-outs, too.
+    An auditor may also read the audit log; an admin may also end the logins of others and lift lock-outs.
     """
     password = read_password(confirm=True)
 
@@ -59,7 +59,7 @@ def add(name: str, role: str) -> None:
     "list",
     epilog=epilog(
         {
-            "pairing-server user list": "columns are parted by tabs",
+            "pairing-server user list": "tabs are between the columns",
             "pairing-server user list | cut -f 1": "the names only",
         },
         _ACCOUNTS,
@@ -77,7 +77,7 @@ def list_users() -> None:
         )
 
 
-def _switch(name: str, disabled: bool) -> None:
+def _set_disabled(name: str, disabled: bool) -> None:
     async def work(deps: Deps) -> bool:
         return await accounts.set_disabled(deps, name, disabled, administrator(utcnow()))
 
@@ -87,25 +87,23 @@ def _switch(name: str, disabled: bool) -> None:
 
 @user.command(
     epilog=epilog(
-        {"pairing-server user disable alice": "her connections are closed within two seconds"}, _ACCOUNTS
+        {"pairing-server user disable alice": "closes the connections of alice within two seconds"}, _ACCOUNTS
     )
 )
 @click.argument("name")
 def disable(name: str) -> None:
     """Refuse the account's logins and tokens from now on.
 
-    Its connections are closed on every server. Nothing is deleted: `user enable` lets it in again.
+    Its connections are closed on every server. Nothing is deleted; `user enable` reverses it.
     """
-    _switch(name, True)
+    _set_disabled(name, True)
 
 
-@user.command(
-    epilog=epilog({"pairing-server user enable alice": "she logs in again with her password"}, _ACCOUNTS)
-)
+@user.command(epilog=epilog({"pairing-server user enable alice": "alice may log in again"}, _ACCOUNTS))
 @click.argument("name")
 def enable(name: str) -> None:
-    """Let the account in again."""
-    _switch(name, False)
+    """Let a disabled account log in again."""
+    _set_disabled(name, False)
 
 
 @user.command(
@@ -133,7 +131,7 @@ def set_password(name: str) -> None:
 @user.command(
     "set-role",
     epilog=epilog(
-        {"pairing-server user set-role alice auditor": "she may read the audit log from now on"}, _ACCOUNTS
+        {"pairing-server user set-role alice auditor": "alice may read the audit log from now on"}, _ACCOUNTS
     ),
 )
 @click.argument("name")
@@ -167,7 +165,7 @@ def token() -> None:
 def issue(name: str, ttl: int) -> None:
     """Print an access token of the account NAME.
 
-    Whoever has it is that account until it ends; `login revoke` and `user disable` end it earlier.
+    It gives all rights of the account until it expires. `login revoke` and `user disable` end it earlier.
     """
 
     async def work(deps: Deps) -> str:

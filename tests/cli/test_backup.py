@@ -109,15 +109,15 @@ def test_a_backup_of_a_newer_release_is_refused(saved: Path, other_database: str
     assert f"(9999) is newer than this release knows ({migrations.head()})" in told
 
 
-def test_what_is_no_backup_is_told(other_database: str, tmp_path: Path) -> None:
+def test_a_file_that_is_no_backup_is_refused(other_database: str, tmp_path: Path) -> None:
     (tmp_path / "letter.txt").write_text("Dear all")
     told = Operator(other_database, tmp_path).refuses("restore", "letter.txt")
-    assert "letter.txt is no backup of this server, or not whole." in told
+    assert "letter.txt is no backup of this server, or it is incomplete." in told
 
 
 def test_an_empty_database_has_nothing_to_save(other_database: str, tmp_path: Path) -> None:
     told = Operator(other_database, tmp_path).refuses("backup", "nothing.tar")
-    assert "never been migrated" in told
+    assert "has no schema yet" in told
     assert list(tmp_path.iterdir()) == []
 
 

@@ -35,7 +35,7 @@ def kept(operator: Operator) -> tuple[SigningKey, ...]:
 def test_a_rotation_puts_a_fresh_key_first_and_keeps_the_others(operator: Operator) -> None:
     told = operator.says("keys", "rotate")
     fresh, first = kept(operator)
-    assert told == f"{fresh.kid} signs from now on; the keys before go on verifying.\n"
+    assert told == f"{fresh.kid} signs from now on. The earlier keys still verify.\n"
     lines = [line.split("\t") for line in operator.says("keys", "list").splitlines()]
     assert lines[0] == [fresh.kid, "signs"]
     assert lines[1][:2] == [first.kid, "verifies"]

@@ -46,6 +46,6 @@ async def test_who_is_locked_out_is_listed_and_let_in_again(site: Site, operator
 
 
 def test_what_is_not_there_is_said(operator: Operator) -> None:
-    assert operator.run("lockouts", "list").err == "Nobody is locked out.\n"
+    assert operator.run("lockouts", "list").err == "There are no lock-outs.\n"
     assert "There is no lock-out redeem_user" in operator.refuses("lockouts", "lift", "redeem_user", "ada")
     operator.refuses("lockouts", "lift", "nonsense", "ada", status=2)

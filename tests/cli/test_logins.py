@@ -77,7 +77,7 @@ async def test_a_disabled_account_loses_its_connections_and_a_new_password_all_l
 
 
 def test_what_is_not_there_is_said_with_the_way_to_the_list(operator: Operator) -> None:
-    assert "Nobody is logged in." in operator.run("login", "list").err
+    assert "There are no logins." in operator.run("login", "list").err
     assert "pairing-server login list" in operator.refuses("login", "revoke", "nobody")
     assert "pairing-server user list" in operator.refuses("login", "revoke", "--user", "nobody")
 
