@@ -46,7 +46,7 @@ def load_configuration(overrides: Mapping[str, str | None] | None = None) -> Con
     try:
         return read_configuration(overrides)
     except ConfigurationError as error:
-        raise click.ClickException(f"The settings are not right.\n{error}") from None
+        raise click.ClickException(f"The configuration is not valid.\n{error}") from None
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from pairing_server.cli.runtime import (
     revivable_database,
     run_in_loop,
 )
-from pairing_server.config import Configuration, effective, keyfile_of, with_keys, with_seal_key
+from pairing_server.config import SETTINGS, Configuration, keyfile_of, with_keys, with_seal_key
 from pairing_server.db import migrations, roles
 from pairing_server.server.lifecycle import Resources
 from pairing_server.server.lifecycle import serve as serve_node
@@ -45,7 +45,7 @@ def serve(host: str | None, port: str | None, data_dir: str | None) -> None:
 
     Without PAIRING_DATABASE_URL it runs an embedded PostgreSQL in the data directory, and migrates it. Another database
     must be migrated before (`migrate`). The first start makes signing keys. SIGTERM closes every connection so that its
-    client reconnects; SIGHUP reads the settings again.
+    client reconnects; SIGHUP reloads the configuration.
     """
     options = {"PAIRING_HOST": host, "PAIRING_PORT": port, "PAIRING_DATA_DIR": data_dir}
     config = load_configuration(options)
@@ -141,19 +141,25 @@ def migrate(revision: str, before_start: bool) -> None:
         {
             "pairing-server config": "all settings; `#` lines on standard error are remarks",
             "PAIRING_CODE_TTL=60 pairing-server config": "what a change would give",
+            "pairing-server config --explain": "with what each means",
         },
         "docs/operations.md, Settings",
         "0 they are right; 1 they are not, and standard error names each fault; 2 wrong use",
     )
 )
-def config() -> None:
+@click.option(
+    "--explain", is_flag=True, help="Say what each means, its unit, and whether SIGHUP takes it over."
+)
+def config(explain: bool) -> None:
     """Print the settings in effect, secrets masked.
 
     They come from PAIRING_* of the environment, else from credential files, else from the file that PAIRING_SETTINGS_FILE
     names or `.env`, else they are the defaults. Nothing is started.
     """
     config = load_configuration()
-    for name, value in effective(config).items():
-        click.echo(f"{name}={value}")
+    for setting in SETTINGS:
+        if explain:
+            click.echo(f"# {setting.explanation}")
+        click.echo(f"{setting.variable}={setting.text(getattr(config, setting.name))}")
     if not Path(config.data_dir).exists():
         click.echo(f"# {config.data_dir} does not exist yet; the first start makes it.", err=True)

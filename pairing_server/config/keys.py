@@ -1,4 +1,4 @@
-"""The keys that are not set: those kept in the data directory, made once."""
+"""Keys that are not set are made once, and kept in the data directory."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ SEAL_KEY_FILE = "audit-seal-key"
 
 
 def keyfile_of(config: Configuration) -> KeyFile | None:
-    """The file that keeps the signing keys; None if they are set instead."""
+    """The file of the signing keys; None if PAIRING_JWT_KEYS is set."""
     return None if config.jwt_keys else KeyFile(config.data_dir / KEY_FILE)
 
 
 def with_keys(config: Configuration) -> Configuration:
-    """The settings with signing keys: those given, else those kept in the data directory, made once.
+    """The configuration with signing keys: those that are set, else those of the data directory, made once.
 
-    Raises ConfigurationError if the file is not usable or open to others.
+    Raises ConfigurationError if the file is not usable, or others can read it.
     """
     file = keyfile_of(config)
     if file is None:
@@ -41,10 +41,10 @@ def with_keys(config: Configuration) -> Configuration:
 
 
 def with_seal_key(config: Configuration) -> Configuration:
-    """The settings with the key that seals the audit log: that given, else that of the data directory, made once.
+    """The configuration with the key that seals the audit log: the one that is set, else that of the data directory, made once.
 
-    The directory is made in any case: audit events wait in it. Raises ConfigurationError if the file is not usable
-    or open to others.
+    The directory is made in any case: audit events wait in it. Raises ConfigurationError if the file is not usable, or
+    others can read it.
     """
     path = config.data_dir / SEAL_KEY_FILE
     try:

@@ -32,6 +32,12 @@ class Setting(Generic[T]):
     def variable(self) -> str:
         return PREFIX + self.name.upper()
 
+    @property
+    def explanation(self) -> str:
+        """What the setting means, its unit and whether it is reloadable, in one line."""
+        notes = [self.unit, "reloaded by SIGHUP" if self.reloadable else "needs a restart"]
+        return f"{self.meaning} ({', '.join(filter(None, notes))})"
+
     def text(self, value: Any) -> str:
         """The value as text, as it can be set; of a secret only whether it is set."""
         if self.secret:

@@ -95,7 +95,7 @@ class Tokens:
         keys: Keyring | Sequence[SigningKey],
         *,
         access_ttl: int = DAY_S,
-        ws_ttl: int = 3600,
+        ws_ttl: int = DAY_S,
         issuers: Issuers | None = None,
         is_revoked: IsRevoked = lambda *_: False,
     ) -> None:

@@ -62,18 +62,26 @@ def test_no_secret_is_shown(tmp_path: Path) -> None:
     assert "PAIRING_JWT_KEYS=(set, not shown)\n" in done.out
 
 
+def test_explained_settings_have_their_meaning_unit_and_reload(tmp_path: Path) -> None:
+    done = command("config", "--explain", environ=environment(CODE_TTL="60"), folder=tmp_path)
+    assert (
+        "# how long a code can be redeemed (seconds, reloaded by SIGHUP)\nPAIRING_CODE_TTL=60\n" in done.out
+    )
+    assert "# the port to listen on; 0 takes a free one (needs a restart)\nPAIRING_PORT=" in done.out
+
+
 def test_showing_the_settings_makes_no_file(tmp_path: Path) -> None:
     done = config(tmp_path, environment())
     assert "does not exist yet; the first start makes it" in done.err
     assert list(tmp_path.iterdir()) == []
 
 
-def test_every_fault_is_told_at_once_by_name_and_without_secrets(tmp_path: Path) -> None:
+def test_every_fault_is_named_at_once_and_without_secrets(tmp_path: Path) -> None:
     environ = environment(PORT="eighty", CODE_TTL="0", PROT="1", JWT_KEYS=SECRET[:31])
     done = config(tmp_path, environ)
     assert (done.status, done.out) == (1, "")
     told = done.err.splitlines()
-    assert told[0] == "Error: The settings are not right."
+    assert told[0] == "Error: The configuration is not valid."
     assert [line.partition(":")[0] for line in told[1:]] == [
         "PAIRING_PROT",
         "PAIRING_PORT",

@@ -1,4 +1,4 @@
-"""Settings that are given, as the environment gives them."""
+"""A configuration from a given environment, and the faults of a wrong one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The keys that are kept in the data directory where none are set."""
+"""Keys that are not set are made once and kept in the data directory."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_keys_are_made_after_all_if_the_file_was_left_empty(tmp_path: Path) -> N
     assert kept(tmp_path) == (key,)
 
 
-def test_a_data_directory_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+def test_a_data_directory_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(ConfigurationError, match=r"PAIRING_DATA_DIR: .* cannot be made"):
         kept(tmp_path / "file" / "data")

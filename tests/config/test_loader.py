@@ -1,4 +1,4 @@
-"""Where settings come from, which wins, and how faults are told."""
+"""Where the values of settings come from, which of them wins, and which faults are named."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from tests.config.given import SECRET, URL, configuration, faults
 def test_an_unknown_name_stops_the_start_wherever_it_stands(tmp_path: Path) -> None:
     dotenv = tmp_path / ".env"
     dotenv.write_text("PAIRING_PROT=1\nOTHER=2\n")
-    told = faults({"PAIRING_DATABSE_URL": "x", "PATH": "/bin"}, dotenv)
-    assert [line.partition(":")[0] for line in told] == ["PAIRING_DATABSE_URL", "PAIRING_PROT"]
+    found = faults({"PAIRING_DATABSE_URL": "x", "PATH": "/bin"}, dotenv)
+    assert [line.partition(":")[0] for line in found] == ["PAIRING_DATABSE_URL", "PAIRING_PROT"]
 
 
-def test_all_faults_are_told_at_once() -> None:
-    told = faults({"PAIRING_PORT": "x", "PAIRING_CODE_TTL": "0", "PAIRING_NOPE": "1"})
-    assert len(told) == 3
+def test_all_faults_are_named_at_once() -> None:
+    found = faults({"PAIRING_PORT": "x", "PAIRING_CODE_TTL": "0", "PAIRING_NOPE": "1"})
+    assert len(found) == 3
 
 
-def test_an_empty_value_is_as_good_as_none() -> None:
+def test_an_empty_value_counts_as_not_set() -> None:
     assert configuration({"PAIRING_PORT": "", "PAIRING_DATABASE_URL": ""}) == configuration({})
 
 
@@ -83,21 +83,21 @@ def test_credentials_that_a_reload_has_renewed_win_over_those_of_the_start(
     assert load(environ, {}, terminal=False).jwt_keys[0].kid == "new"
 
 
-def test_an_empty_credential_is_as_good_as_none(dotenv: Path, credentials: Path) -> None:
+def test_an_empty_credential_counts_as_not_set(dotenv: Path, credentials: Path) -> None:
     dotenv.write_text(f"PAIRING_JWT_KEYS=k1:{SECRET}\n")
     (credentials / "jwt-keys").write_text("\n")
     environ = {"CREDENTIALS_DIRECTORY": str(credentials)}
     assert load(environ, {}, terminal=False, dotenv=dotenv).jwt_keys[0].kid == "k1"
 
 
-def test_a_credentials_directory_that_is_missing_is_told() -> None:
+def test_a_credentials_directory_that_is_missing_is_named() -> None:
     assert faults({"CREDENTIALS_DIRECTORY": "/none"}) == ["/none cannot be read: No such file or directory"]
 
 
-def test_a_file_that_is_not_text_is_told_by_its_name(dotenv: Path, credentials: Path) -> None:
+def test_a_file_that_is_not_text_is_named(dotenv: Path, credentials: Path) -> None:
     (credentials / "jwt-keys").write_bytes(b"\xff\xfe")
-    [told] = faults({"CREDENTIALS_DIRECTORY": str(credentials)})
-    assert told == f"{credentials}/jwt-keys cannot be read: expected text in UTF-8"
+    [fault] = faults({"CREDENTIALS_DIRECTORY": str(credentials)})
+    assert fault == f"{credentials}/jwt-keys cannot be read: expected text in UTF-8"
     dotenv.write_bytes(b"PAIRING_PORT=\xff")
     assert faults({}, dotenv) == [f"{dotenv} cannot be read: expected text in UTF-8"]
 

@@ -6,7 +6,7 @@ import re
 import shlex
 
 from harness.program import ROOT
-from pairing_server.config import NAMES
+from pairing_server.config import NAMES, Configuration
 
 TEXT = (ROOT / "deploy" / "Containerfile").read_text(encoding="utf-8").replace("\\\n", " ")
 LINES = [line for line in TEXT.splitlines() if line and not line.startswith("#")]
@@ -29,7 +29,13 @@ def test_it_copies_all_that_the_wheel_is_made_of() -> None:
     )
 
 
-def test_it_sets_settings_that_exist_and_runs_as_nobody_special() -> None:
+def test_it_exposes_and_asks_the_port_that_the_server_listens_on() -> None:
+    port = Configuration().port
+    assert f"EXPOSE {port}" in LINES
+    assert f"http://127.0.0.1:{port}/healthz" in TEXT
+
+
+def test_it_sets_settings_that_exist_and_runs_as_an_ordinary_user() -> None:
     assert set(re.findall(r"\b(PAIRING_[A-Z_]+)=[^…]", TEXT)) <= set(NAMES)
     assert [line for line in LINES if line.startswith("USER ")] == ["USER pairing-server"]
     assert 'ENTRYPOINT ["pairing-server"]' in LINES

@@ -24,11 +24,14 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from harness.processes import port_of, reserved_port
 from harness.program import ROOT, program
 from harness.service_manager import PATIENCE
+from pairing_server.config import Configuration
 from tests.cli.commands import Operator
 from tests.cli.serving import serving
 from tests.programs import needs
 
 NGINX, CADDY = ROOT / "deploy" / "nginx", ROOT / "deploy" / "caddy"
+# Where the proxies expect the server.
+PORT = str(Configuration().port)
 SECRET = "a-token-that-nobody-may-see"
 # A client's address that is not the proxy's.
 ELSEWHERE = "127.0.0.2"
@@ -210,7 +213,7 @@ def test_a_whole_pairing_goes_through_with_tls(proxy_of: With, operator: Operato
     place.mkdir()
     with serving(operator.environ, operator.folder) as server:
         backend = server.url.removeprefix("http://")
-        with proxy_of(place, {"8089": backend}) as proxy:
+        with proxy_of(place, {PORT: backend}) as proxy:
             done = proxied_doctor(operator, proxy)
             assert done.returncode == 0, done.stdout + done.stderr + proxy.logs()
             assert proxy.ask("GET", "/metrics") == 404
@@ -224,7 +227,7 @@ def test_the_server_sees_the_clients_address_whatever_the_client_says(
     place.mkdir()
     body = {"username": "nobody", "password": "a wrong password"}
     with serving(operator.environ, operator.folder) as server:
-        with proxy_of(place, {"8089": server.url.removeprefix("http://")}) as proxy:
+        with proxy_of(place, {PORT: server.url.removeprefix("http://")}) as proxy:
             assert proxy.ask("POST", "/api/auth/login", body, X_Forwarded_For="203.0.113.7") == 401
         server.stop()
     [event] = operator.says("audit", "list", "--event", "auth.login", "--json").splitlines()
@@ -244,7 +247,7 @@ def test_a_client_cannot_choose_what_is_traced(proxy_of: With, operator: Operato
         "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1",
     }
     with serving(environ, operator.folder) as server:
-        with proxy_of(place, {"8089": server.url.removeprefix("http://")}) as proxy:
+        with proxy_of(place, {PORT: server.url.removeprefix("http://")}) as proxy:
             assert proxy.ask("GET", "/openapi.json", Traceparent=f"00-{trace}-b7ad6b7169203331-01") == 200
         log = server.stop()
     [line] = [json.loads(line) for line in log.splitlines() if '"GET /openapi.json' in line]
@@ -266,7 +269,7 @@ def test_no_token_is_in_any_log_even_when_the_server_is_away(
         "Authorization": f"Bearer {SECRET}",
     }
     with serving(operator.environ, operator.folder) as server:
-        with proxy_of(place, {"8089": server.url.removeprefix("http://")}) as proxy:
+        with proxy_of(place, {PORT: server.url.removeprefix("http://")}) as proxy:
             assert proxy.ask("GET", f"/ws?token={SECRET}", **upgrade) == 101
             server.stop()
             assert proxy.ask("GET", f"/ws?token={SECRET}", **upgrade) in (502, 503)

@@ -12,6 +12,7 @@ import pytest
 
 from harness.program import ROOT, environment, program
 from harness.service_manager import PATIENCE
+from pairing_server.config import Configuration
 from tests.programs import needs
 
 UNITS = ROOT / "deploy" / "systemd"
@@ -84,7 +85,11 @@ def test_several_processes_differ_from_one_only_where_they_must() -> None:
     differing = {key for key in one.keys() | many.keys() if one.get(key) != many.get(key)}
     assert differing == {"StateDirectory", "RuntimeDirectory", "ExecReload", "SetCredential"}
     sockets = [unit(name)["Socket"] for name in ("pairing-server.socket", "pairing-server@.socket")]
-    assert [socket.pop("ListenStream") for socket in sockets] == [["127.0.0.1:8089"], ["127.0.0.1:%i"]]
+    config = Configuration()
+    assert [socket.pop("ListenStream") for socket in sockets] == [
+        [f"{config.host}:{config.port}"],
+        [f"{config.host}:%i"],
+    ]
     assert sockets[0] == sockets[1]
 
 

@@ -15,7 +15,7 @@ from tests.security.forge import KEY, SECOND, access_token
 from tests.security.provider import NOW, elliptic_key
 
 PREVIOUS = SigningKey("before", b"b" * 32)
-TOKENS = Tokens([KEY, PREVIOUS])
+TOKENS = Tokens([KEY, PREVIOUS], ws_ttl=3600)
 
 
 def caller(**changes: Any) -> AccessClaims:

@@ -206,7 +206,7 @@ async def test_a_ws_token_says_whose_and_which_device_it_is_for(site: Site) -> N
     ):
         answer = await site.post(path, {"username": "My device"}, account.token)
         assert answer.status == 200
-        assert answer.body == {"token": answer.body["token"], "expires_in": 3600}
+        assert answer.body == {"token": answer.body["token"], "expires_in": site.node.config.ws_token_ttl}
         claims = site.node.deps.tokens.verify_ws(answer.body["token"], utcnow())
         assert (claims.subject, claims.device_type) == (account.subject, device_type)
         assert claims.label == "My device"
