@@ -21,6 +21,7 @@ from pairing_server.audit.seals import SealKey
 from pairing_server.config import Configuration
 from pairing_server.db import migrations, roles
 from pairing_server.db.embedded.postgres import EmbeddedPostgres
+from pairing_server.security.keyfile import KeyFile
 from pairing_server.security.keys import generate_key
 from pairing_server.security.limits import Rate
 from pairing_server.server.server import Node
@@ -130,10 +131,10 @@ def start_node(io_loop: IOLoop, database_url: str) -> Iterator[StartNode]:
     """Starts nodes on the test's database: start_node(code_ttl=1, …) with any setting."""
     sites: list[Site] = []
 
-    def start(**changed: Any) -> Site:
+    def start(keyfile: KeyFile | None = None, **changed: Any) -> Site:
         async def begin() -> Site:
             url = database_url.replace("//postgres@", f"//{roles.RUNNING}@")
-            node = Node(replace(CONFIGURATION, **changed), url)
+            node = Node(replace(CONFIGURATION, **changed), url, keyfile)
             [(_, port), *_] = await node.start()
             return Site(node, port)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 from uuid import uuid4
 
@@ -19,6 +19,7 @@ from pairing_server.clock import utcnow
 from pairing_server.request_context import system
 from pairing_server.server.server import Node
 from pairing_server.store import users
+from pairing_server.store.users import User
 from tests.leaks import RUN
 
 # Seconds for one answer on a machine that may be busy.
@@ -168,8 +169,10 @@ class Site:
         """An account with an access token, made below HTTP: no password is hashed, no limit is touched."""
         user_id, name = uuid4(), username or f"user-{uuid4().hex[:8]}"
         async with self.node.database.transaction() as conn:
-            await users.add(conn, user_id, name, "no password", role, utcnow())
-        return Account(str(user_id), name, self.node.deps.tokens.issue_access(str(user_id), utcnow()).token)
+            await users.add(conn, User(user_id, name, role, utcnow(), None), "no password")
+        return Account(
+            str(user_id), name, self.node.backend.tokens.issue_access(str(user_id), utcnow()).token
+        )
 
     async def ws_token(self, account: Account, device_type: str) -> str:
         suffix = "-mobile" if device_type == "mobile" else ""
@@ -247,6 +250,11 @@ class Site:
             }
             for r in reversed(found)
         ]
+
+    def use(self, **services: Any) -> None:
+        """Have the node use these services from now on."""
+        node = self.node
+        node.services = node.backend.services = node.app.services = replace(node.services, **services)
 
     async def close(self) -> None:
         for socket in self.sockets:

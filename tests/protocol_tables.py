@@ -63,7 +63,7 @@ def limit_rows() -> list[Row]:
         (
             "codes that did not work, altogether",
             (
-                f"{minutes(config.redeem_alarm)}; then for {brute_force_guard.LASTS / 60:g} min"
+                f"{minutes(config.redeem_alarm)}; then for {brute_force_guard.DURATION_S / 60:g} min"
                 " the codes of other accounts need `pairing_confirm`"
             ),
             "`PAIRING_REDEEM_ALARM`",

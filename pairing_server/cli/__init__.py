@@ -18,7 +18,7 @@ from pairing_server.cli.logins import login
 from pairing_server.cli.serve import config, migrate, serve
 from pairing_server.cli.status import status
 from pairing_server.cli.users import token, user
-from pairing_server.server.server import app_version
+from pairing_server.server.backend import app_version
 
 
 @click.group(

@@ -28,7 +28,7 @@ from pairing_server.db import migrations, roles
 from pairing_server.db.embedded.postgres import EmbeddedPostgres
 from pairing_server.security.keyfile import NAME as KEY_FILE
 from pairing_server.security.keys import parse_keys
-from pairing_server.server.server import app_version
+from pairing_server.server.backend import app_version
 
 # The members of the archive.
 _ABOUT, _DATABASE, _KEYS, _SEAL_KEY = "about.json", "database", KEY_FILE, SEAL_KEY_FILE

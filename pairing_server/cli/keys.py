@@ -9,8 +9,8 @@ from pairing_server.cli.runtime import administrator, load_configuration, plain_
 from pairing_server.clock import utcnow
 from pairing_server.config import Configuration, keyfile_of, with_keys
 from pairing_server.security.keys import SigningKey, format_keys, generate_key
+from pairing_server.server.backend import Backend
 from pairing_server.services import signing_keys as service
-from pairing_server.services.deps import Deps
 
 _MANUAL = (
     "The keys are set by PAIRING_JWT_KEYS. Put the line above in its place on every server, and reload each"
@@ -78,8 +78,8 @@ def rotate() -> None:
         click.echo(_MANUAL, err=True)
         return
 
-    async def work(deps: Deps) -> str:
-        return (await service.rotate(deps, administrator(utcnow()))).kid
+    async def work(backend: Backend) -> str:
+        return (await backend.services.signing_keys.rotate(administrator(utcnow()))).kid
 
     click.echo(f"{run(work)} signs from now on. The earlier keys still verify.")
 
@@ -107,8 +107,8 @@ def retire(kid: str, at_once: bool) -> None:
         click.echo(_MANUAL, err=True)
         return
 
-    async def work(deps: Deps) -> None:
-        await service.retire(deps, kid, administrator(utcnow()), at_once=at_once)
+    async def work(backend: Backend) -> None:
+        await backend.services.signing_keys.retire(administrator(utcnow()), kid, at_once=at_once)
 
     run(work)
     click.echo(f"{kid} is retired.")

@@ -7,8 +7,8 @@ import click
 from pairing_server.cli.epilog import epilog
 from pairing_server.cli.runtime import administrator, run
 from pairing_server.clock import utcnow
+from pairing_server.server.backend import Backend
 from pairing_server.services import lockouts as service
-from pairing_server.services.deps import Deps
 from pairing_server.services.lockouts import Lockout
 
 _LOCKOUTS = "docs/operations.md, Lock-outs"
@@ -36,8 +36,8 @@ def lockouts() -> None:
 def list_lockouts() -> None:
     """Kind, user or address, until when, how often in a row."""
 
-    async def work(deps: Deps) -> list[Lockout]:
-        return await service.list_lockouts(deps, administrator(utcnow()))
+    async def work(backend: Backend) -> list[Lockout]:
+        return await backend.services.lockouts.list_all(administrator(utcnow()))
 
     found = run(work)
     if not found:
@@ -60,8 +60,8 @@ def list_lockouts() -> None:
 def lift(kind: str, key: str) -> None:
     """Let a user or address try again at once; KIND and KEY are those of the list."""
 
-    async def work(deps: Deps) -> None:
-        await service.lift(deps, kind, key, administrator(utcnow()))
+    async def work(backend: Backend) -> None:
+        await backend.services.lockouts.lift(administrator(utcnow()), kind, key)
 
     run(work)
     click.echo(f"{key} may try again.")

@@ -7,8 +7,7 @@ import click
 from pairing_server.cli.epilog import epilog
 from pairing_server.cli.runtime import administrator, run
 from pairing_server.clock import utcnow
-from pairing_server.services import logins
-from pairing_server.services.deps import Deps
+from pairing_server.server.backend import Backend
 from pairing_server.store.logins import Login
 
 _LEAKED = "docs/operations.md, If a token or a key has leaked"
@@ -41,8 +40,8 @@ def login() -> None:
 def list_logins(user: str | None) -> None:
     """The logins that have not ended, newest first: id, subject, since, last used, address."""
 
-    async def work(deps: Deps) -> list[Login]:
-        return await logins.list_of(deps, user, utcnow())
+    async def work(backend: Backend) -> list[Login]:
+        return await backend.services.logins.list_of(user, utcnow())
 
     found = run(work)
     if not found:
@@ -75,13 +74,14 @@ def revoke(login_id: str | None, user: str | None, token_id: str | None, issuer:
     if issuer is not None and token_id is None:
         raise click.UsageError("--issuer goes with --token.")
 
-    async def work(deps: Deps) -> str:
+    async def work(backend: Backend) -> str:
+        logins, admin = backend.services.logins, administrator(utcnow())
         if user is not None:
-            return f"All logins of {await logins.revoke_user(deps, user, administrator(utcnow()))} are ended."
+            return f"All logins of {await logins.revoke_user(admin, user)} are ended."
         if token_id is not None:
-            await logins.revoke_token(deps, token_id, issuer, administrator(utcnow()))
+            await logins.revoke_token(admin, token_id, issuer)
             return f"The token {token_id} is refused from now on."
-        ended = await logins.revoke_login(deps, login_id or "", administrator(utcnow()))
+        ended = await logins.revoke_login(admin, login_id or "")
         return f"The login {login_id} of {', '.join(one.subject for one in ended)} is ended."
 
     click.echo(run(work))

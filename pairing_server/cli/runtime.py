@@ -8,6 +8,7 @@ import sys
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
+from functools import partial
 from typing import TypeVar
 
 import click
@@ -25,11 +26,10 @@ from pairing_server.db import migrations, roles
 from pairing_server.db.embedded.postgres import EmbeddedPostgres, EmbeddedPostgresError
 from pairing_server.errors import PairingServerError, RateLimited
 from pairing_server.request_context import RequestContext
-from pairing_server.security.keyfile import KeyFile
-from pairing_server.server.server import Node, event_loop
+from pairing_server.server.backend import Backend
+from pairing_server.server.server import event_loop
 from pairing_server.server.startup_checks import StartError, check_schema
 from pairing_server.server.systemd import ActivationError
-from pairing_server.services.deps import Deps
 from pairing_server.tracing import TracesError
 
 T = TypeVar("T")
@@ -104,23 +104,21 @@ def revivable_database(
             embedded.stop()
 
 
-def run(work: Callable[[Deps], Awaitable[T]]) -> T:
-    """Run `work` with the services of a node that serves nothing. Raises ClickException."""
+def run(work: Callable[[Backend], Awaitable[T]]) -> T:
+    """Run `work` with the services. Raises ClickException."""
     config = load_configuration()
     logs.configure(config.log_format, "warning")
     with database(config) as (ready, url):
-        return run_in_loop(_with_deps(ready, url, work, keyfile_of(config)))
+        return run_in_loop(_with_backend(partial(Backend, ready, url, keyfile_of(config)), work))
 
 
-async def _with_deps(
-    config: Configuration, url: str, work: Callable[[Deps], Awaitable[T]], keyfile: KeyFile | None
-) -> T:
-    node = Node(config, url, keyfile)
+async def _with_backend(build: Callable[[], Backend], work: Callable[[Backend], Awaitable[T]]) -> T:
+    backend = build()
     try:
-        await check_schema(node.database)
-        return await work(node.deps)
+        await check_schema(backend.database)
+        return await work(backend)
     finally:
-        await node.release()
+        await backend.close()
 
 
 def run_in_loop(work: Awaitable[T]) -> T:

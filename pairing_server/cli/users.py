@@ -7,8 +7,8 @@ import click
 from pairing_server.cli.epilog import epilog
 from pairing_server.cli.runtime import administrator, read_password, run
 from pairing_server.clock import utcnow
+from pairing_server.server.backend import Backend
 from pairing_server.services import accounts
-from pairing_server.services.deps import Deps
 
 _ROLE = click.Choice(accounts.ROLES)
 _ACCOUNTS = "docs/operations.md, Accounts"
@@ -48,8 +48,8 @@ def add(name: str, role: str) -> None:
     """
     password = read_password(confirm=True)
 
-    async def work(deps: Deps) -> str:
-        made = await accounts.add_user(deps, name, password, role, administrator(utcnow()))
+    async def work(backend: Backend) -> str:
+        made = await backend.services.accounts.add_user(administrator(utcnow()), name, password, role)
         return made.subject
 
     click.echo(f"Added {name} ({role}), id {run(work)}.")
@@ -67,7 +67,7 @@ def add(name: str, role: str) -> None:
 )
 def list_users() -> None:
     """All accounts, by name."""
-    found = run(accounts.list_users)
+    found = run(lambda backend: backend.services.accounts.list_users())
     if not found:
         click.echo("There are no accounts yet; make one with: pairing-server user add NAME", err=True)
     for account in found:
@@ -78,8 +78,8 @@ def list_users() -> None:
 
 
 def _set_disabled(name: str, disabled: bool) -> None:
-    async def work(deps: Deps) -> bool:
-        return await accounts.set_disabled(deps, name, disabled, administrator(utcnow()))
+    async def work(backend: Backend) -> bool:
+        return await backend.services.accounts.set_disabled(administrator(utcnow()), name, disabled)
 
     word = "disabled" if disabled else "enabled"
     click.echo(f"{name} is {word}." if run(work) else f"{name} was {word} already.")
@@ -121,8 +121,8 @@ def set_password(name: str) -> None:
     """Set a new password; it is asked for, or read from standard input."""
     password = read_password(confirm=True)
 
-    async def work(deps: Deps) -> None:
-        await accounts.set_password(deps, name, password, administrator(utcnow()))
+    async def work(backend: Backend) -> None:
+        await backend.services.accounts.set_password(administrator(utcnow()), name, password)
 
     run(work)
     click.echo(f"{name} has a new password.")
@@ -139,8 +139,8 @@ def set_password(name: str) -> None:
 def set_role(name: str, role: str) -> None:
     """Make the account a user, an auditor (reads the audit log) or an admin."""
 
-    async def work(deps: Deps) -> None:
-        await accounts.set_role(deps, name, role, administrator(utcnow()))
+    async def work(backend: Backend) -> None:
+        await backend.services.accounts.set_role(administrator(utcnow()), name, role)
 
     run(work)
     click.echo(f"{name} is {role} now.")
@@ -168,7 +168,8 @@ def issue(name: str, ttl: int) -> None:
     It gives all rights of the account until it expires. `login revoke` and `user disable` end it earlier.
     """
 
-    async def work(deps: Deps) -> str:
-        return (await accounts.issue_access_token(deps, name, ttl, administrator(utcnow()))).token
+    async def work(backend: Backend) -> str:
+        issued = await backend.services.authentication.issue_access_token(administrator(utcnow()), name, ttl)
+        return issued.token
 
     click.echo(run(work))

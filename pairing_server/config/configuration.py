@@ -208,6 +208,7 @@ class Configuration:
             max_live_codes=self.max_live_codes,
             reconnect_grace=self.reconnect_grace,
             public_url=self.public_url,
+            registration_open=self.registration == "open",
         )
 
     @property

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from pairing_server.config import Configuration, ConfigurationError
 from pairing_server.db.embedded.access import EmbeddedPostgresError
 from pairing_server.security.keyfile import KeyFile
+from pairing_server.server.backend import app_version
 from pairing_server.server.scheduler import Job
-from pairing_server.server.server import Node, app_version
+from pairing_server.server.server import Node
 from pairing_server.server.status import StatusSocket, describe
 from pairing_server.server.systemd import Activation, Notifier
 from pairing_server.server.watchdog import Watchdog
@@ -92,7 +93,7 @@ async def _run(node: Node, stop: asyncio.Event, ready: Callable[[], None], notif
     finally:
         # The watchdog goes on: it ends a process that hangs while it stops.
         await node.stop()
-        await node.traces.stop()
+        await node.backend.traces.stop()
         status_socket.close()
         watchdog.stop()
 

@@ -16,15 +16,8 @@ from tornado.ioloop import PeriodicCallback
 
 from pairing_server.errors import Unavailable
 from pairing_server.request_context import system
-from pairing_server.services import (
-    brute_force_guard,
-    confirmations,
-    expiry,
-    logins,
-    settings_documents,
-    signing_keys,
-)
-from pairing_server.services.deps import Deps
+from pairing_server.server.backend import Backend
+from pairing_server.services.presence import TOUCH
 
 log = logging.getLogger(__name__)
 
@@ -37,71 +30,74 @@ class Job:
 
 
 class Scheduler:
-    """`wall` and `monotonic` are the clocks; `every_second` is done with the latter's time, by the edge."""
+    """`wall` and `monotonic` are the clocks; `every_second` is called with the latter's time."""
 
     def __init__(
         self,
-        deps: Deps,
+        backend: Backend,
         wall: Callable[[], datetime],
         monotonic: Callable[[], float],
         every_second: Callable[[float], object] = lambda _: None,
     ) -> None:
-        self._deps = deps
+        self._backend = backend
         self._wall = wall
         self._monotonic = monotonic
         self._every_second = every_second
         self._started_at = -math.inf
+        deps, services = backend.deps, backend.services
+        expiry, settings = backend.expiry, backend.settings
         self.jobs: tuple[Job, ...] = (
             Job("tick", 1, self._tick),
             Job("tell followers", 1, lambda: deps.audit_tail.answer_waiting(wall())),
-            Job("flush audit", 1, lambda: deps.audit.flush(system(wall()))),
-            Job("keep settings", 1, lambda: settings_documents.keep(deps)),
-            Job("expire codes", 2, lambda: expiry.expire_codes(deps, system(wall()))),
+            Job("flush audit", 1, lambda: backend.audit.flush(system(wall()))),
+            Job("keep settings", 1, settings.keep),
+            Job("expire pairings", 2, lambda: expiry.expire_pairings(system(wall()))),
             Job(
                 "close overdue channels",
                 2,
-                lambda: expiry.close_overdue(deps, monotonic(), system(wall())),
+                lambda: expiry.close_overdue(monotonic(), system(wall())),
             ),
-            Job("end revoked logins", 1, lambda: logins.learn(deps, wall())),
-            Job("settle the alarm", 1, self._settle_alarm),
-            Job("close disabled accounts", 1, lambda: expiry.close_disabled(deps, wall())),
-            Job("look after keys", 1, lambda: signing_keys.look_after(deps, system(wall()))),
-            Job("count codes", 5, lambda: expiry.recount_codes(deps)),
-            Job("note presence", expiry.TOUCH, self._note_presence),
+            Job("poll revocations", 1, lambda: services.logins.poll_revocations(wall())),
+            Job("settle the brute force guard", 1, self._settle_guard),
+            Job("close disabled accounts", 1, lambda: backend.account_status.close_disabled(wall())),
+            Job("reload keys", 1, lambda: services.signing_keys.reload_keys(system(wall()))),
+            Job("count codes", 5, backend.code_limits.count_live),
+            Job("note presence", TOUCH, self._note_presence),
             Job("close deserted pairings", 30, self._close_deserted),
-            Job("release names", 30, lambda: expiry.release_names(deps, wall())),
-            Job("forget settings", 30, lambda: settings_documents.forget_ended(deps, wall())),
+            Job("release names", 30, lambda: expiry.release_names(wall())),
+            Job("forget settings", 30, lambda: settings.forget_ended(wall())),
             Job("seal audit", 60, lambda: deps.sealer.seal(system(wall()))),
             Job("make audit partitions", 3600, deps.retention.make_partitions),
             Job("drop old audit events", 3600, lambda: deps.retention.drop_old(system(wall()))),
-            Job("prune", 3600, lambda: expiry.prune(deps, wall())),
+            Job("prune", 3600, lambda: expiry.prune(wall())),
         )
         self._callbacks: list[PeriodicCallback] = []
         self._under_way: set[asyncio.Task[bool]] = set()
-        # The jobs that wait for the database: said once, not every second.
+        # The jobs that wait for the database: logged once, not every second.
         self._waiting: set[str] = set()
 
     async def _tick(self) -> None:
         now = self._monotonic()
-        self._deps.hub.tick(now)
+        self._backend.hub.tick(now)
         self._every_second(now)
 
-    async def _settle_alarm(self) -> None:
-        await brute_force_guard.settle(self._deps, system(self._wall()))
-        if self._deps.alarm.on(self._wall()):
-            await confirmations.deliver(self._deps, {}, self._wall())
+    async def _settle_guard(self) -> None:
+        guard = self._backend.guard
+        await guard.settle(system(self._wall()))
+        if guard.active(self._wall()):
+            await self._backend.services.confirmations.send({}, self._wall())
 
     async def _note_presence(self) -> None:
-        active, waiting = self._deps.hub.connected_channels()
-        await expiry.note_presence(self._deps, active, waiting, self._wall())
+        active, waiting = self._backend.hub.connected_channels()
+        await self._backend.services.presence.note_all(active, waiting, self._wall())
 
     async def _close_deserted(self) -> None:
-        """Nobody can be noted while the database or the server is away, nor for the time that the wall clock has
-        jumped over: first those are who are here."""
-        steady = self._monotonic() - max(self._started_at, self._deps.database.breaker.back_at)
-        if steady >= 2 * expiry.TOUCH:
+        """No presence was noted while the database or the server was away, nor for the time that the wall clock has
+        jumped over. So first the members that are connected now are noted."""
+        steady = self._monotonic() - max(self._started_at, self._backend.database.breaker.back_at)
+        if steady >= 2 * TOUCH:
             await self._note_presence()
-            await expiry.close_deserted(self._deps, system(self._wall()))
+            await self._backend.expiry.close_deserted(system(self._wall()))
 
     async def run(self, job: Job) -> bool:
         """Do one job now. False if it failed; that is logged, and it is tried again next time."""
@@ -114,13 +110,11 @@ class Scheduler:
             return False
         except Exception as error:
             log.exception("%s failed", job.name)
-            log_of = self._deps.audit
-            kind = type(error).__name__
-            log_of.enqueue(
-                log_of.event(
-                    "system.error", "error", system(self._wall()), where=job.name, exception_class=kind
-                )
+            audit, kind = self._backend.audit, type(error).__name__
+            event = audit.event(
+                "system.error", "error", system(self._wall()), where=job.name, exception_class=kind
             )
+            audit.enqueue(event)
             return False
         self._waiting.discard(job.name)
         return True

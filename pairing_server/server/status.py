@@ -31,12 +31,13 @@ MAX_LISTED = 1000
 
 async def describe(node: Node) -> dict[str, Any]:
     """The state of the node, for people and programs."""
-    deps, hub, now = node.deps, node.hub, node.app.now()
-    open_, used, size = deps.database.usage()
-    outage = deps.database.breaker.outage
-    limits = deps.hub.limits
+    backend, hub, now = node.backend, node.hub, node.app.now()
+    rules, audit = backend.rules, node.audit
+    open_, used, size = node.database.usage()
+    outage = node.database.breaker.outage
+    limits = hub.limits
     return {
-        "version": node.version,
+        "version": backend.version,
         "pid": os.getpid(),
         "state": "draining" if node.app.draining else "starting" if node.app.starting else "running",
         "connections": {
@@ -47,12 +48,12 @@ async def describe(node: Node) -> dict[str, Any]:
         "channels": {
             str(n): c for n, c in sorted(Counter(len(c.members) for c in hub.channels.values()).items())
         },
-        "codes_live": deps.live.count,
+        "codes_live": backend.code_limits.live,
         "limits": {
             **asdict(limits),
             "code_rate": str(node.config.code_rate),
-            "code_ttl": deps.rules.code_ttl,
-            "max_live_codes": deps.rules.max_live_codes,
+            "code_ttl": rules.code_ttl,
+            "max_live_codes": rules.max_live_codes,
         },
         "database": {
             "up": outage is None,
@@ -60,8 +61,8 @@ async def describe(node: Node) -> dict[str, Any]:
             "connections": {"used": used, "idle": open_ - used, "at_most": size},
         },
         "audit": {
-            "waiting": deps.audit.waiting,
-            "lost": deps.audit.lost,
+            "waiting": audit.waiting,
+            "lost": audit.lost,
             "last_seal": await _last_seal(node),
         },
         "devices": [_device(connection, now) for connection in list(hub.connections.values())[:MAX_LISTED]],

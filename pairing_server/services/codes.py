@@ -1,4 +1,4 @@
-"""Codes: the six digits of a pairing and its channel's name, and about how many are live. Making and redeeming them:
+"""Codes: the six digits of a pairing and its channel's name, and how many may be made. Making and redeeming them:
 services/pairings.py."""
 
 from __future__ import annotations
@@ -7,10 +7,16 @@ import hashlib
 import hmac
 import re
 import secrets
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
-from pairing_server.errors import InvalidChannel
+from pairing_server.db.database import Database
+from pairing_server.errors import InvalidChannel, RateLimited, Unavailable
+from pairing_server.request_context import RequestContext
+from pairing_server.security.limits import Rate, SlidingWindow
+from pairing_server.services.rate_limits import KeyedLock
+from pairing_server.services.rules import PairingRules
+from pairing_server.store import expiry
 from pairing_server.store.codes import Draw
 
 _CODE = re.compile(r"[0-9]{6}")
@@ -47,7 +53,7 @@ class Codes:
 
     @staticmethod
     def parse(text: str) -> str | None:
-        """The code somebody typed, without the spaces and hyphens people put in; None if it is none."""
+        """The code in what was typed, without spaces and hyphens; None if it is not one."""
         code = text.replace(" ", "").replace("-", "")
         return code if _CODE.fullmatch(code) else None
 
@@ -65,12 +71,55 @@ class Codes:
         return found[1]
 
 
-@dataclass(slots=True)
-class LiveCodes:
-    """About how many pairings hold a name: counted by the timer, and each new code added in between.
+class CodeLimits:
+    """How many codes may be made: live ones on all servers together, about, and on this server a user's and an address's.
 
-    Counting 900,000 rows for each new code would make drawing slower the more there are. So the
-    bound may be passed by what other servers draw between two counts.
+    Counting 900,000 rows for each new code would make drawing slower the more there are. So `live` is counted by the
+    scheduler, and each new code is added in between; what other servers draw between two counts may exceed the limit.
     """
 
-    count: int = 0
+    def __init__(
+        self, database: Database, locks: KeyedLock, rules: PairingRules, *, per_user: Rate, per_address: Rate
+    ) -> None:
+        self._database = database
+        self._locks = locks
+        self._rules = rules
+        self._by_user = SlidingWindow(per_user)
+        self._by_address = SlidingWindow(per_address)
+        # Pairings that hold a name.
+        self.live = 0
+
+    def change(self, *, per_user: Rate, per_address: Rate) -> None:
+        """Have these rates from now on."""
+        self._by_user.change(per_user)
+        self._by_address.change(per_address)
+
+    async def count_live(self) -> None:
+        async with self._database.transaction() as conn:
+            self.live = await expiry.count_live(conn)
+
+    @asynccontextmanager
+    async def making(self, context: RequestContext) -> AsyncIterator[None]:
+        """One code at a time for each caller; it counts unless making it fails. Raises RateLimited, Unavailable."""
+        if self.live >= self._rules.max_live_codes:
+            raise Unavailable(
+                "Too many codes are in use at the moment. Try again in a minute.", retry_after_s=30
+            )
+        now = context.now.timestamp()
+        windows = [(self._by_address, context.address_key)]
+        if context.subject is not None:
+            windows.append((self._by_user, context.subject))
+        async with self.one_at_a_time("codes", context):
+            if wait := max(window.wait(key, now) for window, key in windows):
+                raise RateLimited(
+                    wait,
+                    "You asked for too many codes. Use the code that you have, or try again later.",
+                    limit="codes",
+                )
+            yield
+            for window, key in windows:
+                window.charge(key, now)
+
+    def one_at_a_time(self, act: str, context: RequestContext) -> AbstractAsyncContextManager[None]:
+        """The caller's lock for this kind of act. Raises Unavailable if too many wait for it."""
+        return self._locks.of(f"{act} {context.subject or context.address_key}")

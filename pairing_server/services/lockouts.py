@@ -8,6 +8,8 @@ from datetime import datetime, timedelta
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from pairing_server.audit.recorder import AuditLog
+from pairing_server.db.database import Database
 from pairing_server.errors import Forbidden, NotFound
 from pairing_server.request_context import RequestContext
 from pairing_server.security.limits import (
@@ -21,7 +23,6 @@ from pairing_server.security.limits import (
     wait,
 )
 from pairing_server.services import brute_force_guard
-from pairing_server.services.deps import Deps
 from pairing_server.store import rate_limits as store
 from pairing_server.store import users
 
@@ -32,7 +33,7 @@ POLICIES: Mapping[str, Policy] = {
     "login_address": LOGIN_ADDRESS,
     "register_address": REGISTER_ADDRESS,
     # Its rate is a setting, but what has locks is locked by these alone.
-    brute_force_guard.KIND: Policy((), locks=(brute_force_guard.LASTS,)),
+    brute_force_guard.KIND: Policy((), locks=(brute_force_guard.DURATION_S,)),
 }
 
 
@@ -46,51 +47,52 @@ class Lockout:
     level: int
 
 
-async def list_lockouts(deps: Deps, context: RequestContext) -> list[Lockout]:
-    """Who is locked out now, the longest first. Raises Forbidden for all but admins."""
-    async with deps.database.transaction() as conn:
-        allowed = await _is_admin(deps, conn, context)
-        buckets = await store.full(conn, POLICIES, context.now) if allowed else []
-    if not allowed:
-        raise _not_admin()
-    found = []
-    for bucket in buckets:
-        count = Count(bucket.times, bucket.level, bucket.locked_until)
-        if seconds := wait(count, POLICIES[bucket.kind], context.now):
-            found.append(
-                Lockout(bucket.kind, bucket.key, context.now + timedelta(seconds=seconds), bucket.level)
-            )
-    return sorted(found, key=lambda lockout: lockout.until, reverse=True)
+@dataclass(frozen=True, slots=True)
+class LockoutService:
+    database: Database
+    audit: AuditLog
 
+    async def list_all(self, context: RequestContext) -> list[Lockout]:
+        """The lock-outs in force, the longest first. Raises Forbidden for all but admins."""
+        async with self.database.transaction() as conn:
+            allowed = await self._is_admin(conn, context)
+            buckets = await store.full(conn, POLICIES, context.now) if allowed else []
+        if not allowed:
+            raise _not_admin()
+        found = []
+        for bucket in buckets:
+            count = Count(bucket.times, bucket.level, bucket.locked_until)
+            if seconds := wait(count, POLICIES[bucket.kind], context.now):
+                until = context.now + timedelta(seconds=seconds)
+                found.append(Lockout(bucket.kind, bucket.key, until, bucket.level))
+        return sorted(found, key=lambda lockout: lockout.until, reverse=True)
 
-async def lift(deps: Deps, kind: str, key: str, context: RequestContext) -> None:
-    """Let somebody try again at once, as if nothing had been counted. Raises Forbidden, NotFound."""
-    async with deps.database.transaction() as conn:
-        allowed = await _is_admin(deps, conn, context)
-        known = allowed and kind in POLICIES and "\x00" not in key
-        lifted = known and await store.forget(conn, kind, key)
-        if lifted:
-            via = "http" if context.subject else "cli"
-            await deps.audit.record(
-                conn,
-                deps.audit.event(
-                    "admin.action", "success", context, command="lockouts lift", target=key, via=via
-                ),
-                deps.audit.event("auth.lockout", "success", context, reason="lifted", scope=kind, target=key),
-            )
-    if not allowed:
-        raise _not_admin()
-    if not lifted:
-        raise NotFound(f"There is no lock-out {kind} of {key[:100]!r}. It may have ended.")
+    async def lift(self, context: RequestContext, kind: str, key: str) -> None:
+        """Forget what was counted against the key, so that it may try again at once. Raises Forbidden, NotFound."""
+        async with self.database.transaction() as conn:
+            allowed = await self._is_admin(conn, context)
+            known = allowed and kind in POLICIES and "\x00" not in key
+            lifted = known and await store.forget(conn, kind, key)
+            if lifted:
+                via = "http" if context.subject else "cli"
+                event = self.audit.event
+                await self.audit.record(
+                    conn,
+                    event("admin.action", "success", context, command="lockouts lift", target=key, via=via),
+                    event("auth.lockout", "success", context, reason="lifted", scope=kind, target=key),
+                )
+        if not allowed:
+            raise _not_admin()
+        if not lifted:
+            raise NotFound(f"There is no lock-out {kind} of {key[:100]!r}. It may have ended.")
 
-
-async def _is_admin(deps: Deps, conn: AsyncConnection, context: RequestContext) -> bool:
-    """Whoever runs commands on the machine is one, too. A refusal is recorded."""
-    if context.kind == "admin" or await users.role_of(conn, context.subject) == "admin":
-        return True
-    denied = deps.audit.event("access.denied", "denied", context, route="/api/lockouts", needed="admin")
-    await deps.audit.refuse(conn, denied)
-    return False
+    async def _is_admin(self, conn: AsyncConnection, context: RequestContext) -> bool:
+        """Commands on this machine run as an admin. A refusal is recorded."""
+        if context.kind == "admin" or await users.role_of(conn, context.subject) == "admin":
+            return True
+        denied = self.audit.event("access.denied", "denied", context, route="/api/lockouts", needed="admin")
+        await self.audit.refuse(conn, denied)
+        return False
 
 
 def _not_admin() -> Forbidden:

@@ -1,4 +1,4 @@
-"""Counting what people try against the limits that hold across servers and restarts."""
+"""Rate limits that hold across servers and restarts, counted in the database; and a lock for each key in this process."""
 
 from __future__ import annotations
 
@@ -10,17 +10,20 @@ from datetime import datetime, timedelta
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from pairing_server.audit.recorder import AuditLog
 from pairing_server.errors import Unavailable
+from pairing_server.request_context import RequestContext
 from pairing_server.security.limits import Count, Policy, charge, wait
 from pairing_server.store import rate_limits as store
+from pairing_server.store.audit_events import Event
 from pairing_server.store.rate_limits import Bucket
 
 
 @dataclass(frozen=True, slots=True)
 class LimitKey:
-    """One limit: `kind` names it, `key` is whom it counts. `binding` False: counted, but not held against him.
+    """One limit: `kind` names it, `key` is the user or address that it counts. `binding` False: it counts and refuses nothing.
 
-    `but_own`: held against him for everything but the codes of his own account.
+    `but_own`: it refuses everything but the codes of the user's own account.
     """
 
     kind: str
@@ -36,27 +39,34 @@ class LimitKey:
 
 @dataclass(frozen=True, slots=True)
 class Lockout:
-    """A limit has just locked somebody."""
+    """A limit has just locked its key."""
 
     limit: LimitKey
     until: datetime
 
 
-class KeyedLock:
-    """One at a time for each key, in this process.
+def lockout_event(audit: AuditLog, lockout: Lockout, context: RequestContext) -> Event:
+    """That a limit has just locked its key."""
+    return audit.event(
+        "auth.lockout", "denied", context, scope=lockout.limit.kind, until=lockout.until.isoformat()
+    )
 
-    Who waits for a locked row holds one of the few connections meanwhile; who waits here holds nothing.
+
+class KeyedLock:
+    """A lock for each key, in this process.
+
+    A request that waits for a locked row holds one of the few database connections; one that waits here holds none.
     """
 
     def __init__(self, check: Callable[[], None], max_waiting: int = 100) -> None:
-        """`check` raises Unavailable while nobody's turn could come to anything: then nobody waits for one."""
+        """`check` raises Unavailable while waiting is pointless."""
         self._check = check
         self._max_waiting = max_waiting
         self._locks: dict[str, tuple[asyncio.Lock, int]] = {}
 
     @asynccontextmanager
     async def of(self, key: str) -> AsyncIterator[None]:
-        """Wait for the key's turn. Raises Unavailable if too many wait for it already, or as `check` does."""
+        """Hold the key's lock. Raises Unavailable if too many wait for it already, or as `check` does."""
         self._check()
         lock, waiting = self._locks.get(key, (asyncio.Lock(), 0))
         if waiting >= self._max_waiting:
@@ -104,8 +114,8 @@ class Counting:
 
     def used_up(self, now: datetime) -> list[Lockout]:
         """The limits without a lock of their own that allow nothing more for now."""
-        waits = [(counted, wait(_count(bucket), counted.policy, now)) for counted, bucket in self._held]
-        return [Lockout(counted, now + timedelta(seconds=seconds)) for counted, seconds in waits if seconds]
+        waits = [(limit, wait(_count(bucket), limit.policy, now)) for limit, bucket in self._held]
+        return [Lockout(limit, now + timedelta(seconds=seconds)) for limit, seconds in waits if seconds]
 
     async def take_back(self, at: datetime) -> None:
         """The act counted at `at` does not count after all."""

@@ -1,82 +1,101 @@
-"""A code that did not work: what it counts against, what is told, and what is recorded."""
+"""A code that did not work: which limits count it, what the caller is answered, and what is recorded."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from pairing_server.db.raw_connection import RawConnection
-from pairing_server.errors import InvalidCode, PairingServerError, RateLimited
-from pairing_server.request_context import RequestContext
+from pairing_server.audit.recorder import AuditLog
+from pairing_server.errors import ConfirmationNeeded, InvalidCode, PairingServerError, RateLimited
+from pairing_server.request_context import RequestContext, system
 from pairing_server.security.limits import REDEEM_ADDRESS, REDEEM_USER
-from pairing_server.services import confirmations, rate_limits
-from pairing_server.services.accounts import lockout_event
-from pairing_server.services.deps import Deps
+from pairing_server.services import rate_limits
+from pairing_server.services.brute_force_guard import BruteForceGuard
+from pairing_server.services.confirmations import ConfirmationService
 from pairing_server.services.membership import conflict
-from pairing_server.services.rate_limits import LimitKey, Lockout
+from pairing_server.services.rate_limits import LimitKey, Lockout, lockout_event
+from pairing_server.services.rules import PairingRules
 from pairing_server.store.codes import Redeemed, Redeeming
-from pairing_server.store.pairings import Seat
 
 
-def limits_of(deps: Deps, context: RequestContext) -> list[LimitKey]:
-    """Nobody but himself locks a user out of the codes of his own account, whoever else is behind his address.
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """A code that is being redeemed. `device`: what the phone calls itself."""
 
-    With `same_user` there are no others for him; the address's failures are counted all the same, for whoever
-    comes without an account.
-    """
-    if context.subject is None:
-        return [LimitKey("redeem_address", context.address_key, REDEEM_ADDRESS)]
-    others = not deps.rules.same_user
-    return [
-        LimitKey("redeem_address", context.address_key, REDEEM_ADDRESS, binding=others, but_own=others),
-        LimitKey("redeem_user", context.subject, REDEEM_USER),
-    ]
+    code: str
+    device: str
+    limits: Sequence[LimitKey]
+    redeeming: Redeeming
 
 
-async def refuse(
-    deps: Deps,
-    direct: RawConnection,
-    found: Redeemed,
-    typed: Redeeming,
-    device: str,
-    limits: Sequence[LimitKey],
-    context: RequestContext,
-) -> PairingServerError:
-    """Count and record what came to nothing, under the locks it was decided under. The error to be raised."""
-    mobile = typed.mobile
-    if found.owner is not None and found.owner != mobile.user:
-        return await conflict(deps, direct.conn, mobile.session_id, found.owner, context)
-    counting = await rate_limits.hold(direct.conn, limits, context.now)
-    seconds, kind = counting.wait(context.now)
-    if seconds:
-        await _record(deps, direct.conn, mobile, [], "locked", context)
-        return RateLimited(seconds, "Too many wrong codes. Wait, then try again.", limit=kind)
-    if typed.confirm:
-        needed, new = await confirmations.ask(deps, direct.conn, typed.macs, mobile, device, context)
-        if needed is not None:
-            # Whoever guesses has hit, and is none the better for it; he may not go on for nothing.
-            if new:
-                lockouts = await counting.charge(context.now)
-                await _record(deps, direct.conn, mobile, lockouts, "unconfirmed", context)
-            return needed
-    lockouts = await counting.charge(context.now)
-    await _record(deps, direct.conn, mobile, lockouts, "no_such_code", context)
-    return InvalidCode()
+@dataclass(frozen=True, slots=True)
+class RedeemFailures:
+    audit: AuditLog
+    guard: BruteForceGuard
+    confirmations: ConfirmationService
+    rules: PairingRules
 
+    def limits(self, context: RequestContext) -> list[LimitKey]:
+        """Only a user's own failures lock the user out of the codes of the own account, not those of others behind the
+        same address.
 
-async def _record(
-    deps: Deps,
-    conn: AsyncConnection,
-    mobile: Seat,
-    lockouts: Sequence[Lockout],
-    reason: str,
-    context: RequestContext,
-) -> None:
-    failed = deps.audit.event(
-        "pairing.redeem", "failure", context, reason=reason, mobile_session=mobile.session_id
-    )
-    await deps.audit.refuse(conn, failed)
-    if lockouts:
-        locked = [lockout_event(deps, lockout, context) for lockout in lockouts]
-        await deps.audit.record(conn, *locked)
+        With `same_user` there are no other codes for a user; the address's failures are counted all the same, for callers
+        without an account.
+        """
+        if context.subject is None:
+            return [LimitKey("redeem_address", context.address_key, REDEEM_ADDRESS)]
+        others = not self.rules.same_user
+        return [
+            LimitKey("redeem_address", context.address_key, REDEEM_ADDRESS, binding=others, but_own=others),
+            LimitKey("redeem_user", context.subject, REDEEM_USER),
+        ]
+
+    async def refuse(
+        self, conn: AsyncConnection, attempt: Attempt, found: Redeemed, context: RequestContext
+    ) -> PairingServerError:
+        """Count and record the failure, under the locks it was decided under. The error to be raised."""
+        redeeming = attempt.redeeming
+        mobile = redeeming.mobile
+        if found.owner is not None and found.owner != mobile.user:
+            return await conflict(self.audit, conn, mobile.session_id, found.owner, context)
+        counting = await rate_limits.hold(conn, attempt.limits, context.now)
+        seconds, kind = counting.wait(context.now)
+        if seconds:
+            await self._record(conn, attempt, "locked", [], context)
+            return RateLimited(seconds, "Too many wrong codes. Wait, then try again.", limit=kind)
+        if redeeming.confirm:
+            needed, new = await self.confirmations.ask(conn, redeeming.macs, mobile, attempt.device, context)
+            if needed is not None:
+                if new:
+                    # The code was right. It counts like a wrong one, so that guessing has a limit here, too.
+                    lockouts = await counting.charge(context.now)
+                    await self._record(conn, attempt, "unconfirmed", lockouts, context)
+                return needed
+        lockouts = await counting.charge(context.now)
+        await self._record(conn, attempt, "no_such_code", lockouts, context)
+        return InvalidCode()
+
+    async def _record(
+        self,
+        conn: AsyncConnection,
+        attempt: Attempt,
+        reason: str,
+        lockouts: Sequence[Lockout],
+        context: RequestContext,
+    ) -> None:
+        mobile = attempt.redeeming.mobile
+        failed = self.audit.event(
+            "pairing.redeem", "failure", context, reason=reason, mobile_session=mobile.session_id
+        )
+        await self.audit.refuse(conn, failed)
+        if lockouts:
+            await self.audit.record(conn, *(lockout_event(self.audit, each, context) for each in lockouts))
+
+    async def follow_up(self, refusal: PairingServerError, code: str, context: RequestContext) -> None:
+        """What a refusal leads to once its transaction has ended."""
+        if isinstance(refusal, ConfirmationNeeded):
+            await self.confirmations.send_one(code, context.now)
+        elif isinstance(refusal, InvalidCode) and self.guard.record_failure(context.now):
+            await self.guard.settle(system(context.now))

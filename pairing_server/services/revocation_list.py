@@ -27,18 +27,18 @@ class RevocationList:
         self.read_until: datetime | None = None
 
     def add(self, revocations: Iterable[Revocation]) -> bool:
-        """Whether any of them was news."""
-        news = False
+        """Whether any of them is new."""
+        new = False
         for one in revocations:
             key = (one.kind, one.issuer, one.name)
             before = self._known.get(key)
             if before is None or before.revoked_at < one.revoked_at:
                 self._known[key] = one
-                news = True
-        return news
+                new = True
+        return new
 
     def forget(self, now: datetime) -> None:
-        """Let go of those that do not matter any more."""
+        """Forget those that do not matter any more."""
         over = [key for key, one in self._known.items() if one.expires_at <= now]
         for key in over:
             del self._known[key]

@@ -1,19 +1,22 @@
-"""Signing keys at work: rotating them, noticing that they were rotated, and what depends on them."""
+"""Signing keys: rotating and retiring them, and taking over those that another process has rotated."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
+from pairing_server.audit.recorder import AuditLog
+from pairing_server.db.database import Database
 from pairing_server.errors import Forbidden, NotFound, ValidationFailed
+from pairing_server.relay.hub import Hub
 from pairing_server.request_context import RequestContext
-from pairing_server.security.keys import SigningKey, generate_key
+from pairing_server.security.keyfile import KeyFile
+from pairing_server.security.keys import Keyring, SigningKey, generate_key
 from pairing_server.security.tokens import DAY_S
 from pairing_server.services.codes import Codes
-from pairing_server.services.deps import Deps
 from pairing_server.store import pairings
 
 log = logging.getLogger(__name__)
@@ -22,72 +25,94 @@ MOST = 16
 
 
 class NoKeyFile(Forbidden):
-    """The keys are the operator's own (PAIRING_JWT_KEYS): only he can change them."""
+    """The operator sets the keys with PAIRING_JWT_KEYS, so only the operator can change them."""
 
     message = "The signing keys are set by PAIRING_JWT_KEYS, so they are changed where that is set."
 
 
-def take_over(deps: Deps, keys: Sequence[SigningKey], context: RequestContext) -> bool:
-    """Use these keys from now on. False if they are those in use already."""
-    before = {key.kid for key in deps.keyring.keys}
-    if not deps.keyring.replace(keys, context.now):
-        return False
-    after = [key.kid for key in deps.keyring.keys]
-    _use_for_codes(deps, context.now)
-    deps.audit.enqueue(
-        deps.audit.event(
-            "key.rotated",
-            "success",
-            context,
-            state="taken_over",
-            kid=after[0],
-            added=" ".join(kid for kid in after if kid not in before),
-            removed=" ".join(sorted(before.difference(after))),
+@dataclass(frozen=True, slots=True)
+class SigningKeys:
+    """`keyfile`: where the keys are kept, None if PAIRING_JWT_KEYS sets them."""
+
+    database: Database
+    audit: AuditLog
+    hub: Hub
+    keyring: Keyring
+    codes: Codes
+    keyfile: KeyFile | None = None
+
+    def take_over(self, keys: Sequence[SigningKey], context: RequestContext) -> bool:
+        """Use these keys from now on. False if they are those in use already."""
+        before = {key.kid for key in self.keyring.keys}
+        if not self.keyring.replace(keys, context.now):
+            return False
+        after = [key.kid for key in self.keyring.keys]
+        self._use_for_codes(context.now)
+        self.audit.enqueue(
+            self.audit.event(
+                "key.rotated",
+                "success",
+                context,
+                state="taken_over",
+                kid=after[0],
+                added=" ".join(kid for kid in after if kid not in before),
+                removed=" ".join(sorted(before.difference(after))),
+            )
         )
-    )
-    return True
+        return True
 
+    def _use_for_codes(self, now: datetime) -> None:
+        self.codes.use([key.secret for key in self.keyring.in_order(now)])
 
-def _use_for_codes(deps: Deps, now: datetime) -> None:
-    deps.codes.use([key.secret for key in deps.keyring.in_order(now)])
+    async def reload_keys(self, context: RequestContext) -> None:
+        """Take over the file of keys if it has changed, and keep the names of live channels under the newest key.
 
+        So an old key is not needed any more once the last token that it has signed is over. With a file that
+        cannot be used, the keys in use stay.
+        """
+        if self.keyfile is not None and self.keyfile.changed():
+            try:
+                self.take_over(self.keyfile.load(), context)
+            except (OSError, ValueError) as error:
+                log.error("%s is not usable, the keys in use stay: %s", self.keyfile.path, error)
+        self._use_for_codes(context.now)
+        if self.codes.stale:
+            names = {
+                channel.pairing_id: self.codes.macs(Codes.of_channel(channel.name))[0]
+                for channel in self.hub.channels.values()
+            }
+            async with self.database.transaction() as conn:
+                await pairings.rename(conn, names)
+            self.codes.stale = False
 
-async def look_after(deps: Deps, context: RequestContext) -> None:
-    """Take over what the file of keys has become, and keep the names of live channels under the newest key.
+    async def rotate(self, context: RequestContext) -> SigningKey:
+        """Put a fresh key first in the file; the others go on verifying. Raises NoKeyFile, ValidationFailed."""
+        fresh = generate_key(context.now)
+        await self._rewrite(lambda keys: with_fresh(keys, fresh), "added", fresh.kid, context)
+        return fresh
 
-    So an old key is not needed any more once the last token that it has signed is over. With a file that
-    cannot be used, the keys in use stay.
-    """
-    if deps.keyfile is not None and deps.keyfile.changed():
-        try:
-            take_over(deps, deps.keyfile.load(), context)
-        except (OSError, ValueError) as error:
-            log.error("%s is not usable, the keys in use stay: %s", deps.keyfile.path, error)
-    _use_for_codes(deps, context.now)
-    if deps.codes.stale:
-        held = {
-            channel.pairing_id: deps.codes.macs(Codes.of_channel(channel.name))[0]
-            for channel in deps.hub.channels.values()
-        }
-        async with deps.database.transaction() as conn:
-            await pairings.rename(conn, held)
-        deps.codes.stale = False
+    async def retire(self, context: RequestContext, kid: str, *, at_once: bool = False) -> None:
+        """Take a key out of the file: what it has signed is refused from then on.
 
+        Raises NoKeyFile, NotFound, ValidationFailed (it signs; or, unless `at_once`, tokens of it may still live).
+        """
+        await self._rewrite(
+            lambda keys: without(keys, kid, context.now, at_once=at_once), "retired", kid, context
+        )
 
-async def rotate(deps: Deps, context: RequestContext) -> SigningKey:
-    """Put a fresh key first in the file; the others go on verifying. Raises NoKeyFile, ValidationFailed."""
-    fresh = generate_key(context.now)
-
-    def change(keys: tuple[SigningKey, ...]) -> Sequence[SigningKey]:
-        return with_fresh(keys, fresh)
-
-    if deps.keyfile is None:
-        raise NoKeyFile()
-    async with deps.database.transaction() as conn:
-        event = deps.audit.event("key.rotated", "success", context, state="added", kid=fresh.kid)
-        await deps.audit.record(conn, event)
-        deps.keyfile.rewrite(change)
-    return fresh
+    async def _rewrite(
+        self,
+        change: Callable[[tuple[SigningKey, ...]], Sequence[SigningKey]],
+        state: str,
+        kid: str,
+        context: RequestContext,
+    ) -> None:
+        if self.keyfile is None:
+            raise NoKeyFile()
+        async with self.database.transaction() as conn:
+            event = self.audit.event("key.rotated", "success", context, state=state, kid=kid)
+            await self.audit.record(conn, event)
+            self.keyfile.rewrite(change)
 
 
 def with_fresh(keys: Sequence[SigningKey], fresh: SigningKey) -> list[SigningKey]:
@@ -95,23 +120,6 @@ def with_fresh(keys: Sequence[SigningKey], fresh: SigningKey) -> list[SigningKey
     if len(keys) >= MOST:
         raise ValidationFailed(f"There are {len(keys)} keys already; retire old ones first.")
     return [fresh, *keys]
-
-
-async def retire(deps: Deps, kid: str, context: RequestContext, *, at_once: bool = False) -> None:
-    """Take a key out of the file: what it has signed is refused from then on.
-
-    Raises NoKeyFile, NotFound, ValidationFailed (it signs; or, unless `at_once`, tokens of it may still live).
-    """
-
-    def change(keys: tuple[SigningKey, ...]) -> Sequence[SigningKey]:
-        return without(keys, kid, context.now, at_once=at_once)
-
-    if deps.keyfile is None:
-        raise NoKeyFile()
-    async with deps.database.transaction() as conn:
-        event = deps.audit.event("key.rotated", "success", context, state="retired", kid=kid)
-        await deps.audit.record(conn, event)
-        deps.keyfile.rewrite(change)
 
 
 def without(keys: Sequence[SigningKey], kid: str, now: datetime, *, at_once: bool) -> list[SigningKey]:
@@ -130,7 +138,7 @@ def without(keys: Sequence[SigningKey], kid: str, now: datetime, *, at_once: boo
 
 
 @dataclass(frozen=True, slots=True)
-class Listed:
+class ListedKey:
     """A key without its secret. `needed_until`: when the last token that it has signed is over; None: unknown."""
 
     kid: str
@@ -138,13 +146,13 @@ class Listed:
     needed_until: datetime | None
 
 
-def listing(keys: Sequence[SigningKey]) -> list[Listed]:
+def listing(keys: Sequence[SigningKey]) -> list[ListedKey]:
     """What is known of the keys, the newest first: the kid of a generated one says when it was made."""
-    found = [Listed(keys[0].kid, True, None)]
+    found = [ListedKey(keys[0].kid, True, None)]
     for newer, key in pairwise(keys):
         until = _made_at(newer.kid)
         # A little more than its last token's life: it went on signing for a moment.
-        found.append(Listed(key.kid, False, until and until + timedelta(seconds=DAY_S, minutes=2)))
+        found.append(ListedKey(key.kid, False, until and until + timedelta(seconds=DAY_S, minutes=2)))
     return found
 
 

@@ -91,25 +91,34 @@ _USED_FOR_AGAIN = _USED_FOR.replace(
 )
 
 
-async def use(
-    once: Fetch, login: Login, issuer: str, token_id: str, account: UUID | None, told: Event
-) -> bool:
+@dataclass(frozen=True, slots=True)
+class LoginUse:
+    """A login is used, with this token of its issuer. `account`: the built-in user's; None for all others."""
+
+    login: Login
+    issuer: str
+    token_id: str
+    account: UUID | None
+
+
+async def use(once: Fetch, used: LoginUse, event: Event) -> bool:
     """As `note`, and record what the login is used for. False if it is revoked or the account is gone or disabled:
-    then there is neither. `account`: the built-in user's; None for all others."""
+    then there is neither."""
+    login = used.login
     row = await once(
         _USED_FOR,
-        account,
+        used.account,
         *(login.subject, login.login_id, login.created_at, login.expires_at, login.seen_at, login.address),
-        issuer,
-        token_id,
-        audit_events.as_json([told]),
+        used.issuer,
+        used.token_id,
+        audit_events.as_json([event]),
         again=_USED_FOR_AGAIN,
     )
     return row is not None and bool(row[0])
 
 
 def _concerning(login: Login, token_id: str | None) -> ColumnElement[bool]:
-    """Revocations, of the login's issuer, that end it. As Revoked.covers, by what the database knows now."""
+    """Revocations, of the login's issuer, that end it. As RevocationList.covers, by what the database knows now."""
     t = revocations.c
     return or_(
         and_(t.kind == LOGIN, t.name == login.login_id),

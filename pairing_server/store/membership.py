@@ -42,6 +42,18 @@ async def is_known(fetch: Fetch, device: Known, now: datetime) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
+class Rejoin:
+    """A known device comes back to the pairing with one of these MACs. `met`: the pairing whose other device is here, which
+    is active therefore. `live`: the pairing whose channel has its settings already."""
+
+    known: Known
+    role: str
+    macs: Sequence[bytes]
+    met: UUID | None
+    live: UUID | None
+
+
+@dataclass(frozen=True, slots=True)
 class Entered:
     """The pairing that was entered; `kept`: revision and document of its settings, where they were wanted."""
 
@@ -83,31 +95,21 @@ FROM entered LEFT JOIN channel_settings AS kept
 """
 
 
-async def enter(
-    fetch: Fetch,
-    device: Known,
-    role: str,
-    macs: Sequence[bytes],
-    now: datetime,
-    *,
-    met: UUID | None,
-    live: UUID | None,
-) -> Entered | None:
-    """Record that the known device joins the pairing with one of these MACs, in the seat that is its own.
+async def enter(fetch: Fetch, device: Rejoin, now: datetime) -> Entered | None:
+    """Record that the device joins its pairing, in the seat that is its own.
 
-    The name is kept under the first of them from now on. `met`: the pairing whose other device is here, which is active
-    therefore. `live`: the pairing whose channel has its settings already. None if there is no such pairing, or not for it.
+    The name is kept under the first of the MACs from now on. None if there is no such pairing, or not for this device.
     """
     row = await fetch(
-        _enter(role, len(macs)),
-        device.account,
-        device.user,
-        device.session_id,
+        _enter(device.role, len(device.macs)),
+        device.known.account,
+        device.known.user,
+        device.known.session_id,
         now - NOTED,
         now,
-        met,
-        live,
-        *macs,
+        device.met,
+        device.live,
+        *device.macs,
     )
     if row is None:
         return None

@@ -92,36 +92,37 @@ async def by_code(conn: AsyncConnection, macs: Sequence[bytes]) -> Pairing | Non
     return _if_any((await conn.execute(statement)).one_or_none())
 
 
-async def enter(
-    conn: AsyncConnection,
-    pairing_id: UUID,
-    role: str,
-    seat: Seat,
-    now: datetime,
-    *,
-    both_present: bool,
-    mac: bytes | None = None,
-) -> Pairing | None:
-    """Record that the seat's device joins, claiming a guest's seat; active once both are present.
+@dataclass(frozen=True, slots=True)
+class Entering:
+    """A device joins in its seat. `mac`: its code's under the current key, if it is to be kept under that from now on."""
 
-    `mac`: its code's under the current key, if it is to be kept under that from now on.
+    pairing_id: UUID
+    role: str
+    seat: Seat
+    both_present: bool
+    mac: bytes | None = None
+
+
+async def enter(conn: AsyncConnection, device: Entering, now: datetime) -> Pairing | None:
+    """Record that the seat's device joins, claiming a guest's seat; active once both are present.
 
     None if the pairing has ended, expired, or the seat is not this one's any more.
     """
-    session = pairings.c.desktop_session if role == "desktop" else pairings.c.mobile_session
-    user = pairings.c.desktop_user if role == "desktop" else pairings.c.mobile_user
+    seat = device.seat
+    session = pairings.c.desktop_session if device.role == "desktop" else pairings.c.mobile_session
+    user = pairings.c.desktop_user if device.role == "desktop" else pairings.c.mobile_user
     may: ColumnElement[bool] = pairings.c.state.in_(("redeemed", "active", "waiting"))
-    if role == "desktop":
+    if device.role == "desktop":
         may = or_(may, and_(pairings.c.state == "pending", pairings.c.expires_at > now))
     values: dict[str, object] = {user.name: seat.user, "seen_at": now}
-    if mac is not None:
-        values["code_mac"] = mac
-    if both_present:
+    if device.mac is not None:
+        values["code_mac"] = device.mac
+    if device.both_present:
         values |= {"state": "active", "activated_at": func.coalesce(pairings.c.activated_at, now)}
     statement = (
         update(pairings)
         .where(
-            pairings.c.id == pairing_id,
+            pairings.c.id == device.pairing_id,
             may,
             session == seat.session_id,
             or_(user == seat.user, user.is_(None)),

@@ -41,24 +41,22 @@ def _user(row: Row[UUID, str, str, datetime, datetime | None] | None) -> User | 
     return None if row is None else User(*row)
 
 
-async def add(
-    conn: AsyncConnection, user_id: UUID, username: str, password_hash: str, role: str, now: datetime
-) -> User | None:
-    """The new user, or None if the name is taken."""
+async def add(conn: AsyncConnection, user: User, password_hash: str) -> bool:
+    """Add the user. False if the name is taken."""
     statement = (
         insert(users)
         .values(
-            id=user_id,
-            username=username,
-            username_key=username_key(username),
+            id=user.id,
+            username=user.username,
+            username_key=username_key(user.username),
             password_hash=password_hash,
-            role=role,
-            created_at=now,
+            role=user.role,
+            created_at=user.created_at,
         )
         .on_conflict_do_nothing(index_elements=[users.c.username_key])
-        .returning(*_USER)
+        .returning(users.c.id)
     )
-    return _user((await conn.execute(statement)).one_or_none())
+    return (await conn.execute(statement)).one_or_none() is not None
 
 
 async def with_password(conn: AsyncConnection, username: str) -> tuple[User, str] | None:

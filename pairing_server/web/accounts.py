@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import ClassVar
 
 from pairing_server.clock import utcnow
-from pairing_server.services import accounts
 from pairing_server.web import schemas
 from pairing_server.web.authentication import AuthenticatedHandler
 from pairing_server.web.base_handler import JSONHandler
@@ -23,8 +22,8 @@ class RegisterHandler(JSONHandler):
 
     async def post(self) -> None:
         body = self.read(REGISTER)
-        user = await accounts.register(
-            self.deps, body["username"], body["password"], self.context.at(utcnow())
+        user = await self.app.services.accounts.register(
+            self.context.at(utcnow()), body["username"], body["password"]
         )
         self.answer(REGISTERED, {"user_id": user.subject, "username": user.username}, status=201)
 
@@ -34,8 +33,8 @@ class LoginHandler(JSONHandler):
 
     async def post(self) -> None:
         body = self.read(LOGIN)
-        issued = await accounts.login(
-            self.deps, body["username"], body["password"], self.context.at(utcnow())
+        issued = await self.app.services.authentication.log_in(
+            self.context.at(utcnow()), body["username"], body["password"]
         )
         self.answer(LOGGED_IN, issued)
 
@@ -47,8 +46,8 @@ class WsTokenHandler(AuthenticatedHandler):
 
     async def post(self) -> None:
         body = self.read(WS_TOKEN)
-        issued = await accounts.issue_ws_token(
-            self.deps, self.known_claims, self.device_type, body.get("username"), self.context.at(utcnow())
+        issued = await self.app.services.authentication.issue_ws_token(
+            self.context.at(utcnow()), self.known_claims, self.device_type, body.get("username")
         )
         self.answer(WS_TOKEN_ISSUED, issued)
 

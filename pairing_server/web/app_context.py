@@ -1,4 +1,4 @@
-"""What all handlers of one node share: the services, the allowed origins, and the counts for the metrics."""
+"""What all handlers of one node share: the services, what a request is checked with, and the counts for the metrics."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from ipaddress import IPv4Network, IPv6Network
 from typing import Any
 from urllib.parse import urlsplit
@@ -15,12 +14,19 @@ from urllib.parse import urlsplit
 from prometheus_client import Histogram
 from tornado.httputil import HTTPServerRequest
 
+from pairing_server.audit.recorder import AuditLog
+from pairing_server.db.database import Database
 from pairing_server.metrics import histogram
+from pairing_server.relay.hub import Hub
 from pairing_server.security.addresses import client_address, is_trusted
 from pairing_server.security.limits import SlidingWindow
 from pairing_server.security.origins import Origins, same_host
+from pairing_server.security.tokens import Tokens
+from pairing_server.services.codes import CodeLimits
+from pairing_server.services.container import Services
 from pairing_server.services.deps import Deps
-from pairing_server.services.presence import Presence
+from pairing_server.services.rules import PairingRules
+from pairing_server.tracing import Traces
 
 log = logging.getLogger(__name__)
 
@@ -28,11 +34,6 @@ log = logging.getLogger(__name__)
 LAG_BOUNDS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5)
 RELAY_BOUNDS = (0.00001, 0.000025, 0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.005, 0.025, 0.1)
 PAIR_BOUNDS = (5, 10, 15, 20, 30, 45, 60, 120, 300, 600)
-
-
-def utcnow() -> datetime:
-    """The wall clock; read only where a request, a frame or a timer comes in."""
-    return datetime.now(UTC)
 
 
 def _peer(request: HTTPServerRequest) -> str:
@@ -46,6 +47,14 @@ def _peer(request: HTTPServerRequest) -> str:
 class AppContext:
     """One for each process. `now`: the loop's monotonic seconds."""
 
+    services: Services
+    audit: AuditLog
+    database: Database
+    hub: Hub
+    tokens: Tokens
+    rules: PairingRules
+    code_limits: CodeLimits
+    traces: Traces
     deps: Deps
     origins: Origins
     trusted: tuple[IPv4Network | IPv6Network, ...]
@@ -82,7 +91,6 @@ class AppContext:
             PAIR_BOUNDS,
         )
     )
-    presence: Presence = field(default_factory=Presence)
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
 
     def address(self, request: HTTPServerRequest) -> str:
@@ -99,7 +107,7 @@ class AppContext:
         origin = request.headers.get("Origin")
         if origin is None:
             return True
-        public = urlsplit(self.deps.rules.public_url)
+        public = urlsplit(self.rules.public_url)
         if origin == f"{public.scheme}://{public.netloc}":
             return True
         host = request.headers.get("Host", "")

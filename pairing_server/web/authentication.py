@@ -51,15 +51,15 @@ class AuthenticatedHandler(JSONHandler):
         try:
             token = bearer(self.request.headers.get("Authorization"))
             if token is None:
-                if self.guests and self.deps.rules.guests:
+                if self.guests and self.app.rules.guests:
                     return None
                 raise Unauthorized()
-            claims = await self.deps.tokens.verify_access(token, now)
+            claims = await self.app.tokens.verify_access(token, now)
         except InvalidToken as error:
-            rejected = self.deps.audit.event(
+            rejected = self.app.audit.event(
                 "auth.token_rejected", "denied", self.context.at(now), reason=error.reason, kind="access"
             )
-            self.deps.audit.enqueue(rejected)
+            self.app.audit.enqueue(rejected)
             raise
         self.context = replace(self.context, subject=claims.subject, login_id=claims.login_id, kind="user")
         return claims

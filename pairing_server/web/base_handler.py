@@ -96,10 +96,10 @@ class BaseHandler(RequestHandler):
 
     def trace(self) -> None:
         """Begin the request's span, if there are traces; the rest of the request is done within it."""
-        if not (self.app.deps.traces.on and self.traced):
+        if not (self.app.traces.on and self.traced):
             return
         method = self.request.method if self.request.method in _METHODS else "OTHER"
-        self.span = self.app.deps.traces.begin(
+        self.span = self.app.traces.begin(
             f"{method} {self.route}".rstrip(), "server", traceparent=self.app.traceparent(self.request)
         )
         self.span.set_attribute("http.request.method", method)

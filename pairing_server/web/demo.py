@@ -77,12 +77,12 @@ class SiteHandler(JSONHandler):
     """GET /demo/site.json: what the pages must know about this server before anybody has logged in."""
 
     def get(self) -> None:
-        rules = self.deps.rules
+        rules = self.app.rules
         self.set_header("Content-Type", "application/json; charset=utf-8")
         self.finish(
             json.dumps(
                 {
-                    "registration": "open" if self.deps.registration_open else "closed",
+                    "registration": "open" if rules.registration_open else "closed",
                     "redeem_policy": "same_user" if rules.same_user else "any_user",
                     "public_url": rules.public_url,
                 }
@@ -98,7 +98,7 @@ class QrHandler(AuthenticatedHandler):
 
     def post(self) -> None:
         body = self.read(QR)
-        uri = pairing_uri(self.deps, body["code"])
+        uri = pairing_uri(self.app.rules, body["code"])
         if "login" in body:
             uri += f"&login={body['login']}"
         drawn = io.BytesIO()

@@ -36,7 +36,7 @@ class ReadyHandler(JSONHandler):
                 "The server waits for its database. Try again in a moment.", reasons=["starting"]
             )
         try:
-            await self.deps.database.ready()
+            await self.app.database.ready()
         except Unavailable as error:
             reason = f"database_{getattr(error, 'reason', None) or 'busy'}"
             raise Unavailable(error.text, reasons=[reason]) from error

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pairing_server.clock import utcnow
-from pairing_server.services import lockouts
 from pairing_server.web import schemas
 from pairing_server.web.authentication import AuthenticatedHandler
 
@@ -12,16 +11,16 @@ LIFTED = schemas.DoneAnswer()
 
 
 class LockoutsHandler(AuthenticatedHandler):
-    """GET /api/lockouts: who is locked out now."""
+    """GET /api/lockouts: the lock-outs in force."""
 
     async def get(self) -> None:
-        found = await lockouts.list_lockouts(self.deps, self.context.at(utcnow()))
+        found = await self.app.services.lockouts.list_all(self.context.at(utcnow()))
         self.answer(LOCKOUTS, {"lockouts": found})
 
 
 class LockoutHandler(AuthenticatedHandler):
-    """DELETE /api/lockouts/{kind}/{key}: let somebody try again at once."""
+    """DELETE /api/lockouts/{kind}/{key}: lift one of them."""
 
     async def delete(self, kind: str, key: str) -> None:
-        await lockouts.lift(self.deps, kind, key, self.context.at(utcnow()))
+        await self.app.services.lockouts.lift(self.context.at(utcnow()), kind, key)
         self.answer(LIFTED, {})

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pairing_server.clock import utcnow
-from pairing_server.services import logins
 from pairing_server.web import schemas
 from pairing_server.web.authentication import AuthenticatedHandler
 
@@ -17,8 +16,8 @@ class LogoutHandler(AuthenticatedHandler):
 
     async def post(self) -> None:
         body = self.read(LOGOUT)
-        closed = await logins.logout(
-            self.deps, self.known_claims, self.context.at(utcnow()), everywhere=body["everywhere"]
+        closed = await self.app.services.logins.log_out(
+            self.context.at(utcnow()), self.known_claims, everywhere=body["everywhere"]
         )
         self.answer(LOGGED_OUT, {"connections_closed": closed})
 
@@ -27,12 +26,14 @@ class LoginsHandler(AuthenticatedHandler):
     """GET /api/logins: the caller's own logins."""
 
     async def get(self) -> None:
-        self.answer(OWN_LOGINS, {"logins": await logins.list_own(self.deps, self.context.at(utcnow()))})
+        self.answer(
+            OWN_LOGINS, {"logins": await self.app.services.logins.list_own(self.context.at(utcnow()))}
+        )
 
 
 class OwnLoginHandler(AuthenticatedHandler):
     """DELETE /api/logins/{login}: end one of the caller's logins."""
 
     async def delete(self, login_id: str) -> None:
-        closed = await logins.revoke_own(self.deps, login_id, self.context.at(utcnow()))
+        closed = await self.app.services.logins.revoke_own(self.context.at(utcnow()), login_id)
         self.answer(LOGGED_OUT, {"connections_closed": closed})

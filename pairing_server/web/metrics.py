@@ -56,7 +56,7 @@ class NodeCollector:
         yield _shown(app.loop_lag)
 
     def _relay(self) -> Iterator[Metric]:
-        hub = self._app.deps.hub
+        hub = self._app.hub
         yield GaugeMetricFamily("pairing_connections", "Open WebSockets.", value=len(hub.connections))
         yield CounterMetricFamily(
             "pairing_connections_opened", "WebSockets opened.", value=hub.counters.connections_opened
@@ -73,7 +73,7 @@ class NodeCollector:
         yield _shown(self._app.relay_time)
 
     def _queues(self) -> Iterator[Metric]:
-        hub = self._app.deps.hub
+        hub = self._app.hub
         send_queues = [connection.send_queue for connection in hub.connections.values()]
         sizes = [send_queue.size for send_queue in send_queues]
         yield GaugeMetricFamily(
@@ -99,13 +99,13 @@ class NodeCollector:
         )
 
     def _pairings(self) -> Iterator[Metric]:
-        deps = self._app.deps
-        outcomes = {outcome: deps.audit.counts[(name, result)] for outcome, name, result in _OUTCOMES}
+        app = self._app
+        outcomes = {outcome: app.audit.counts[(name, result)] for outcome, name, result in _OUTCOMES}
         outcomes["active"] = counts_of(self._app.time_to_pair)[-1]
         yield _counters("pairing_pairings", "What became of codes and pairings.", "outcome", outcomes)
         yield _shown(self._app.time_to_pair)
         yield GaugeMetricFamily(
-            "pairing_codes_live", "Codes that can be redeemed or name a channel.", value=deps.live.count
+            "pairing_codes_live", "Codes that can be redeemed or name a channel.", value=app.code_limits.live
         )
 
     def _http(self) -> Iterator[Metric]:
@@ -115,29 +115,29 @@ class NodeCollector:
         refused = CounterMetricFamily(
             "pairing_refusals", "Refusals by edge and reason.", labels=["edge", "reason"]
         )
-        for name, reasons in (("http", app.refused), ("ws", app.deps.hub.counters.refused)):
+        for name, reasons in (("http", app.refused), ("ws", app.hub.counters.refused)):
             for reason, count in sorted(reasons.items()):
                 refused.add_metric([name, reason], count)
         yield refused
 
     def _database(self) -> Iterator[Metric]:
-        deps = self._app.deps
+        app = self._app
         yield GaugeMetricFamily(
             "pairing_database_up",
             "0 while the database is taken for away.",
-            value=float(deps.database.breaker.outage is None),
+            value=float(app.database.breaker.outage is None),
         )
-        open_, used, size = deps.database.usage()
+        open_, used, size = app.database.usage()
         usage = {"used": used, "idle": open_ - used, "free": size - open_}
         yield _gauges("pairing_database_connections", "Connections to the database, by use.", "state", usage)
         yield GaugeMetricFamily(
-            "pairing_audit_waiting", "Audit events not yet written.", value=deps.audit.waiting
+            "pairing_audit_waiting", "Audit events not yet written.", value=app.audit.waiting
         )
-        yield CounterMetricFamily("pairing_audit_lost", "Audit events lost.", value=deps.audit.lost)
+        yield CounterMetricFamily("pairing_audit_lost", "Audit events lost.", value=app.audit.lost)
         yield GaugeMetricFamily(
             "pairing_audit_spooled_bytes",
             "Audit events on disk, not in the database.",
-            value=deps.audit.spooled,
+            value=app.audit.spooled,
         )
 
 

@@ -6,8 +6,7 @@ from uuid import UUID
 
 from pairing_server.clock import utcnow
 from pairing_server.errors import NotFound
-from pairing_server.services import pairings
-from pairing_server.services.deps import Deps
+from pairing_server.services.rules import PairingRules
 from pairing_server.text import clean
 from pairing_server.web import schemas
 from pairing_server.web.authentication import AuthenticatedHandler
@@ -20,9 +19,9 @@ PAIRINGS = schemas.PairingsAnswer()
 UNPAIRED = schemas.UnpairedAnswer()
 
 
-def pairing_uri(deps: Deps, code: str) -> str:
+def pairing_uri(rules: PairingRules, code: str) -> str:
     """What a QR code holds. The code stands behind the #, which browsers do not send: it is in no log."""
-    return f"{deps.rules.public_url}/phone#code={code}"
+    return f"{rules.public_url}/phone#code={code}"
 
 
 class GeneratePairCodeHandler(AuthenticatedHandler):
@@ -32,7 +31,9 @@ class GeneratePairCodeHandler(AuthenticatedHandler):
 
     async def post(self) -> None:
         body = self.read(GENERATE)
-        made = await pairings.generate(self.deps, body["desktop_session_id"], self.context.at(utcnow()))
+        made = await self.app.services.pairings.create_code(
+            self.context.at(utcnow()), body["desktop_session_id"]
+        )
         self.answer(
             CODE,
             {
@@ -41,7 +42,7 @@ class GeneratePairCodeHandler(AuthenticatedHandler):
                 "expires_in": made.expires_in,
                 "channel_id": made.channel,
                 "channelId": made.channel,
-                "pairing_uri": pairing_uri(self.deps, made.code),
+                "pairing_uri": pairing_uri(self.app.rules, made.code),
             },
         )
 
@@ -53,11 +54,10 @@ class PairDeviceHandler(AuthenticatedHandler):
 
     async def post(self) -> None:
         body = self.read(PAIR_DEVICE)
-        pairing = await pairings.redeem(
-            self.deps,
+        pairing = await self.app.services.pairings.redeem_code(
+            self.context.at(utcnow()),
             body["code"],
             body["mobile_session_id"],
-            self.context.at(utcnow()),
             device=clean(self.request.headers.get("User-Agent", ""), 100),
         )
         self.answer(PAIRED, {"channel_id": pairing.channel, "channelId": pairing.channel})
@@ -67,7 +67,7 @@ class PairingsHandler(AuthenticatedHandler):
     """GET /api/pairings: the caller's own live pairings."""
 
     async def get(self) -> None:
-        self.answer(PAIRINGS, {"pairings": await pairings.list_own(self.deps, self.context)})
+        self.answer(PAIRINGS, {"pairings": await self.app.services.pairings.list_own(self.context)})
 
 
 class PairingHandler(AuthenticatedHandler):
@@ -78,4 +78,4 @@ class PairingHandler(AuthenticatedHandler):
             wanted = UUID(pairing_id)
         except ValueError:
             raise NotFound("This is no id of a pairing. Send a UUID.") from None
-        self.answer(UNPAIRED, await pairings.unpair(self.deps, wanted, self.context.at(utcnow())))
+        self.answer(UNPAIRED, await self.app.services.pairings.unpair(self.context.at(utcnow()), wanted))

@@ -20,9 +20,6 @@ from pairing_server.relay.channel import Channel
 from pairing_server.relay.close_codes import CloseCode
 from pairing_server.relay.connection import Connection
 from pairing_server.relay.identity import Device
-from pairing_server.services import confirmations, logins
-from pairing_server.services import membership as pairings
-from pairing_server.services.membership import unpair_from_channel
 from pairing_server.text import clean
 from pairing_server.websocket.handshake import Opening
 
@@ -35,9 +32,7 @@ class Asking(Opening):
     async def _serve(self, connection: Connection, request: Deferred) -> None:
         """Do what needs the database, and tell the session."""
         try:
-            with self.deps.traces.span(
-                f"websocket {request.__struct_config__.tag}", parent=self.span
-            ) as span:
+            with self.app.traces.span(f"websocket {request.__struct_config__.tag}", parent=self.span) as span:
                 span.set_attribute("pairing.connection_id", connection.connection_id)
                 await self._do(connection, request)
         except SessionConflict as error:
@@ -69,8 +64,8 @@ class Asking(Opening):
 
     async def _identify(self, connection: Connection, request: requests.Identify) -> None:
         try:
-            await pairings.identify(
-                self.deps, request.session_id, request.device_type, self.context.at(utcnow())
+            await self.app.services.membership.identify(
+                self.context.at(utcnow()), request.session_id, request.device_type
             )
         except Unavailable:
             # The database is away: a device that was seated here a moment ago is known all the same.
@@ -85,8 +80,8 @@ class Asking(Opening):
         named = request.channel_named or ""
         session_id = request.session_id or connection.session_id
         try:
-            admitted = await pairings.admit(
-                self.deps, named, connection.device_type, session_id, self.context.at(utcnow())
+            admitted = await self.app.services.membership.admit(
+                self.context.at(utcnow()), named, connection.device_type, session_id
             )
         except Unavailable:
             known = self._remembered(connection, session_id)
@@ -101,7 +96,7 @@ class Asking(Opening):
         left = connection.channel
         pairing = admitted.pairing
         met = pairing.activated_at is not None
-        channel = self.deps.hub.channel(pairing.id, named, now, ever_active=met, kept=admitted.kept)
+        channel = self.app.hub.channel(pairing.id, named, now, ever_active=met, kept=admitted.kept)
         first = not channel.ever_active
         joined = connection.entered(channel, request, now)
         if left is not None and left is not channel:
@@ -113,13 +108,11 @@ class Asking(Opening):
         if joined.activated and pairing.state != "active":
             self._note_presence(channel.pairing_id, active=True)
         elif joined.activated:
-            self.app.presence.known_active(channel.pairing_id)
+            self.app.services.presence.known_active(channel.pairing_id)
 
     def _remembered(self, connection: Connection, session_id: str) -> Channel | None:
         """The channel that this device was seen in a moment ago."""
-        return self.deps.hub.remembered(
-            connection.subject, session_id, connection.device_type, self.app.now()
-        )
+        return self.app.hub.remembered(connection.subject, session_id, connection.device_type, self.app.now())
 
     def _rejoin(
         self, connection: Connection, request: requests.JoinChannel, device: Device, channel: Channel
@@ -144,26 +137,25 @@ class Asking(Opening):
     async def _unpair(self, connection: Connection) -> None:
         channel = connection.channel
         if channel is not None:
-            await unpair_from_channel(
-                self.deps, channel.pairing_id, connection.device_type, self.context.at(utcnow())
+            await self.app.services.membership.unpair(
+                self.context.at(utcnow()), channel.pairing_id, connection.device_type
             )
 
     async def _answer_request(
         self, connection: Connection, request: requests.PairingConfirm | requests.PairingReject
     ) -> None:
         joined = connection.channel.name if connection.channel else ""
-        await confirmations.answer(
-            self.deps,
+        await self.app.services.confirmations.answer(
+            self.context.at(utcnow()),
             request.channel_named or joined,
             connection.session_id,
-            self.context.at(utcnow()),
             confirmed=isinstance(request, requests.PairingConfirm),
         )
 
     async def _refresh(self, connection: Connection, request: requests.RefreshToken) -> None:
         """Raises InvalidToken; a token of somebody else's closes."""
         now = utcnow()
-        claims = self.deps.tokens.verify_ws(request.token, now)
+        claims = self.app.tokens.verify_ws(request.token, now)
         if (claims.subject, claims.device_type) != (connection.subject, connection.device_type):
             self._record("auth.token_rejected", "denied", reason="other_subject", kind="ws")
             connection.refuse(
@@ -174,12 +166,12 @@ class Asking(Opening):
             return
         old = connection.identity.token_id
         if claims.token_id != old:
-            await logins.spend(self.deps, claims, self.context.at(now))
+            await self.app.services.logins.spend(self.context.at(now), claims)
             self._record("auth.token_refreshed", "success", jti_old=old, jti_new=claims.token_id)
         connection.refreshed(self._identity(claims), self.app.now())
 
     def _note_presence(self, pairing_id: UUID, *, active: bool) -> None:
         """The timer would note it too, within half a minute."""
-        presence = self.app.presence
+        presence = self.app.services.presence
         if presence.note(pairing_id, active=active):
-            self.app.spawn(presence.write(self.deps, utcnow))
+            self.app.spawn(presence.write(utcnow))

@@ -81,7 +81,7 @@ class PairingSocket(Asking):
         ids = self._ids()
         self.connection = None
         by_server = connection.close_code is not None
-        channel = self.deps.hub.closed(connection, "Connection closed", self.app.now())
+        channel = self.app.hub.closed(connection, "Connection closed", self.app.now())
         self._record(
             "ws.disconnected",
             "success",

@@ -28,7 +28,6 @@ from pairing_server.relay.connection import Connection
 from pairing_server.relay.identity import Identity
 from pairing_server.relay.send_queue import Transport
 from pairing_server.security.tokens import WsClaims
-from pairing_server.services import logins
 from pairing_server.text import clean
 from pairing_server.tracing import NOTHING
 from pairing_server.web.authentication import known, select_subprotocol, take_ws_token
@@ -70,8 +69,8 @@ class Opening(BaseHandler, WebSocketHandler):
         try:
             if not token:
                 raise InvalidToken("There is no ws token. Get one with POST /api/auth/ws-token.")
-            claims = self.deps.tokens.verify_ws(token, now)
-            await logins.spend(self.deps, claims, self.context.at(now))
+            claims = self.app.tokens.verify_ws(token, now)
+            await self.app.services.logins.spend(self.context.at(now), claims)
             self.claims = claims
         except InvalidToken as error:
             self._refuse_token(error, now)
@@ -83,14 +82,14 @@ class Opening(BaseHandler, WebSocketHandler):
             raise RateLimited(wait, "Too many connections without a valid token. Wait, then connect again.")
         failures.charge(key, self.app.now())
         self.refusal = error
-        rejected = self.deps.audit.event(
+        rejected = self.app.audit.event(
             "auth.token_rejected", "denied", self.context.at(now), reason=error.reason, kind="ws"
         )
-        self.deps.audit.enqueue(rejected)
+        self.app.audit.enqueue(rejected)
 
     def _rejected(self, reason: str, now: datetime) -> None:
-        event = self.deps.audit.event("ws.rejected", "denied", self.context.at(now), reason=reason)
-        self.deps.audit.enqueue(event)
+        event = self.app.audit.event("ws.rejected", "denied", self.context.at(now), reason=reason)
+        self.app.audit.enqueue(event)
 
     def check_origin(self, origin: str) -> bool:
         """Decided in `prepare` already, for every Origin: Tornado asks here only about some."""
@@ -102,7 +101,7 @@ class Opening(BaseHandler, WebSocketHandler):
     def get_websocket_protocol(self) -> WebSocketProtocol | None:
         if self.request.headers.get("Sec-WebSocket-Version") != "13":
             return None
-        return PicowsProtocol(self, self.deps.hub.limits, self.app.now, self._abuse)
+        return PicowsProtocol(self, self.app.hub.limits, self.app.now, self._abuse)
 
     def open(self, *_: str, **__: str) -> None:
         try:
@@ -119,7 +118,7 @@ class Opening(BaseHandler, WebSocketHandler):
             return
         upgrade = self.span
         self.end_span(HTTPStatus.SWITCHING_PROTOCOLS)
-        self.span = self.deps.traces.begin("websocket", parent=upgrade)
+        self.span = self.app.traces.begin("websocket", parent=upgrade)
         for name, value in self._ids().items():
             self.span.set_attribute(f"pairing.{name}", value)
         # The task may read the frames from now on.
@@ -139,7 +138,7 @@ class Opening(BaseHandler, WebSocketHandler):
         if self.claims is None:
             self._turn_away(self.refusal or InvalidToken(), CloseCode.INVALID_TOKEN, "invalid token")
             return
-        limit = self.deps.hub.room_for(self.claims.subject, self.context.address_key)
+        limit = self.app.hub.room_for(self.claims.subject, self.context.address_key)
         if limit is not None:
             self._rejected(limit, utcnow())
             full = RateLimited(
@@ -159,10 +158,10 @@ class Opening(BaseHandler, WebSocketHandler):
             self.context.address or "",
             self.context.address_key,
             self._transport,
-            self.deps.hub,
+            self.app.hub,
             now,
         )
-        self.deps.hub.opened(self.connection)
+        self.app.hub.opened(self.connection)
         self.connection.greet()
         log.info("connection opened by a %s", claims.device_type, extra=self._ids())
         self._record(
@@ -193,7 +192,7 @@ class Opening(BaseHandler, WebSocketHandler):
         )
 
     def _turn_away(self, error: PairingServerError, code: CloseCode, reason: str) -> None:
-        self.deps.hub.counters.refused[error.code] += 1
+        self.app.hub.counters.refused[error.code] += 1
         self._transport.write(messages.encode(messages.error_message(error)), False)
         self.close(code, reason)
 
@@ -214,5 +213,5 @@ class Opening(BaseHandler, WebSocketHandler):
         return ids
 
     def _record(self, event: str, outcome: str, pairing: UUID | None = None, **attrs: Any) -> None:
-        audit = self.deps.audit
+        audit = self.app.audit
         audit.enqueue(audit.event(event, outcome, self.context.at(utcnow()), pairing_id=pairing, **attrs))

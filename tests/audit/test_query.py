@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from pairing_server.clock import utcnow
 from pairing_server.errors import Unavailable
 from pairing_server.request_context import RequestContext
-from pairing_server.server.server import READERS, READING_TIMEOUT
+from pairing_server.server.backend import READERS, READING_TIMEOUT
 from tests.devices import Site
 
 ADMIN = RequestContext(utcnow(), kind="admin")

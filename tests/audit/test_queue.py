@@ -21,7 +21,6 @@ from pairing_server.audit.spool import Spool
 from pairing_server.clock import utcnow
 from pairing_server.errors import BadCredentials, InvalidCode, RateLimited, Unavailable
 from pairing_server.request_context import RequestContext, system
-from pairing_server.services import accounts, pairings
 from pairing_server.services.deps import Deps
 from pairing_server.store.audit_events import Event
 from tests.audit.logs import Switchable, audit_log
@@ -93,7 +92,9 @@ async def test_of_a_flood_of_failed_logins_eleven_rows_are_left_and_the_counts_a
     caller, now = RequestContext(utcnow(), address="203.0.113.7", address_key="203.0.113.7"), NOW
     for turn in range(60):
         with pytest.raises((BadCredentials, RateLimited)):
-            await accounts.login(deps, f"nobody-{turn}", "a wrong password", caller.at(now))
+            await site.node.services.authentication.log_in(
+                caller.at(now), f"nobody-{turn}", "a wrong password"
+            )
     await deps.audit.flush(system(now + timedelta(minutes=1)))
     async with deps.database.transaction() as conn:
         rows = await conn.exec_driver_sql(
@@ -109,19 +110,21 @@ async def test_a_login_that_locks_its_user_out_is_an_event(site: Site, deps: Dep
     for turn in range(11):
         caller = RequestContext(utcnow(), address=f"203.0.113.{turn}", address_key=f"203.0.113.{turn}")
         with pytest.raises((BadCredentials, RateLimited)):
-            await accounts.login(deps, "ada", "a wrong password", caller.at(NOW))
+            await site.node.services.authentication.log_in(caller.at(NOW), "ada", "a wrong password")
     [lockout] = await site.events("auth.lockout")
     assert lockout["scope"] == "login_user"
     assert datetime.fromisoformat(lockout["until"]) == NOW + timedelta(seconds=900)
 
 
-async def test_of_a_flood_of_wrong_codes_eleven_rows_are_left_and_the_counts_add_up(deps: Deps) -> None:
+async def test_of_a_flood_of_wrong_codes_eleven_rows_are_left_and_the_counts_add_up(
+    site: Site, deps: Deps
+) -> None:
     caller = RequestContext(
         utcnow(), subject="https://id.example|eve", address="203.0.113.7", address_key="203.0.113.7"
     )
     for _ in range(40):
         with pytest.raises((InvalidCode, RateLimited)):
-            await pairings.redeem(deps, "000000", "mobile-1", caller.at(NOW))
+            await site.node.services.pairings.redeem_code(caller.at(NOW), "000000", "mobile-1")
     await deps.audit.flush(system(NOW + timedelta(minutes=1)))
     async with deps.database.transaction() as conn:
         rows = await conn.exec_driver_sql(
@@ -136,17 +139,19 @@ async def test_of_a_flood_of_wrong_codes_eleven_rows_are_left_and_the_counts_add
 async def test_what_succeeds_is_never_folded(deps: Deps, site: Site) -> None:
     admin = RequestContext(utcnow(), kind="admin")
     for number in range(15):
-        await accounts.add_user(deps, f"user-{number}", "a long enough password", "user", admin.at(NOW))
+        await site.node.services.accounts.add_user(
+            admin.at(NOW), f"user-{number}", "a long enough password", "user"
+        )
     assert len(await site.events("account.created")) == 15
 
 
 async def test_what_an_administrator_does_to_accounts_is_recorded(deps: Deps, site: Site) -> None:
     admin = RequestContext(utcnow(), kind="admin")
-    user = await accounts.add_user(deps, "ada", "a long enough password", "user", admin.at(NOW))
-    await accounts.set_disabled(deps, "ada", True, admin.at(NOW))
-    await accounts.set_disabled(deps, "ada", False, admin.at(NOW))
-    await accounts.set_password(deps, "ada", "another long password", admin.at(NOW))
-    await accounts.set_role(deps, "ada", "auditor", admin.at(NOW))
+    user = await site.node.services.accounts.add_user(admin.at(NOW), "ada", "a long enough password", "user")
+    await site.node.services.accounts.set_disabled(admin.at(NOW), "ada", True)
+    await site.node.services.accounts.set_disabled(admin.at(NOW), "ada", False)
+    await site.node.services.accounts.set_password(admin.at(NOW), "ada", "another long password")
+    await site.node.services.accounts.set_role(admin.at(NOW), "ada", "auditor")
     for name in ("account.disabled", "account.enabled", "account.password_changed"):
         [event] = await site.events(name)
         assert (event["target"], event["outcome"]) == (user.subject, "success"), name

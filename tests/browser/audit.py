@@ -11,7 +11,6 @@ from playwright.async_api import Locator, Page, expect
 
 from pairing_server.clock import utcnow
 from pairing_server.request_context import RequestContext, system
-from pairing_server.services import accounts
 from pairing_server.store.audit_events import Event
 from tests.browser.pages import Visitors
 from tests.devices import Site
@@ -97,7 +96,7 @@ async def visit(visitors: Visitors, site: Site, path: str = "/audit") -> Reviewe
 
 async def hire(site: Site) -> None:
     """An account for the reviewer, with a password that works."""
-    await accounts.add_user(site.node.deps, NAME, PASSWORD, "auditor", system(utcnow()))
+    await site.node.services.accounts.add_user(system(utcnow()), NAME, PASSWORD, "auditor")
 
 
 async def happen(site: Site) -> list[str]:

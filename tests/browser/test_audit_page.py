@@ -13,7 +13,6 @@ from playwright.async_api import Route, expect
 
 from pairing_server.clock import utcnow
 from pairing_server.request_context import RequestContext, system
-from pairing_server.services import accounts, logins
 from tests.browser.audit import NAME, PASSWORD, Reviewer, visit
 from tests.browser.pages import Visitors
 from tests.devices import Site
@@ -52,7 +51,7 @@ async def test_a_reviewer_signs_in_sees_the_last_day_and_signs_out(visitors: Vis
 
 async def test_who_is_no_auditor_is_told_so_and_sees_nothing(visitors: Visitors, busy: Site) -> None:
     visitors.expected.append("403")  # the browser tells of refused requests
-    await accounts.set_role(busy.node.deps, NAME, "user", system(utcnow()))
+    await busy.node.services.accounts.set_role(system(utcnow()), NAME, "user")
     reviewer = Reviewer(await visitors.visit(f"{busy.url}/audit"))
     await reviewer.sign_in()
     await expect(reviewer.page.get_by_role("alert")).to_contain_text("auditor or admin")
@@ -84,7 +83,7 @@ async def test_a_login_that_has_ended_is_asked_for_again_and_the_question_is_kep
 ) -> None:
     visitors.expected.append("401|403")
     reviewer = await visit(visitors, busy, "/audit#event=auth.*&since=7d")
-    await logins.revoke_user(busy.node.deps, NAME, system(utcnow()))
+    await busy.node.services.logins.revoke_user(system(utcnow()), NAME)
     await reviewer.search(event="pairing.*")
     await expect(reviewer.page.get_by_text("Your login has ended")).to_be_visible()
     await reviewer.page.get_by_label("Password").fill(PASSWORD)
@@ -101,7 +100,7 @@ async def test_a_late_answer_to_a_login_that_has_ended_does_not_end_the_next_one
     await reviewer.page.route(re.compile("/api/audit/events/"), held.put)
     await reviewer.rows.first.get_by_role("button").click()
     late = await held.get()
-    await logins.revoke_user(busy.node.deps, NAME, system(utcnow()))
+    await busy.node.services.logins.revoke_user(system(utcnow()), NAME)
     await reviewer.page.keyboard.press("Escape")
     await reviewer.search(event="pairing.*")
     await expect(reviewer.page.get_by_text("Your login has ended")).to_be_visible()

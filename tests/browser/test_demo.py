@@ -10,7 +10,6 @@ from playwright.async_api import Locator, expect
 from pairing_server.clock import utcnow
 from pairing_server.request_context import system
 from pairing_server.security.limits import Rate
-from pairing_server.services import accounts
 from tests.browser.pages import PHONE_SIZE, Shown, Visitors, pair_across, pair_beside
 from tests.conftest import StartNode
 from tests.devices import Site
@@ -213,7 +212,7 @@ def closed(start_node: StartNode) -> Site:
 
 async def test_where_registration_is_closed_the_pages_ask_who_it_is(visitors: Visitors, closed: Site) -> None:
     visitors.expected.append("status of 401")
-    await accounts.add_user(closed.node.deps, "alice", PASSWORD, "user", system(utcnow()))
+    await closed.node.services.accounts.add_user(system(utcnow()), "alice", PASSWORD, "user")
     home = await visitors.visit(f"{closed.url}/#own-phone")
     await home.get_by_label("Username").fill("alice")
     await home.get_by_label("Password").fill("not it, not at all")

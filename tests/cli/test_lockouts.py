@@ -9,7 +9,6 @@ import pytest
 from pairing_server.clock import utcnow
 from pairing_server.errors import InvalidCode, RateLimited
 from pairing_server.request_context import RequestContext
-from pairing_server.services import pairings
 from tests.cli.commands import Operator
 from tests.devices import Site
 
@@ -29,9 +28,9 @@ async def test_who_is_locked_out_is_listed_and_let_in_again(site: Site, operator
     )
     for _ in range(10):
         with pytest.raises(InvalidCode):
-            await pairings.redeem(site.node.deps, "000000", "mobile-session", caller.at(utcnow()))
+            await site.node.services.pairings.redeem_code(caller.at(utcnow()), "000000", "mobile-session")
     with pytest.raises(RateLimited):
-        await pairings.redeem(site.node.deps, "000000", "mobile-session", caller.at(utcnow()))
+        await site.node.services.pairings.redeem_code(caller.at(utcnow()), "000000", "mobile-session")
     [listed] = [
         line.split("\t")
         for line in operator.says("lockouts", "list").splitlines()
@@ -41,7 +40,7 @@ async def test_who_is_locked_out_is_listed_and_let_in_again(site: Site, operator
     told = operator.says("lockouts", "lift", "redeem_user", listed[1])
     assert told == f"{caller.subject} may try again.\n"
     with pytest.raises(InvalidCode):
-        await pairings.redeem(site.node.deps, "000000", "mobile-session", caller.at(utcnow()))
+        await site.node.services.pairings.redeem_code(caller.at(utcnow()), "000000", "mobile-session")
     assert "via=cli" in operator.says("audit", "list", "--event", "admin.action")
 
 

@@ -9,7 +9,6 @@ import pytest
 from pairing_server.clock import utcnow
 from pairing_server.request_context import RequestContext
 from pairing_server.security.keys import parse_keys
-from pairing_server.services import accounts
 from tests.cli.commands import Operator
 from tests.conftest import StartNode
 from tests.devices import Account, Site
@@ -30,7 +29,9 @@ def operator(database_url: str, tmp_path: Path) -> Operator:
 async def login(site: Site, account: Account) -> tuple[Account, str]:
     """A login of the user, and its id."""
     caller = RequestContext(utcnow(), address="203.0.113.9")
-    issued = await accounts.issue_access_token(site.node.deps, account.username, None, caller.at(utcnow()))
+    issued = await site.node.services.authentication.issue_access_token(
+        caller.at(utcnow()), account.username, None
+    )
     return Account(account.subject, account.username, issued.token), issued.login_id
 
 
@@ -60,7 +61,7 @@ async def test_logins_are_listed_and_revoked_and_their_connections_closed(
     operator.says("login", "revoke", "--user", ada.subject)
     assert await two.closed() == 4401
     assert await three.pending() == []
-    claims = await site.node.deps.tokens.verify_access(other.token, utcnow())
+    claims = await site.node.backend.tokens.verify_access(other.token, utcnow())
     operator.says("login", "revoke", "--token", claims.token_id)
     assert operator.says("login", "list").split("\t")[0] == other_id
 

@@ -83,7 +83,7 @@ async def test_an_issued_token_is_an_access_token_of_that_user(site: Site, opera
         operator.says("token", "issue", "alice", "--ttl", "60"),
         operator.says("token", "issue", "alice"),
     )
-    claims = [await site.node.deps.tokens.verify_access(each.strip(), utcnow()) for each in (short, long)]
+    claims = [await site.node.backend.tokens.verify_access(each.strip(), utcnow()) for each in (short, long)]
     lives = [(claim.expires_at - claim.issued_at).total_seconds() for claim in claims]
     # It expires at a whole second.
     assert lives == [pytest.approx(60, abs=1), pytest.approx(86_400, abs=1)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from harness.program import ROOT
 from pairing_server.db.database import POOL_SIZE
-from pairing_server.server.server import READERS
+from pairing_server.server.backend import READERS
 from pairing_server.services.expiry import PAIRINGS_KEPT, SESSIONS_KEPT
 from tests.conftest import CONFIGURATION
 

@@ -59,7 +59,7 @@ async def sessions(url: str) -> list[dict[str, Any]]:
 
 def pooled(site: Site) -> set[int]:
     """The connections that the server's pools hold just now, by PostgreSQL's numbers."""
-    pools = [database.engine.pool for database in (site.node.database, site.node.reading)]
+    pools = [database.engine.pool for database in (site.node.database, site.node.backend.reading)]
     records = [record for pool in pools for record in pool._pool._queue._queue]  # type: ignore[attr-defined]
     kept = [record.dbapi_connection for record in records if record.dbapi_connection is not None]
     return {adapted.driver_connection.get_server_pid() for adapted in kept}

@@ -12,7 +12,6 @@ from pairing_server.clock import utcnow
 from pairing_server.errors import InvalidCode
 from pairing_server.request_context import RequestContext
 from pairing_server.server.scheduler import Scheduler
-from pairing_server.services import pairings
 from tests.devices import Site
 from tests.faults.sites import Talk
 
@@ -23,7 +22,7 @@ async def jobs(site: Site, jumped: timedelta, rounds: int = 2) -> None:
     """What the timer does once the wall clock has jumped that far; the other clock has not."""
     # What a socket leaves to be noted has the time before the jump, and would be written in between.
     await site.node.app.settled()
-    timer = Scheduler(site.node.deps, lambda: utcnow() + jumped, asyncio.get_running_loop().time)
+    timer = Scheduler(site.node.backend, lambda: utcnow() + jumped, asyncio.get_running_loop().time)
     for _ in range(rounds):
         # Deserted pairings are looked for first: the job that is feared most.
         for job in sorted(timer.jobs, key=lambda job: job.name != "close deserted pairings"):
@@ -55,7 +54,7 @@ async def test_a_member_that_went_before_the_jump_may_come_back_within_the_grace
 
 async def test_a_code_made_before_the_clock_was_set_back_works_and_runs_out_all_the_same(site: Site) -> None:
     site.node.scheduler.stop()
-    deps, now = site.node.deps, utcnow()
+    node, now = site.node, utcnow()
     account = await site.account()
     caller = RequestContext(
         utcnow(),
@@ -67,10 +66,13 @@ async def test_a_code_made_before_the_clock_was_set_back_works_and_runs_out_all_
         kind="user",
     )
     first, second = [
-        await pairings.generate(deps, f"desktop-{number:08d}", caller.at(now)) for number in range(2)
+        await node.services.pairings.create_code(caller.at(now), f"desktop-{number:08d}")
+        for number in range(2)
     ]
-    redeemed = await pairings.redeem(deps, first.code, "mobile-00000001", caller.at(now - HOUR))
+    redeemed = await node.services.pairings.redeem_code(caller.at(now - HOUR), first.code, "mobile-00000001")
     assert redeemed.channel == first.channel
     await jobs(site, -HOUR)
     with pytest.raises(InvalidCode):
-        await pairings.redeem(deps, second.code, "mobile-00000002", caller.at(now + timedelta(seconds=301)))
+        await node.services.pairings.redeem_code(
+            caller.at(now + timedelta(seconds=301)), second.code, "mobile-00000002"
+        )

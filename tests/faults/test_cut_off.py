@@ -14,7 +14,6 @@ from pairing_server.clock import utcnow
 from pairing_server.db.database import Database
 from pairing_server.errors import Unavailable
 from pairing_server.request_context import RequestContext
-from pairing_server.services import pairings
 from pairing_server.store.pairings import COLUMNS
 from tests.devices import Account, Answer, Site
 from tests.faults.sites import ready, sessions
@@ -38,7 +37,7 @@ async def quiet(site: Site, database_url: str) -> None:
 async def test_five_hundred_requests_cut_off_in_the_middle_leave_nothing_behind(
     far: Site, proxy: FaultProxy, database_url: str
 ) -> None:
-    deps = far.node.deps
+    node = far.node
     accounts = [await far.account() for _ in range(20)]
     # Whatever the machine, making a code takes 20 ms so, and a list 80 ms, as it takes four statements.
     proxy.delay(0.02)
@@ -56,9 +55,9 @@ async def test_five_hundred_requests_cut_off_in_the_middle_leave_nothing_behind(
             kind="user",
         )
         if number % 3:
-            await pairings.generate(deps, f"desktop-{number:08d}", caller.at(utcnow()))
+            await node.services.pairings.create_code(caller.at(utcnow()), f"desktop-{number:08d}")
         else:
-            await pairings.list_own(deps, caller)
+            await node.services.pairings.list_own(caller)
 
     async def cut(number: int) -> str:
         task = asyncio.ensure_future(ask(number))

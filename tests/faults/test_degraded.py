@@ -12,7 +12,6 @@ import pytest
 from harness.fault_proxy import FaultProxy
 from pairing_server.clock import utcnow
 from pairing_server.request_context import system
-from pairing_server.services import expiry
 from pairing_server.store import users
 from tests.devices import Device, Site, Socket
 from tests.faults.sites import known_to_be_away, ready
@@ -123,7 +122,7 @@ async def test_the_grace_is_not_extended_while_the_database_is_away(far: Site, p
     mobile.socket.close()
     await desktop.socket.expect("mobile_disconnected")
     late = asyncio.get_running_loop().time() + 301
-    assert await expiry.close_overdue(far.node.deps, late, system(utcnow())) == 1
+    assert await far.node.backend.expiry.close_overdue(late, system(utcnow())) == 1
     gone = await desktop.socket.expect("mobile_disconnected")
     assert (gone["force_disconnect"], gone["client_id"]) == (True, mobile.session_id)
     assert await desktop.socket.closed() == 4410
@@ -142,9 +141,9 @@ async def test_a_ws_token_is_for_who_was_seen_enabled_a_moment_ago(far: Site, pr
     await known_to_be_away(far)
     assert (await far.post("/api/auth/ws-token", {}, unseen.token)).status == 503
     assert await far.ws_token(seen, "desktop")
-    deps = far.node.deps
-    assert deps.enabled.seen_recently(seen.subject, utcnow() + timedelta(minutes=9))
-    assert not deps.enabled.seen_recently(seen.subject, utcnow() + timedelta(minutes=11))
+    node = far.node
+    assert node.backend.account_status.seen_recently(seen.subject, utcnow() + timedelta(minutes=9))
+    assert not node.backend.account_status.seen_recently(seen.subject, utcnow() + timedelta(minutes=11))
 
 
 @pytest.mark.parametrize("noticed_by", ["the timer", "a request"])
@@ -156,7 +155,7 @@ async def test_who_was_found_disabled_gets_no_ws_token_while_the_database_is_awa
     async with far.node.database.transaction() as conn:
         await users.set_disabled(conn, UUID(account.subject), utcnow())
     if noticed_by == "the timer":
-        await expiry.close_disabled(far.node.deps, utcnow())
+        await far.node.backend.account_status.close_disabled(utcnow())
         assert await socket.closed() == 4401
     else:
         assert (await far.post("/api/auth/ws-token", {}, account.token)).status == 401

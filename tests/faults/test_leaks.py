@@ -18,7 +18,6 @@ from pairing_server.relay.channel import Channel
 from pairing_server.relay.connection import Connection
 from pairing_server.relay.send_queue import SendQueue
 from pairing_server.request_context import system
-from pairing_server.services import expiry
 from tests.devices import Account, Site
 
 OURS = (Channel, SendQueue, Connection, RequestHandler)
@@ -64,7 +63,7 @@ async def held(site: Site) -> dict[str, Any]:
         "devices": len(node.hub._by_device),
         "users": len(node.hub._of_user),
         "addresses": len(node.hub._of_address),
-        "turns": len(node.deps.turns._locks),
+        "turns": len(node.backend.locks._locks),
     }
 
 
@@ -101,7 +100,7 @@ async def come_and_go(site: Site, account: Account, connects: int, pairs: int) -
     while site.node.hub.connections:
         await site.get("/healthz")
     late = asyncio.get_running_loop().time() + 301
-    await expiry.close_overdue(site.node.deps, late, system(utcnow()))
+    await site.node.backend.expiry.close_overdue(late, system(utcnow()))
 
 
 async def test_connects_and_pairings_leave_nothing_behind(site: Site) -> None:

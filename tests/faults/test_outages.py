@@ -94,7 +94,7 @@ async def test_nobody_waits_for_a_turn_once_the_database_is_known_to_be_away(
     turns = [f"codes {account.subject}", f"redeem {account.subject}", "login at 127.0.0.1"]
     async with AsyncExitStack() as held:
         for turn in turns:
-            await held.enter_async_context(far.node.deps.turns.of(turn))
+            await held.enter_async_context(far.node.backend.locks.of(turn))
         proxy.blackhole()
         while far.node.database.breaker.outage is None:
             await far.get("/readyz")

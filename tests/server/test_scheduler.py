@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import replace
 from datetime import timedelta
 from uuid import UUID
 
@@ -12,9 +11,9 @@ import pytest
 from sqlalchemy import update
 
 from pairing_server.clock import utcnow
+from pairing_server.db.circuit_breaker import Outage
 from pairing_server.db.tables import pairings
 from pairing_server.server.scheduler import Job, Scheduler
-from pairing_server.server.server import Node
 from pairing_server.store import users
 from tests.conftest import StartNode
 from tests.devices import Site
@@ -23,7 +22,9 @@ from tests.devices import Site
 def scheduler(site: Site, *jobs: Job, later: float = 0) -> Scheduler:
     """A timer of the test's own, `later` seconds ahead; with these jobs, if any, instead of the real ones."""
     loop = asyncio.get_running_loop()
-    made = Scheduler(site.node.deps, lambda: utcnow() + timedelta(seconds=later), lambda: loop.time() + later)
+    made = Scheduler(
+        site.node.backend, lambda: utcnow() + timedelta(seconds=later), lambda: loop.time() + later
+    )
     if jobs:
         made.jobs = jobs  # type: ignore[assignment]
     return made
@@ -133,7 +134,7 @@ WITH_NOTHING_TO_DO = (
     "keep settings",
     "close overdue channels",
     "close disabled accounts",
-    "look after keys",
+    "reload keys",
     "tell followers",
 )
 
@@ -144,18 +145,16 @@ async def test_while_the_database_is_away_jobs_say_so_in_one_line_and_work_again
     await site.pair()
     site.node.scheduler.stop()
     await site.node.scheduler.settled()
-    away = Node(site.node.config, "postgresql://nobody@127.0.0.1:1/none")
-    loop = asyncio.get_running_loop()
-    blind = Scheduler(replace(away.deps, hub=site.node.deps.hub), utcnow, loop.time)
-    for job in blind.jobs:
+    timer, breaker = scheduler(site), site.node.database.breaker
+    breaker.outage = Outage("unreachable", asyncio.get_running_loop().time())
+    for job in timer.jobs:
         if job.name not in WITH_NOTHING_TO_DO:
             caplog.clear()
-            assert not await blind.run(job), job.name
+            assert not await timer.run(job), job.name
             [record] = [each for each in caplog.records if each.name == "pairing_server.server.scheduler"]
             assert record.getMessage().startswith(f"{job.name}: The database ")
             assert record.exc_info is None
-    await away.release()
-    timer = scheduler(site)
+    breaker.outage = None
     assert all([await timer.run(job) for job in timer.jobs])
 
 
@@ -178,7 +177,7 @@ async def test_the_timers_of_two_servers_do_each_thing_once(two: tuple[Site, Sit
         done = await asyncio.gather(*(timer.run(job) for timer, job in zip(timers, jobs, strict=True)))
         assert done == [True, True], jobs[0].name
     assert len(await one.events("pairing.code_expired")) == 5
-    assert one.node.deps.live.count == other.node.deps.live.count == 0
+    assert one.node.backend.code_limits.live == other.node.backend.code_limits.live == 0
 
 
 async def test_a_running_pair_lives_on_through_every_job_of_another_server(two: tuple[Site, Site]) -> None:
@@ -217,7 +216,7 @@ async def test_after_a_start_and_after_an_outage_devices_have_a_minute_to_come_b
         await conn.execute(update(pairings).values(seen_at=utcnow() - timedelta(hours=1)))
     ahead = -100.0
     loop = asyncio.get_running_loop()
-    timer = Scheduler(site.node.deps, utcnow, lambda: loop.time() + ahead)
+    timer = Scheduler(site.node.backend, utcnow, lambda: loop.time() + ahead)
     [job] = [job for job in timer.jobs if job.name == "close deserted pairings"]
     timer.start()
     timer.stop()

@@ -11,7 +11,6 @@ from tornado.ioloop import IOLoop
 from pairing_server.clock import utcnow
 from pairing_server.errors import ConfirmationNeeded, InvalidCode, RateLimited
 from pairing_server.request_context import RequestContext
-from pairing_server.services import pairings
 from tests.conftest import StartNode
 from tests.devices import Site
 
@@ -35,7 +34,7 @@ async def guess(site: Site, code: str, context: RequestContext) -> str:
     """What comes of a guess, in a word."""
     session_id = "mobile-" + str(context.subject).rpartition("|")[2]
     try:
-        await pairings.redeem(site.node.deps, code, session_id, context)
+        await site.node.services.pairings.redeem_code(context, code, session_id)
     except InvalidCode:
         return "tried"
     except RateLimited:
@@ -76,7 +75,9 @@ async def thousand(site: Site) -> None:
     """A guess each, five a second: none of their own limits sees them. In the end every live code is hit."""
     codes = {
         (
-            await pairings.generate(site.node.deps, f"desktop-{n}", user(f"owner-{n}", "192.0.2.1").at(NOW))
+            await site.node.services.pairings.create_code(
+                user(f"owner-{n}", "192.0.2.1").at(NOW), f"desktop-{n}"
+            )
         ).code
         for n in range(20)
     }
@@ -94,6 +95,6 @@ async def thousand(site: Site) -> None:
 
 async def test_with_same_user_no_guess_at_anothers_code_ever_hits(site: Site) -> None:
     owner = user("owner", "192.0.2.1")
-    code = (await pairings.generate(site.node.deps, "desktop-session", owner.at(NOW))).code
+    code = (await site.node.services.pairings.create_code(owner.at(NOW), "desktop-session")).code
     outcomes = {await guess(site, code, user(n, f"203.0.113.{n}").at(NOW)) for n in range(40)}
     assert outcomes == {"tried"}

@@ -13,7 +13,6 @@ from sqlalchemy import insert, select
 from pairing_server.clock import utcnow
 from pairing_server.db.tables import pairings
 from pairing_server.request_context import system
-from pairing_server.services import expiry
 from pairing_server.store import rate_limits, users
 from tests.conftest import StartNode
 from tests.devices import Account, Site, still
@@ -59,9 +58,9 @@ async def test_a_code_that_nobody_uses_expires_once(site: Site) -> None:
     await site.code(await site.account(), "desktop-1")
     [row] = await rows(site)
     end = row["created_at"] + timedelta(seconds=300)
-    assert await expiry.expire_codes(site.node.deps, system(end - timedelta(seconds=1))) == 0
-    assert await expiry.expire_codes(site.node.deps, system(end)) == 1
-    assert await expiry.expire_codes(site.node.deps, system(end)) == 0
+    assert await site.node.backend.expiry.expire_pairings(system(end - timedelta(seconds=1))) == 0
+    assert await site.node.backend.expiry.expire_pairings(system(end)) == 1
+    assert await site.node.backend.expiry.expire_pairings(system(end)) == 0
     assert await states(site) == [("expired", "expired")]
     [event] = await site.events("pairing.code_expired")
     assert event["age_s"] == 300
@@ -71,7 +70,7 @@ async def test_the_desktop_that_waits_is_told_that_its_code_has_expired(site: Si
     account = await site.account()
     channel = f"pair-{await site.code(account, 'desktop-1')}"
     desktop = await site.join(account, "desktop", channel, "desktop-1")
-    await expiry.expire_codes(site.node.deps, system(after(300)))
+    await site.node.backend.expiry.expire_pairings(system(after(300)))
     error = await desktop.socket.error()
     assert (error["code"], error["details"]["reason"]) == ("INVALID_CHANNEL", "expired")
 
@@ -80,16 +79,16 @@ async def test_devices_that_never_meet_have_five_minutes_more(site: Site) -> Non
     await redeemed(site)
     [row] = await rows(site)
     end = row["redeemed_at"] + timedelta(seconds=300)
-    assert await expiry.expire_codes(site.node.deps, system(end - timedelta(seconds=1))) == 0
-    assert await expiry.expire_codes(site.node.deps, system(end)) == 1
-    assert await expiry.expire_codes(site.node.deps, system(end)) == 0
+    assert await site.node.backend.expiry.expire_pairings(system(end - timedelta(seconds=1))) == 0
+    assert await site.node.backend.expiry.expire_pairings(system(end)) == 1
+    assert await site.node.backend.expiry.expire_pairings(system(end)) == 0
     assert await states(site) == [("closed", "expired")]
     assert [event["reason"] for event in await site.events("pairing.closed")] == ["expired"]
 
 
 async def test_devices_that_have_met_do_not_expire(site: Site) -> None:
     await site.pair()
-    assert await expiry.expire_codes(site.node.deps, system(after(DAY))) == 0
+    assert await site.node.backend.expiry.expire_pairings(system(after(DAY))) == 0
     assert await states(site) == [("active", None)]
 
 
@@ -106,14 +105,14 @@ async def test_a_member_that_stays_away_longer_than_the_grace_ends_the_channel(s
     desktop, mobile = await site.pair()
     mobile.socket.close()
     assert (await desktop.socket.expect("mobile_disconnected"))["force_disconnect"] is False
-    deps, left = site.node.deps, last_left(site)
-    assert await expiry.close_overdue(deps, left + 299, system(after(299))) == 0
+    node, left = site.node, last_left(site)
+    assert await node.backend.expiry.close_overdue(left + 299, system(after(299))) == 0
     assert await desktop.socket.pending() == []
-    assert await expiry.close_overdue(deps, left + 301, system(after(301))) == 1
+    assert await node.backend.expiry.close_overdue(left + 301, system(after(301))) == 1
     gone = await desktop.socket.expect("mobile_disconnected")
     assert (gone["force_disconnect"], gone["client_id"]) == (True, mobile.session_id)
     assert await desktop.socket.closed() == 4410
-    assert await expiry.close_overdue(deps, left + 301, system(after(301))) == 0
+    assert await node.backend.expiry.close_overdue(left + 301, system(after(301))) == 0
     assert await states(site) == [("closed", "deserted")]
     assert [event["reason"] for event in await site.events("pairing.closed")] == ["deserted"]
 
@@ -127,9 +126,9 @@ async def test_when_both_are_gone_the_grace_counts_from_the_last(site: Site) -> 
     desktop.socket.close()
     while len(await site.events("channel.left")) < 2:
         pass  # each question gives the server time to notice
-    deps, left = site.node.deps, last_left(site)
-    assert await expiry.close_overdue(deps, left + 299, system(after(299))) == 0
-    assert await expiry.close_overdue(deps, left + 301, system(after(301))) == 1
+    node, left = site.node, last_left(site)
+    assert await node.backend.expiry.close_overdue(left + 299, system(after(299))) == 0
+    assert await node.backend.expiry.close_overdue(left + 301, system(after(301))) == 1
     assert site.node.hub.channels == {}
     assert await states(site) == [("closed", "deserted")]
 
@@ -141,7 +140,7 @@ async def test_a_member_that_comes_back_within_the_grace_keeps_the_channel(site:
     await desktop.socket.expect("mobile_disconnected")
     await site.node.app.settled()  # that it has gone is noted
     await site.join(account, "mobile", mobile.channel, mobile.session_id)
-    assert await expiry.close_overdue(site.node.deps, monotonic(DAY), system(after(DAY))) == 0
+    assert await site.node.backend.expiry.close_overdue(monotonic(DAY), system(after(DAY))) == 0
     assert await states(site) == [("active", None)]
 
 
@@ -149,7 +148,7 @@ async def test_a_desktop_may_wait_alone_for_as_long_as_its_code_lives(site: Site
     account = await site.account()
     channel = f"pair-{await site.code(account, 'desktop-1')}"
     desktop = await site.join(account, "desktop", channel, "desktop-1")
-    assert await expiry.close_overdue(site.node.deps, monotonic(DAY), system(after(299))) == 0
+    assert await site.node.backend.expiry.close_overdue(monotonic(DAY), system(after(299))) == 0
     assert await desktop.socket.pending() == []
     assert await states(site) == [("pending", None)]
 
@@ -167,20 +166,20 @@ async def test_presence_is_noted_as_active_or_waiting(site: Site) -> None:
     assert site.node.hub.connected_channels() == ([], ids)
     await site.node.app.settled()  # that it has gone is noted
     now = after(30)
-    await expiry.note_presence(site.node.deps, [], ids, now)
+    await site.node.services.presence.note_all([], ids, now)
     assert [(row["state"], row["seen_at"]) for row in await rows(site)] == [("waiting", now)]
     now = after(60)
-    await expiry.note_presence(site.node.deps, ids, [], now)
+    await site.node.services.presence.note_all(ids, [], now)
     assert [(row["state"], row["seen_at"]) for row in await rows(site)] == [("active", now)]
 
 
 async def test_a_pairing_that_no_server_has_seen_for_the_grace_is_closed_once(site: Site) -> None:
     await site.pair()
     [row] = await rows(site)
-    deps, end = site.node.deps, row["seen_at"] + timedelta(seconds=360)
-    assert await expiry.close_deserted(deps, system(end - timedelta(seconds=1))) == 0
-    assert await expiry.close_deserted(deps, system(end)) == 1
-    assert await expiry.close_deserted(deps, system(end)) == 0
+    node, end = site.node, row["seen_at"] + timedelta(seconds=360)
+    assert await node.backend.expiry.close_deserted(system(end - timedelta(seconds=1))) == 0
+    assert await node.backend.expiry.close_deserted(system(end)) == 1
+    assert await node.backend.expiry.close_deserted(system(end)) == 0
     assert await states(site) == [("closed", "deserted")]
     assert [event["reason"] for event in await site.events("pairing.closed")] == ["deserted"]
 
@@ -189,9 +188,9 @@ async def test_a_server_does_not_close_what_another_one_holds(start_two: tuple[S
     one, other = start_two
     desktop, mobile = await one.pair()
     active, waiting = one.node.hub.connected_channels()
-    await expiry.note_presence(one.node.deps, active, waiting, after(330))
-    assert await expiry.close_deserted(other.node.deps, system(after(389))) == 0
-    assert await expiry.close_overdue(other.node.deps, monotonic(DAY), system(after(DAY))) == 0
+    await one.node.services.presence.note_all(active, waiting, after(330))
+    assert await other.node.backend.expiry.close_deserted(system(after(389))) == 0
+    assert await other.node.backend.expiry.close_overdue(monotonic(DAY), system(after(DAY))) == 0
     assert [*await desktop.socket.pending(), *await mobile.socket.pending()] == []
     assert await states(one) == [("active", None)]
 
@@ -211,7 +210,7 @@ async def test_what_two_servers_end_at_once_is_ended_and_told_once(start_two: tu
         code = await one.code(account, f"desktop-{number}")
         await one.redeem(account, code, f"mobile-{number}")
     ended = await asyncio.gather(
-        *(expiry.expire_codes(site.node.deps, system(after(600))) for site in (one, other, one, other))
+        *(site.node.backend.expiry.expire_pairings(system(after(600))) for site in (one, other, one, other))
     )
     assert sum(ended) == 30
     assert len(await one.events("pairing.code_expired")) == 20
@@ -219,7 +218,7 @@ async def test_what_two_servers_end_at_once_is_ended_and_told_once(start_two: tu
     kept = [row["code_mac"] for row in await rows(one)]
     assert None not in kept
     released = await asyncio.gather(
-        *(expiry.release_names(site.node.deps, after(1201)) for site in (one, other, one))
+        *(site.node.backend.expiry.release_names(after(1201)) for site in (one, other, one))
     )
     assert sum(released) == 30
 
@@ -229,11 +228,11 @@ async def test_codes_are_counted_anew_whoever_made_them(start_two: tuple[Site, S
     account = await one.account()
     for number in range(3):
         await one.code(account, f"desktop-{number}")
-    await expiry.recount_codes(other.node.deps)
-    assert other.node.deps.live.count == 3
-    await expiry.expire_codes(other.node.deps, system(after(300)))
-    await expiry.recount_codes(one.node.deps)
-    assert one.node.deps.live.count == 0
+    await other.node.backend.code_limits.count_live()
+    assert other.node.backend.code_limits.live == 3
+    await other.node.backend.expiry.expire_pairings(system(after(300)))
+    await one.node.backend.code_limits.count_live()
+    assert one.node.backend.code_limits.live == 0
 
 
 # What is forgotten
@@ -241,59 +240,59 @@ async def test_codes_are_counted_anew_whoever_made_them(start_two: tuple[Site, S
 
 async def test_a_name_is_kept_for_ten_minutes_after_the_end(site: Site) -> None:
     await site.code(await site.account(), "desktop-1")
-    deps = site.node.deps
-    await expiry.expire_codes(deps, system(after(300)))
+    node = site.node
+    await node.backend.expiry.expire_pairings(system(after(300)))
     [row] = await rows(site)
     end = row["ended_at"]
-    assert await expiry.release_names(deps, end + timedelta(seconds=599)) == 0
+    assert await node.backend.expiry.release_names(end + timedelta(seconds=599)) == 0
     assert (await rows(site))[0]["code_mac"] is not None
-    assert await expiry.release_names(deps, end + timedelta(seconds=600)) == 1
-    assert await expiry.release_names(deps, end + timedelta(seconds=600)) == 0
+    assert await node.backend.expiry.release_names(end + timedelta(seconds=600)) == 1
+    assert await node.backend.expiry.release_names(end + timedelta(seconds=600)) == 0
     assert (await rows(site))[0]["code_mac"] is None
 
 
 async def test_the_name_of_a_live_pairing_is_never_released(site: Site) -> None:
     await site.pair()
-    assert await expiry.release_names(site.node.deps, after(365 * DAY)) == 0
+    assert await site.node.backend.expiry.release_names(after(365 * DAY)) == 0
     assert await states(site) == [("active", None)]
 
 
 async def test_pairings_are_forgotten_a_month_after_their_end(site: Site) -> None:
     await site.code(await site.account(), "desktop-1")
-    deps = site.node.deps
-    await expiry.expire_codes(deps, system(after(300)))
-    await expiry.release_names(deps, after(30 * DAY))
+    node = site.node
+    await node.backend.expiry.expire_pairings(system(after(300)))
+    await node.backend.expiry.release_names(after(30 * DAY))
     assert len(await rows(site)) == 1
-    await expiry.release_names(deps, after(30 * DAY + 400))
+    await node.backend.expiry.release_names(after(30 * DAY + 400))
     assert await rows(site) == []
 
 
 async def test_what_was_counted_is_forgotten_after_two_days_and_session_ids_after_a_year(site: Site) -> None:
-    deps = site.node.deps
+    node = site.node
     await site.code(await site.account(), "desktop-1")
-    async with deps.database.transaction() as conn:
+    async with node.database.transaction() as conn:
         await rate_limits.lock(conn, [("login_user", "alice")], utcnow())
-    assert await expiry.prune(deps, after(2 * DAY)) == 0
-    await expiry.prune(deps, after(2 * DAY + 3700))
-    async with deps.database.transaction() as conn:
+    assert await node.backend.expiry.prune(after(2 * DAY)) == 0
+    await node.backend.expiry.prune(after(2 * DAY + 3700))
+    async with node.database.transaction() as conn:
         assert await rate_limits.read(conn, "login_user", "alice") is None
         owner, new = await users.bind_session(conn, "desktop-1", "mallory", "desktop", utcnow())
         assert (owner != "mallory", new) == (True, False)
-    assert await expiry.prune(deps, after(365 * DAY + 60)) == 1
-    async with deps.database.transaction() as conn:
+    assert await node.backend.expiry.prune(after(365 * DAY + 60)) == 1
+    async with node.database.transaction() as conn:
         owner, new = await users.bind_session(conn, "desktop-1", "bob", "desktop", utcnow())
     assert (owner, new) == ("bob", True)
 
 
 async def test_more_than_a_batch_is_done_in_several_turns(site: Site) -> None:
-    deps = site.node.deps
-    async with deps.database.transaction() as conn:
+    node = site.node
+    async with node.database.transaction() as conn:
         await conn.execute(
             insert(pairings),
             [
                 {
                     "id": uuid4(),
-                    "code_mac": deps.codes.macs(f"{number:06d}")[0],
+                    "code_mac": node.backend.codes.macs(f"{number:06d}")[0],
                     "state": "pending",
                     "desktop_session": "desktop-1",
                     "created_at": utcnow(),
@@ -302,5 +301,5 @@ async def test_more_than_a_batch_is_done_in_several_turns(site: Site) -> None:
                 for number in range(1201)
             ],
         )
-    assert [await expiry.expire_codes(deps, system(after(300))) for _ in range(3)] == [1000, 201, 0]
-    assert [await expiry.release_names(deps, after(900)) for _ in range(3)] == [1000, 201, 0]
+    assert [await node.backend.expiry.expire_pairings(system(after(300))) for _ in range(3)] == [1000, 201, 0]
+    assert [await node.backend.expiry.release_names(after(900)) for _ in range(3)] == [1000, 201, 0]

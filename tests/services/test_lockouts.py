@@ -12,7 +12,7 @@ from pairing_server.clock import utcnow
 from pairing_server.errors import BadCredentials, InvalidCode, RateLimited, ValidationFailed
 from pairing_server.request_context import RequestContext, system
 from pairing_server.security.limits import REGISTER_ADDRESS
-from pairing_server.services import accounts, expiry, lockouts, pairings, rate_limits
+from pairing_server.services import rate_limits
 from pairing_server.services.rate_limits import LimitKey
 from tests.conftest import StartNode
 from tests.devices import Account, Site
@@ -45,7 +45,7 @@ def stranger(address: str = ADDRESS) -> RequestContext:
 async def attempt(site: Site, context: RequestContext) -> None:
     """Redeem a code that does not exist: there is no pairing in the databases of these tests."""
     session_id = "mobile-" + str(context.subject).rpartition("|")[2]
-    await pairings.redeem(site.node.deps, "000000", session_id, context)
+    await site.node.services.pairings.redeem_code(context, "000000", session_id)
 
 
 async def fail(site: Site, context: RequestContext) -> None:
@@ -128,37 +128,37 @@ async def test_pruning_forgets_no_lock_that_still_holds(any_user: Site) -> None:
         for _ in range(5):
             await fail(any_user, stranger().at(now))
         now += timedelta(seconds=seconds)
-    await expiry.prune(any_user.node.deps, now - timedelta(seconds=1))
+    await any_user.node.backend.expiry.prune(now - timedelta(seconds=1))
     assert await locked_for(any_user, stranger().at(now - timedelta(seconds=1))) == 1
     # Its step is remembered for a day more, then everything is forgotten.
-    assert await expiry.prune(any_user.node.deps, now + timedelta(days=3)) > 0
+    assert await any_user.node.backend.expiry.prune(now + timedelta(days=3)) > 0
     for _ in range(5):
         await fail(any_user, stranger().at(now + timedelta(days=3)))
     assert await locked_for(any_user, stranger().at(now + timedelta(days=3))) == 300
 
 
 async def test_an_address_makes_thirty_accounts_in_fifteen_minutes(site: Site) -> None:
-    deps, here = site.node.deps, RequestContext(utcnow(), address=ADDRESS, address_key=ADDRESS)
+    node, here = site.node, RequestContext(utcnow(), address=ADDRESS, address_key=ADDRESS)
     made = LimitKey("register_address", ADDRESS, REGISTER_ADDRESS)
     # Thirty passwords are not hashed for this.
-    async with deps.database.transaction() as conn:
+    async with node.database.transaction() as conn:
         for _ in range(29):
             await (await rate_limits.hold(conn, [made], NOW)).charge(NOW)
-    await accounts.register(deps, "the-thirtieth", PASSWORD, here.at(NOW))
+    await node.services.accounts.register(here.at(NOW), "the-thirtieth", PASSWORD)
     with pytest.raises(RateLimited) as refused:
-        await accounts.register(deps, "one-more", PASSWORD, here.at(NOW + timedelta(minutes=5)))
+        await node.services.accounts.register(here.at(NOW + timedelta(minutes=5)), "one-more", PASSWORD)
     assert (refused.value.retry_after_s, refused.value.details) == (600, {"limit": "register_address"})
     elsewhere = RequestContext(utcnow(), address="203.0.113.8", address_key="203.0.113.8")
-    await accounts.register(deps, "elsewhere", PASSWORD, elsewhere.at(NOW))
-    await accounts.register(deps, "one-more", PASSWORD, here.at(NOW + timedelta(minutes=15)))
+    await node.services.accounts.register(elsewhere.at(NOW), "elsewhere", PASSWORD)
+    await node.services.accounts.register(here.at(NOW + timedelta(minutes=15)), "one-more", PASSWORD)
 
 
 async def test_an_account_that_cannot_be_made_does_not_count(site: Site) -> None:
-    deps, here = site.node.deps, RequestContext(utcnow(), address=ADDRESS, address_key=ADDRESS)
+    node, here = site.node, RequestContext(utcnow(), address=ADDRESS, address_key=ADDRESS)
     for _ in range(31):
         with pytest.raises(ValidationFailed):
-            await accounts.register(deps, "ada", "too short", here.at(NOW))
-    assert (await accounts.register(deps, "ada", PASSWORD, here.at(NOW))).username == "ada"
+            await node.services.accounts.register(here.at(NOW), "ada", "too short")
+    assert (await node.services.accounts.register(here.at(NOW), "ada", PASSWORD)).username == "ada"
 
 
 # Whom a stranger cannot lock out
@@ -168,56 +168,60 @@ async def test_a_stranger_behind_the_same_address_locks_nobody_out_of_his_own_ac
     any_user: Site,
 ) -> None:
     ada, grace = user("ada"), user("grace", "203.0.113.8")
-    own = await pairings.generate(any_user.node.deps, "desktop-of-ada", ada.at(NOW))
-    anothers = await pairings.generate(any_user.node.deps, "desktop-of-grace", grace.at(NOW))
+    own = await any_user.node.services.pairings.create_code(ada.at(NOW), "desktop-of-ada")
+    anothers = await any_user.node.services.pairings.create_code(grace.at(NOW), "desktop-of-grace")
     for _ in range(5):
         await fail(any_user, stranger().at(NOW))
-    deps = any_user.node.deps
+    node = any_user.node
     with pytest.raises(RateLimited):
-        await pairings.redeem(deps, anothers.code, "mobile-of-ada", ada.at(NOW))
+        await node.services.pairings.redeem_code(ada.at(NOW), anothers.code, "mobile-of-ada")
     with pytest.raises(RateLimited):
         await attempt(any_user, ada.at(NOW))
-    assert (await pairings.redeem(deps, own.code, "mobile-of-ada", ada.at(NOW))).pairing_id == own.pairing_id
+    assert (
+        await node.services.pairings.redeem_code(ada.at(NOW), own.code, "mobile-of-ada")
+    ).pairing_id == own.pairing_id
 
 
 async def test_ones_own_failures_do_lock_out(any_user: Site) -> None:
     ada = user("ada")
-    own = await pairings.generate(any_user.node.deps, "desktop-of-ada", ada.at(NOW))
+    own = await any_user.node.services.pairings.create_code(ada.at(NOW), "desktop-of-ada")
     for number in range(10):
         await fail(any_user, user("ada", f"198.51.100.{number}").at(NOW))
     with pytest.raises(RateLimited):
-        await pairings.redeem(any_user.node.deps, own.code, "mobile-of-ada", ada.at(NOW))
+        await any_user.node.services.pairings.redeem_code(ada.at(NOW), own.code, "mobile-of-ada")
 
 
 async def test_whoever_locks_a_users_login_stops_neither_his_tokens_nor_him_for_long(site: Site) -> None:
     """Live tokens go on, and the lock is over within a quarter of an hour."""
-    deps = site.node.deps
+    node = site.node
     victim = await site.account("victim")
-    await accounts.set_password(deps, "victim", PASSWORD, system(NOW))
-    fresh = Account(victim.subject, "victim", deps.tokens.issue_access(victim.subject, utcnow()).token)
+    await node.services.accounts.set_password(system(NOW), "victim", PASSWORD)
+    fresh = Account(
+        victim.subject, "victim", node.backend.tokens.issue_access(victim.subject, utcnow()).token
+    )
     desktop, mobile = await site.pair(fresh)
     attacker = RequestContext(utcnow(), address=ADDRESS, address_key=ADDRESS)
     for number in range(10):
         with pytest.raises(BadCredentials):
-            await accounts.login(
-                deps, "victim", "wrong wrong wrong", attacker.at(NOW + number * timedelta(seconds=1))
+            await node.services.authentication.log_in(
+                attacker.at(NOW + number * timedelta(seconds=1)), "victim", "wrong wrong wrong"
             )
     at_home = RequestContext(utcnow(), address="198.51.100.1", address_key="198.51.100.1")
     with pytest.raises(RateLimited) as refused:
-        await accounts.login(deps, "victim", PASSWORD, at_home.at(NOW + timedelta(seconds=10)))
+        await node.services.authentication.log_in(at_home.at(NOW + timedelta(seconds=10)), "victim", PASSWORD)
     assert refused.value.retry_after_s <= 900
     mobile.socket.send({"type": "channel_message", "payload": {"still": "here"}})
     assert (await desktop.socket.expect("channel_message"))["payload"] == {"still": "here"}
     code = await site.code(fresh, "desktop-session")
     assert (await site.redeem(fresh, code, "mobile-session")).status == 200
-    await accounts.login(deps, "victim", PASSWORD, at_home.at(NOW + timedelta(seconds=900)))
+    await node.services.authentication.log_in(at_home.at(NOW + timedelta(seconds=900)), "victim", PASSWORD)
 
 
 # Seeing and lifting
 
 
 async def test_an_admin_sees_who_is_locked_out_and_lifts_it(any_user: Site) -> None:
-    deps = any_user.node.deps
+    node = any_user.node
     now = utcnow()
     ada = user("ada")
     for _ in range(10):
@@ -250,7 +254,7 @@ async def test_an_admin_sees_who_is_locked_out_and_lifts_it(any_user: Site) -> N
     assert {(event["command"], event["via"]) for event in await any_user.events("admin.action")} == {
         ("lockouts lift", "http")
     }
-    assert deps.rules.same_user is False
+    assert node.backend.rules.same_user is False
 
 
 async def test_failed_logins_are_listed_as_long_as_they_lock(site: Site) -> None:
@@ -258,15 +262,17 @@ async def test_failed_logins_are_listed_as_long_as_they_lock(site: Site) -> None
     admin = RequestContext(utcnow(), kind="admin")
     for number in range(10):
         with pytest.raises(BadCredentials):
-            await accounts.login(
-                site.node.deps, "Ada", "wrong wrong wrong", here.at(NOW + timedelta(seconds=number))
+            await site.node.services.authentication.log_in(
+                here.at(NOW + timedelta(seconds=number)), "Ada", "wrong wrong wrong"
             )
-    [one] = await lockouts.list_lockouts(site.node.deps, admin.at(NOW + timedelta(seconds=60)))
+    [one] = await site.node.services.lockouts.list_all(admin.at(NOW + timedelta(seconds=60)))
     assert (one.kind, one.key, one.until) == ("login_user", "ada", NOW + timedelta(seconds=900))
-    assert await lockouts.list_lockouts(site.node.deps, admin.at(NOW + timedelta(seconds=901))) == []
-    await lockouts.lift(site.node.deps, "login_user", "ada", admin.at(NOW))
+    assert await site.node.services.lockouts.list_all(admin.at(NOW + timedelta(seconds=901))) == []
+    await site.node.services.lockouts.lift(admin.at(NOW), "login_user", "ada")
     with pytest.raises(BadCredentials):
-        await accounts.login(site.node.deps, "ada", "wrong wrong wrong", here.at(NOW + timedelta(seconds=20)))
+        await site.node.services.authentication.log_in(
+            here.at(NOW + timedelta(seconds=20)), "ada", "wrong wrong wrong"
+        )
 
 
 @pytest.mark.parametrize("role", ["user", "auditor"])

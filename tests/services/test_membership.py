@@ -9,8 +9,7 @@ from uuid import UUID
 from pairing_server.clock import utcnow
 from pairing_server.db.database import Database
 from pairing_server.request_context import RequestContext
-from pairing_server.services import membership
-from pairing_server.services.deps import Deps
+from pairing_server.services.membership import MembershipService
 from tests.devices import Account, Site
 
 SESSION = "desktop-session-1"
@@ -27,9 +26,9 @@ class Counting:
         return await self.database.once(statement, *values, **more)
 
 
-def counted(site: Site) -> tuple[Deps, Counting]:
+def counted(site: Site) -> tuple[MembershipService, Counting]:
     counting = Counting(site.node.database)
-    return replace(site.node.deps, database=cast(Database, counting)), counting
+    return replace(site.node.services.membership, database=cast(Database, counting)), counting
 
 
 def device_of(account: Account) -> RequestContext:
@@ -39,11 +38,11 @@ def device_of(account: Account) -> RequestContext:
 async def test_a_device_that_is_known_is_identified_and_let_in_by_one_statement_each(site: Site) -> None:
     account = await site.account()
     channel = f"pair-{await site.code(account, SESSION)}"
-    deps, counting = counted(site)
+    membership, counting = counted(site)
     caller = device_of(account)
-    await membership.identify(deps, SESSION, "desktop", caller.at(utcnow()))
+    await membership.identify(caller.at(utcnow()), SESSION, "desktop")
     assert counting.sent == 1
-    admitted = await membership.admit(deps, channel, "desktop", SESSION, caller.at(utcnow()))
+    admitted = await membership.admit(caller.at(utcnow()), channel, "desktop", SESSION)
     assert counting.sent == 2
     assert admitted.pairing.desktop.session_id == SESSION
 

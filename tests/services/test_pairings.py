@@ -12,7 +12,7 @@ from pairing_server.clock import utcnow
 from pairing_server.errors import InvalidCode, PairingServerError, Unavailable
 from pairing_server.request_context import RequestContext, system
 from pairing_server.security.limits import REDEEM_ADDRESS
-from pairing_server.services import expiry, pairings, rate_limits
+from pairing_server.services import rate_limits
 from pairing_server.services.codes import Codes
 from pairing_server.services.pairings import Code
 from pairing_server.services.rate_limits import LimitKey
@@ -55,11 +55,11 @@ def somebody(number: int) -> RequestContext:
 async def generate(
     site: Site, caller: RequestContext, session: str = "desktop-session", now: datetime = NOW
 ) -> Code:
-    return await pairings.generate(site.node.deps, session, caller.at(now))
+    return await site.node.services.pairings.create_code(caller.at(now), session)
 
 
 async def redeem(site: Site, code: str, caller: RequestContext, session: str, now: datetime = NOW) -> Code:
-    return await pairings.redeem(site.node.deps, code, session, caller.at(now))
+    return await site.node.services.pairings.redeem_code(caller.at(now), code, session)
 
 
 async def test_of_two_hundred_who_redeem_a_code_at_once_exactly_one_wins(any_user: Site) -> None:
@@ -76,7 +76,7 @@ async def test_of_two_hundred_who_redeem_a_code_at_once_exactly_one_wins(any_use
     [winner] = [outcome for outcome in outcomes if isinstance(outcome, int)]
     await ready(any_user)  # so many who wait in vain may look like an outage
     async with any_user.node.database.transaction() as conn:
-        pairing = await store.by_code(conn, any_user.node.deps.codes.macs(made.code))
+        pairing = await store.by_code(conn, any_user.node.backend.codes.macs(made.code))
     assert pairing is not None
     assert (pairing.state, pairing.mobile) == (
         "redeemed",
@@ -138,12 +138,12 @@ async def test_a_running_channel_stays_until_the_new_pairing_is_redeemed(site: S
     old = await generate(site, caller)
     await redeem(site, old.code, caller, "mobile-old")
     new = await generate(site, caller)
-    assert {pairing.id for pairing in await pairings.list_own(site.node.deps, caller)} == {
+    assert {pairing.id for pairing in await site.node.services.pairings.list_own(caller)} == {
         old.pairing_id,
         new.pairing_id,
     }
     await redeem(site, new.code, caller, "mobile-new")
-    [left] = await pairings.list_own(site.node.deps, caller)
+    [left] = await site.node.services.pairings.list_own(caller)
     assert left.id == new.pairing_id
     [closed] = await site.events("pairing.closed")
     assert closed["reason"] == "superseded"
@@ -153,13 +153,13 @@ async def test_a_name_is_not_drawn_again_until_ten_minutes_after_its_end(site: S
     caller = somebody(0)
     made = await generate(site, caller)
     ended = NOW + timedelta(minutes=1)
-    await pairings.unpair(site.node.deps, made.pairing_id, caller.at(ended))
-    site.node.app.deps = only = replace(site.node.deps, codes=Only(site, made.code))
-    await expiry.release_names(only, ended + timedelta(seconds=599))
+    await site.node.services.pairings.unpair(caller.at(ended), made.pairing_id)
+    only = replace(site.node.services.pairings, codes=Only(site, made.code))
+    await site.node.backend.expiry.release_names(ended + timedelta(seconds=599))
     with pytest.raises(Unavailable):
-        await pairings.generate(only, "desktop-2", caller.at(ended + timedelta(seconds=599)))
-    await expiry.release_names(only, ended + timedelta(seconds=600))
-    again = await pairings.generate(only, "desktop-2", caller.at(ended + timedelta(seconds=600)))
+        await only.create_code(caller.at(ended + timedelta(seconds=599)), "desktop-2")
+    await site.node.backend.expiry.release_names(ended + timedelta(seconds=600))
+    again = await only.create_code(caller.at(ended + timedelta(seconds=600)), "desktop-2")
     assert again.code == made.code
 
 
@@ -178,7 +178,7 @@ class Only(Codes):
 async def test_no_code_is_at_rest_in_the_clear(site: Site) -> None:
     made = await generate(site, somebody(0))
     async with site.node.database.transaction() as conn:
-        pairing = await store.by_code(conn, site.node.deps.codes.macs(made.code))
+        pairing = await store.by_code(conn, site.node.backend.codes.macs(made.code))
         rows = (await conn.exec_driver_sql("SELECT pairings::text FROM pairings")).scalars().all()
     assert pairing is not None
     assert pairing.id == made.pairing_id
@@ -192,8 +192,8 @@ async def test_expiry_ends_what_is_due_and_nothing_else(site: Site) -> None:
     caller = somebody(0)
     due = await generate(site, caller, "desktop-1", NOW - timedelta(seconds=300))
     await generate(site, caller, "desktop-2")
-    assert await expiry.expire_codes(site.node.deps, system(NOW)) == 1
-    assert await expiry.expire_codes(site.node.deps, system(NOW)) == 0
-    [left] = await pairings.list_own(site.node.deps, caller)
+    assert await site.node.backend.expiry.expire_pairings(system(NOW)) == 1
+    assert await site.node.backend.expiry.expire_pairings(system(NOW)) == 0
+    [left] = await site.node.services.pairings.list_own(caller)
     assert left.desktop.session_id == "desktop-2"
     assert due.pairing_id != left.id

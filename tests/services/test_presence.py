@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any, cast
 from uuid import uuid4
 
@@ -13,7 +12,6 @@ from sqlalchemy import select
 from pairing_server.clock import utcnow
 from pairing_server.db.database import Database
 from pairing_server.db.tables import pairings
-from pairing_server.services.deps import Deps
 from pairing_server.services.presence import Presence
 from tests.devices import Site
 
@@ -30,9 +28,9 @@ class Counting:
         return await self.database.once(statement, *values, **more)
 
 
-def counted(deps: Deps, before: Callable[[], None] = lambda: None) -> tuple[Deps, Counting]:
-    counting = Counting(deps.database, before)
-    return replace(deps, database=cast(Database, counting)), counting
+def counted(site: Site, before: Callable[[], None] = lambda: None) -> tuple[Presence, Counting]:
+    counting = Counting(site.node.database, before)
+    return Presence(cast(Database, counting)), counting
 
 
 async def state(site: Site) -> str:
@@ -45,7 +43,6 @@ async def state(site: Site) -> str:
 async def test_what_comes_up_while_one_note_is_under_way_goes_with_the_next(site: Site) -> None:
     await site.pair()
     [channel] = site.node.hub.channels
-    presence = Presence()
 
     def meanwhile() -> None:
         if counting.sent == 0:
@@ -55,9 +52,9 @@ async def test_what_comes_up_while_one_note_is_under_way_goes_with_the_next(site
             presence.note(channel, active=True)
             presence.note(channel, active=False)
 
-    deps, counting = counted(site.node.deps, meanwhile)
+    presence, counting = counted(site, meanwhile)
     assert presence.note(channel, active=True)
-    await asyncio.gather(*(presence.write(deps, utcnow) for _ in range(3)))
+    await asyncio.gather(*(presence.write(utcnow) for _ in range(3)))
     assert counting.sent == 2
     assert await state(site) == "waiting"
     assert presence.note(channel, active=True), "nobody is writing any more"
@@ -66,24 +63,22 @@ async def test_what_comes_up_while_one_note_is_under_way_goes_with_the_next(site
 async def test_what_the_database_knows_newer_is_not_noted(site: Site) -> None:
     await site.pair()
     [channel] = site.node.hub.channels
-    deps, counting = counted(site.node.deps)
-    presence = Presence()
+    presence, counting = counted(site)
     presence.note(channel, active=False)
     presence.known_active(channel)
-    await presence.write(deps, utcnow)
+    await presence.write(utcnow)
     assert counting.sent == 0
 
 
 async def test_a_note_under_way_does_not_have_the_last_word_over_a_newer_one(site: Site) -> None:
     await site.pair()
     [channel] = site.node.hub.channels
-    presence = Presence()
 
     def meanwhile() -> None:
         if counting.sent == 0:
             presence.known_active(channel)
 
-    deps, counting = counted(site.node.deps, meanwhile)
+    presence, counting = counted(site, meanwhile)
     presence.note(channel, active=False)
-    await presence.write(deps, utcnow)
+    await presence.write(utcnow)
     assert await state(site) == "active"

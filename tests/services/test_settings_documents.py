@@ -7,7 +7,6 @@ from uuid import UUID
 import pytest
 
 from pairing_server.clock import utcnow
-from pairing_server.services import settings_documents
 from pairing_server.store import settings_documents as store
 from tests.conftest import StartNode
 from tests.devices import Device, Site
@@ -30,12 +29,12 @@ async def test_what_has_changed_is_written_once(site: Site) -> None:
     await site.pair()
     await change(desktop, mobile, 1)
     await change(desktop, mobile, 2)
-    assert await settings_documents.keep(site.node.deps) == 1
+    assert await site.node.backend.settings.keep() == 1
     [channel] = [c for c in site.node.hub.channels.values() if c.name == desktop.channel]
     assert await kept(site, channel.pairing_id) == store.Kept(
         channel.pairing_id, channel.epoch, 2, b'{"gain":2}'
     )
-    assert await settings_documents.keep(site.node.deps) == 0
+    assert await site.node.backend.settings.keep() == 0
 
 
 @pytest.fixture
@@ -50,7 +49,7 @@ async def test_a_device_that_comes_back_to_another_server_finds_the_settings_the
     account = await site.account()
     desktop, mobile = await site.pair(account)
     await change(desktop, mobile, 7)
-    await settings_documents.keep(site.node.deps)
+    await site.node.backend.settings.keep()
     socket = await other.connect(account, "mobile")
     socket.send(
         {
@@ -68,8 +67,8 @@ async def test_an_ended_pairing_leaves_no_settings_behind(site: Site) -> None:
     account = await site.account()
     desktop, mobile = await site.pair(account)
     await change(desktop, mobile, 1)
-    await settings_documents.keep(site.node.deps)
+    await site.node.backend.settings.keep()
     [pairing] = (await site.get("/api/pairings", account.token)).body["pairings"]
     assert (await site.call("DELETE", f"/api/pairings/{pairing['id']}", token=account.token)).status == 200
-    assert await settings_documents.forget_ended(site.node.deps, utcnow()) == 1
+    assert await site.node.backend.settings.forget_ended(utcnow()) == 1
     assert await kept(site, UUID(pairing["id"])) is None

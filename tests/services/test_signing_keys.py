@@ -14,7 +14,7 @@ from pairing_server.errors import Forbidden, NotFound, ValidationFailed
 from pairing_server.request_context import RequestContext, system
 from pairing_server.security.keyfile import KeyFile
 from pairing_server.security.keys import OVERLAP, SigningKey, generate_key
-from pairing_server.services import accounts, signing_keys
+from pairing_server.services import signing_keys
 from pairing_server.services.codes import Codes
 from pairing_server.store import pairings
 from tests.conftest import CONFIGURATION, StartNode
@@ -36,18 +36,16 @@ def two_on_a_file(start_node: StartNode, file: KeyFile) -> RotatedPair:
     """Two servers that share a data directory; only the test looks after their keys."""
     found = []
     for _ in range(2):
-        site = start_node(jwt_keys=file.read())
-        site.node.scheduler.stop()
         own = KeyFile(file.path)
-        own.read()
-        site.node.deps = site.node.app.deps = replace(site.node.deps, keyfile=own)
+        site = start_node(own, jwt_keys=own.read())
+        site.node.scheduler.stop()
         found.append(site)
     return found[0], found[1], file
 
 
 async def look_after(now: datetime, *sites: Site) -> None:
     for site in sites:
-        await signing_keys.look_after(site.node.deps, system(now))
+        await site.node.services.signing_keys.reload_keys(system(now))
 
 
 async def test_three_rotations_under_traffic_fail_no_login_and_drop_no_channel(
@@ -57,7 +55,7 @@ async def test_three_rotations_under_traffic_fail_no_login_and_drop_no_channel(
     first, second, _ = two_on_a_file
     account = await first.account()
     caller = RequestContext(utcnow(), address="203.0.113.1", address_key="203.0.113.1")
-    await accounts.add_user(first.node.deps, "grace", PASSWORD, "user", system(utcnow()))
+    await first.node.services.accounts.add_user(system(utcnow()), "grace", PASSWORD, "user")
     desktop, mobile = await first.pair(account)
     early = await first.code(account, "desktop-early")
     logins, done = 0, False
@@ -66,7 +64,7 @@ async def test_three_rotations_under_traffic_fail_no_login_and_drop_no_channel(
         nonlocal logins
         while not done:
             for at, other in ((first, second), (second, first)):
-                issued = await accounts.login(at.node.deps, "grace", PASSWORD, caller.at(utcnow()))
+                issued = await at.node.services.authentication.log_in(caller.at(utcnow()), "grace", PASSWORD)
                 for site in (at, other):
                     assert (await site.get("/api/pairings", issued.token)).status == 200
                 grace = Account("", "grace", issued.token)
@@ -81,20 +79,23 @@ async def test_three_rotations_under_traffic_fail_no_login_and_drop_no_channel(
         # Ahead of the clock by which the servers sign: their turns come when this test says so, however long it takes.
         now = utcnow() + timedelta(hours=1)
         for _ in range(3):
-            await signing_keys.rotate(first.node.deps, system(now))
+            await first.node.services.signing_keys.rotate(system(now))
             # The second server learns of the key five seconds after the first; then the overlap ends.
             for seconds, sites in ((0, (first,)), (5, (second,)), (20, (first, second))):
                 await look_after(now + timedelta(seconds=seconds), *sites)
                 reached = logins + 2
                 while logins < reached and not running.done():
                     await asyncio.wait([running], timeout=0.01)
-            newest = first.node.deps.keyring.keys[0]
-            assert [site.node.deps.keyring.signing(now) for site in (first, second)] == [newest, newest]
+            newest = first.node.services.signing_keys.keyring.keys[0]
+            assert [site.node.services.signing_keys.keyring.signing(now) for site in (first, second)] == [
+                newest,
+                newest,
+            ]
             now += timedelta(seconds=60)
     finally:
         done = True
         await running
-    assert len(first.node.deps.keyring.keys) == 4
+    assert len(first.node.services.signing_keys.keyring.keys) == 4
     assert logins >= 3 * 3 * 2
     # What was there before the first rotation: the code, the channel, the way back into it.
     assert (await second.redeem(account, early, "mobile-early")).status == 200
@@ -112,12 +113,14 @@ async def test_with_the_old_key_gone_live_channels_and_those_that_came_back_keep
     account = await site.account()
     desktop, mobile = await site.pair(account)
     now = utcnow()
-    await signing_keys.rotate(site.node.deps, system(now))
+    await site.node.services.signing_keys.rotate(system(now))
     await look_after(now, site)
     await look_after(now + OVERLAP, site)
     file.rewrite(lambda found: found[:1])
     await look_after(now + OVERLAP, site)
-    fresh = Account(account.subject, "", site.node.deps.tokens.issue_access(account.subject, utcnow()).token)
+    fresh = Account(
+        account.subject, "", site.node.backend.tokens.issue_access(account.subject, utcnow()).token
+    )
     mobile.socket.close()
     await desktop.socket.expect("mobile_disconnected")
     await site.join(fresh, "mobile", desktop.channel, mobile.session_id)
@@ -142,7 +145,9 @@ async def test_whoever_joins_brings_the_name_under_the_current_key(
     await after.join(account, "desktop", f"pair-{code}", "desktop-session")
     async with after.node.database.transaction() as conn:
         assert (
-            await pairings.by_code(conn, Codes([after.node.deps.keyring.keys[0].secret]).macs(code))
+            await pairings.by_code(
+                conn, Codes([after.node.services.signing_keys.keyring.keys[0].secret]).macs(code)
+            )
             is not None
         )
 
@@ -151,10 +156,10 @@ async def test_a_rotation_is_recorded_by_whoever_gives_it_and_by_each_server_tha
     two_on_a_file: RotatedPair,
 ) -> None:
     first, second, _ = two_on_a_file
-    [old] = first.node.deps.keyring.keys
-    fresh = await signing_keys.rotate(first.node.deps, system(utcnow()))
+    [old] = first.node.services.signing_keys.keyring.keys
+    fresh = await first.node.services.signing_keys.rotate(system(utcnow()))
     await look_after(utcnow(), first, second)
-    await signing_keys.retire(first.node.deps, old.kid, system(utcnow()), at_once=True)
+    await first.node.services.signing_keys.retire(system(utcnow()), old.kid, at_once=True)
     await look_after(utcnow(), first)
     found = await first.events("key.rotated")
     assert [(event["state"], event["kid"]) for event in found if event["state"] != "taken_over"] == [
@@ -169,7 +174,7 @@ async def test_reloaded_settings_bring_their_keys(site: Site) -> None:
     fresh = generate_key()
     account = await site.account()
     site.node.reload(replace(CONFIGURATION, jwt_keys=(fresh, *CONFIGURATION.jwt_keys)))
-    assert site.node.deps.keyring.signing(utcnow() + OVERLAP) == fresh
+    assert site.node.services.signing_keys.keyring.signing(utcnow() + OVERLAP) == fresh
     assert (await site.get("/api/pairings", account.token)).status == 200
 
 
@@ -178,37 +183,37 @@ async def test_a_damaged_file_leaves_the_keys_in_use_and_is_told_once(
     two_on_a_file: RotatedPair, caplog: pytest.LogCaptureFixture, damage: str
 ) -> None:
     site, _, file = two_on_a_file
-    in_use = site.node.deps.keyring.keys
+    in_use = site.node.services.signing_keys.keyring.keys
     file.path.write_text(damage)
     await look_after(utcnow(), site, site)
-    assert site.node.deps.keyring.keys == in_use
+    assert site.node.services.signing_keys.keyring.keys == in_use
     [told] = [record.getMessage() for record in caplog.records]
     assert told.startswith(f"{file.path} is not usable, the keys in use stay: key 1 is not kid:secret")
     file.path.unlink()
     await look_after(utcnow(), site)
-    assert site.node.deps.keyring.keys == in_use
+    assert site.node.services.signing_keys.keyring.keys == in_use
     assert not file.path.exists()
 
 
 async def test_a_key_is_retired_only_when_its_last_token_is_over(two_on_a_file: RotatedPair) -> None:
     site, _, _ = two_on_a_file
-    deps, now = site.node.deps, utcnow()
-    [old] = deps.keyring.keys
+    node, now = site.node, utcnow()
+    [old] = node.services.signing_keys.keyring.keys
     with pytest.raises(ValidationFailed, match="This key signs"):
-        await signing_keys.retire(deps, old.kid, system(now))
-    await signing_keys.rotate(deps, system(now))
+        await node.services.signing_keys.retire(system(now), old.kid)
+    await node.services.signing_keys.rotate(system(now))
     with pytest.raises(ValidationFailed, match="may be in use until"):
-        await signing_keys.retire(deps, old.kid, system(now + timedelta(hours=23)))
+        await node.services.signing_keys.retire(system(now + timedelta(hours=23)), old.kid)
     with pytest.raises(NotFound, match="keys list"):
-        await signing_keys.retire(deps, "nobody", system(now))
-    await signing_keys.retire(deps, old.kid, system(now + timedelta(hours=24, minutes=3)))
-    assert deps.keyfile is not None
-    assert old not in deps.keyfile.read()
+        await node.services.signing_keys.retire(system(now), "nobody")
+    await node.services.signing_keys.retire(system(now + timedelta(hours=24, minutes=3)), old.kid)
+    assert node.services.signing_keys.keyfile is not None
+    assert old not in node.services.signing_keys.keyfile.read()
 
 
 async def test_keys_of_the_settings_are_changed_where_they_are_set(site: Site) -> None:
     with pytest.raises(Forbidden, match="PAIRING_JWT_KEYS"):
-        await signing_keys.rotate(site.node.deps, system(utcnow()))
+        await site.node.services.signing_keys.rotate(system(utcnow()))
 
 
 def test_there_are_never_more_keys_than_a_list_should_have() -> None:

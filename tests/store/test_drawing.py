@@ -19,9 +19,8 @@ from tornado.ioloop import IOLoop
 from pairing_server.clock import utcnow
 from pairing_server.errors import Unavailable
 from pairing_server.request_context import RequestContext
-from pairing_server.services import pairings
 from pairing_server.services.codes import Codes
-from pairing_server.services.deps import Deps
+from pairing_server.services.pairings import PairingService
 from tests.conftest import StartNode, execute
 from tests.devices import Site
 
@@ -35,7 +34,7 @@ def site(start_node: StartNode) -> Site:
 
 
 @asynccontextmanager
-async def statements(deps: Deps) -> AsyncIterator[list[str]]:
+async def statements(drawing: PairingService) -> AsyncIterator[list[str]]:
     """What is sent to the database about pairings meanwhile, by SQLAlchemy and by the driver itself; whole at the end."""
     sent: list[str] = []
     heard: list[asyncpg.Connection] = []
@@ -54,7 +53,7 @@ async def statements(deps: Deps) -> AsyncIterator[list[str]]:
             heard.append(driver)
             driver.add_query_logger(note_driver)
 
-    engine = deps.database.engine.sync_engine
+    engine = drawing.database.engine.sync_engine
     event.listen(engine, "before_cursor_execute", note)
     event.listen(engine, "checkout", listen)
     try:
@@ -97,20 +96,20 @@ FILL = (
 
 
 @pytest.fixture
-def deps(site: Site, io_loop: IOLoop) -> Deps:
+def drawing(site: Site, io_loop: IOLoop) -> PairingService:
     # The timer has statements of its own.
     site.node.scheduler.stop()
     io_loop.run_sync(site.node.scheduler.settled)
-    return replace(site.node.deps, codes=ReadableCodes([]))
+    return replace(site.node.services.pairings, codes=ReadableCodes([]))
 
 
 @pytest.fixture
-def alone(deps: Deps, io_loop: IOLoop) -> int:
+def alone(drawing: PairingService, io_loop: IOLoop) -> int:
     """How many statements drawing takes while no name is taken."""
 
     async def draw() -> int:
-        async with statements(deps) as sent:
-            await pairings.generate(deps, "desktop-0", GUEST.at(NOW))
+        async with statements(drawing) as sent:
+            await drawing.create_code(GUEST.at(NOW), "desktop-0")
         return len(sent)
 
     count = int(io_loop.run_sync(draw))
@@ -126,12 +125,12 @@ def crowd(alone: int, database_url: str) -> range:
 
 
 async def test_with_nine_of_ten_names_taken_drawing_takes_as_few_statements(
-    deps: Deps, alone: int, crowd: range
+    drawing: PairingService, alone: int, crowd: range
 ) -> None:
     drawn = []
     for number in range(1, 31):
-        async with statements(deps) as sent:
-            drawn.append(await pairings.generate(deps, f"desktop-{number}", GUEST.at(NOW)))
+        async with statements(drawing) as sent:
+            drawn.append(await drawing.create_code(GUEST.at(NOW), f"desktop-{number}"))
         # At most one more: the second draw, when none of the first eight is free.
         assert alone <= len(sent) <= alone + 1
     assert len({code.code for code in drawn}) == 30
@@ -139,7 +138,7 @@ async def test_with_nine_of_ten_names_taken_drawing_takes_as_few_statements(
 
 
 async def test_when_every_name_is_taken_that_is_said_after_two_draws(
-    deps: Deps, alone: int, database_url: str
+    drawing: PairingService, alone: int, database_url: str
 ) -> None:
     class OneCode(ReadableCodes):
         """Every code is drawn as the same."""
@@ -147,9 +146,9 @@ async def test_when_every_name_is_taken_that_is_said_after_two_draws(
         def macs(self, code: str) -> list[bytes]:
             return [b"000000"]
 
-    full = replace(deps, codes=OneCode([]))
-    await pairings.generate(full, "desktop-1", GUEST.at(NOW))
-    async with statements(deps) as sent:
+    full = replace(drawing, codes=OneCode([]))
+    await full.create_code(GUEST.at(NOW), "desktop-1")
+    async with statements(drawing) as sent:
         with pytest.raises(Unavailable, match="No free code"):
-            await pairings.generate(full, "desktop-2", GUEST.at(NOW))
+            await full.create_code(GUEST.at(NOW), "desktop-2")
     assert len(sent) == alone + 1

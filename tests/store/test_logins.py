@@ -12,7 +12,8 @@ from pairing_server.db.tables import audit_events, logins
 from pairing_server.store import logins as store
 from pairing_server.store import users
 from pairing_server.store.audit_events import Event
-from pairing_server.store.logins import LOGIN, TOKEN, USER, Login, Revocation
+from pairing_server.store.logins import LOGIN, TOKEN, USER, Login, LoginUse, Revocation
+from pairing_server.store.users import User
 from tests.store.rows import NOW, fetch_on, seconds
 
 USED = Login("alice", "login-1", NOW, NOW + seconds(3600), NOW + seconds(5), "192.0.2.1")
@@ -27,7 +28,7 @@ async def use(
 ) -> bool:
     """`twice`: the answer to the first was lost, so it is sent again."""
 
-    return await store.use(fetch_on(conn, lost=twice), USED, "own", "token-1", account, event)
+    return await store.use(fetch_on(conn, lost=twice), LoginUse(USED, "own", "token-1", account), event)
 
 
 async def recorded(conn: AsyncConnection, event: Event) -> int:
@@ -72,8 +73,8 @@ async def test_a_login_made_after_all_of_the_user_were_ended_is_used(conn: Async
 
 
 async def test_the_login_of_an_account_that_is_disabled_or_gone_is_not_used(conn: AsyncConnection) -> None:
-    user = await users.add(conn, uuid4(), "alice", "none", "user", NOW)
-    assert user is not None
+    user = User(uuid4(), "alice", "user", NOW, None)
+    assert await users.add(conn, user, "none")
     assert await use(conn, told(), user.id)
     await users.set_disabled(conn, user.id, NOW)
     for account in (user.id, uuid4()):

@@ -14,7 +14,7 @@ from pairing_server.db.tables import ENDED_STATES, LIVE_STATES, channel_settings
 from pairing_server.store import membership as store
 from pairing_server.store import pairings as all_pairings
 from pairing_server.store import users as all_users
-from pairing_server.store.membership import NOTED, Entered, Known
+from pairing_server.store.membership import NOTED, Entered, Known, Rejoin
 from pairing_server.store.pairings import Seat
 from tests.store.rows import CODES, DESKTOP, MOBILE, NOW, fetch_on, row_in, seconds
 
@@ -32,12 +32,12 @@ async def enter(
     conn: AsyncConnection, device: Known, role: str, macs: list[bytes] = MACS, **places: Any
 ) -> Entered | None:
     places = {"met": None, "live": None, **places}
-    return await store.enter(fetch_on(conn), device, role, macs, NOW, **places)
+    return await store.enter(fetch_on(conn), Rejoin(device, role, macs, **places), NOW)
 
 
 async def account(conn: AsyncConnection, *, disabled: bool) -> UUID:
-    made = await all_users.add(conn, uuid4(), f"user-{disabled}", "none", "user", NOW)
-    assert made is not None
+    made = all_users.User(uuid4(), f"user-{disabled}", "user", NOW, None)
+    assert await all_users.add(conn, made, "none")
     if disabled:
         await conn.execute(update(users).where(users.c.id == made.id).values(disabled_at=NOW))
     return made.id
@@ -93,7 +93,9 @@ async def test_a_code_that_has_expired_lets_its_desktop_in_no_more(conn: AsyncCo
     device = await known(conn, DESKTOP, "desktop")
     await row_in(conn, "pending")
     late = NOW + seconds(300)
-    assert await store.enter(fetch_on(conn), device, "desktop", MACS, late, met=None, live=None) is None
+    assert (
+        await store.enter(fetch_on(conn), Rejoin(device, "desktop", MACS, met=None, live=None), late) is None
+    )
 
 
 async def test_only_the_very_device_is_let_into_a_seat(conn: AsyncConnection) -> None:
@@ -128,7 +130,9 @@ async def test_who_comes_back_to_another_that_is_here_makes_the_pairing_active(
     assert met is not None
     assert (met.pairing.state, met.pairing.activated_at) == ("active", NOW)
     later = NOW + seconds(60)
-    again = await store.enter(fetch_on(conn), device, "mobile", MACS, later, met=pairing_id, live=None)
+    again = await store.enter(
+        fetch_on(conn), Rejoin(device, "mobile", MACS, met=pairing_id, live=None), later
+    )
     assert again is not None
     assert (again.pairing.activated_at, again.pairing.seen_at) == (NOW, later)
 

@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from pairing_server.db.tables import ENDED_STATES, LIVE_STATES, pairings
 from pairing_server.store import expiry, membership
 from pairing_server.store import pairings as store
-from pairing_server.store.pairings import Seat
+from pairing_server.store.pairings import Entering, Seat
 from tests.store.rows import (
     CODES,
     DESKTOP,
@@ -34,7 +34,7 @@ Act = Callable[[AsyncConnection, UUID], Awaitable[Any]]
 
 
 def joining(role: str, seat: Seat, *, both: bool) -> Act:
-    return lambda conn, id_: store.enter(conn, id_, role, seat, NOW, both_present=both)
+    return lambda conn, id_: store.enter(conn, Entering(id_, role, seat, both_present=both), NOW)
 
 
 async def _asked_anew(conn: AsyncConnection, _: UUID) -> list[UUID]:
@@ -124,8 +124,8 @@ async def test_a_transition_leaves_only_the_states_it_may(conn: AsyncConnection,
 
 async def test_the_first_time_both_are_present_is_kept(conn: AsyncConnection) -> None:
     pairing_id = await row_in(conn, "redeemed")
-    first = await store.enter(conn, pairing_id, "mobile", MOBILE, NOW, both_present=True)
-    again = await store.enter(conn, pairing_id, "mobile", MOBILE, LATE, both_present=True)
+    first = await store.enter(conn, Entering(pairing_id, "mobile", MOBILE, both_present=True), NOW)
+    again = await store.enter(conn, Entering(pairing_id, "mobile", MOBILE, both_present=True), LATE)
     await membership.set_present(fetch_on(conn), {pairing_id: True}, LATE)
     last = await store.by_code(conn, MACS)
     assert first is not None
@@ -136,11 +136,11 @@ async def test_the_first_time_both_are_present_is_kept(conn: AsyncConnection) ->
 
 async def test_joining_claims_a_guests_seat_for_good(conn: AsyncConnection) -> None:
     pairing_id = await row_in(conn, "redeemed", desktop=Seat("desktop-1", None))
-    claimed = await store.enter(conn, pairing_id, "desktop", DESKTOP, NOW, both_present=False)
+    claimed = await store.enter(conn, Entering(pairing_id, "desktop", DESKTOP, both_present=False), NOW)
     assert claimed is not None
     assert claimed.desktop == DESKTOP
     bob = Seat("desktop-1", "bob")
-    assert await store.enter(conn, pairing_id, "desktop", bob, NOW, both_present=False) is None
+    assert await store.enter(conn, Entering(pairing_id, "desktop", bob, both_present=False), NOW) is None
 
 
 @pytest.mark.parametrize(("age", "joins"), [(299, True), (300, False)])
@@ -149,7 +149,7 @@ async def test_a_desktop_joins_its_waiting_channel_until_the_code_expires(
 ) -> None:
     pairing_id = await row_in(conn, "pending")
     now = NOW + seconds(age)
-    entered = await store.enter(conn, pairing_id, "desktop", DESKTOP, now, both_present=False)
+    entered = await store.enter(conn, Entering(pairing_id, "desktop", DESKTOP, both_present=False), now)
     assert (entered is not None) == joins
 
 

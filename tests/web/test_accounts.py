@@ -12,7 +12,6 @@ from pairing_server.clock import utcnow
 from pairing_server.errors import BadCredentials, RateLimited
 from pairing_server.request_context import RequestContext, system
 from pairing_server.security.addresses import parse_networks
-from pairing_server.services import accounts
 from tests.conftest import StartNode
 from tests.devices import Answer, Site
 from tests.web.clock import waits_for
@@ -41,7 +40,7 @@ async def login(site: Site, username: str, password: str = PASSWORD, **headers: 
 
 
 async def disable(site: Site, username: str) -> None:
-    assert await accounts.set_disabled(site.node.deps, username, True, system(utcnow()))
+    assert await site.node.services.accounts.set_disabled(system(utcnow()), username, True)
 
 
 # Registering
@@ -52,7 +51,7 @@ async def test_registering_answers_201_with_the_users_id_and_name(site: Site) ->
     assert answer.status == 201
     assert answer.body == {"user_id": answer.body["user_id"], "username": "Ada Lovelace"}
     token = (await login(site, "Ada Lovelace")).body["token"]
-    assert (await site.node.deps.tokens.verify_access(token, utcnow())).subject == answer.body["user_id"]
+    assert (await site.node.backend.tokens.verify_access(token, utcnow())).subject == answer.body["user_id"]
 
 
 async def test_a_taken_name_is_refused_also_in_another_case_or_unicode_form(site: Site) -> None:
@@ -168,12 +167,16 @@ async def test_a_locked_name_is_free_again_when_the_failures_are_fifteen_minutes
     caller = RequestContext(utcnow(), address="203.0.113.7", address_key="203.0.113.7")
     for _ in range(10):
         with pytest.raises(BadCredentials):
-            await accounts.login(site.node.deps, "ada", "wrong password", caller.at(now))
+            await site.node.services.authentication.log_in(caller.at(now), "ada", "wrong password")
     with pytest.raises(RateLimited) as locked:
-        await accounts.login(site.node.deps, "ada", PASSWORD, caller.at(now + timedelta(seconds=899)))
+        await site.node.services.authentication.log_in(
+            caller.at(now + timedelta(seconds=899)), "ada", PASSWORD
+        )
     assert locked.value.retry_after_s == 1
     later = now + timedelta(seconds=900)
-    assert (await accounts.login(site.node.deps, "ada", PASSWORD, caller.at(later))).expires_in == 86400
+    assert (
+        await site.node.services.authentication.log_in(caller.at(later), "ada", PASSWORD)
+    ).expires_in == 86400
 
 
 async def test_a_success_neither_counts_nor_resets_what_has_failed(site: Site) -> None:
@@ -207,7 +210,7 @@ async def test_a_ws_token_says_whose_and_which_device_it_is_for(site: Site) -> N
         answer = await site.post(path, {"username": "My device"}, account.token)
         assert answer.status == 200
         assert answer.body == {"token": answer.body["token"], "expires_in": site.node.config.ws_token_ttl}
-        claims = site.node.deps.tokens.verify_ws(answer.body["token"], utcnow())
+        claims = site.node.backend.tokens.verify_ws(answer.body["token"], utcnow())
         assert (claims.subject, claims.device_type) == (account.subject, device_type)
         assert claims.label == "My device"
 
@@ -226,7 +229,7 @@ async def test_the_label_of_a_ws_token_is_optional_and_cleaned(site: Site) -> No
     for body, label in bodies:
         answer = await site.post("/api/auth/ws-token", body, token)
         assert answer.status == 200, body
-        assert site.node.deps.tokens.verify_ws(answer.body["token"], utcnow()).label == label
+        assert site.node.backend.tokens.verify_ws(answer.body["token"], utcnow()).label == label
     for wrong in ("a" * 129, 7, ["a"]):
         answer = await site.post("/api/auth/ws-token", {"username": wrong}, token)
         assert (answer.status, set(answer.body["details"]["fields"])) == (422, {"username"})

@@ -18,7 +18,6 @@ from pairing_server.db.database import Database
 from pairing_server.errors import InvalidCode
 from pairing_server.request_context import RequestContext, system
 from pairing_server.security.limits import Rate
-from pairing_server.services import brute_force_guard, confirmations, lockouts, pairings
 from tests.conftest import StartNode
 from tests.devices import Account, Answer, Site, Socket
 
@@ -51,7 +50,7 @@ async def guess(site: Site, number: int) -> None:
         kind="user",
     )
     with pytest.raises(InvalidCode):
-        await pairings.redeem(site.node.deps, "999999", f"mobile-of-{number}", caller.at(utcnow()))
+        await site.node.services.pairings.redeem_code(caller.at(utcnow()), "999999", f"mobile-of-{number}")
 
 
 async def attack(site: Site, count: int = FEW.count) -> None:
@@ -187,11 +186,11 @@ async def test_without_an_alarm_nobody_is_asked(site: Site) -> None:
 async def test_the_alarm_is_one_event_of_severity_2_and_ends_ten_minutes_after_the_last_attack(
     site: Site,
 ) -> None:
-    deps, now = site.node.deps, utcnow()
+    node, now = site.node, utcnow()
     await attack(site, FEW.count * 3)
-    await brute_force_guard.settle(deps, system(now))
-    assert deps.alarm.on(now + timedelta(seconds=599))
-    assert not deps.alarm.on(utcnow() + timedelta(seconds=601))
+    await node.backend.guard.settle(system(now))
+    assert node.backend.guard.active(now + timedelta(seconds=599))
+    assert not node.backend.guard.active(utcnow() + timedelta(seconds=601))
     [event] = await site.events("pairing.bruteforce")
     assert (event["scope"], event["failures"], event["window_s"], event["measure"]) == (
         "global",
@@ -216,16 +215,16 @@ async def test_failures_on_several_servers_count_together_and_the_alarm_holds_on
     await guess(there, 3)
     await guess(there, 4)
     for site in (here, there):
-        assert not site.node.deps.alarm.on(utcnow())
+        assert not site.node.backend.guard.active(utcnow())
     for site in (here, there, here):
-        await brute_force_guard.settle(site.node.deps, system(utcnow()))
+        await site.node.backend.guard.settle(system(utcnow()))
     for site in (here, there):
-        assert site.node.deps.alarm.on(utcnow())
+        assert site.node.backend.guard.active(utcnow())
     assert len(await here.events("pairing.bruteforce")) == 1
-    assert len([r for r in caplog.records if r.getMessage().startswith("codes are being guessed")]) == 2
+    assert len([r for r in caplog.records if r.getMessage().startswith("brute force guard active")]) == 2
     # The desktop is on the other server: it is told with that one's next look.
     assert pending(await redeem(here, phone, shown.code))
-    assert await confirmations.deliver(there.node.deps, {}, utcnow()) == 1
+    assert await there.node.services.confirmations.send({}, utcnow()) == 1
     await shown.socket.expect("pairing_request")
     shown.answer("pairing_confirm")
     await shown.socket.pending()
@@ -233,21 +232,21 @@ async def test_failures_on_several_servers_count_together_and_the_alarm_holds_on
 
 
 async def test_slow_guessing_sets_nothing_off(site: Site) -> None:
-    deps, now = site.node.deps, utcnow()
+    node, now = site.node, utcnow()
     for number in range(12):
-        deps.alarm.failed(now + number * timedelta(seconds=21))
-        await brute_force_guard.settle(deps, system(now + number * timedelta(seconds=21)))
-    assert not deps.alarm.on(now + timedelta(seconds=12 * 21))
+        node.backend.guard.record_failure(now + number * timedelta(seconds=21))
+        await node.backend.guard.settle(system(now + number * timedelta(seconds=21)))
+    assert not node.backend.guard.active(now + timedelta(seconds=12 * 21))
 
 
 async def test_an_admin_sees_the_alarm_and_lifts_it(site: Site) -> None:
-    deps, admin = site.node.deps, RequestContext(utcnow(), kind="admin")
+    node, admin = site.node, RequestContext(utcnow(), kind="admin")
     await attack(site)
-    [one] = [x for x in await lockouts.list_lockouts(deps, admin.at(utcnow())) if x.kind == "redeem_alarm"]
+    [one] = [x for x in await node.services.lockouts.list_all(admin.at(utcnow())) if x.kind == "redeem_alarm"]
     assert one.key == "all"
-    await lockouts.lift(deps, "redeem_alarm", "all", admin.at(utcnow()))
-    await brute_force_guard.settle(deps, system(utcnow()))
-    assert not deps.alarm.on(utcnow())
+    await node.services.lockouts.lift(admin.at(utcnow()), "redeem_alarm", "all")
+    await node.backend.guard.settle(system(utcnow()))
+    assert not node.backend.guard.active(utcnow())
 
 
 async def test_a_desktop_that_connects_again_is_told_again(site: Site) -> None:
@@ -256,7 +255,7 @@ async def test_a_desktop_that_connects_again_is_told_again(site: Site) -> None:
     assert pending(await redeem(site, phone, shown.code))
     await shown.socket.expect("pairing_request")
     again = await site.join(shown.owner, "desktop", shown.channel, "desktop-session")
-    await confirmations.deliver(site.node.deps, {}, utcnow())
+    await site.node.services.confirmations.send({}, utcnow())
     messages: list[dict[str, Any]] = await again.socket.pending()
     assert [message["type"] for message in messages] == ["pairing_request"]
 
@@ -280,14 +279,14 @@ async def test_a_desktop_is_told_once_also_while_the_timer_looks(site: Site) -> 
     shown, phone = await show(site), await site.account()
     await attack(site)
     late: Any = Late(site.node.database)
-    timer = asyncio.ensure_future(confirmations.deliver(replace(site.node.deps, database=late), {}, utcnow()))
+    timer = asyncio.ensure_future(replace(site.node.services.confirmations, database=late).send({}, utcnow()))
     await late.asked.wait()
     assert pending(await redeem(site, phone, shown.code))
     await shown.socket.expect("pairing_request")
     # It has asked before there was a request, and has the answer only now.
     late.may_end.set()
     assert await timer == 0
-    assert await confirmations.deliver(site.node.deps, {}, utcnow()) == 0
+    assert await site.node.services.confirmations.send({}, utcnow()) == 0
     assert await shown.socket.pending() == []
 
 

@@ -112,7 +112,7 @@ async def test_a_foreign_user_pairs_like_any_other(by_url: Site, provider: Provi
 
 async def test_a_foreign_subject_is_the_issuer_and_its_sub(by_file: Site, provider: Provider) -> None:
     ws_token = await by_file.ws_token(account(provider), "mobile")
-    claims = by_file.node.deps.tokens.verify_ws(ws_token, utcnow())
+    claims = by_file.node.backend.tokens.verify_ws(ws_token, utcnow())
     assert (claims.subject, claims.device_type) == (f"{ISSUER}|ada", "mobile")
     [issued] = await by_file.events("auth.token_issued")
     assert issued["actor"] == f"{ISSUER}|ada"

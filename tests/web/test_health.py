@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 from dataclasses import replace
@@ -9,6 +10,7 @@ from dataclasses import replace
 import asyncpg
 import pytest
 
+from pairing_server.db.circuit_breaker import Outage
 from pairing_server.db.database import Database
 from tests.devices import Answer, Site
 
@@ -39,17 +41,16 @@ async def test_a_running_server_is_alive_and_ready(site: Site) -> None:
 
 async def test_without_its_database_the_server_is_alive_but_not_ready(site: Site) -> None:
     account = await site.account()
-    away = Database(NOWHERE)
-    site.node.app.deps = replace(site.node.deps, database=away)
+    breaker = site.node.database.breaker
+    breaker.outage = Outage("unreachable", asyncio.get_running_loop().time())
     assert (await site.get("/healthz")).status == 200
     assert retry_after(await site.get("/readyz")) >= 1
     body = {"desktop_session_id": "desktop-session"}
     assert retry_after(await site.post("/api/generate-pair-code", body, account.token)) >= 1
     assert retry_after(await site.get("/api/pairings", account.token)) >= 1
-    site.node.app.deps = site.node.deps
+    breaker.outage = None
     assert (await site.get("/readyz")).status == 200
     assert await site.code(account, "desktop-session")
-    await away.close()
 
 
 async def test_a_database_that_lets_nobody_in_is_one_that_is_away(site: Site, database_url: str) -> None:
@@ -75,9 +76,8 @@ async def test_a_database_that_lets_nobody_in_is_one_that_is_away(site: Site, da
 async def test_a_database_that_does_not_exist_is_one_that_is_away(site: Site, database_url: str) -> None:
     name = re.findall(r"/(test_\d+)\?", database_url)[0]
     away = Database(database_url.replace(f"/{name}?", "/no_such_database?"))
-    site.node.app.deps = replace(site.node.deps, database=away)
+    site.node.app.database = away
     assert retry_after(await site.get("/readyz")) >= 1
-    site.node.app.deps = site.node.deps
     await away.close()
 
 
@@ -151,7 +151,7 @@ async def test_metrics_name_the_release_and_nobody(site: Site) -> None:
     desktop, _ = await site.pair(account)
     answer = await site.get("/metrics")
     text = answer.body.decode()
-    assert re.search(rf'pairing_build_info{{[^}}]*version="{site.node.version}"}} 1.0', text)
+    assert re.search(rf'pairing_build_info{{[^}}]*version="{site.node.backend.version}"}} 1.0', text)
     for secret in (desktop.channel, desktop.session_id, account.subject, account.username):
         assert secret not in text
 

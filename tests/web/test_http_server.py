@@ -204,7 +204,7 @@ async def test_the_last_descriptors_are_not_for_clients(site: Site, caplog: pyte
     with caplog.at_level(logging.WARNING):
         http.cut_slow(site.node.app.now())
         http.cut_slow(site.node.app.now())
-    told = [record.message[:15] for record in caplog.records if record.name.endswith("listener")]
+    told = [record.message[:15] for record in caplog.records if record.name.endswith("http_server")]
     assert told == ["3 connections w"]
     http.room = os.sysconf("SC_OPEN_MAX")
     assert (await site.get("/healthz")).status == 200

@@ -12,7 +12,6 @@ from pairing_server.clock import utcnow
 from pairing_server.request_context import system
 from pairing_server.security.issuers import Issuer
 from pairing_server.server.server import Node
-from pairing_server.services import accounts, logins
 from tests.conftest import StartNode
 from tests.devices import Account, Device, Site
 from tests.security.provider import AUDIENCE, ISSUER, Provider
@@ -22,7 +21,9 @@ PASSWORD = "correct horse battery"
 
 async def another_login(site: Site, account: Account) -> Account:
     """The same user's, by his name, as `pairing-server token issue` makes it."""
-    issued = await accounts.issue_access_token(site.node.deps, account.username, None, system(utcnow()))
+    issued = await site.node.services.authentication.issue_access_token(
+        system(utcnow()), account.username, None
+    )
     return Account(account.subject, account.username, issued.token)
 
 
@@ -39,7 +40,7 @@ async def status(site: Site, account: Account) -> int:
 
 async def learn(site: Site) -> int:
     """What the server does once a second."""
-    return await logins.learn(site.node.deps, utcnow())
+    return await site.node.services.logins.poll_revocations(utcnow())
 
 
 async def ended(device: Device) -> bool:
@@ -115,7 +116,7 @@ async def test_another_server_learns_it_with_its_next_look(two: tuple[Site, Site
 
 async def test_every_server_looks_once_a_second(site: Site) -> None:
     every = {job.name: job.every for job in site.node.scheduler.jobs}
-    assert every["end revoked logins"] == every["close disabled accounts"] == 1
+    assert every["poll revocations"] == every["close disabled accounts"] == 1
 
 
 async def test_no_ws_token_is_made_from_a_login_that_another_server_has_ended(two: tuple[Site, Site]) -> None:
@@ -147,15 +148,15 @@ async def test_verifying_a_ws_token_asks_the_database_nothing(site: Site) -> Non
     other = await site.account()
     await logout(site, other)
     await site.node.database.close()
-    assert site.node.deps.tokens.verify_ws(token, utcnow()).subject == account.subject
+    assert site.node.backend.tokens.verify_ws(token, utcnow()).subject == account.subject
 
 
 async def test_what_does_not_matter_any_more_is_forgotten(site: Site) -> None:
     account = await site.account()
     now = utcnow()
-    claims = await site.node.deps.tokens.verify_access(account.token, now)
+    claims = await site.node.backend.tokens.verify_access(account.token, now)
     await logout(site, account)
-    revoked = site.node.deps.revoked
+    revoked = site.node.services.logins.revocations
     seen = (claims.subject, claims.login_id, claims.token_id, claims.issued_at)
     assert revoked.covers(*seen)
     revoked.forget(claims.expires_at)
@@ -202,25 +203,25 @@ async def test_one_of_ones_logins_can_be_ended_and_nobody_elses(site: Site) -> N
 
 
 async def test_a_login_a_user_and_a_token_can_be_revoked(site: Site) -> None:
-    deps, account = site.node.deps, await site.account()
+    node, account = site.node, await site.account()
     first, second = await another_login(site, account), await another_login(site, account)
-    claims = await deps.tokens.verify_access(second.token, utcnow())
+    claims = await node.backend.tokens.verify_access(second.token, utcnow())
     socket = await site.connect(second, "desktop")
-    await logins.revoke_login(deps, claims.login_id, system(utcnow()))
+    await node.services.logins.revoke_login(system(utcnow()), claims.login_id)
     assert await socket.closed() == 4401
     assert [await status(site, login) for login in (first, second)] == [200, 401]
-    assert await logins.revoke_user(deps, account.username, system(utcnow())) == account.subject
+    assert await node.services.logins.revoke_user(system(utcnow()), account.username) == account.subject
     assert await status(site, first) == 401
     third = await another_login(site, account)
-    token_id = (await deps.tokens.verify_access(third.token, utcnow())).token_id
-    await logins.revoke_token(deps, token_id, None, system(utcnow()))
+    token_id = (await node.backend.tokens.verify_access(third.token, utcnow())).token_id
+    await node.services.logins.revoke_token(system(utcnow()), token_id, None)
     assert await status(site, third) == 401
 
 
 async def test_a_new_password_ends_all_logins_made_with_the_old_one(site: Site) -> None:
     account = await site.account("ada")
     desktop, _ = await site.pair(account)
-    await accounts.set_password(site.node.deps, "ada", PASSWORD, system(utcnow()))
+    await site.node.services.accounts.set_password(system(utcnow()), "ada", PASSWORD)
     assert await ended(desktop)
     assert await status(site, account) == 401
     login = await site.post("/api/auth/login", {"username": "ada", "password": PASSWORD})
@@ -229,7 +230,7 @@ async def test_a_new_password_ends_all_logins_made_with_the_old_one(site: Site) 
 
 async def test_ending_is_recorded_with_the_act_and_refused_tokens_with_why(site: Site) -> None:
     account = await site.account()
-    claims = await site.node.deps.tokens.verify_access(account.token, utcnow())
+    claims = await site.node.backend.tokens.verify_access(account.token, utcnow())
     await site.pair(account)
     await logout(site, account)
     assert await status(site, account) == 401
@@ -237,8 +238,8 @@ async def test_ending_is_recorded_with_the_act_and_refused_tokens_with_why(site:
     assert (event["sid"], event["sockets_closed"], event["everywhere"]) == (claims.login_id, 2, False)
     assert event["actor"] == account.subject
     other = await another_login(site, await site.account())
-    sid = (await site.node.deps.tokens.verify_access(other.token, utcnow())).login_id
-    await logins.revoke_login(site.node.deps, sid, system(utcnow()))
+    sid = (await site.node.backend.tokens.verify_access(other.token, utcnow())).login_id
+    await site.node.services.logins.revoke_login(system(utcnow()), sid)
     [event] = await site.events("auth.token_revoked")
     assert (event["sid"], event["by"], event["target"]) == (sid, "admin", other.subject)
     assert [event["reason"] for event in await site.events("auth.token_rejected")] == ["revoked"]
@@ -278,12 +279,12 @@ async def test_a_foreign_token_is_revoked_by_its_issuer_and_jti_and_a_user_by_na
 ) -> None:
     site, provider = foreign
     one, other = theirs(provider, jti="t1"), theirs(provider, jti="t2")
-    deps = site.node.deps
-    await logins.revoke_token(deps, "t1", "https://another.example/", system(utcnow()))
+    node = site.node
+    await node.services.logins.revoke_token(system(utcnow()), "t1", "https://another.example/")
     assert [await status(site, login) for login in (one, other)] == [200, 200]
-    await logins.revoke_token(deps, "t1", ISSUER, system(utcnow()))
+    await node.services.logins.revoke_token(system(utcnow()), "t1", ISSUER)
     assert [await status(site, login) for login in (one, other)] == [401, 200]
     socket = await site.connect(other, "mobile")
-    await logins.revoke_user(deps, f"{ISSUER}|ada", system(utcnow()))
+    await node.services.logins.revoke_user(system(utcnow()), f"{ISSUER}|ada")
     assert await socket.closed() == 4401
     assert await status(site, other) == 401

@@ -15,7 +15,6 @@ import pytest
 from pairing_server.clock import utcnow
 from pairing_server.security.addresses import parse_networks
 from pairing_server.security.limits import Rate
-from pairing_server.services import expiry
 from pairing_server.services.codes import Codes
 from pairing_server.store.codes import Draw
 from tests.conftest import StartNode
@@ -29,7 +28,7 @@ class Drawn(Codes):
     def __init__(self, site: Site, codes: Sequence[str]) -> None:
         super().__init__([key.secret for key in site.node.config.jwt_keys])
         self.left = list(codes)
-        site.node.app.deps = replace(site.node.deps, codes=self)
+        site.use(pairings=replace(site.node.services.pairings, codes=self))
 
     def draw(self, count: int) -> dict[bytes, tuple[str, Draw]]:
         drawn, self.left = self.left[:count], self.left[count:]
@@ -234,7 +233,7 @@ async def test_when_too_many_codes_live_there_are_no_new_ones(two_live: Site) ->
     assert int(refused.headers["Retry-After"]) >= 1
     [pairing, _] = await own(two_live, account)
     await two_live.call("DELETE", f"/api/pairings/{pairing['id']}", token=account.token)
-    await expiry.recount_codes(two_live.node.deps)
+    await two_live.node.backend.code_limits.count_live()
     assert (await generate(two_live, account, "desktop-3")).status == 200
 
 

@@ -12,7 +12,6 @@ import pytest
 
 from pairing_server.clock import utcnow
 from pairing_server.request_context import system
-from pairing_server.services import expiry
 from pairing_server.store import logins
 from tests.conftest import StartNode
 from tests.devices import Site
@@ -73,9 +72,9 @@ async def test_a_used_token_is_remembered_for_as_long_as_it_would_be_taken(two: 
             found = await conn.exec_driver_sql("SELECT count(*) FROM spent_tokens")
             return int(found.scalar_one())
 
-    await expiry.prune(site.node.deps, now + timedelta(seconds=3600 + 29))
+    await site.node.backend.expiry.prune(now + timedelta(seconds=3600 + 29))
     assert await remembered() == 1
-    await expiry.prune(site.node.deps, now + timedelta(seconds=3600 + 61))
+    await site.node.backend.expiry.prune(now + timedelta(seconds=3600 + 61))
     assert await remembered() == 0
 
 
@@ -85,7 +84,7 @@ async def test_who_has_gone_when_the_database_answers_is_no_error(
     site = two[0]
     http = site.node.http
     token = await site.ws_token(await site.account(), "desktop")
-    claims = site.node.deps.tokens.verify_ws(token, utcnow())
+    claims = site.node.backend.tokens.verify_ws(token, utcnow())
 
     async def until(true: Callable[[], bool]) -> None:
         while not true():
@@ -93,7 +92,7 @@ async def test_who_has_gone_when_the_database_answers_is_no_error(
 
     raw = RawSocket()
     with caplog.at_level(logging.ERROR):
-        async with site.node.reading.transaction() as conn:
+        async with site.node.backend.reading.transaction() as conn:
             # Whoever comes with the same token waits for this.
             await logins.spend(conn, claims.token_id, claims.expires_at, utcnow())
             opening = asyncio.ensure_future(raw.open(site, f"?token={token}"))

@@ -114,7 +114,7 @@ class Member:
 
 async def members(site: Site) -> list[tuple[Member, Member]]:
     """The channels' members, put into the database below HTTP: there are too many to pair them one by one."""
-    now, deps = utcnow(), site.node.deps
+    now, node = utcnow(), site.node
     pairs: list[tuple[Member, Member]] = []
     users: list[dict[str, Any]] = []
     pairings: list[dict[str, Any]] = []
@@ -123,9 +123,9 @@ async def members(site: Site) -> list[tuple[Member, Member]]:
         subject = str(user)
         connections = {role: f"{role}-{subject}" for role in ("desktop", "mobile")}
         users.append({"id": user, "name": f"user-{subject}"})
-        pairings.append({"mac": deps.codes.macs(digits)[0], "user": subject, **connections})
+        pairings.append({"mac": node.backend.codes.macs(digits)[0], "user": subject, **connections})
         claims = AccessClaims(subject, "login", "login", now, now + timedelta(hours=1), foreign=False)
-        tokens = {role: deps.tokens.issue_ws(claims, role, None, now).token for role in connections}
+        tokens = {role: node.backend.tokens.issue_ws(claims, role, None, now).token for role in connections}
         for token in tokens.values():
             RUN.secrets.add("token", token)
         desktop, mobile = [

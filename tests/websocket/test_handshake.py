@@ -18,7 +18,6 @@ from pairing_server.security.keys import generate_key
 from pairing_server.security.limits import Rate
 from pairing_server.security.origins import Origins
 from pairing_server.security.tokens import AccessClaims, Tokens
-from pairing_server.services import accounts
 from pairing_server.web.authentication import select_subprotocol
 from tests.conftest import StartNode
 from tests.devices import Account, Site, Socket
@@ -124,7 +123,7 @@ def aged(site: Site, account: Account, age_s: float) -> str:
     """A ws token that was made so long ago."""
     claims = AccessClaims(account.subject, "token", "login", utcnow(), utcnow() + timedelta(hours=1), False)
     made = utcnow() - timedelta(seconds=age_s)
-    return site.node.deps.tokens.issue_ws(claims, "desktop", None, made).token
+    return site.node.backend.tokens.issue_ws(claims, "desktop", None, made).token
 
 
 async def test_without_a_valid_token_the_upgrade_completes_with_invalid_token_and_4401(site: Site) -> None:
@@ -329,7 +328,7 @@ async def test_a_fresh_token_carries_the_connection_on(site: Site) -> None:
         assert (await socket.expect("token_expiring"))["expires_in"] == 50
         left(49)
         fresh = await site.ws_token(account, "desktop")
-        expires_at = site.node.deps.tokens.verify_ws(fresh, utcnow()).expires_at
+        expires_at = site.node.backend.tokens.verify_ws(fresh, utcnow()).expires_at
         most = round((expires_at - utcnow()).total_seconds())
         socket.send({"type": "refresh_token", "token": fresh})
         told = (await socket.expect("token_refreshed"))["expires_in"]
@@ -368,7 +367,7 @@ async def test_a_disabled_account_is_closed_4401_when_it_identifies_or_joins(sit
     account = await site.account("leaving")
     code = await site.code(account, "desktop-1")
     sockets = [await site.connect(account, "desktop") for _ in range(2)]
-    await accounts.set_disabled(site.node.deps, "leaving", True, system(utcnow()))
+    await site.node.services.accounts.set_disabled(system(utcnow()), "leaving", True)
     sockets[0].send({"type": "identify", "device_type": "desktop", "session_id": "desktop-1"})
     sockets[1].send({"type": "join_channel", "channel": f"pair-{code}", "session_id": "desktop-1"})
     for socket in sockets:

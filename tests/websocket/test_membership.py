@@ -11,7 +11,6 @@ import pytest
 from pairing_server.clock import utcnow
 from pairing_server.request_context import system
 from pairing_server.server.server import Node
-from pairing_server.services import expiry
 from tests.devices import Account, Device, Site, Socket
 
 DESKTOP, MOBILE = "desktop-session-1", "mobile-session-1"
@@ -43,14 +42,14 @@ async def when(site: Site, account: Account, what: str) -> datetime:
 
 async def expire(site: Site, since: datetime, seconds: float) -> int:
     """What the timer does about codes so many seconds after that."""
-    return await expiry.expire_codes(site.node.deps, system(since + timedelta(seconds=seconds)))
+    return await site.node.backend.expiry.expire_pairings(system(since + timedelta(seconds=seconds)))
 
 
 async def overdue(site: Site, seconds: float) -> int:
     """What the timer does about missing members so many seconds after the last has gone from the only channel."""
     [channel] = site.node.hub.channels.values()
     later = max(channel.absent_since.values(), default=asyncio.get_running_loop().time()) + seconds
-    return await expiry.close_overdue(site.node.deps, later, system(utcnow()))
+    return await site.node.backend.expiry.close_overdue(later, system(utcnow()))
 
 
 async def still_talks(speaker: Device, hearer: Device) -> None:

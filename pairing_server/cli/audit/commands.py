@@ -72,7 +72,7 @@ def list_events(limit: int, as_json: bool, **given: Any) -> None:
     async def work(deps: Deps) -> EventPage:
         return await deps.audit_reader.newest(administrator(now), asked, limit)
 
-    found = run(work)
+    found = run(lambda backend: work(backend.deps))
     if as_json:
         for recorded in found.events:
             click.echo(_json(recorded))
@@ -94,7 +94,7 @@ def show(number: int, as_json: bool) -> None:
     async def work(deps: Deps) -> EventDetails:
         return await deps.audit_reader.event(administrator(utcnow()), number)
 
-    found = run(work)
+    found = run(lambda backend: work(backend.deps))
     if as_json:
         click.echo(_json(found.event))
     else:
@@ -113,7 +113,7 @@ def summary(as_json: bool, since: str | None, until: str | None) -> None:
     async def work(deps: Deps) -> Summary:
         return await deps.audit_reader.summary(administrator(now), asked)
 
-    found = run(work)
+    found = run(lambda backend: work(backend.deps))
     if as_json:
         click.echo(json.dumps(_SUMMARY.dump(found), ensure_ascii=False))
         return
@@ -160,7 +160,7 @@ def follow(as_json: bool, **given: Any) -> None:
                 with suppress(TimeoutError):
                     await asyncio.wait_for(stopped.wait(), 1)
 
-    run(work)
+    run(lambda backend: work(backend.deps))
 
 
 audit.add_command(export)

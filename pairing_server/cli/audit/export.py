@@ -61,7 +61,7 @@ def export(form: str, output: Path | None, **given: Any) -> None:
             await made.end(utcnow(), complete=complete)
         return made
 
-    made = run(work)
+    made = run(lambda backend: work(backend.deps))
     if sys.stderr.isatty():
         click.echo("\r\x1b[K", nl=False, err=True)
     click.echo(f"{made.rows:,} events, SHA-256 {made.sha256}", err=True)

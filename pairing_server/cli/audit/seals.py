@@ -28,7 +28,7 @@ from pairing_server.cli.runtime import (
 from pairing_server.clock import utcnow
 from pairing_server.config import Configuration, with_seal_key
 from pairing_server.db import roles
-from pairing_server.server.server import Node
+from pairing_server.server.backend import Backend
 from pairing_server.services.deps import Deps
 
 
@@ -110,7 +110,7 @@ def _of_database(keys: tuple[bytes, ...], copies: Path | None) -> Report:
     async def work(deps: Deps) -> Report:
         return await deps.verifier.verify(administrator(utcnow()), known, frozenset(keys))
 
-    return run(work)
+    return run(lambda backend: work(backend.deps))
 
 
 def _fault(report: Report) -> str:
@@ -159,13 +159,14 @@ def begin_epoch(config: Configuration, owner: str) -> None:
 
 async def _rebase(config: Configuration, url: str) -> tuple[int, bool]:
     """The epoch, and whether what was sealed before was sealed with another key."""
-    node = Node(config, url)
+    backend = Backend(config, url)
+    deps = backend.deps
     try:
         # A dump that is months old has no place for what is recorded now.
-        await node.deps.retention.make_partitions()
-        sealer = node.deps.sealer
+        await deps.retention.make_partitions()
+        sealer = deps.sealer
         before = await sealer.last()
         strange = before is not None and before.public_key != sealer.key.public
         return await sealer.rebase(administrator(utcnow())), strange
     finally:
-        await node.release()
+        await backend.close()

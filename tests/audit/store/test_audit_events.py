@@ -19,7 +19,6 @@ from pairing_server.audit.store.filters import Filter
 from pairing_server.clock import utcnow
 from pairing_server.errors import Unavailable
 from pairing_server.request_context import RequestContext, system
-from pairing_server.services import accounts, pairings
 from pairing_server.store import audit_events, users
 from pairing_server.store.audit_events import Event
 from tests.audit.logs import Switchable, audit_log
@@ -176,9 +175,11 @@ async def test_an_act_that_fails_leaves_no_event(site: Site) -> None:
             await deps.audit.record(conn, event("account.created", actor="nobody"))
             raise Unavailable()
     assert await site.events("account.created") == []
-    made = await accounts.add_user(deps, "alice", "a long enough password", "user", ADMIN.at(NOW))
+    made = await site.node.services.accounts.add_user(
+        ADMIN.at(NOW), "alice", "a long enough password", "user"
+    )
     with pytest.raises(Exception, match="taken"):
-        await accounts.add_user(deps, "ALICE", "a long enough password", "user", ADMIN.at(NOW))
+        await site.node.services.accounts.add_user(ADMIN.at(NOW), "ALICE", "a long enough password", "user")
     assert [event["target"] for event in await site.events("account.created")] == [made.subject]
 
 
@@ -189,23 +190,25 @@ async def test_an_act_whose_event_cannot_be_recorded_does_not_happen(site: Site,
     await site.node.scheduler.settled()
     account = await site.account()
     caller = RequestContext(utcnow(), subject=account.subject, address_key="192.0.2.1", kind="user")
-    code = await pairings.generate(deps, "desktop-1", caller.at(NOW))
+    code = await site.node.services.pairings.create_code(caller.at(NOW), "desktop-1")
     await asyncio.to_thread(execute, database_url, "ALTER TABLE audit_events RENAME TO gone")
     with pytest.raises(asyncpg.UndefinedTableError):
-        await pairings.redeem(deps, code.code, "mobile-1", caller.at(NOW))
+        await site.node.services.pairings.redeem_code(caller.at(NOW), code.code, "mobile-1")
     with pytest.raises(asyncpg.UndefinedTableError):
-        await pairings.generate(deps, "desktop-2", caller.at(NOW))
+        await site.node.services.pairings.create_code(caller.at(NOW), "desktop-2")
     with pytest.raises(DBAPIError):
-        await accounts.add_user(deps, "bob", "a long enough password", "user", ADMIN.at(NOW))
+        await site.node.services.accounts.add_user(ADMIN.at(NOW), "bob", "a long enough password", "user")
     with pytest.raises(DBAPIError):
-        await pairings.unpair(deps, code.pairing_id, caller.at(NOW))
+        await site.node.services.pairings.unpair(caller.at(NOW), code.pairing_id)
     await asyncio.to_thread(execute, database_url, "ALTER TABLE gone RENAME TO audit_events")
-    [pairing] = await pairings.list_own(deps, caller)
+    [pairing] = await site.node.services.pairings.list_own(caller)
     assert (pairing.id, pairing.state) == (code.pairing_id, "pending")
     async with deps.database.transaction() as conn:
         assert await users.by_name(conn, "bob") is None
     # Nothing of it was half done: now all of it works.
-    assert (await pairings.redeem(deps, code.code, "mobile-1", caller.at(NOW))).pairing_id == code.pairing_id
+    assert (
+        await site.node.services.pairings.redeem_code(caller.at(NOW), code.code, "mobile-1")
+    ).pairing_id == code.pairing_id
 
 
 # The queue

@@ -21,7 +21,6 @@ from pairing_server.db.embedded.postgres import EmbeddedPostgres
 from pairing_server.request_context import system
 from pairing_server.server.scheduler import Scheduler
 from pairing_server.server.server import Node
-from pairing_server.services import accounts
 from pairing_server.store import users
 from tests.conftest import CONFIGURATION, execute_within
 from tests.devices import Account, Site
@@ -64,17 +63,17 @@ async def walk(site: Site) -> None:
     )
     await other.error()
     listed = (await site.get("/api/pairings", account.token)).body["pairings"]
-    caller, deps, now = system(datetime.now(UTC)), site.node.deps, datetime.now(UTC)
-    await accounts.set_role(deps, name, "auditor", caller.at(now))
+    caller, node, now = system(datetime.now(UTC)), site.node, datetime.now(UTC)
+    await node.services.accounts.set_role(caller.at(now), name, "auditor")
     await site.get("/api/audit?limit=5&event=auth.login", account.token)
     for later in (0, 301, 3600):
         await jobs(site, timedelta(seconds=later))
     await site.call("DELETE", f"/api/pairings/{listed[0]['id']}", token=account.token)
-    await accounts.set_password(deps, name, "another long password", caller.at(now))
-    await accounts.list_users(deps)
-    await accounts.set_disabled(deps, f"{MARK}-bob", True, caller.at(now))
+    await node.services.accounts.set_password(caller.at(now), name, "another long password")
+    await node.services.accounts.list_users()
+    await node.services.accounts.set_disabled(caller.at(now), f"{MARK}-bob", True)
     await jobs(site, timedelta(seconds=1))
-    await accounts.set_disabled(deps, f"{MARK}-bob", False, caller.at(now))
+    await node.services.accounts.set_disabled(caller.at(now), f"{MARK}-bob", False)
     async with site.node.database.transaction() as conn:
         await users.by_id(conn, UUID(account.subject))
 
@@ -83,7 +82,7 @@ async def jobs(site: Site, later: timedelta) -> None:
     """What the timer does, that much later."""
     loop = asyncio.get_running_loop()
     timer = Scheduler(
-        site.node.deps, lambda: datetime.now(UTC) + later, lambda: loop.time() + later.total_seconds()
+        site.node.backend, lambda: datetime.now(UTC) + later, lambda: loop.time() + later.total_seconds()
     )
     for job in timer.jobs:
         await timer.run(job)

@@ -157,7 +157,7 @@ async def test_an_act_that_fails_leaves_no_row_of_its_success(site: Site) -> Non
     account = await site.account()
     # Nobody counts them anew.
     site.node.scheduler.stop()
-    site.node.app.deps.live.count = site.node.config.max_live_codes
+    site.node.backend.code_limits.live = site.node.config.max_live_codes
     body = {"desktop_session_id": "desktop-session"}
     assert (await site.post("/api/generate-pair-code", body, account.token)).status == 503
     assert await site.events("pairing.code_created") == []

@@ -13,7 +13,6 @@ import pytest
 
 from pairing_server.clock import utcnow
 from pairing_server.request_context import RequestContext, system
-from pairing_server.services import accounts
 from tests.devices import Account, Answer, Site
 
 Row = dict[str, Any]
@@ -52,13 +51,13 @@ async def test_auditors_and_admins_read_and_users_do_not(site: Site) -> None:
 async def test_a_disabled_auditor_reads_no_more(site: Site) -> None:
     auditor = await site.account(role="auditor")
     assert (await ask(site, auditor)).status == 200
-    await accounts.set_disabled(site.node.deps, auditor.username, True, system(utcnow()))
+    await site.node.services.accounts.set_disabled(system(utcnow()), auditor.username, True)
     assert (await ask(site, auditor)).status == 403
 
 
 async def test_a_role_that_was_taken_away_counts_at_once(site: Site) -> None:
     auditor = await site.account(role="auditor")
-    await accounts.set_role(site.node.deps, auditor.username, "user", system(utcnow()))
+    await site.node.services.accounts.set_role(system(utcnow()), auditor.username, "user")
     assert (await ask(site, auditor)).status == 403
 
 

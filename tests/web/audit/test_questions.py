@@ -17,7 +17,6 @@ import pytest
 from pairing_server.audit.seals import format_key, verify_export
 from pairing_server.clock import utcnow
 from pairing_server.request_context import RequestContext, system
-from pairing_server.services import accounts
 from tests.devices import Account, Answer, Site
 
 QUESTIONS = ("timeline", "summary", "seals", "follow", "export")
@@ -263,7 +262,7 @@ async def test_who_has_lost_the_right_hears_nothing_more(site: Site) -> None:
     reader = await site.account(role="auditor")
     answer = asyncio.ensure_future(ask(site, "follow", reader, event="session.bound", wait=20))
     await waiting(site)
-    await accounts.set_role(site.node.deps, reader.username, "user", system(utcnow()))
+    await site.node.services.accounts.set_role(system(utcnow()), reader.username, "user")
     await record(site, "session.bound")
     await tick(site)
     found = await answer

@@ -1,0 +1,197 @@
+"""Authentication: a password for an access token, an access token for a ws token."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from functools import partial
+from typing import Any
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from pairing_server.audit.recorder import AuditLog
+from pairing_server.db.database import Database
+from pairing_server.errors import BadCredentials, Forbidden, InvalidToken, RateLimited, Unavailable
+from pairing_server.request_context import RequestContext
+from pairing_server.security.issuers import OWN_ISSUER
+from pairing_server.security.limits import LOGIN_ADDRESS, LOGIN_USER
+from pairing_server.security.passwords import Passwords
+from pairing_server.security.tokens import AccessClaims, Issued, Tokens
+from pairing_server.services import rate_limits
+from pairing_server.services.account_status import AccountStatus, account_of, require_enabled
+from pairing_server.services.accounts import existing_user
+from pairing_server.services.rate_limits import KeyedLock, LimitKey, Lockout, lockout_event
+from pairing_server.services.revocation_list import issuer_of
+from pairing_server.store import logins, users
+from pairing_server.store.audit_events import Event
+from pairing_server.store.logins import Login, LoginUse
+from pairing_server.store.users import User
+from pairing_server.text import clean
+
+
+@dataclass(frozen=True, slots=True)
+class AuthenticationService:
+    database: Database
+    audit: AuditLog
+    tokens: Tokens
+    passwords: Passwords
+    status: AccountStatus
+    locks: KeyedLock
+
+    async def log_in(self, context: RequestContext, username: str, password: str) -> Issued:
+        """An access token. Raises BadCredentials or RateLimited: the same, after the same work, for an unknown name.
+
+        The attempt is counted before the password is checked, so that guesses made at the same time are
+        all counted; a right password takes its own back.
+        """
+        limits = [
+            LimitKey("login_user", users.username_key(username), LOGIN_USER),
+            LimitKey("login_address", context.address_key, LOGIN_ADDRESS),
+        ]
+        async with (
+            self.locks.of(f"login {limits[0].key}"),
+            self.locks.of(f"login at {limits[1].key}"),
+            self.database.transaction() as conn,
+        ):
+            counting = await rate_limits.hold(conn, limits, context.now)
+            seconds, kind = counting.wait(context.now)
+            if not seconds:
+                await counting.charge(context.now)
+                used_up = counting.used_up(context.now)
+            found = await users.with_password(conn, username)
+            if seconds:
+                denied = self.audit.event("auth.login", "denied", context, reason="locked", limit=kind)
+                await self.audit.refuse(conn, denied)
+        if seconds:
+            raise RateLimited(seconds, "Too many failed logins. Wait, then try again.")
+        user, stored = found if found else (None, None)
+        verdict = await self.passwords.verify(stored, password)
+        if user is None or not verdict.ok or user.disabled_at is not None:
+            reason = "unknown_user" if user is None else "disabled" if verdict.ok else "password"
+            await self._login_failed(user, reason, used_up, context)
+            raise BadCredentials()
+        rehashed = await self.passwords.hash(password) if verdict.rehash else None
+        return await self._logged_in(user, rehashed, limits, context)
+
+    async def _login_failed(
+        self, user: User | None, reason: str, used_up: list[Lockout], context: RequestContext
+    ) -> None:
+        target = user.subject if user else None
+        async with self.database.transaction() as conn:
+            failed = self.audit.event("auth.login", "failure", context, reason=reason, target=target)
+            await self.audit.refuse(conn, failed)
+            if used_up:
+                await self.audit.record(conn, *(lockout_event(self.audit, each, context) for each in used_up))
+
+    async def _logged_in(
+        self, user: User, rehashed: str | None, limits: list[LimitKey], context: RequestContext
+    ) -> Issued:
+        issued = self.tokens.issue_access(user.subject, context.now)
+        known = replace(context, subject=user.subject, login_id=issued.login_id, kind="user")
+        async with self.database.transaction() as conn:
+            await (await rate_limits.hold(conn, limits, context.now)).take_back(context.now)
+            if rehashed:
+                await users.set_password(conn, user.id, rehashed)
+            await _begin_login(conn, user, issued, context)
+            await self.audit.record(
+                conn,
+                self.audit.event("auth.login", "success", known, auth_method="password"),
+                _token_issued(self.audit.event, known, issued, "access"),
+            )
+        return issued
+
+    async def issue_ws_token(
+        self, context: RequestContext, claims: AccessClaims, device_type: str, label: str | None
+    ) -> Issued:
+        """A ws token for a device of that type. Raises InvalidToken if the account is gone or disabled.
+
+        While the database is away, an account that was seen enabled here in the last minutes gets one all the same, or no
+        device could come back whose connection breaks meanwhile; a foreign subject is the affair of its issuer in any case.
+        The token opens a socket; whether the device may join is still decided by the database, or by what this process has
+        seen.
+        """
+        name = clean(label, 128) if label else None
+        issued = self.tokens.issue_ws(claims, device_type, name or None, context.now)
+        event = partial(_token_issued, self.audit.draft, context, issued, "ws", device_type=device_type)
+        made = event()
+        try:
+            account = account_of(claims.subject)
+            use = LoginUse(_login(claims, context), issuer_of(claims.subject), claims.token_id, account)
+            if not await logins.use(self.database.once, use, made):
+                await self._use_or_refuse(claims, made, context)
+        except Unavailable:
+            if account is not None and not self.status.seen_recently(claims.subject, context.now):
+                raise
+            made = event(degraded=True)
+            self.audit.enqueue(made)
+        except InvalidToken as error:
+            if error.reason == "disabled":
+                self.status.forget(claims.subject)
+            raise
+        else:
+            self.status.note(claims.subject, context.now)
+        self.audit.count(made)
+        return issued
+
+    async def _use_or_refuse(self, claims: AccessClaims, made: Event, context: RequestContext) -> None:
+        """Record the use. Raises InvalidToken, which is recorded, if the login is revoked or the account disabled."""
+        async with self.database.transaction() as conn:
+            await require_enabled(conn, claims.subject)
+            login = _login(claims, context)
+            revoked = not await logins.note(conn, login, issuer_of(claims.subject), claims.token_id)
+            if revoked:
+                denied = self.audit.event(
+                    "auth.token_rejected",
+                    "denied",
+                    context,
+                    reason="revoked",
+                    kind="access",
+                    sid=claims.login_id,
+                )
+                await self.audit.refuse(conn, denied)
+            else:
+                await self.audit.record(conn, made)
+        if revoked:
+            raise InvalidToken(reason="revoked")
+
+    async def issue_access_token(self, context: RequestContext, username: str, ttl: int | None) -> Issued:
+        """An access token for scripts, `ttl` seconds long. Raises NotFound, Forbidden (disabled)."""
+        async with self.database.transaction() as conn:
+            user = await existing_user(conn, username)
+            if user.disabled_at is not None:
+                raise Forbidden(f"The user {user.username} is disabled.")
+            issued = self.tokens.issue_access(user.subject, context.now, ttl=ttl)
+            await _begin_login(conn, user, issued, context)
+            event = _token_issued(self.audit.event, context, issued, "access", target=user.subject)
+            await self.audit.record(conn, event)
+        return issued
+
+
+def _login(claims: AccessClaims, context: RequestContext) -> Login:
+    return Login(
+        claims.subject, claims.login_id, claims.issued_at, claims.expires_at, context.now, context.address
+    )
+
+
+async def _begin_login(conn: AsyncConnection, user: User, issued: Issued, context: RequestContext) -> None:
+    """Keep a login of ours that has just been made."""
+    until = context.now + timedelta(seconds=issued.expires_in)
+    login = Login(user.subject, issued.login_id, context.now, until, context.now, context.address)
+    await logins.note(conn, login, OWN_ISSUER)
+
+
+def _token_issued(
+    make: Callable[..., Event], context: RequestContext, issued: Issued, kind: str, **attrs: Any
+) -> Event:
+    return make(
+        "auth.token_issued",
+        "success",
+        context,
+        kind=kind,
+        jti=issued.token_id,
+        sid=issued.login_id,
+        kid=issued.kid,
+        expires_in=issued.expires_in,
+        **attrs,
+    )

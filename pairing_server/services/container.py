@@ -1,0 +1,30 @@
+"""The services of one process, built once by the composition root (server/backend.py)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pairing_server.services.accounts import AccountService
+from pairing_server.services.authentication import AuthenticationService
+from pairing_server.services.confirmations import ConfirmationService
+from pairing_server.services.lockouts import LockoutService
+from pairing_server.services.logins import LoginService
+from pairing_server.services.membership import MembershipService
+from pairing_server.services.pairings import PairingService
+from pairing_server.services.presence import Presence
+from pairing_server.services.signing_keys import SigningKeys
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """Those that requests, connections and commands ask; the scheduler's are the backend's."""
+
+    accounts: AccountService
+    authentication: AuthenticationService
+    logins: LoginService
+    pairings: PairingService
+    membership: MembershipService
+    confirmations: ConfirmationService
+    presence: Presence
+    lockouts: LockoutService
+    signing_keys: SigningKeys
