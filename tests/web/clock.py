@@ -25,7 +25,7 @@ class Clock:
         self._now = asyncio.get_running_loop().time()
         self._hub = site.node.hub
         site.node.scheduler.stop()
-        site.node.app.now = site.node.hub.now = self
+        site.node.app.now = site.node.hub.context.now = self
 
     def __call__(self) -> float:
         return self._now
@@ -33,4 +33,4 @@ class Clock:
     def put_forward(self, seconds: float) -> None:
         """So much later, what time alone brings about has happened."""
         self._now += seconds
-        self._hub.tick(self._now)
+        self._hub.check_timeouts(self._now)
