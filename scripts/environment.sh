@@ -8,6 +8,8 @@ script=$(readlink -f -- "$0" 2>/dev/null) || script=$0
 root=$(CDPATH='' cd -- "$(dirname -- "$script")/.." && pwd -P) || exit 1
 venv=$root/.venv
 unset PYTHONHOME PIP_TARGET PIP_PREFIX PIP_ROOT PIP_REQUIREMENT PIP_CONSTRAINT
+# Many processes are started: none is to compile everything anew.
+unset PYTHONDONTWRITEBYTECODE
 export PIP_USER=0 PIP_DISABLE_PIP_VERSION_CHECK=1
 
 say() {
