@@ -16,7 +16,7 @@ from tornado.ioloop import IOLoop
 
 from tests.devices import Site
 
-EXAMPLES = 8  # for each operation and phase
+EXAMPLES = 3  # for each operation and phase
 SEED = 20250914
 
 # What a schema cannot say: which names are clean, what an address is, which cursors are ours.

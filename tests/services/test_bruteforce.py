@@ -1,4 +1,4 @@
-"""What guessing codes comes to: from one account, from one address, and from a thousand of each."""
+"""What guessing codes comes to: from one account, from one address, and from many of each."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections import Counter
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from tornado.ioloop import IOLoop
 
 from pairing_server.clock import utcnow
 from pairing_server.errors import ConfirmationNeeded, InvalidCode, RateLimited
@@ -19,9 +18,7 @@ NOW = datetime(2026, 5, 4, 12, 0, tzinfo=UTC)
 
 @pytest.fixture
 def any_user(start_node: StartNode) -> Site:
-    site = start_node(redeem_policy="any_user")
-    site.node.scheduler.stop()
-    return site
+    return start_node(redeem_policy="any_user")
 
 
 def user(name: object, address: str) -> RequestContext:
@@ -64,31 +61,26 @@ async def test_one_address_has_five_guesses_however_many_accounts_it_comes_with(
     assert outcomes == ["tried"] * 5 + ["locked"] * 15
 
 
-def test_a_thousand_accounts_from_as_many_addresses_set_the_alarm_off_and_a_hit_is_worth_nothing(
-    any_user: Site, io_loop: IOLoop
+async def test_two_hundred_accounts_from_as_many_addresses_set_the_alarm_off_and_a_hit_is_worth_nothing(
+    any_user: Site,
 ) -> None:
-    # Not an async test: on a busy machine it takes longer than those may.
-    io_loop.run_sync(lambda: thousand(any_user), timeout=600)
-
-
-async def thousand(site: Site) -> None:
     """A guess each, five a second: none of their own limits sees them. In the end every live code is hit."""
     codes = {
         (
-            await site.node.services.pairings.create_code(
+            await any_user.node.services.pairings.create_code(
                 user(f"owner-{n}", "192.0.2.1").at(NOW), f"desktop-{n}"
             )
         ).code
         for n in range(20)
     }
-    wrong = [code for code in (f"{n:06d}" for n in range(1000)) if code not in codes][:980]
+    wrong = [code for code in (f"{n:06d}" for n in range(200)) if code not in codes][:180]
     found: Counter[str] = Counter()
     for n, code in enumerate([*wrong, *codes]):
-        caller = user(n, f"203.0.{n // 250}.{n % 250}")
-        found[await guess(site, code, caller.at(NOW + timedelta(milliseconds=200 * n)))] += 1
-    assert found == Counter(tried=980, asked=20)
-    assert len(await site.events("pairing.bruteforce")) == 1
-    async with site.node.database.transaction() as conn:
+        caller = user(n, f"203.0.113.{n}")
+        found[await guess(any_user, code, caller.at(NOW + timedelta(milliseconds=200 * n)))] += 1
+    assert found == Counter(tried=180, asked=20)
+    assert len(await any_user.events("pairing.bruteforce")) == 1
+    async with any_user.node.database.transaction() as conn:
         states = await conn.exec_driver_sql("SELECT state, mobile_session FROM pairings")
         assert {tuple(row) for row in states} == {("pending", None)}
 
