@@ -6,9 +6,8 @@ import json
 import select
 import subprocess
 import sys
+from types import TracebackType
 from typing import IO, Any, Self
-
-import msgspec
 
 from harness.program import ROOT
 
@@ -32,11 +31,13 @@ class Load:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._end()
 
     def do(self, job: str, **given: Any) -> Values:
-        """Do that job of bench.load_process to its end. Raises JobFailed, also if it takes too long."""
+        """Do the job to its end. Raises JobFailed, also if it takes too long."""
         self._send(job, given)
         while "running" in (answer := self._read_answer()):
             pass
@@ -50,7 +51,7 @@ class Load:
 
     def _send(self, job: str, given: dict[str, Any]) -> None:
         stdin, _ = self._pipes()
-        stdin.write(msgspec.json.encode((job, given)) + b"\n")
+        stdin.write(json.dumps({"job": job, **given}).encode() + b"\n")
         stdin.flush()
 
     def _read_answer(self) -> dict[str, Any]:

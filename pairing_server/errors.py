@@ -66,7 +66,7 @@ class InvalidToken(PairingServerError):
     """The token is malformed, expired, not for this use, or not signed by a trusted issuer.
 
     `reason` is for the audit log only (a closed list); it never goes on the wire, where it would
-    help to forge tokens.
+    help whoever forges tokens.
     """
 
     code = "INVALID_TOKEN"

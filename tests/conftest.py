@@ -19,14 +19,14 @@ from tornado.ioloop import IOLoop
 from pairing_server.audit.recorder import AuditLog
 from pairing_server.audit.seals import SealKey
 from pairing_server.config import Configuration
-from pairing_server.db import migrations, roles
+from pairing_server.db import migrations, roles, tables
 from pairing_server.db.embedded.postgres import EmbeddedPostgres
 from pairing_server.security.keyfile import KeyFile
 from pairing_server.security.keys import generate_key
 from pairing_server.security.limits import Rate
-from pairing_server.server.server import Node
 from tests import leaks
 from tests.devices import Site
+from tests.faults.sites import ending, started
 
 _numbers = itertools.count(1)
 
@@ -62,6 +62,16 @@ def no_stray_loop() -> None:
 
 
 @pytest.fixture(scope="session")
+def io_loop(no_stray_loop: None) -> Iterator[IOLoop]:
+    """The event loop of all tests of a worker, so that several of them can share a node or a browser."""
+    loop = IOLoop()
+    loop.make_current()
+    yield loop
+    loop.clear_current()
+    loop.close(all_fds=True)
+
+
+@pytest.fixture(scope="session")
 def postgres() -> Iterator[str]:
     """The URL of an embedded PostgreSQL whose database `pairing` is migrated and used as a template only."""
     folder = Path(tempfile.mkdtemp(prefix="pairing-tests-"))
@@ -91,17 +101,35 @@ def empty_database(postgres: str) -> Iterator[str]:
     yield from fresh_database(postgres, "template0")
 
 
-@pytest.fixture
-def database_url(postgres: str) -> Iterator[str]:
-    """The URL of a migrated database of the test's own."""
+@pytest.fixture(scope="module")
+def module_database_url(postgres: str) -> Iterator[str]:
+    """The URL of a migrated database that the tests of a module share."""
     yield from fresh_database(postgres, "pairing")
+
+
+@pytest.fixture
+def database_url(request: pytest.FixtureRequest, postgres: str) -> Iterator[str]:
+    """The URL of a migrated database of the test's own, or, where it is marked with `one_node`, of its module."""
+    if request.node.get_closest_marker("one_node"):
+        url: str = request.getfixturevalue("module_database_url")
+        yield url
+        execute(url, *EMPTY)
+    else:
+        yield from fresh_database(postgres, "pairing")
+
+
+# Statements that leave nothing in the tables; the guards of the audit log are triggers.
+EMPTY = (
+    "SET session_replication_role = replica",
+    *(f"DELETE FROM {table.name}" for table in tables.metadata.sorted_tables),
+)
 
 
 def fresh_database(postgres: str, template: str) -> Iterator[str]:
     """The URL of a new database, which is dropped in the end."""
     name = f"test_{next(_numbers)}"
     admin = postgres.replace("/pairing?", "/postgres?")
-    execute(admin, f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY = wal_log")
+    execute(admin, f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY = file_copy")
     yield postgres.replace("/pairing?", f"/{name}?")
     execute(admin, f"DROP DATABASE {name} WITH (FORCE)")
 
@@ -126,34 +154,50 @@ CONFIGURATION = Configuration(
 StartNode = Callable[..., Site]
 
 
+def as_running(database_url: str) -> str:
+    """The URL for the role that a node runs as."""
+    return database_url.replace("//postgres@", f"//{roles.RUNNING}@")
+
+
 @pytest.fixture
 def start_node(io_loop: IOLoop, database_url: str) -> Iterator[StartNode]:
-    """Starts nodes on the test's database: start_node(code_ttl=1, …) with any setting."""
+    """Starts nodes on the test's database: start_node(code_ttl=1, …) with any setting.
+
+    No job runs by itself (a test of one calls it: `Site.run`) but with start_node(timers=True).
+    """
     sites: list[Site] = []
 
-    def start(keyfile: KeyFile | None = None, **changed: Any) -> Site:
-        async def begin() -> Site:
-            url = database_url.replace("//postgres@", f"//{roles.RUNNING}@")
-            node = Node(replace(CONFIGURATION, **changed), url, keyfile)
-            [(_, port), *_] = await node.start()
-            return Site(node, port)
-
-        site: Site = io_loop.run_sync(begin)
-        sites.append(site)
-        return site
+    def start(keyfile: KeyFile | None = None, *, timers: bool = False, **changed: Any) -> Site:
+        config, url = replace(CONFIGURATION, **changed), as_running(database_url)
+        sites.append(io_loop.run_sync(lambda: started(config, url, keyfile, timers=timers)))
+        return sites[-1]
 
     yield start
-
-    async def end(site: Site) -> None:
-        await site.close()
-        await site.node.stop()
-        await leaks.RUN.read_audit(database_url)
-
     for site in sites:
-        io_loop.run_sync(lambda site=site: end(site))
+        io_loop.run_sync(lambda site=site: ending(site, database_url))
+
+
+@pytest.fixture(scope="module")
+def module_site(io_loop: IOLoop, module_database_url: str) -> Iterator[Site]:
+    """A running node that the tests of a module share."""
+    site: Site = io_loop.run_sync(lambda: started(CONFIGURATION, as_running(module_database_url)))
+    yield site
+    io_loop.run_sync(lambda: ending(site, module_database_url))
 
 
 @pytest.fixture
-def site(start_node: StartNode) -> Site:
-    """A running node with the settings of the tests."""
-    return start_node()
+def site(request: pytest.FixtureRequest, io_loop: IOLoop, database_url: str) -> Iterator[Site]:
+    """A running node with the settings of the tests: the test's own, or, where it is marked with `one_node`, its
+    module's, with no connection and no row, but with what a node remembers and counts."""
+    if not request.node.get_closest_marker("one_node"):
+        yield request.getfixturevalue("start_node")()
+        return
+    site: Site = request.getfixturevalue("module_site")
+    site.keep_keys_secret()
+    yield site
+
+    async def leave() -> None:
+        await site.leave()
+        await leaks.RUN.read_audit(database_url)
+
+    io_loop.run_sync(leave)

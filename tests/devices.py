@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import json
 from collections.abc import Mapping
@@ -24,6 +25,7 @@ from tests.leaks import RUN
 
 # Seconds for one answer on a machine that may be busy.
 PATIENCE = 60
+DAY_SECONDS = 86_400
 
 
 class SupportsClose(Protocol):
@@ -116,7 +118,11 @@ class Site:
         self.client = SimpleAsyncHTTPClient(force_instance=True, max_clients=500)
         # Of either kind: see also tests/websocket/raw.py.
         self.sockets: list[SupportsClose] = []
-        for key in node.config.jwt_keys:
+        self.keep_keys_secret()
+
+    def keep_keys_secret(self) -> None:
+        """Have the node's keys searched for in what this test writes."""
+        for key in self.node.config.jwt_keys:
             RUN.secrets.add("signing key", key.secret.decode())
 
     @property
@@ -256,13 +262,24 @@ class Site:
         node = self.node
         node.services = node.backend.services = node.app.services = replace(node.services, **services)
 
+    async def run(self, job: str) -> None:
+        """Do that job of the scheduler now, once; it must not fail."""
+        [found] = [each for each in self.node.scheduler.jobs if each.name == job]
+        assert await self.node.scheduler.run(found)
+
+    async def leave(self) -> None:
+        """Close sockets and channels, and return once the node has let go of them and has written its audit log."""
+        for socket in self.sockets:
+            socket.close()
+        self.sockets.clear()
+        while self.node.hub.connections:
+            await self.get("/healthz")
+        late = asyncio.get_running_loop().time() + DAY_SECONDS
+        await self.node.backend.expiry.close_overdue(late, system(utcnow()))
+        await self.node.app.settled()
+        await self.node.audit.flush(system(utcnow()))
+
     async def close(self) -> None:
         for socket in self.sockets:
             socket.close()
         self.client.close()
-
-
-def still(site: Site) -> Site:
-    """The node without its timer, which goes by today's clock."""
-    site.node.scheduler.stop()
-    return site

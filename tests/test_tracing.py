@@ -69,7 +69,7 @@ def start(io_loop: IOLoop, database_url: str, monkeypatch: pytest.MonkeyPatch) -
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", receiver.url)
         traces = traces_of_process("1.2.3")
         node = Node(replace(CONFIGURATION, **changed), database_url, traces=traces)
-        [(_, port), *_] = await node.start()
+        [(_, port), *_] = await node.start(timers=False)
         started.append(Traced(Site(node, port), receiver, traces))
         return started[-1]
 

@@ -7,8 +7,7 @@ first byte goes out; its size and SHA-256 when it has ended.
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -93,12 +92,13 @@ class Export:
             yield "".join(formats.line(self._form, recorded, names) for recorded in page.events)
 
     async def _sealed(self) -> AsyncIterator[str]:
-        source = SealedLines(self._reader.database, self._reader.sealer.key.public)
-        which = self._which if self._question.attributes() else None
+        keep = self._keep if self._question.attributes() else None
+        lines_of = SealedLines(self._reader.database, self._reader.sealer.key.public)
         now = self._context.now
-        async for lines in source.batches(now, months=self._question.which.months(now), which=which):
-            events = [line for line in lines if line.startswith('{"seq"')]
-            self.rows += len(events)
-            if events:
-                self.reached = datetime.fromisoformat(json.loads(events[-1])["recorded_at"])
+        async for lines in lines_of.batches(now, months=self._question.which.months(now), keep=keep):
+            self.rows += sum(line.startswith('{"seq"') for line in lines)
             yield "".join(f"{line}\n" for line in lines)
+
+    def _keep(self, row: Mapping[str, Any]) -> bool:
+        self.reached = datetime.fromisoformat(row["recorded_at"])
+        return self._which.matches(row)

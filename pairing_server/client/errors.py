@@ -1,4 +1,4 @@
-"""The errors that the client raises."""
+"""What a client's calls may raise."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 class ClientError(Exception):
-    """A call of the client failed; the text says why."""
+    """What kept the client from doing what it was asked; the text says it in plain words."""
 
 
 class NotReachable(ClientError):
@@ -19,7 +19,7 @@ class NotAPairingServer(ClientError):
 
 
 class ServerError(ClientError):
-    """The server refuses: a failed HTTP request, or an `error` message (then `status` is None).
+    """The server says no: a failed HTTP request, or an `error` message (then `status` is None).
 
     `retry_after`: seconds until it is worth trying again, if the server says so.
     """
@@ -52,7 +52,7 @@ class Closed(ClientError):
 
 
 class TimedOut(ClientError):
-    """The expected message has not come in time."""
+    """What was waited for has not come in time."""
 
 
 def text(answer: Mapping[str, Any], name: str) -> str:

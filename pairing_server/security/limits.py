@@ -1,7 +1,7 @@
-"""Rates, lock-outs and sliding windows: how many attempts are allowed, and how long to wait for the next.
+"""How often somebody may fail, and how long he then waits. Rules only: what is counted is stored elsewhere.
 
-The counts are stored elsewhere. The limits are low because a random guess hits one live code with 10⁻⁶, any of many
-live codes more often, and a guesser can change addresses (docs/protocol.md, "Limits").
+Why so few: one guess at one live code hits with 10⁻⁶, a guesser hits any live code, and addresses are
+cheap (docs/protocol.md, "Limits").
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-# Counts are stored for two days: no rate and no lock is longer than one day.
+# What is counted is kept for two days: no rate and no lock is longer than one.
 _DAY = 86_400
 
 
@@ -40,24 +40,25 @@ class Rate:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """Refuses an attempt when one of `rates` is used up.
+    """When `rates` are used up, the next is refused.
 
-    `lock_seconds`: how long the first, second, … lock in a row lasts; the last one repeats. Without locks, the next
-    attempt is allowed when the oldest has left its window. The row begins anew `reset_seconds` after a lock has ended.
+    `locks`: seconds of the first, second, … lock in a row; the last one repeats. Without any, one
+    simply waits until the oldest has left its window. A lock's step is forgotten `calm` seconds after
+    the lock ended.
     """
 
     rates: tuple[Rate, ...]
-    lock_seconds: tuple[float, ...] = ()
-    reset_seconds: float = _DAY
+    locks: tuple[float, ...] = ()
+    calm: float = 86400.0
 
     @property
-    def window_seconds(self) -> float:
-        """The longest window of the rates."""
+    def memory(self) -> float:
+        """Seconds for which anything counted may still matter."""
         return max(rate.seconds for rate in self.rates)
 
 
-REDEEM_ADDRESS = Policy((Rate(5, 300),), lock_seconds=(300, 900, 3600, 86400))
-REDEEM_USER = Policy((Rate(10, 900), Rate(30, 86400)), lock_seconds=(3600,))
+REDEEM_ADDRESS = Policy((Rate(5, 300),), locks=(300, 900, 3600, 86400))
+REDEEM_USER = Policy((Rate(10, 900), Rate(30, 86400)), locks=(3600,))
 LOGIN_USER = Policy((Rate(10, 900),))
 LOGIN_ADDRESS = Policy((Rate(30, 900),))
 REGISTER_ADDRESS = Policy((Rate(30, 900),))
@@ -65,7 +66,7 @@ REGISTER_ADDRESS = Policy((Rate(30, 900),))
 
 @dataclass(frozen=True, slots=True)
 class Count:
-    """The attempts of one user or address: `times`, oldest first, and `level`, the number of locks in a row."""
+    """What stands against one user or address: `times` oldest first, `level` locks in a row so far."""
 
     times: tuple[datetime, ...] = ()
     level: int = 0
@@ -76,8 +77,8 @@ def wait(count: Count, policy: Policy, now: datetime) -> float:
     """Seconds until another attempt is allowed; 0 if it is allowed now."""
     if count.locked_until is not None and count.locked_until > now:
         return (count.locked_until - now).total_seconds()
-    if policy.lock_seconds:
-        return 0.0  # a rate that is reached locks at once
+    if policy.locks:
+        return 0.0  # reaching a rate has locked already
     return max((_until_free(count.times, rate, now) for rate in policy.rates), default=0.0)
 
 
@@ -89,24 +90,24 @@ def _until_free(times: Sequence[datetime], rate: Rate, now: datetime) -> float:
 
 
 def charge(count: Count, policy: Policy, now: datetime) -> Count:
-    """The count with one more attempt at `now`. It locks if a rate is reached."""
-    times = (*(at for at in count.times if at > now - timedelta(seconds=policy.window_seconds)), now)
+    """The count with one more attempt at `now`; it locks when a rate is reached."""
+    times = (*(at for at in count.times if at > now - timedelta(seconds=policy.memory)), now)
     level = count.level
-    if level and count.locked_until and count.locked_until + timedelta(seconds=policy.reset_seconds) < now:
+    if level and count.locked_until and count.locked_until + timedelta(seconds=policy.calm) < now:
         level = 0
-    if not policy.lock_seconds:
-        # More times than the largest rate allows make no difference.
+    if not policy.locks:
+        # No more than the largest rate can matter.
         return Count(times[-max(rate.count for rate in policy.rates) :], level, count.locked_until)
     if not any(_until_free(times, rate, now) for rate in policy.rates):
         return Count(times, level, count.locked_until)
-    lock = policy.lock_seconds[min(level, len(policy.lock_seconds) - 1)]
-    # New failures must lead to the next lock, except for rates whose window is longer than the lock.
+    lock = policy.locks[min(level, len(policy.locks) - 1)]
+    # A new lock must be earned by new failures, except against the rates longer than the lock.
     kept = times if any(rate.seconds > lock for rate in policy.rates) else ()
     return Count(kept, level + 1, now + timedelta(seconds=lock))
 
 
 class SlidingWindow:
-    """A rate for many keys, in memory. Of more than `max_keys`, the longest idle key is dropped."""
+    """A rate for many keys in this process's memory, bounded in keys: the longest idle are forgotten."""
 
     def __init__(self, rate: Rate, max_keys: int = 100_000) -> None:
         self.rate = rate
@@ -114,7 +115,7 @@ class SlidingWindow:
         self._times: OrderedDict[str, deque[float]] = OrderedDict()
 
     def change(self, rate: Rate) -> None:
-        """Use another rate from now on. The attempts counted so far still count."""
+        """Another rate from now on; what has been counted counts."""
         if rate != self.rate:
             self.rate = rate
             self._times = OrderedDict(
@@ -122,7 +123,7 @@ class SlidingWindow:
             )
 
     def wait(self, key: str, now: float) -> float:
-        """Seconds until another attempt is allowed; 0 if it is allowed now."""
+        """Seconds until another is allowed; 0 if now."""
         times = self._times.get(key)
         if times is None:
             return 0.0

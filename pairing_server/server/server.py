@@ -80,12 +80,13 @@ class Node:
         self.held: tuple[socket.socket, ...] = ()
 
     async def start(
-        self, sockets: Sequence[socket.socket] = (), *, patient: bool = False
+        self, sockets: Sequence[socket.socket] = (), *, patient: bool = False, timers: bool = True
     ) -> list[tuple[str, int]]:
-        """Check the schema, listen, start the timer. The addresses it listens on.
+        """Check the schema, listen, start the scheduler. The addresses it listens on.
 
         `sockets`: listening ones that the service manager holds for us; without any, our own are opened. `patient`: a
-        database that is away is waited for; see `schema_checked`. Raises StartError.
+        database that is away is waited for; see `schema_checked`. Without `timers` no job runs by itself. Raises
+        StartError.
         """
         try:
             await check_schema(self.database)
@@ -103,7 +104,8 @@ class Node:
         for job in self.scheduler.jobs:
             if job.name in ("count codes", "poll revocations", "settle the brute force guard"):
                 await self.scheduler.run(job)
-        self.scheduler.start()
+        if timers:
+            self.scheduler.start()
         spooled = self.audit.spool_to(self.config.data_dir / SPOOL, utcnow())
         begun = self.audit.event("audit.started", "success", system(utcnow()), spooled_bytes=spooled)
         self.audit.enqueue(begun)
@@ -149,7 +151,7 @@ class Node:
             self.http.stop()
         self.deps.audit_tail.stop()
         gone = asyncio.Event()
-        self.hub.close_connections(CloseCode.RESTART, "server restarts", gone.set)
+        self.hub.close_all(CloseCode.RESTART, "server restarts", gone.set)
         try:
             async with asyncio.timeout(DRAIN_TIMEOUT):
                 await gone.wait()

@@ -184,7 +184,7 @@ class LoginService:
             if _covered(self.revocations, connection)
         ]
         for connection in closing:
-            connection.close_logged_out()
+            connection.log_out()
         return len(closing)
 
 

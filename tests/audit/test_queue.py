@@ -44,8 +44,6 @@ def deps(io_loop: IOLoop, site: Site) -> Deps:
     """Of a node that does nothing by itself."""
 
     async def begin() -> None:
-        site.node.scheduler.stop()
-        await site.node.scheduler.settled()
         await site.node.audit.flush(system(NOW))
 
     io_loop.run_sync(begin)

@@ -23,9 +23,6 @@ async def counts(site: Site) -> list[int]:
 
 
 async def test_of_a_flood_ten_are_recorded_singly_and_the_rest_as_one_row_with_a_count(site: Site) -> None:
-    # The timer takes out what is counted as soon as its own clock is in another minute.
-    site.node.scheduler.stop()
-    await site.node.scheduler.settled()
     audit, now = site.node.audit, utcnow().replace(second=0, microsecond=0)
     for address in ("203.0.113.7", "203.0.113.8"):
         for _ in range(35 if address.endswith("7") else 3):
@@ -41,8 +38,6 @@ async def test_of_a_flood_ten_are_recorded_singly_and_the_rest_as_one_row_with_a
 
 
 async def test_asking_for_readiness_at_once_takes_one_connection(site: Site) -> None:
-    site.node.scheduler.stop()
-    await site.node.scheduler.settled()
     taken: list[object] = []
     event.listen(site.node.database.engine.sync_engine, "checkout", lambda *of: taken.append(of))
     await asyncio.gather(*(site.node.database.ready() for _ in range(50)))

@@ -26,8 +26,6 @@ def deps(io_loop: IOLoop, site: Site, database_url: str, tmp_path: Path) -> Deps
     """Of a node that does nothing by itself; its log has a row of four years ago in a partition of its own."""
 
     async def begin() -> None:
-        site.node.scheduler.stop()
-        await site.node.scheduler.settled()
         await old_partition(database_url, months=15)
         await site.node.audit.flush(system(utcnow()))
 

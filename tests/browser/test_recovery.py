@@ -118,7 +118,7 @@ async def test_a_server_that_restarts_finds_them_again(pair: Visitors, demo: Sit
     by_desktop += await say(desktop, 2, 3)
     by_phone += await say(phone, 2, 3)
     demo.node = Node(replace(demo.node.config, port=demo.port), database_url)
-    await demo.node.start()
+    await demo.node.start(timers=False)
     await nothing_is_missing(desktop, phone, by_desktop, by_phone)
 
 

@@ -87,7 +87,7 @@ def test_a_downgrade_takes_the_word_back(database_url: str, tmp_path: Path) -> N
 async def test_a_pairing_goes_as_always_on_a_newer_schema(database_url: str, tmp_path: Path) -> None:
     await asyncio.to_thread(newer.upgrade, database_url, tmp_path, migrations.head())
     node = Node(CONFIGURATION, database_url)
-    [(_, port), *_] = await node.start()
+    [(_, port), *_] = await node.start(timers=False)
     site = Site(node, port)
     try:
         desktop, mobile = await site.pair()

@@ -74,7 +74,7 @@ async def data(url: str) -> list[list[tuple[object, ...]]]:
 
 async def starts(url: str) -> None:
     node = Node(CONFIGURATION, url)
-    await node.start()
+    await node.start(timers=False)
     await node.stop()
 
 

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import asyncpg
 
 from pairing_server.config import Configuration
+from pairing_server.security.keyfile import KeyFile
 from pairing_server.server.server import Node
 from tests import leaks
 from tests.devices import Device, Site
@@ -18,9 +19,11 @@ T = TypeVar("T")
 LOGIN = {"username": "nobody", "password": "long enough to be one"}
 
 
-async def started(config: Configuration, database_url: str) -> Site:
-    node = Node(config, database_url)
-    [(_, port), *_] = await node.start()
+async def started(
+    config: Configuration, database_url: str, keyfile: KeyFile | None = None, *, timers: bool = False
+) -> Site:
+    node = Node(config, database_url, keyfile)
+    [(_, port), *_] = await node.start(timers=timers)
     return Site(node, port)
 
 

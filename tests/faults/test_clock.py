@@ -31,7 +31,6 @@ async def jobs(site: Site, jumped: timedelta, rounds: int = 2) -> None:
 
 @pytest.mark.parametrize("jumped", [DAY, HOUR, -HOUR, -DAY], ids=str)
 async def test_a_running_pair_does_not_notice_that_the_clock_jumps(site: Site, jumped: timedelta) -> None:
-    site.node.scheduler.stop()
     talk = Talk(*await site.pair())
     await jobs(site, jumped)
     await talk.say(3)
@@ -41,7 +40,6 @@ async def test_a_running_pair_does_not_notice_that_the_clock_jumps(site: Site, j
 
 
 async def test_a_member_that_went_before_the_jump_may_come_back_within_the_grace(site: Site) -> None:
-    site.node.scheduler.stop()
     account = await site.account()
     desktop, mobile = await site.pair(account)
     mobile.socket.close()
@@ -53,7 +51,6 @@ async def test_a_member_that_went_before_the_jump_may_come_back_within_the_grace
 
 
 async def test_a_code_made_before_the_clock_was_set_back_works_and_runs_out_all_the_same(site: Site) -> None:
-    site.node.scheduler.stop()
     node, now = site.node, utcnow()
     account = await site.account()
     caller = RequestContext(

@@ -21,8 +21,6 @@ from tests.faults.sites import ready, sessions
 
 async def quiet(site: Site, database_url: str) -> None:
     """Nothing is under way, no connection is out, and none is left in a transaction."""
-    site.node.scheduler.stop()
-    await site.node.scheduler.settled()
     await site.node.app.settled()
     pool = site.node.database.engine.pool
     assert pool.checkedout() == 0  # type: ignore[attr-defined]

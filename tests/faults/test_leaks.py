@@ -32,7 +32,6 @@ async def held(site: Site) -> dict[str, Any]:
     """What there is of sockets, tasks, timers and objects, once nothing is under way."""
     site.client.close()
     node = site.node
-    await node.scheduler.settled()
     await node.app.settled()
     loop = asyncio.get_running_loop()
     while True:
@@ -104,7 +103,6 @@ async def come_and_go(site: Site, account: Account, connects: int, pairs: int) -
 
 
 async def test_connects_and_pairings_leave_nothing_behind(site: Site) -> None:
-    site.node.scheduler.stop()
     account = await site.account()
     await come_and_go(site, account, 8, 2)
     before = await held(site)

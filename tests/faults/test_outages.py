@@ -44,9 +44,7 @@ async def needing_the_database(site: Site, account: Account) -> list[Answer]:
 async def is_well(site: Site, database_url: str, account: Account) -> None:
     """It pairs, holds no connection that nobody uses, and none in a transaction."""
     await site.pair(account)
-    # The timer's jobs use connections, too, and so does what a closed socket leaves to be noted.
-    site.node.scheduler.stop()
-    await site.node.scheduler.settled()
+    # What a closed socket leaves to be noted uses a connection, too.
     await site.node.app.settled()
     assert site.node.database.engine.pool.checkedout() == 0  # type: ignore[attr-defined]
     # One that has just been closed, PostgreSQL lets go of a moment later, whatever was under way on it.
@@ -110,8 +108,6 @@ async def test_a_pool_that_is_used_up_counts_as_away_and_nothing_leaks(far: Site
     """Statements that hang hold every connection, and nobody else gets anything done, not even the timer."""
     account = await far.account()
     talk = Talk(*await far.pair(account))
-    far.node.scheduler.stop()
-    await far.node.scheduler.settled()
     async with locked(database_url, "users"):
         waiting = [asyncio.ensure_future(far.get("/api/pairings", account.token)) for _ in range(60)]
         assert await talk.during(found_away_by_them(far)) in SLOW

@@ -143,8 +143,6 @@ async def test_while_the_database_is_away_jobs_say_so_in_one_line_and_work_again
     site: Site, caplog: pytest.LogCaptureFixture
 ) -> None:
     await site.pair()
-    site.node.scheduler.stop()
-    await site.node.scheduler.settled()
     timer, breaker = scheduler(site), site.node.database.breaker
     breaker.outage = Outage("unreachable", asyncio.get_running_loop().time())
     for job in timer.jobs:
@@ -165,10 +163,6 @@ def two(start_node: StartNode) -> tuple[Site, Site]:
 
 async def test_the_timers_of_two_servers_do_each_thing_once(two: tuple[Site, Site]) -> None:
     one, other = two
-    for site in two:
-        # Their own ones count codes as well, and may have looked before these expired.
-        site.node.scheduler.stop()
-        await site.node.scheduler.settled()
     account = await one.account()
     for number in range(5):
         await one.code(account, f"desktop-{number}")
@@ -200,8 +194,7 @@ async def test_the_connections_of_a_disabled_account_are_closed(site: Site) -> N
     kept, closed = await site.connect(stays, "desktop"), await site.connect(goes, "desktop")
     async with site.node.database.transaction() as conn:
         await users.set_disabled(conn, UUID(goes.subject), utcnow())
-    job = next(job for job in site.node.scheduler.jobs if job.name == "close disabled accounts")
-    assert await site.node.scheduler.run(job)
+    await site.run("close disabled accounts")
     assert await closed.closed() == 4401
     assert await kept.pending() == []
 

@@ -19,8 +19,6 @@ def deps(io_loop: IOLoop, site: Site, tmp_path: Path) -> Deps:
     """Of a node that does nothing by itself, and remembers in `tmp_path`. Its log has two rows: that it has started."""
 
     async def begin() -> None:
-        site.node.scheduler.stop()
-        await site.node.scheduler.settled()
         await site.node.audit.flush(system(utcnow()))
 
     io_loop.run_sync(begin)

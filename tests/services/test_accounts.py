@@ -189,9 +189,6 @@ async def test_a_disabled_user_gets_no_token_and_does_nothing_with_those_he_has(
 
 
 async def test_a_disabled_user_joins_no_channel_with_a_socket_that_is_open_already(site: Site) -> None:
-    # The timer would close the socket before it has asked.
-    site.node.scheduler.stop()
-    await site.node.scheduler.settled()
     account = await site.account()
     channel = f"pair-{await site.code(account, 'desktop-1')}"
     socket = await site.connect(account, "desktop")

@@ -15,14 +15,14 @@ from pairing_server.db.tables import pairings
 from pairing_server.request_context import system
 from pairing_server.store import rate_limits, users
 from tests.conftest import StartNode
-from tests.devices import Account, Site, still
+from tests.devices import Account, Site
 
 DAY = 86_400
 
 
 @pytest.fixture
 def site(start_node: StartNode) -> Site:
-    return still(start_node())
+    return start_node()
 
 
 def after(seconds: float) -> datetime:
@@ -198,7 +198,7 @@ async def test_a_server_does_not_close_what_another_one_holds(start_two: tuple[S
 @pytest.fixture
 def start_two(start_node: StartNode) -> tuple[Site, Site]:
     """Two nodes on one database."""
-    return still(start_node()), still(start_node())
+    return start_node(), start_node()
 
 
 async def test_what_two_servers_end_at_once_is_ended_and_told_once(start_two: tuple[Site, Site]) -> None:

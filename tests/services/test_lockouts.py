@@ -25,10 +25,7 @@ _strangers = count()
 
 @pytest.fixture
 def any_user(start_node: StartNode) -> Site:
-    """Without its timer, by whose clock a code of these tests has long expired."""
-    site = start_node(redeem_policy="any_user")
-    site.node.scheduler.stop()
-    return site
+    return start_node(redeem_policy="any_user")
 
 
 def user(name: str, address: str = ADDRESS) -> RequestContext:

@@ -19,7 +19,7 @@ from pairing_server.services.rate_limits import LimitKey
 from pairing_server.store import codes
 from pairing_server.store import pairings as store
 from tests.conftest import StartNode
-from tests.devices import Site, still
+from tests.devices import Site
 from tests.faults.sites import ready
 
 NOW = datetime(2026, 5, 4, 12, 0, tzinfo=UTC)
@@ -27,17 +27,17 @@ NOW = datetime(2026, 5, 4, 12, 0, tzinfo=UTC)
 
 @pytest.fixture
 def site(start_node: StartNode) -> Site:
-    return still(start_node())
+    return start_node()
 
 
 @pytest.fixture
 def any_user(start_node: StartNode) -> Site:
-    return still(start_node(redeem_policy="any_user"))
+    return start_node(redeem_policy="any_user")
 
 
 @pytest.fixture
 def three_codes(start_node: StartNode) -> Site:
-    return still(start_node(codes_per_user=3))
+    return start_node(codes_per_user=3)
 
 
 def somebody(number: int) -> RequestContext:

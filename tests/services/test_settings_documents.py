@@ -24,7 +24,6 @@ async def change(desktop: Device, mobile: Device, gain: int) -> None:
 
 
 async def test_what_has_changed_is_written_once(site: Site) -> None:
-    site.node.scheduler.stop()
     desktop, mobile = await site.pair()
     await site.pair()
     await change(desktop, mobile, 1)

@@ -38,7 +38,6 @@ def two_on_a_file(start_node: StartNode, file: KeyFile) -> RotatedPair:
     for _ in range(2):
         own = KeyFile(file.path)
         site = start_node(own, jwt_keys=own.read())
-        site.node.scheduler.stop()
         found.append(site)
     return found[0], found[1], file
 

@@ -98,7 +98,6 @@ FILL = (
 @pytest.fixture
 def drawing(site: Site, io_loop: IOLoop) -> PairingService:
     # The timer has statements of its own.
-    site.node.scheduler.stop()
     io_loop.run_sync(site.node.scheduler.settled)
     return replace(site.node.services.pairings, codes=ReadableCodes([]))
 

@@ -16,16 +16,12 @@ def waits_for(refused: Answer, seconds: float, began: datetime) -> bool:
 
 
 class Clock:
-    """What the connections opened from now on count their limits by, in monotonic seconds.
-
-    The node's timer goes by the real time; it is stopped.
-    """
+    """What the connections opened from now on count their limits by, in monotonic seconds."""
 
     def __init__(self, site: Site) -> None:
         self._now = asyncio.get_running_loop().time()
         self._hub = site.node.hub
-        site.node.scheduler.stop()
-        site.node.app.now = site.node.hub.context.now = self
+        site.node.app.now = site.node.hub.now = self
 
     def __call__(self) -> float:
         return self._now
@@ -33,4 +29,4 @@ class Clock:
     def put_forward(self, seconds: float) -> None:
         """So much later, what time alone brings about has happened."""
         self._now += seconds
-        self._hub.check_timeouts(self._now)
+        self._hub.tick(self._now)

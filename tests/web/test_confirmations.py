@@ -26,18 +26,13 @@ FEW = Rate(4, 60)
 
 @pytest.fixture
 def site(start_node: StartNode) -> Site:
-    """What it does once a second the test does: the timer might count some of the guesses before the last has come."""
-    site = start_node(redeem_policy="any_user", redeem_alarm=FEW)
-    site.node.scheduler.stop()
-    return site
+    return start_node(redeem_policy="any_user", redeem_alarm=FEW)
 
 
 @pytest.fixture
 def two(start_node: StartNode, site: Site) -> tuple[Site, Site]:
     """Two of them."""
-    other = start_node(redeem_policy="any_user", redeem_alarm=FEW)
-    other.node.scheduler.stop()
-    return site, other
+    return site, start_node(redeem_policy="any_user", redeem_alarm=FEW)
 
 
 async def guess(site: Site, number: int) -> None:
@@ -304,6 +299,6 @@ async def test_the_python_client_waits_for_the_desktops_word(site: Site) -> None
             await phone.redeem(code.code)
         assert refused.value.retry_after is not None
         asked = await connection.expect("pairing_request")
-        await connection.answer_request(asked["channel"], wanted=True)
+        await connection.confirm(asked["channel"])
         assert await phone.redeem(code.code, confirmed_within=10) == code.channel
         await connection.close()

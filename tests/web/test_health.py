@@ -54,8 +54,6 @@ async def test_without_its_database_the_server_is_alive_but_not_ready(site: Site
 
 
 async def test_a_database_that_lets_nobody_in_is_one_that_is_away(site: Site, database_url: str) -> None:
-    # With the timer's own failures there would be so many that the database is not asked for a while.
-    site.node.scheduler.stop()
     account = await site.account()
     name = re.findall(r"/(test_\d+)\?", database_url)[0]
     admin = await asyncpg.connect(database_url.replace(f"/{name}?", "/postgres?"))

@@ -116,8 +116,6 @@ class Slow:
 async def test_five_hundred_headers_that_trickle_in_are_cut_and_others_are_served_meanwhile(
     site: Site,
 ) -> None:
-    # The timer looks, too, by another clock.
-    site.node.scheduler.stop()
     slow = Slow(site, b"GET /healthz HTTP/1.1\r\nHost: a\r\nX-Slow: ")
     await slow.open(500)
     account = await site.account()
@@ -155,8 +153,6 @@ async def test_two_hundred_bodies_that_trickle_in_are_cut_and_others_are_served_
 
 async def test_who_does_not_take_an_answer_is_cut_and_who_takes_it_slowly_is_not(site: Site) -> None:
     http = site.node.http
-    # The timer looks, too, by another clock.
-    site.node.scheduler.stop()
     asking = socket.socket()
     asking.setblocking(False)
     loop = asyncio.get_running_loop()
@@ -189,7 +185,6 @@ async def test_who_does_not_take_an_answer_is_cut_and_who_takes_it_slowly_is_not
 
 async def test_the_last_descriptors_are_not_for_clients(site: Site, caplog: pytest.LogCaptureFixture) -> None:
     http = site.node.http
-    site.node.scheduler.stop()
     account = await site.account()
     joined = await site.open(await site.ws_token(account, "desktop"))
     await joined.expect("connected")

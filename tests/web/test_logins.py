@@ -96,7 +96,6 @@ async def test_everywhere_is_true_or_false(site: Site, wrong: object) -> None:
 def two(start_node: StartNode) -> tuple[Site, Site]:
     """Two servers; the second learns only when the test says so."""
     here, there = start_node(), start_node()
-    there.node.scheduler.stop()
     return here, there
 
 
@@ -134,8 +133,7 @@ async def test_a_server_that_starts_knows_what_was_ended_before(site: Site, data
     account = await site.account()
     await logout(site, account)
     later = Node(site.node.config, database_url)
-    [(_, port)] = await later.start()
-    later.scheduler.stop()
+    [(_, port)] = await later.start(timers=False)
     restarted = Site(later, port)
     assert await status(restarted, account) == 401
     await restarted.close()

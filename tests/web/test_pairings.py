@@ -155,10 +155,7 @@ def four_an_address(start_node: StartNode) -> Site:
 
 @pytest.fixture
 def two_live(start_node: StartNode) -> Site:
-    site = start_node(max_live_codes=2)
-    # Codes are counted anew only when a test does.
-    site.node.scheduler.stop()
-    return site
+    return start_node(max_live_codes=2)
 
 
 async def test_three_codes_of_a_user_wait_and_a_fourth_does_not(three_codes: Site) -> None:

@@ -7,8 +7,12 @@ import json
 from typing import Any
 from uuid import uuid4
 
+import pytest
+
 from pairing_server.relay.audio import binary_frames
 from tests.devices import Device, Site
+
+pytestmark = pytest.mark.one_node
 
 SOUND = bytes(range(256)) * 4
 

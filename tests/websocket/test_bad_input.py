@@ -10,6 +10,8 @@ import pytest
 from tests.devices import Site
 from tests.websocket.raw import BINARY, CLOSE, PING, TEXT, RawSocket, frame
 
+pytestmark = pytest.mark.one_node
+
 BAD: tuple[tuple[str | bytes, str], ...] = (
     ("", "INVALID_MESSAGE"),
     (" ", "INVALID_MESSAGE"),

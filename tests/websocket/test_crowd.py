@@ -1,4 +1,4 @@
-"""A thousand connections in five hundred channels, all talking at once: each hears its peer, and nobody else."""
+"""Many channels that talk at once: each device hears its peer, and no other device."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.devices import Site
 from tests.leaks import RUN
 from tests.websocket.raw import PING, PONG, TEXT, RawSocket, frame
 
-CHANNELS = 500
+CHANNELS = 60
 MESSAGES = 24
 AT_ONCE = 50
 
@@ -142,14 +142,10 @@ async def members(site: Site) -> list[tuple[Member, Member]]:
 
 @pytest.fixture
 def roomy(start_node: StartNode) -> Site:
-    site = start_node(connections_per_address=10_000, message_rate=1000, message_burst=1000)
-    # The timer would close who has not joined in time, which may be the machine's fault.
-    site.node.scheduler.stop()
-    return site
+    return start_node(connections_per_address=10_000, message_rate=1000, message_burst=1000)
 
 
-@pytest.mark.timeout(seconds=120)
-async def test_five_hundred_channels_hear_only_themselves_once_and_in_order(roomy: Site) -> None:
+async def test_many_channels_hear_only_themselves_once_and_in_order(roomy: Site) -> None:
     draw = random.Random(3)
     pairs = await members(roomy)
     everybody = [member for pair in pairs for member in pair]

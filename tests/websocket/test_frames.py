@@ -7,8 +7,12 @@ import json
 import struct
 import tracemalloc
 
+import pytest
+
 from tests.devices import Site
 from tests.websocket.raw import BINARY, CLOSE, PING, PONG, TEXT, Frame, RawSocket, frame
+
+pytestmark = pytest.mark.one_node
 
 BEAT = b'{"type":"ping","sequence":5}'
 ANSWER = {"type": "pong", "sequence": 5}

@@ -21,6 +21,8 @@ from tests.web.clock import Clock
 from tests.websocket.raw import BINARY, CLOSE, PING, PONG, TEXT, Frame, RawSocket, frame
 from tests.websocket.raw_pair import ping_time_passes
 
+pytestmark = pytest.mark.one_node
+
 LIMITS = Configuration().connection_limits
 BEAT = b'{"type":"ping","sequence":5}'
 

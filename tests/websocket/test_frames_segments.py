@@ -11,6 +11,8 @@ from tests.devices import Site
 from tests.websocket.raw import CLOSE, PING, TEXT, frame
 from tests.websocket.raw_pair import RawDevice, codes, raw_pair, said, text
 
+pytestmark = pytest.mark.one_node
+
 FLOOD = 2000
 
 

@@ -23,6 +23,8 @@ from tests.conftest import StartNode
 from tests.devices import Account, Site, Socket
 from tests.websocket.raw import CLOSE, TEXT, RawSocket
 
+pytestmark = pytest.mark.one_node
+
 
 @pytest.fixture
 def with_origins(start_node: StartNode) -> Site:
@@ -266,9 +268,16 @@ def broken(*_: object) -> NoReturn:
     raise RuntimeError("broken")
 
 
+@pytest.fixture
+def failing(start_node: StartNode) -> Site:
+    """A node whose handlers a test lets fail."""
+    return start_node()
+
+
 async def test_a_token_is_in_no_log_line_even_when_a_handler_fails(
-    site: Site, caplog: pytest.LogCaptureFixture
+    failing: Site, caplog: pytest.LogCaptureFixture
 ) -> None:
+    site = failing
     caplog.set_level(logging.DEBUG)
     account = await site.account()
     token = await site.ws_token(account, "desktop")
@@ -285,12 +294,12 @@ async def test_a_token_is_in_no_log_line_even_when_a_handler_fails(
             await site.open(token, via, {"Origin": "https://evil.test"})
         assert answer.value.code == 500
     desktop, _ = await site.pair(account)
-    site.node.hub.context.report = broken
+    site.node.hub.report = broken
     desktop.socket.send({"type": "channel_message", "channel": "pair-000000", "payload": {}, "token": token})
     assert (await desktop.socket.error())["code"] == "INTERNAL"
     desktop.socket.send({"type": "refresh_token", "token": f"{token}x"})
     assert (await desktop.socket.error())["code"] == "INVALID_TOKEN"
-    site.node.hub.reached_limit = broken  # type: ignore[assignment,method-assign]
+    site.node.hub.room_for = broken  # type: ignore[assignment,method-assign]
     assert await (await site.open(token)).closed() == 1011
     lines = [record.getMessage() + (record.exc_text or "") for record in caplog.records]
     assert sum("broken" in line or "failed" in line for line in lines) >= 4
@@ -304,9 +313,9 @@ async def test_who_neither_identifies_nor_joins_within_ten_seconds_is_closed_440
     idle, busy = await site.connect(account, "desktop"), await site.connect(account, "desktop")
     await known(site, busy)
     [opened_at] = [s.opened_at for s in site.node.hub.connections.values() if s.device is None]
-    site.node.hub.check_timeouts(opened_at + 10)
+    site.node.hub.tick(opened_at + 10)
     assert await idle.pending() == []
-    site.node.hub.check_timeouts(opened_at + 10.1)
+    site.node.hub.tick(opened_at + 10.1)
     assert await idle.closed() == 4408
     assert await busy.pending() == []
 
@@ -319,7 +328,7 @@ async def test_a_fresh_token_carries_the_connection_on(site: Site) -> None:
 
     def left(seconds: float) -> None:
         """The token lives for so many seconds more."""
-        site.node.hub.check_timeouts(connection.identity.expires_at - seconds)
+        site.node.hub.tick(connection.identity.expires_at - seconds)
 
     for _ in range(2):
         left(60.1)
@@ -362,8 +371,6 @@ async def test_somebody_elses_token_closes_4403(site: Site) -> None:
 
 
 async def test_a_disabled_account_is_closed_4401_when_it_identifies_or_joins(site: Site) -> None:
-    # The timer would close them just so.
-    site.node.scheduler.stop()
     account = await site.account("leaving")
     code = await site.code(account, "desktop-1")
     sockets = [await site.connect(account, "desktop") for _ in range(2)]

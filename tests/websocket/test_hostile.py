@@ -156,8 +156,6 @@ async def test_what_is_a_byte_too_large_is_refused_and_the_connection_stays(site
 async def test_a_frame_of_a_hundred_mebibytes_is_refused_by_its_header_and_its_neighbours_go_on(
     site: Site,
 ) -> None:
-    # What the timer does takes memory, too.
-    site.node.scheduler.stop()
     desktop, mobile = await site.pair()
     token = await site.ws_token(await site.account(), "desktop")
     held = [await connected(site, token) for _ in range(20)]
@@ -189,8 +187,6 @@ async def dribble(raw: RawSocket) -> None:
 
 
 async def test_two_hundred_that_dribble_a_frame_are_dropped_while_others_come_in(site: Site) -> None:
-    # The timer would close who does not identify: another test's business.
-    site.node.scheduler.stop()
     desktop, mobile = await site.pair()
     account = await site.account()
     token = await site.ws_token(account, "desktop")
@@ -209,9 +205,9 @@ async def test_two_hundred_that_dribble_a_frame_are_dropped_while_others_come_in
 async def test_who_dribbles_instead_of_identifying_is_closed_in_time(site: Site) -> None:
     raw, connection = await connected(site, await site.ws_token(await site.account(), "desktop"))
     sending = asyncio.ensure_future(dribble(raw))
-    site.node.hub.check_timeouts(connection.opened_at + LIMITS.identify_within)
+    site.node.hub.tick(connection.opened_at + LIMITS.identify_within)
     assert not connection.closing
-    site.node.hub.check_timeouts(connection.opened_at + LIMITS.identify_within + 0.1)
+    site.node.hub.tick(connection.opened_at + LIMITS.identify_within + 0.1)
     assert (await raw.read()).close_code == 4408
     assert connection.close_code == 4408
     protocol: Any = connection._transport

@@ -13,6 +13,8 @@ from pairing_server.request_context import system
 from pairing_server.server.server import Node
 from tests.devices import Account, Device, Site, Socket
 
+pytestmark = pytest.mark.one_node
+
 DESKTOP, MOBILE = "desktop-session-1", "mobile-session-1"
 
 
@@ -426,7 +428,7 @@ async def test_a_pairing_outlives_a_restart_of_the_process(site: Site, database_
     await site.node.stop()
     assert await asyncio.gather(*closing) == [1012, 1012]
     node = Node(site.node.config, database_url)
-    [(_, port), *_] = await node.start()
+    [(_, port), *_] = await node.start(timers=False)
     fresh = Site(node, port)
     try:
         socket = await fresh.connect(account, "desktop")

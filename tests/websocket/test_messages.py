@@ -6,7 +6,11 @@ import json
 import random
 from typing import Any
 
+import pytest
+
 from tests.devices import Device, Site
+
+pytestmark = pytest.mark.one_node
 
 
 async def exchange(sender: Device, receiver: Device, message: dict[str, Any] | str) -> list[dict[str, Any]]:

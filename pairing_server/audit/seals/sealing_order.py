@@ -10,7 +10,6 @@ from collections.abc import AsyncIterator
 
 from pairing_server.audit.seals import Seal
 from pairing_server.audit.store import seals as store
-from pairing_server.audit.store.filters import Filter
 from pairing_server.audit.store.seals import BEGINNING, Place, Row
 from pairing_server.db.database import Database
 
@@ -34,20 +33,12 @@ async def seals(database: Database, first: int, final: int) -> AsyncIterator[Sea
 
 
 class RowsInOrder:
-    """Reads the rows from `after` on, once. `lines`: with the line of each, and whether the filter wants it."""
+    """Reads the rows from `after` on, once. `lines`: with the line of each."""
 
-    def __init__(
-        self,
-        database: Database,
-        *,
-        after: Place = BEGINNING,
-        lines: bool = False,
-        which: Filter | None = None,
-    ) -> None:
+    def __init__(self, database: Database, *, after: Place = BEGINNING, lines: bool = False) -> None:
         self._database = database
         self._after = after
         self._lines = lines
-        self._which = which
         self._size = LINES if lines else DIGESTS
         self._page: list[Row] = []
         self._next = 0
@@ -70,7 +61,7 @@ class RowsInOrder:
         if self._ended:
             return False
         async with self._database.transaction() as conn:
-            self._page = await store.rows(conn, self._after, self._size, lines=self._lines, which=self._which)
+            self._page = await store.rows(conn, self._after, self._size, lines=self._lines)
         self._next = 0
         self._ended = len(self._page) < self._size
         if self._page:

@@ -95,10 +95,8 @@ def receiver(io_loop: IOLoop) -> Iterator[Receiver]:
 
 @pytest.fixture
 def site(start_node: StartNode, receiver: Receiver, tmp_path: Path) -> Site:
-    """A node that posts its seals to the receiver. Its timer makes none: a test does."""
-    site = start_node(audit_seal_copy=receiver.url, data_dir=tmp_path)
-    site.node.scheduler.stop()
-    return site
+    """A node that posts its seals to the receiver. A test makes them."""
+    return start_node(audit_seal_copy=receiver.url, data_dir=tmp_path)
 
 
 async def seal(site: Site, *actors: str) -> list[int]:

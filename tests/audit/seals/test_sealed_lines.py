@@ -11,7 +11,6 @@ import pytest
 
 from pairing_server.audit.seals import Report, SealKey, sealing_order, verify_export
 from pairing_server.audit.seals.sealed_lines import SealedLines
-from pairing_server.audit.store.filters import Filter
 from pairing_server.clock import utcnow
 from pairing_server.services.deps import Deps
 from tests.audit.sealing import KEY, record, seal, sealed, sealed_again
@@ -50,10 +49,10 @@ async def test_pages_of_an_export_lose_and_repeat_nothing(
 
 async def test_of_what_is_not_wanted_an_export_has_only_digests_and_still_verifies(deps: Deps) -> None:
     await sealed(deps, 3)
-    lines = await export(deps, which=Filter(actor="bob-2"))
+    lines = await export(deps, keep=lambda event: str(event["actor"]).startswith("bob"))
     text = "\n".join(lines)
     assert "alice" not in text
-    assert [number for number in (1, 2, 3) if f"bob-{number}" in text] == [2]
+    assert all(f"bob-{number}" in text for number in (1, 2, 3))
     assert check(lines).fault is None
     assert check([line.replace("bob-2", "eve-2") for line in lines]).fault is not None
 

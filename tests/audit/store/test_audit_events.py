@@ -185,9 +185,6 @@ async def test_an_act_that_fails_leaves_no_event(site: Site) -> None:
 
 async def test_an_act_whose_event_cannot_be_recorded_does_not_happen(site: Site, database_url: str) -> None:
     deps = site.node.deps
-    # By the timer's clock the code has long expired.
-    site.node.scheduler.stop()
-    await site.node.scheduler.settled()
     account = await site.account()
     caller = RequestContext(utcnow(), subject=account.subject, address_key="192.0.2.1", kind="user")
     code = await site.node.services.pairings.create_code(caller.at(NOW), "desktop-1")

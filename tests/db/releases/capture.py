@@ -125,10 +125,8 @@ def script(sent: list[tuple[str, list[str]]]) -> str:
 
 async def run(url: str) -> None:
     node = Node(replace(CONFIGURATION, guest_pairing=False), url)
-    [(_, port), *_] = await node.start()
+    [(_, port), *_] = await node.start(timers=False)
     site = Site(node, port)
-    node.scheduler.stop()
-    await node.scheduler.settled()
     await walk(site)
     await site.close()
     await node.stop()

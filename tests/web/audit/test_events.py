@@ -156,7 +156,6 @@ async def test_an_act_that_fails_leaves_no_row_of_its_success(site: Site) -> Non
     """The row stands in the act's own transaction."""
     account = await site.account()
     # Nobody counts them anew.
-    site.node.scheduler.stop()
     site.node.backend.code_limits.live = site.node.config.max_live_codes
     body = {"desktop_session_id": "desktop-session"}
     assert (await site.post("/api/generate-pair-code", body, account.token)).status == 503

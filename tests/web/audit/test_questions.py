@@ -149,14 +149,7 @@ async def test_the_summary_tells_where_known_users_are_for_the_first_time(site: 
 # Seals
 
 
-def quiet(site: Site) -> None:
-    """The timer records nothing and tells nobody; the test does. What it is just recording can be neither sealed nor
-    told, nor can anything that comes after."""
-    site.node.scheduler.stop()
-
-
 async def test_the_state_of_the_seals_is_that_of_the_log(site: Site) -> None:
-    quiet(site)
     reader = await site.account(role="auditor")
     await record(site, "session.bound", count=5)
     before = await got(site, "seals", reader)
@@ -172,7 +165,6 @@ async def test_the_state_of_the_seals_is_that_of_the_log(site: Site) -> None:
 
 
 async def test_an_event_names_the_seal_that_it_is_in(site: Site) -> None:
-    quiet(site)
     reader = await site.account(role="auditor")
     await record(site, "session.bound")
     [row] = (await site.get("/api/audit?event=session.bound", reader.token)).body["events"]
@@ -196,7 +188,6 @@ async def waiting(site: Site, count: int = 1) -> None:
 
 
 async def test_who_follows_hears_of_each_event_once_and_of_nothing_before(site: Site) -> None:
-    quiet(site)
     reader = await site.account(role="auditor")
     await record(site, "session.bound")
     begun = await got(site, "follow", reader, event="session.bound")
@@ -213,7 +204,6 @@ async def test_who_follows_hears_of_each_event_once_and_of_nothing_before(site: 
 
 
 async def test_an_event_that_commits_late_is_not_missed(site: Site) -> None:
-    quiet(site)
     reader, audit = await site.account(role="auditor"), site.node.audit
     after = (await got(site, "follow", reader, event="session.bound"))["next"]
     async with site.node.database.transaction() as slow:
@@ -232,7 +222,6 @@ async def test_an_event_that_commits_late_is_not_missed(site: Site) -> None:
 
 
 async def test_who_waits_is_answered_as_soon_as_something_has_come(site: Site) -> None:
-    quiet(site)
     reader = await site.account(role="auditor")
     answer = asyncio.ensure_future(got(site, "follow", reader, event="session.bound", wait=20))
     await waiting(site)
@@ -245,7 +234,6 @@ async def test_who_waits_is_answered_as_soon_as_something_has_come(site: Site) -
 
 
 async def test_who_waits_in_vain_is_told_so_after_the_wait(site: Site) -> None:
-    quiet(site)
     reader = await site.account(role="auditor")
     answer = asyncio.ensure_future(got(site, "follow", reader, event="session.bound", wait=5))
     await waiting(site)
@@ -258,7 +246,6 @@ async def test_who_waits_in_vain_is_told_so_after_the_wait(site: Site) -> None:
 
 
 async def test_who_has_lost_the_right_hears_nothing_more(site: Site) -> None:
-    quiet(site)
     reader = await site.account(role="auditor")
     answer = asyncio.ensure_future(ask(site, "follow", reader, event="session.bound", wait=20))
     await waiting(site)
@@ -272,7 +259,6 @@ async def test_who_has_lost_the_right_hears_nothing_more(site: Site) -> None:
 
 
 async def test_another_question_under_the_same_word_is_recorded(site: Site) -> None:
-    quiet(site)
     reader, other = await site.account(role="auditor"), await site.account(role="auditor")
     after = (await got(site, "follow", reader, event="session.bound"))["next"]
     await got(site, "follow", reader, event="auth.*", after=after)
@@ -322,7 +308,6 @@ async def test_an_export_for_a_siem_has_one_line_an_event(site: Site, form: str)
 async def test_an_export_with_seals_verifies_with_the_public_key_alone(
     site: Site, asked: dict[str, str]
 ) -> None:
-    quiet(site)
     reader, key = await site.account(role="auditor"), site.node.deps.sealer.key.public
     await record(site, "session.bound", count=20, address="10.0.0.1")
     await record(site, "ws.connected", count=5)
