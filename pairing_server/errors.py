@@ -1,4 +1,4 @@
-"""What can go wrong: one tree, each error with its wire code.
+"""The errors of the protocol: one tree, each class with its wire code.
 
 The codes are those of the protocol (docs/protocol.md, "Errors"). HTTP and the WebSocket map them in one table each:
 `web/base_handler.py` to an HTTP status, `websocket/handler.py` to an `error` message and, where the protocol names
@@ -12,7 +12,7 @@ from typing import ClassVar
 
 
 class PairingServerError(Exception):
-    """An error of ours: `code` and `details` go on the wire, `message` says what to do.
+    """An error with a wire form: `code`, `details`, and a `message` that says what happened and what to do.
 
     `retryable` is true if the very same request may succeed later. `answers`: the id that the client gave the
     message that is refused, if it did.
@@ -66,7 +66,7 @@ class InvalidToken(PairingServerError):
     """The token is malformed, expired, not for this use, or not signed by a trusted issuer.
 
     `reason` is for the audit log only (a closed list); it never goes on the wire, where it would
-    help whoever forges tokens.
+    help to forge tokens.
     """
 
     code = "INVALID_TOKEN"

@@ -94,16 +94,16 @@ class AppContext:
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
 
     def address(self, request: HTTPServerRequest) -> str:
-        """The client's address: forwarded ones are believed from trusted proxies only."""
+        """The client's address. A forwarded one counts if a trusted proxy sent it."""
         return client_address(_peer(request), request.headers.get_list("X-Forwarded-For"), self.trusted)
 
     def traceparent(self, request: HTTPServerRequest) -> str | None:
-        """The span that the request is part of, if a trusted proxy says so."""
+        """The span that the request is part of, if a trusted proxy sent it."""
         given = request.headers.get("Traceparent")
         return given if given is not None and is_trusted(_peer(request), self.trusted) else None
 
     def origin_allowed(self, request: HTTPServerRequest) -> bool:
-        """Whether the page that asks may: none at all (native), our own, or one of the settings'."""
+        """Whether the origin is absent (a native client), the server's own, or in PAIRING_ALLOWED_ORIGINS."""
         origin = request.headers.get("Origin")
         if origin is None:
             return True
@@ -114,7 +114,7 @@ class AppContext:
         return same_host(origin, request.protocol, host) or self.origins.allows(origin)
 
     def spawn(self, work: Coroutine[object, object, None]) -> None:
-        """Do something that nobody waits for; what goes wrong is logged."""
+        """Run the coroutine in the background. An exception is logged."""
         task = asyncio.ensure_future(work)
         self._tasks.add(task)
         task.add_done_callback(self._done)

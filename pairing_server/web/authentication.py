@@ -1,4 +1,4 @@
-"""Who is asking: the access token of an HTTP request, the ws token of a socket."""
+"""Authentication: the access token of an HTTP request, the ws token of a WebSocket."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def bearer(header: str | None) -> str | None:
 
 
 class AuthenticatedHandler(JSONHandler):
-    """An endpoint for those with an access token; `guests`: also for those without, where that is allowed."""
+    """An endpoint that needs an access token; with `guests` none is needed where the configuration allows that."""
 
     guests = False
     claims: AccessClaims | None

@@ -40,8 +40,8 @@ from pairing_server.web.json_body import parse_object
 log = logging.getLogger(__name__)
 
 BODY_SIZE = 16 * 1024
-# A larger body is still read, and thrown away, up to this: a client that is cut off while it sends
-# would never see the answer.
+# A larger body is read and thrown away up to this size: a client that is cut off while it sends would not see the
+# answer.
 DRAINED_SIZE = 1024 * 1024
 
 STATUS: dict[str, int] = {
@@ -63,7 +63,7 @@ STATUS: dict[str, int] = {
     "INTERNAL": 500,
     "UNAVAILABLE": 503,
 }
-# Tornado's own refusals in our words; everything else it raises is a fault.
+# Tornado's own refusals as errors of the protocol; everything else that it raises is a fault.
 _TRANSLATED: dict[int, type[PairingServerError]] = {
     400: InvalidRequest,
     403: Forbidden,
@@ -95,7 +95,7 @@ class BaseHandler(RequestHandler):
             self.route = route
 
     def trace(self) -> None:
-        """Begin the request's span, if there are traces; the rest of the request is done within it."""
+        """Begin the request's span, if traces are on. The rest of the request runs in it."""
         if not (self.app.traces.on and self.traced):
             return
         method = self.request.method if self.request.method in _METHODS else "OTHER"
@@ -130,7 +130,7 @@ class BaseHandler(RequestHandler):
         self.set_header("Cache-Control", "no-store")
 
     def anonymous(self) -> RequestContext:
-        """Nobody has logged in yet, but comes from somewhere."""
+        """The context of a request whose user is not known (yet): it has an address."""
         address = self.app.address(self.request)
         return RequestContext(
             utcnow(), address=address, address_key=limit_key(address), request_id=self.request_id
@@ -142,7 +142,7 @@ class BaseHandler(RequestHandler):
         value: BaseException | None,
         tb: TracebackType | None,
     ) -> None:
-        """Ours and Tornado's refusals are answers, not faults; anything else is logged with its traceback."""
+        """Log faults with their traceback. Refusals, the protocol's and Tornado's, are answers and no faults."""
         if isinstance(value, Unavailable):
             ids = {"request_id": str(self.request_id)}
             log.warning("%s %s: %s", self.request.method, self.request.path, value, extra=ids)
@@ -156,7 +156,7 @@ class BaseHandler(RequestHandler):
             )
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
-        """Any failure has one form on the wire."""
+        """Answer with the one form that all errors have on the wire."""
         value = (kwargs.get("exc_info") or (None, None, None))[1]
         error = value if isinstance(value, PairingServerError) else self._translated(status_code)
         self.app.refused[error.code] += 1
@@ -172,7 +172,7 @@ class BaseHandler(RequestHandler):
         self.finish(json.dumps(body, ensure_ascii=False, default=str))
 
     def _translated(self, status: int) -> PairingServerError:
-        """Tornado's own refusals in our words."""
+        """Tornado's own refusal as an error of the protocol."""
         if status == HTTPStatus.METHOD_NOT_ALLOWED:
             self.set_header("Allow", ", ".join(self.methods()))
         return _TRANSLATED.get(status, Internal)()
@@ -193,9 +193,9 @@ class BaseHandler(RequestHandler):
 
 @stream_request_body
 class JSONHandler(BaseHandler):
-    """An endpoint that takes and gives JSON."""
+    """An endpoint whose requests and answers are JSON."""
 
-    # The page that asks across origins, once it is known that it may.
+    # The origin of the page, once it is known to be allowed.
     _origin: str | None = None
 
     async def prepare(self) -> None:
@@ -207,21 +207,21 @@ class JSONHandler(BaseHandler):
         if origin is not None and not self.app.origin_allowed(self.request):
             raise OriginNotAllowed(origin=origin[:200])
         self._origin = origin
-        self._share()
-        if (declared := self._declared()) > DRAINED_SIZE:
+        self._set_cors_headers()
+        if (declared := self._declared_size()) > DRAINED_SIZE:
             raise PayloadTooLarge(limit=BODY_SIZE, size=declared)
         if self.app.draining and self.request.method not in ("GET", "HEAD", "OPTIONS"):
             raise Unavailable("The server restarts. Try again in a moment.")
 
-    def _declared(self) -> int:
+    def _declared_size(self) -> int:
         """The declared size of the body; 0 if none is."""
         try:
             return int(self.request.headers.get("Content-Length", "0"))
         except ValueError:
             return 0  # Tornado refuses it
 
-    def _share(self) -> None:
-        """Let the page that asks read the answer."""
+    def _set_cors_headers(self) -> None:
+        """Let the page of an allowed origin read the answer."""
         if "Origin" in self.request.headers:
             self.set_header("Vary", "Origin")
         if self._origin is not None:
@@ -230,14 +230,14 @@ class JSONHandler(BaseHandler):
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         """Tornado has cleared the headers by now."""
-        self._share()
+        self._set_cors_headers()
         if self._prepared_future is not None and not self._prepared_future.done():
-            # Tornado hangs up on whoever is answered before his body has been read.
+            # Tornado closes a connection that is answered before its body has been read.
             self.set_header("Connection", "close")
         super().write_error(status_code, **kwargs)
 
     def options(self, *_: str) -> None:
-        """A browser's question before a request across origins."""
+        """The preflight request that a browser sends before a cross-origin request."""
         self.set_header("Allow", ", ".join(self.methods()))
         if self.request.headers.get("Origin"):
             self.set_header("Access-Control-Allow-Methods", ", ".join(self.methods()))
@@ -283,14 +283,14 @@ class JSONHandler(BaseHandler):
         return loaded
 
     def answer(self, schema: Schema, value: object, status: int = 200) -> None:
-        """Answer with the value as the schema puts it."""
+        """Answer with the value as the schema serializes it."""
         self.set_status(status)
         self.set_header("Content-Type", "application/json; charset=utf-8")
         self.finish(json.dumps(schema.dump(value), ensure_ascii=False))
 
 
 class NotFoundHandler(JSONHandler):
-    """Any URL that is not ours."""
+    """Any URL that has no route."""
 
     async def prepare(self) -> None:
         await super().prepare()

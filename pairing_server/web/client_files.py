@@ -11,17 +11,17 @@ CLIENT = STATIC / "client"
 
 
 class ClientFileHandler(PageFileHandler):
-    """GET /client/…: its modules name each other without a version, so a browser asks each time whether they are new."""
+    """GET /client/…: its modules import each other without a version, so a browser asks each time whether they changed."""
 
     def set_extra_headers(self, path: str) -> None:
         super().set_extra_headers(path)
         self.set_header("Vary", "Origin")
-        # The code is no secret; which pages may use it is said by the same list as everywhere.
+        # The code is no secret, but the same list of origins decides which pages may import it.
         if "Origin" in self.request.headers and self.app.origin_allowed(self.request):
             self.set_header("Access-Control-Allow-Origin", self.request.headers["Origin"])
 
     def get_content_type(self) -> str:
-        # The system's table may take .ts for a film.
+        # The system's table may take .ts for a video.
         if self.absolute_path and self.absolute_path.endswith(".ts"):
             return "text/plain; charset=utf-8"
         if self.absolute_path and self.absolute_path.endswith(".js"):

@@ -49,7 +49,7 @@ def policy(host: str) -> str:
 
 
 class PageHandler(BaseHandler):
-    """A page: our scripts and styles only, in nobody's frame, with nothing of the device but its microphone."""
+    """A page that loads this server's scripts and styles only, is in no frame, and may use the microphone."""
 
     page: str
 
@@ -74,7 +74,7 @@ class PhoneHandler(PageHandler):
 
 
 class SiteHandler(JSONHandler):
-    """GET /demo/site.json: what the pages must know about this server before anybody has logged in."""
+    """GET /demo/site.json: what the pages need to know about this server before a login."""
 
     def get(self) -> None:
         rules = self.app.rules

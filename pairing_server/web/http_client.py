@@ -1,11 +1,11 @@
-"""What the server asks and sends elsewhere by itself: bounded in time, following no redirect."""
+"""Requests that the server sends: with a time limit, and without following redirects."""
 
 from __future__ import annotations
 
 from tornado.httpclient import HTTPClientError, HTTPRequest
 from tornado.simple_httpclient import SimpleAsyncHTTPClient
 
-# Tornado's word for no answer at all.
+# Tornado's status for no answer.
 UNANSWERED = 599
 # Seconds, bytes.
 POST_TIMEOUT = 5
@@ -28,8 +28,8 @@ async def post_line(url: str, line: str) -> None:
     try:
         await client.fetch(request)
     except HTTPClientError as error:
-        told = "did not answer" if error.code == UNANSWERED else f"answered {error.code}"
-        raise OSError(f"the receiver {told}") from None
+        outcome = "did not answer" if error.code == UNANSWERED else f"answered {error.code}"
+        raise OSError(f"the receiver {outcome}") from None
     finally:
         client.close()
 

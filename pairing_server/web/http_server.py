@@ -34,7 +34,7 @@ class Listener(HTTPServer):
     def initialize(self, application: Application) -> None:  # type: ignore[override]
         super().initialize(
             application,
-            xheaders=False,  # it would believe anybody; see AppContext.address
+            xheaders=False,  # it would trust any client; see AppContext.address
             max_header_size=HEADER_SIZE,
             idle_connection_timeout=IDLE_TIMEOUT,
             body_timeout=BODY_TIMEOUT,
@@ -46,10 +46,10 @@ class Listener(HTTPServer):
         # Descriptors from this number on are not for clients; the lowest free one is given out first.
         self.room = _room()
         self.turned_away = 0
-        self._told = 0
+        self._reported = 0
 
     def handle_stream(self, stream: IOStream, address: Any) -> None:
-        """With no descriptor left, accepting fails and is tried again at once without end: that must not come."""
+        """Close the connection if few descriptors are left. With none left, Tornado would retry accept() in a busy loop."""
         if stream.socket.fileno() >= self.room:
             self.turned_away += 1
             stream.close()
@@ -57,16 +57,16 @@ class Listener(HTTPServer):
             super().handle_stream(stream, address)
 
     def cut_slow(self, now: float) -> None:
-        """What has to be looked at once a second. `now`: monotonic seconds."""
+        """Close slow connections; call it once a second. `now`: monotonic seconds."""
         self.cut_slow_headers(now)
         self.cut_slow_readers(now)
-        if self.turned_away != self._told:
+        if self.turned_away != self._reported:
             log.warning(
                 "%d connections were closed at once: the process has no file descriptors left for them"
                 " (LimitNOFILE=, ulimit -n)",
-                self.turned_away - self._told,
+                self.turned_away - self._reported,
             )
-            self._told = self.turned_away
+            self._reported = self.turned_away
 
     def cut_slow_headers(self, now: float) -> int:
         """Close connections that have sent a part of a header for longer than its time. How many.

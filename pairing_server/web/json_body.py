@@ -29,8 +29,8 @@ def parse_object(body: bytes) -> dict[str, Any]:
     except UnicodeError:
         raise InvalidRequest("The body cannot be read. Send UTF-8 without lone surrogates.") from None
     except (ValueError, RecursionError) as error:
-        told = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)[:120]
-        raise InvalidRequest(f"The body is not JSON: {told}. Send one JSON object.") from None
+        fault = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)[:120]
+        raise InvalidRequest(f"The body is not JSON: {fault}. Send one JSON object.") from None
     if not isinstance(data, dict):
         raise InvalidRequest()
     return data

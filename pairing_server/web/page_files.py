@@ -1,4 +1,4 @@
-"""The files of our pages, and what a browser may do with them."""
+"""The files of the server's pages, and their security headers."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from pairing_server.web.app_context import AppContext
 from pairing_server.web.base_handler import BaseHandler
 
 STATIC = Path(__file__).resolve().parents[1] / "static"
-# What several pages have alike. Each has it under its own path, where its modules import it from.
+# Files that several pages share. Each page has them under its own path, from which its modules import them.
 SHARED = STATIC / "shared"
 
 
 class PageFileHandler(BaseHandler, StaticFileHandler):
-    """Files of our pages."""
+    """Files of the server's pages."""
 
     def initialize(self, app: AppContext, path: str) -> None:  # type: ignore[override]
         BaseHandler.initialize(self, app)
@@ -36,7 +36,7 @@ class PageFileHandler(BaseHandler, StaticFileHandler):
 
 
 def protect_page(handler: BaseHandler) -> None:
-    """A page runs our scripts only and is shown in nobody's frame. (The viewer sets styles inline.)"""
+    """Let the page run this server's scripts only, and be in no frame. (The viewer sets styles inline.)"""
     handler.set_header(
         "Content-Security-Policy",
         "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:;"
@@ -45,8 +45,8 @@ def protect_page(handler: BaseHandler) -> None:
 
 
 def files_of(app: AppContext, page: str) -> list[URLSpec]:
-    """The URLs under `/{page}/` of the folder of that name, and of what is shared. HTML is not among them: the pages
-    themselves need headers of their own."""
+    """The URLs under `/{page}/`: the scripts and styles of the folder of that name, and the shared files. The HTML has
+    handlers of its own, for its headers."""
     shared = "|".join(sorted(path.name.replace(".", r"\.") for path in SHARED.iterdir()))
     own = {"app": app, "path": str(STATIC / page)}
     return [

@@ -21,12 +21,12 @@ def _session_id(example: str) -> fields.String:
     return fields.String(required=True, validate=_SESSION_ID, metadata=shown)
 
 
-# What the database cannot hold, no account can have.
+# PostgreSQL cannot store NUL.
 NO_NUL = validate.ContainsNoneOf("\x00", error="Must not have control characters.")
 
 
 def storable(instant: datetime) -> None:
-    """Within what the database can hold, whatever the offset. Raises ValidationError."""
+    """Whether the database can store the instant, with any UTC offset. Raises ValidationError."""
     if not 1970 <= instant.year < 9999:
         raise ValidationError("Must be a year from 1970 to 9998.")
 
@@ -37,7 +37,7 @@ def _always(value: bool | str) -> fields.Constant[bool | str]:
 
 
 class Schema(AnySchema):
-    """Unknown fields of a request are ignored, and new ones in an answer are no surprise."""
+    """Ignores unknown fields of a request."""
 
     class Meta:
         unknown = EXCLUDE
@@ -52,7 +52,7 @@ class Instant(fields.DateTime):
 
 
 class Flag(fields.Boolean):
-    """true or false, and nothing that could be taken for them: to Python, 1 is true."""
+    """true or false only; marshmallow would also take 1 and "yes"."""
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> bool:
         if not isinstance(value, bool):

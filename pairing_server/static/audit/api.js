@@ -1,4 +1,4 @@
-/** The server, asked with the token of whoever has signed in. The token is in memory only: it ends with the page. */
+/** The server's API with the reviewer's token, which is in memory only and ends with the page. */
 
 /** What the server refuses. `code` is the protocol's, `fields` says what is wrong with which filter. */
 export class Refused extends Error {

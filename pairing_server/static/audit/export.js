@@ -10,7 +10,7 @@ const FORMATS = [
 ];
 
 export class Export {
-  /** `question()` is what to take away; `tell(text)` says how it goes. */
+  /** `question()` is what to take away; `tell(text)` says how it proceeds. */
   constructor(api, question, tell) {
     this.api = api;
     this.question = question;
@@ -40,7 +40,7 @@ export class Export {
   }
 }
 
-/** A file to write to; undefined where the browser has no such thing, null if the user has changed his mind. */
+/** A file to write to; undefined where the browser has no such thing, null if the user cancels. */
 async function choose(name) {
   if (!globalThis.showSaveFilePicker || navigator.webdriver) return undefined;
   try {

@@ -2,7 +2,7 @@
 
 import { askForLogin } from "./login-form.js";
 
-/** Resolves once somebody has signed in who may read the log. `why`: what to say first. */
+/** Resolves once a user who may read the log has logged in. `why`: the text above the form. */
 export function signIn(api, place, why) {
   const logIn = async (username, password) => {
     await api.signIn(username, password);

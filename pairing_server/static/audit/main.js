@@ -12,7 +12,7 @@ import { Table } from "./table.js";
 import { Timeline } from "./timeline.js";
 
 const LIMIT = 100;
-// How many short pages are followed by themselves before somebody is asked whether to go on.
+// How many short pages are loaded without asking the reviewer.
 const ON = 10;
 const WAIT = 20;
 

@@ -75,7 +75,7 @@ function told({ reason, attrs }) {
   return [...(reason ? [h("b", {}, reason)] : []), `${reason && parts.length ? " · " : ""}${parts.join(" · ")}`];
 }
 
-/** Ids and digests are told apart by their beginnings; the details have them whole. */
+/** The beginnings of ids and digests differ; the details show them in full. */
 function brief(text) {
   return text.length > 20 && !/\s/.test(text) ? `${text.slice(0, 12)}…` : text;
 }

@@ -17,7 +17,7 @@ export declare function startMicrophone(options: {
   constraints?: boolean | MediaTrackConstraints;
 }): Promise<Microphone>;
 
-/** Plays what `PairingClient` gives with its event `audio`. A page that nobody has touched yet is silent until then. */
+/** Plays what `PairingClient` gives with its event `audio`. A browser keeps a page silent until its user has touched it. */
 export declare class AudioPlayer {
   constructor(options?: { onLevel?(level: number): void });
   push(chunk: Pick<AudioChunk, "data" | "format">): void;

@@ -158,7 +158,7 @@ export class AudioPlayer {
     this.#meter = new Meter(context, this.#onLevel);
     this.#volume = new GainNode(context, { gain: this.#muted ? 0 : 1 });
     this.#meter.node.connect(this.#volume).connect(context.destination);
-    // A page nobody has touched may not make a sound yet.
+    // A browser allows no sound before the user has touched the page.
     for (const gesture of GESTURES) addEventListener(gesture, this.#resume);
     return context;
   }
@@ -196,7 +196,7 @@ class Stream {
   }
 
   play() {
-    // Refused until somebody touches the page; it is tried again then.
+    // The browser refuses until the user touches the page; then it is tried again.
     this.element.play().catch(() => {});
   }
 

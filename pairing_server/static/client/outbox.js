@@ -109,7 +109,7 @@ export class Outbox {
     if (passed.length) this.schedule();
   }
 
-  /** True if it was one of these messages, which its sender is told unless it can go again. */
+  /** True if the error is about one of these messages. Its promise is rejected, unless it can be sent again. */
   refused(id, error) {
     const at = this.#waiting.findIndex((message) => message.id === id);
     if (at < 0) return false;

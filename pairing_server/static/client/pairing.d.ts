@@ -108,7 +108,7 @@ export interface Events {
   /** Phone: the desktop is asked; `pair` goes on by itself as soon as it has said yes. */
   "confirmation-needed": (about: { expiresIn: number }) => void;
   gap: (gap: Gap) => void;
-  /** The server has refused something, and the connection goes on. What ends it is told by `state`. */
+  /** The server has refused a message; the connection stays open. An error that ends it comes with `state`. */
   error: (error: Error) => void;
   /** Each frame as it passes, for tools that show them. Tokens are left out. */
   frame: (frame: { direction: "in" | "out"; text?: string; bytes?: number }) => void;
@@ -118,7 +118,7 @@ export interface Events {
  * One device of a pairing.
  *
  * It comes back by itself when the connection breaks, at once when the page wakes or the network returns. Messages that it has
- * accepted arrive once and in order, or their promise is rejected, or the other side is told by a `gap`.
+ * accepted arrive once and in order, or their promise is rejected, or the other side gets a `gap`.
  */
 export declare class PairingClient {
   constructor(options: PairingOptions);
@@ -165,7 +165,7 @@ export declare class PairingClient {
   /** Sets some or all settings. Only what differs is sent; all of one task go as one message; the last one always arrives. */
   syncSettings(settings: object): void;
 
-  /** Values for settings that nobody in the channel has set. */
+  /** Values for settings that neither device has set. */
   offerSettings(settings: object): void;
 
   /**

@@ -213,7 +213,7 @@ export class PairingClient {
 
   // HTTP
 
-  /** Ask for a seat under the session id; under another one if that is somebody else's. */
+  /** Ask for a seat under the session id; under another one if that belongs to another account. */
   async #seat(path, body, tries) {
     try {
       return await this.#post(path, body(), tries);
@@ -447,7 +447,7 @@ export class PairingClient {
       try {
         listener(...about);
       } catch (error) {
-        // The listener's own fault, told where such things are told; the client goes on.
+        // A fault of the listener is reported as uncaught; the client continues.
         setTimeout(() => {
           throw error;
         });

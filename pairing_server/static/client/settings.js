@@ -22,7 +22,7 @@ export class SharedSettings {
     return keys.length > 0;
   }
 
-  /** Values for keys that nobody has set so far. */
+  /** Values for keys that neither device has set. */
   offer(settings) {
     const keys = this.#put(Object.fromEntries(Object.entries(settings).filter(([key]) => !this.#texts.has(key))));
     for (const key of keys) this.#fills.add(key);

@@ -21,7 +21,7 @@ export type Pick<S> =
 /**
  * Keeps the picked part of the store in step with the other device, until the function that it returns is called.
  *
- * What the store holds at the start fills only what nobody in the channel has set. What comes from the other device is applied
+ * What the store holds at the start fills only what neither device has set. What comes from the other device is applied
  * and never sent again. All changes within one task go as one message. Only keys that the picked part has are taken.
  */
 export declare function pairSync<S>(store: Store<S>, client: PairingClient, options: Pick<S>): () => void;

@@ -1,6 +1,6 @@
 /**
  * Who the page is for the server. Where registration is open it makes itself a throw-away account with a random
- * password, kept for this tab only; elsewhere somebody has to log in, and nothing of that is kept.
+ * password, kept for this tab only; elsewhere the user logs in, and nothing of that is kept.
  */
 
 const KEY = "pairing-demo.account";
@@ -27,8 +27,8 @@ export async function post(path, body, token) {
     throw new Error("The server cannot be reached. Check the network and try again.");
   }
   if (answer.ok) return answer;
-  const told = await answer.json().catch(() => null);
-  throw new Refused(told, answer.status, Number(answer.headers.get("Retry-After")) || 0);
+  const refusal = await answer.json().catch(() => null);
+  throw new Refused(refusal, answer.status, Number(answer.headers.get("Retry-After")) || 0);
 }
 
 /** `length` random characters of a URL. */
@@ -66,7 +66,7 @@ export class Account {
     return this.#throwAway ? `${this.#login.username}:${this.#login.password}` : null;
   }
 
-  /** Be the throw-away account that another page of ours has handed over. */
+  /** Use the throw-away account that another page of this server has handed over. */
   adopt(handOver) {
     this.storage.setItem(KEY, handOver);
     this.#take(handOver);
@@ -94,7 +94,7 @@ export class Account {
     }
   }
 
-  /** Be nobody again. */
+  /** Log out. */
   leave() {
     this.storage.removeItem(KEY);
     this.#login = null;

@@ -77,18 +77,18 @@ export class CodePanel {
       this.code = code;
       this.expiresAt = expiresAt;
       this.#device.storage.setItem("code", JSON.stringify({ code, expiresAt }));
-      this.#device.tell("");
+      this.#device.showProblem("");
       this.#tick();
       if (this.#withQr) await this.#draw();
     } catch (error) {
       this.#gone();
-      this.#device.tell(error.message);
+      this.#device.showProblem(error.message);
     } finally {
       this.again.disabled = false;
     }
   }
 
-  /** The server sees an attack on codes: whoever sits here says whether the phone is theirs. */
+  /** The server suspects guessing: the user of this desktop confirms or rejects the phone. */
   #ask({ device, address }) {
     const answer = (wanted) => {
       this.request.hidden = true;
@@ -153,7 +153,7 @@ export class CodePanel {
       this.picture.hidden = false;
       this.scan.hidden = !this.#withQr;
     } catch (error) {
-      this.#device.tell(error.message);
+      this.#device.showProblem(error.message);
     }
   }
 
@@ -163,7 +163,7 @@ export class CodePanel {
       await navigator.clipboard.writeText(`${this.#publicUrl}/phone${hash}`);
       this.copy.textContent = "Copied";
     } catch {
-      this.#device.tell("The browser does not let this page copy. Use the link beside the button.");
+      this.#device.showProblem("The browser does not let this page copy. Use the link beside the button.");
     }
   }
 }

@@ -73,7 +73,7 @@ export class Device {
       { class: "together" },
       section("Audio settings", settingsPanel(this.client)),
       section("Messages", messagesPanel(this.client, this.peerName)),
-      section("Microphone", soundPanel(this.client, this.peerName, (text) => this.tell(text))),
+      section("Microphone", soundPanel(this.client, this.peerName, (text) => this.showProblem(text))),
     );
     this.element = h(
       "section",
@@ -96,23 +96,23 @@ export class Device {
   #listen() {
     const { client } = this;
     client.on("state", (state, why) => {
-      if (state === "closed") this.tell(why.code === "CLOSED" ? "" : why.message);
+      if (state === "closed") this.showProblem(why.code === "CLOSED" ? "" : why.message);
       this.#show();
     });
     client.on("paired", ({ channel }) => {
       this.storage.setItem("met", channel);
-      this.tell("");
+      this.showProblem("");
       this.#show();
     });
     client.on("peer-joined", () => this.#show());
     client.on("peer-left", ({ final }) => {
-      if (final) this.tell(`The ${this.peerName} has ended the pairing.`);
+      if (final) this.showProblem(`The ${this.peerName} has ended the pairing.`);
       this.#show();
     });
     client.on("gap", ({ reason }) => {
-      if (reason === "not_recovered") this.tell("Some messages are lost. Ask for them to be sent again.");
+      if (reason === "not_recovered") this.showProblem("Some messages are lost. Ask for them to be sent again.");
     });
-    client.on("error", (error) => this.tell(error.message));
+    client.on("error", (error) => this.showProblem(error.message));
     setInterval(() => this.#showLatency(), 1000);
   }
 
@@ -138,8 +138,8 @@ export class Device {
     this.latency.textContent = typeof latency === "number" ? `${Math.round(latency)} ms` : "–";
   }
 
-  /** Say what has gone wrong, or with "" that it is over. */
-  tell(text) {
+  /** Show what went wrong, or nothing for "". */
+  showProblem(text) {
     this.problem.textContent = text;
   }
 
@@ -147,7 +147,7 @@ export class Device {
     try {
       await this.client.unpair();
     } catch (error) {
-      this.tell(error.message);
+      this.showProblem(error.message);
     }
   }
 }

@@ -51,8 +51,8 @@ async function main() {
     document.body.classList.toggle("real", real);
     phone.element.hidden = real;
     desktop.pairing.withQr = real;
-    // The seat at the desktop's channel is for the phone that is now in somebody's hand.
-    if (real && phone.client.channel) await phone.client.unpair().catch((error) => desktop.tell(error.message));
+    // The phone's seat in the desktop's channel is now for the real phone.
+    if (real && phone.client.channel) await phone.client.unpair().catch((error) => desktop.showProblem(error.message));
   };
   await Promise.all([desktop.pairing.start(), phone.pairing.start()]);
   await choose(location.hash === REAL);

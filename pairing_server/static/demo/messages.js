@@ -3,7 +3,7 @@
 import { h, uniqueId } from "./dom.js";
 
 const ACTION = "CHAT";
-/** The server takes 64 KiB; nobody types that. */
+/** The server takes 64 KiB, which is more than a user types. */
 const LONGEST = 500;
 const KEPT = 100;
 

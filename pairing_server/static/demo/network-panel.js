@@ -7,7 +7,7 @@ const TEXTS = { good: "Good", slow: "Slow", dead: "Drops all", offline: "Offline
 const TOLD = {
   good: "Frames pass as they come.",
   slow: "Every frame takes 0.8 s each way.",
-  dead: "Frames vanish and nobody is told. Back on Good, the connection turns out dead.",
+  dead: "Frames vanish and no side notices. Back on Good, the connection turns out to be dead.",
   offline: "No connection at all, until you switch back.",
 };
 

@@ -8,7 +8,7 @@
 /** How long a frame takes on a slow network, in milliseconds, each way. */
 const SLOW = 800;
 
-/** good; slow: everything comes late; dead: nothing arrives, and nobody is told; offline: no connection at all. */
+/** good; slow: everything comes late; dead: nothing arrives, and no side notices; offline: no connection at all. */
 export const MODES = ["good", "slow", "dead", "offline"];
 
 export class Network extends EventTarget {
@@ -88,7 +88,7 @@ export class Network extends EventTarget {
   }
 }
 
-/** The token with a signature of nobody's. */
+/** The token with a wrong signature. */
 function withoutSignature(token) {
   const end = token.lastIndexOf(".") + 1;
   return token.slice(0, end) + "A".repeat(token.length - end);
@@ -173,7 +173,7 @@ class Socket extends EventTarget {
     }
     this.#due = due;
     this.#waiting.push(act);
-    // Timers may fire a little early or late: each takes whoever has waited longest.
+    // Timers may fire a little early or late: each sends what has waited longest.
     setTimeout(() => {
       const next = this.#waiting.shift();
       if (this.readyState !== Socket.CLOSED && this.#network.mode !== "dead") next();

@@ -1,4 +1,4 @@
-/** The page `/phone`: one phone, opened by the desktop's QR code, or by somebody who types the code. */
+/** The page `/phone`: one phone, opened by the desktop's QR code, or by a user who types the code. */
 
 import { Account } from "./account.js";
 import { Device } from "./device.js";

@@ -30,7 +30,7 @@ export class RedeemPanel {
       this.input,
       h("div", { class: "acts" }, this.button, typed),
     );
-    device.client.on("confirmation-needed", () => device.tell("The desktop asks whether to pair with this phone. Confirm it there."));
+    device.client.on("confirmation-needed", () => device.showProblem("The desktop asks whether to pair with this phone. Confirm it there."));
     this.element.addEventListener("submit", (event) => {
       event.preventDefault();
       this.pair(this.input.value);
@@ -46,7 +46,7 @@ export class RedeemPanel {
     }
   }
 
-  /** Put a code in; whoever holds the phone sends it. */
+  /** Fill in a code; the user sends it. */
   fill(code) {
     this.input.value = `${code.slice(0, 3)} ${code.slice(3)}`;
     this.button.focus();
@@ -54,7 +54,7 @@ export class RedeemPanel {
 
   #type(code) {
     if (!code) {
-      this.#device.tell("The desktop shows no code. Ask it for a new one.");
+      this.#device.showProblem("The desktop shows no code. Ask it for a new one.");
       return;
     }
     this.fill(code);
@@ -63,12 +63,12 @@ export class RedeemPanel {
 
   async pair(typed) {
     this.button.disabled = true;
-    this.#device.tell("");
+    this.#device.showProblem("");
     try {
       await this.#device.client.pair(typed.replace(/\D/g, ""));
       this.input.value = "";
     } catch (error) {
-      this.#device.tell(error.message);
+      this.#device.showProblem(error.message);
       this.input.focus();
     } finally {
       this.button.disabled = false;

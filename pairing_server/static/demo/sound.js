@@ -11,8 +11,8 @@ const REFUSALS = {
 };
 const INSECURE = "The microphone needs https:// or a page from this machine. Open the page that way.";
 
-/** The element. `tell(text)` shows what goes wrong. */
-export function soundPanel(client, peerName, tell) {
+/** The element. `showProblem(text)` shows what goes wrong. */
+export function soundPanel(client, peerName, showProblem) {
   const out = direction(`To the ${peerName}`);
   const into = direction(`From the ${peerName}`);
   const button = h("button", { type: "button" }, "Start microphone");
@@ -23,7 +23,7 @@ export function soundPanel(client, peerName, tell) {
   const player = new AudioPlayer({ onLevel: into.level });
   client.on("audio", (chunk) => {
     player.push(chunk);
-    into.tell(`${player.seconds.toFixed(1)} s heard`);
+    into.show(`${player.seconds.toFixed(1)} s heard`);
   });
   sounding.addEventListener("change", () => {
     player.muted = !sounding.checked;
@@ -42,7 +42,7 @@ export function soundPanel(client, peerName, tell) {
       onChunk: (data, about) => {
         const sent = client.sendAudio(data, about);
         if (sent) bytes += data.size;
-        out.tell(`${size(bytes)} sent`);
+        out.show(`${size(bytes)} sent`);
         return sent;
       },
     });
@@ -57,7 +57,7 @@ export function soundPanel(client, peerName, tell) {
     try {
       await start();
     } catch (error) {
-      tell(REFUSALS[error.name] ?? error.message);
+      showProblem(REFUSALS[error.name] ?? error.message);
     } finally {
       button.disabled = false;
     }
@@ -78,14 +78,14 @@ export function soundPanel(client, peerName, tell) {
 function direction(title) {
   const id = uniqueId("level");
   const meter = h("meter", { id, min: 0, max: 1, value: 0 });
-  const told = h("span", { class: "number" });
+  const amount = h("span", { class: "number" });
   return {
-    element: h("div", { class: "way" }, h("div", { class: "told" }, h("label", { for: id }, title), told), meter),
+    element: h("div", { class: "way" }, h("div", { class: "told" }, h("label", { for: id }, title), amount), meter),
     level: (level) => {
       meter.value = Math.min(1, Math.max(0, level));
     },
-    tell: (text) => {
-      told.textContent = text;
+    show: (text) => {
+      amount.textContent = text;
     },
   };
 }

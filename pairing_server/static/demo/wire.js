@@ -5,7 +5,7 @@ import { h, size } from "./dom.js";
 /** Frames shown; older ones go. */
 const KEPT = 150;
 
-/** How a frame's own words are told in one line. */
+/** What one line says of a frame. */
 function gist(message) {
   switch (message.type) {
     case "settings_sync":

@@ -3,8 +3,8 @@
 import { h } from "./dom.js";
 
 /**
- * Shows the form in `place`, alone, until `logIn(username, password)` resolves; resolves then. What that throws is told
- * in the form. `title` is the button's as well, `why` is said first, `username` is who it probably is.
+ * Shows the form in `place`, alone, until `logIn(username, password)` resolves; resolves then. The form shows
+ * what that throws. `title` is also the button's, `why` the text above the fields, `username` a first value.
  */
 export function askForLogin(place, title, why, logIn, username = "") {
   const problem = h("p", { class: "problem", role: "alert" });

@@ -1,4 +1,4 @@
-"""The page for reviewers: `/audit`. It asks the endpoints under /api/audit with the token of whoever signs in on it."""
+"""The page for reviewers: `/audit`. It asks the endpoints under /api/audit with the token of the reviewer who logs in on it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ POLICY = (
 
 
 class AuditPageHandler(BaseHandler):
-    """GET /audit: our scripts and styles only, in nobody's frame, with nothing of the device."""
+    """GET /audit: loads this server's scripts and styles only, is in no frame, and may use nothing of the device."""
 
     def get(self) -> None:
         self.set_header("Content-Type", "text/html; charset=utf-8")
