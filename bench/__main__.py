@@ -55,6 +55,8 @@ def arguments() -> argparse.Namespace:
         parser.error(f"there is no benchmark {', '.join(unknown)}: {', '.join(BENCHMARKS)}")
     if given.against and given.only != "relay":
         parser.error("--against compares the relay: give --only relay")
+    if given.against and not (given.against / "pairing_server").is_dir():
+        parser.error(f"{given.against} is no checkout of the pairing server")
     if not Path("/proc/self/stat").exists():
         parser.error("this reads /proc, so it runs on Linux only")
     return given
