@@ -27,7 +27,7 @@ class Snapshot:
 
 
 class Server:
-    """A pairing server on the database, which writes down what it holds when it is asked."""
+    """A pairing server on the database, which writes a snapshot of what it holds at SIGUSR2."""
 
     def __init__(self, run: Run, database: PairingDatabase, **settings: str) -> None:
         self.port = free_port()
