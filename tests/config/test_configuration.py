@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import pairing_server
 from pairing_server.audit.seals import SealKey
 from pairing_server.config import NAMES, SETTINGS, effective, load
 from pairing_server.config.setting import Setting
@@ -17,6 +19,7 @@ from pairing_server.security.limits import Rate
 from pairing_server.security.origins import Origins
 from tests.config.given import SECRET, URL, configuration, faults, variable
 
+PACKAGE = Path(pairing_server.__file__).parent
 SEED = "c2VlZCBvZiAzMiBieXRlcywgYXMgbG9uZyBhcyBpdCE="
 ISSUER = '{"issuer": "https://id.example", "audience": "a", "algorithms": ["RS256"], "jwks": "/k.json"}'
 
@@ -120,7 +123,13 @@ TEXTS: dict[str, tuple[str, Any, tuple[str, ...], str]] = {
 
 
 def test_the_table_above_has_every_setting() -> None:
-    assert sorted(map(variable, TEXTS)) == sorted(NAMES)
+    assert set(map(variable, TEXTS)) == set(NAMES)
+
+
+def test_every_setting_is_used() -> None:
+    sources = "".join(path.read_text(encoding="utf-8") for path in PACKAGE.rglob("*.py"))
+    unused = [s.name for s in SETTINGS if not re.search(rf"\b(config|self|new|ready)\.{s.name}\b", sources)]
+    assert unused == []
 
 
 @pytest.mark.parametrize("setting", PLAIN, ids=lambda setting: setting.name)

@@ -8,8 +8,10 @@ from ipaddress import ip_network
 
 import pytest
 
+from pairing_server.config import SETTINGS
 from pairing_server.security.limits import Rate, SlidingWindow
 from pairing_server.security.origins import Origins
+from tests.config.test_configuration import TEXTS
 from tests.devices import Site
 
 APP = "https://app.example"
@@ -64,6 +66,29 @@ async def test_a_change_is_in_the_audit_log_and_a_setting_that_needs_a_restart_i
     logged = {record.message: record.__dict__.get("changed") for record in caplog.records}
     assert logged["configuration reloaded"] == "PAIRING_MESSAGE_RATE"
     assert logged["configuration needs a restart"] == "PAIRING_PORT,PAIRING_LOG_FORMAT"
+
+
+async def test_each_reloadable_setting_has_an_effect_at_once(site: Site) -> None:
+    node, root = site.node, logging.getLogger()
+    codes = node.backend.code_limits
+
+    def in_effect() -> str:
+        app, backend = node.app, node.backend
+        rates = (app.handshake_failures.rate, codes._by_user.rate, codes._by_address.rate)
+        access = (app.origins, app.trusted, node.services.signing_keys.keyring.keys)
+        return str((rates, access, backend.rules, backend.hub.limits, root.level))
+
+    level, without_effect = root.level, []
+    root.setLevel(logging.ERROR)
+    try:
+        for setting in SETTINGS:
+            before = in_effect()
+            if setting.reloadable:
+                node.reload(replace(node.config, **{setting.name: TEXTS[setting.name][1]}))
+                without_effect += [setting.name] if in_effect() == before else []
+    finally:
+        root.setLevel(level)
+    assert without_effect == []
 
 
 async def test_the_log_level_changes(site: Site) -> None:
