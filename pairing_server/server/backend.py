@@ -36,8 +36,7 @@ from pairing_server.services.authentication import AuthenticationService
 from pairing_server.services.brute_force_guard import BruteForceGuard
 from pairing_server.services.codes import CodeLimits, Codes
 from pairing_server.services.confirmations import ConfirmationService
-from pairing_server.services.container import Services
-from pairing_server.services.deps import Deps
+from pairing_server.services.container import AuditServices, Services
 from pairing_server.services.expiry import Expiry
 from pairing_server.services.lockouts import LockoutService
 from pairing_server.services.logins import LoginService
@@ -124,19 +123,20 @@ class Backend:
             presence=Presence(database),
             lockouts=LockoutService(database, audit),
             signing_keys=SigningKeys(database, audit, hub, keyring, codes, keyfile),
+            audit=self._audit_services(config),
         )
+
+    def _audit_services(self, config: Configuration) -> AuditServices:
         sealer = self._sealer(config)
-        reader = AuditReader(self.reading, audit, sealer)
+        reader = AuditReader(self.reading, self.audit, sealer)
         lines = SealedLines(self.reading, sealer.key.public)
-        self.deps = Deps(
-            database=database,
-            reading=self.reading,
-            audit=audit,
-            audit_reader=reader,
-            audit_tail=AuditTail(reader),
+        days, folder = config.audit_retention, config.audit_export_dir
+        return AuditServices(
+            reader=reader,
+            tail=AuditTail(reader),
             sealer=sealer,
-            verifier=Verifier(self.reading, audit, sealer),
-            retention=Retention(database, lines, audit, config.audit_retention, config.audit_export_dir),
+            verifier=Verifier(self.reading, self.audit, sealer),
+            retention=Retention(self.database, lines, self.audit, days, folder),
         )
 
     def _sealer(self, config: Configuration) -> Sealer:

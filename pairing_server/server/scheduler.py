@@ -44,11 +44,11 @@ class Scheduler:
         self._monotonic = monotonic
         self._every_second = every_second
         self._started_at = -math.inf
-        deps, services = backend.deps, backend.services
+        services, audit = backend.services, backend.services.audit
         expiry, settings = backend.expiry, backend.settings
         self.jobs: tuple[Job, ...] = (
             Job("tick", 1, self._tick),
-            Job("tell followers", 1, lambda: deps.audit_tail.answer_waiting(wall())),
+            Job("tell followers", 1, lambda: audit.tail.answer_waiting(wall())),
             Job("flush audit", 1, lambda: backend.audit.flush(system(wall()))),
             Job("keep settings", 1, settings.keep),
             Job("expire pairings", 2, lambda: expiry.expire_pairings(system(wall()))),
@@ -66,9 +66,9 @@ class Scheduler:
             Job("close deserted pairings", 30, self._close_deserted),
             Job("release names", 30, lambda: expiry.release_names(wall())),
             Job("forget settings", 30, lambda: settings.forget_ended(wall())),
-            Job("seal audit", 60, lambda: deps.sealer.seal(system(wall()))),
-            Job("make audit partitions", 3600, deps.retention.make_partitions),
-            Job("drop old audit events", 3600, lambda: deps.retention.drop_old(system(wall()))),
+            Job("seal audit", 60, lambda: audit.sealer.seal(system(wall()))),
+            Job("make audit partitions", 3600, audit.retention.make_partitions),
+            Job("drop old audit events", 3600, lambda: audit.retention.drop_old(system(wall()))),
             Job("prune", 3600, lambda: expiry.prune(wall())),
         )
         self._callbacks: list[PeriodicCallback] = []

@@ -54,7 +54,7 @@ class Node:
         self.config = config
         self.backend = backend = Backend(config, database_url, keyfile, traces)
         self.audit, self.database, self.hub = backend.audit, backend.database, backend.hub
-        self.services, self.deps = backend.services, backend.deps
+        self.services = backend.services
         self.app = AppContext(
             backend.services,
             audit=backend.audit,
@@ -64,7 +64,6 @@ class Node:
             rules=backend.rules,
             code_limits=backend.code_limits,
             traces=traces,
-            deps=backend.deps,
             origins=config.allowed_origins,
             trusted=config.trusted_proxies,
             handshake_failures=SlidingWindow(config.handshake_failures),
@@ -149,7 +148,7 @@ class Node:
         if self.held:
             # A new connection waits in the socket for the next server. Without such a socket it is refused at once: 503.
             self.http.stop()
-        self.deps.audit_tail.stop()
+        self.services.audit.tail.stop()
         gone = asyncio.Event()
         self.hub.close_all(CloseCode.RESTART, "server restarts", gone.set)
         try:
@@ -165,7 +164,7 @@ class Node:
                 self.audit.enqueue(stopping)
                 self.audit.enqueue(self.audit.event("audit.stopped", "success", system(utcnow())))
                 await self.audit.flush(system(utcnow()), last=True)
-                await self.deps.sealer.seal(system(utcnow()))
+                await self.services.audit.sealer.seal(system(utcnow()))
         except (TimeoutError, Unavailable) as error:
             log.warning("stopped without writing everything to the database: %s", error)
         self.http.stop()

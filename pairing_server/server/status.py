@@ -85,7 +85,7 @@ def _device(connection: Connection, now: float) -> dict[str, Any]:
 
 async def _last_seal(node: Node) -> dict[str, Any] | None:
     with suppress(Unavailable):
-        if (last := await node.deps.sealer.last()) is not None:
+        if (last := await node.services.audit.sealer.last()) is not None:
             age = (utcnow() - datetime.fromisoformat(last.sealed_at)).total_seconds()
             return {"number": last.number, "age_s": round(age)}
     return None

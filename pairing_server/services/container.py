@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from pairing_server.audit.query import AuditReader
+from pairing_server.audit.retention import Retention
+from pairing_server.audit.seals.sealer import Sealer
+from pairing_server.audit.seals.verification import Verifier
+from pairing_server.audit.tail import AuditTail
 from pairing_server.services.accounts import AccountService
 from pairing_server.services.authentication import AuthenticationService
 from pairing_server.services.confirmations import ConfirmationService
@@ -13,6 +18,17 @@ from pairing_server.services.membership import MembershipService
 from pairing_server.services.pairings import PairingService
 from pairing_server.services.presence import Presence
 from pairing_server.services.signing_keys import SigningKeys
+
+
+@dataclass(frozen=True, slots=True)
+class AuditServices:
+    """The audit log apart from recording: questions, seals and retention."""
+
+    reader: AuditReader
+    tail: AuditTail
+    sealer: Sealer
+    verifier: Verifier
+    retention: Retention
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,3 +44,4 @@ class Services:
     presence: Presence
     lockouts: LockoutService
     signing_keys: SigningKeys
+    audit: AuditServices

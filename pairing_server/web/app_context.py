@@ -24,7 +24,6 @@ from pairing_server.security.origins import Origins, same_host
 from pairing_server.security.tokens import Tokens
 from pairing_server.services.codes import CodeLimits
 from pairing_server.services.container import Services
-from pairing_server.services.deps import Deps
 from pairing_server.services.rules import PairingRules
 from pairing_server.tracing import Traces
 
@@ -55,7 +54,6 @@ class AppContext:
     rules: PairingRules
     code_limits: CodeLimits
     traces: Traces
-    deps: Deps
     origins: Origins
     trusted: tuple[IPv4Network | IPv6Network, ...]
     handshake_failures: SlidingWindow

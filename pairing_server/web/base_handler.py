@@ -32,7 +32,6 @@ from pairing_server.errors import (
 )
 from pairing_server.request_context import RequestContext
 from pairing_server.security.addresses import limit_key
-from pairing_server.services.deps import Deps
 from pairing_server.tracing import NOTHING, Span
 from pairing_server.web.app_context import AppContext
 from pairing_server.web.json_body import parse_object
@@ -115,10 +114,6 @@ class BaseHandler(RequestHandler):
         if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             self.span.failed(str(status))
         self.span.end()
-
-    @property
-    def deps(self) -> Deps:
-        return self.app.deps
 
     def set_default_headers(self) -> None:
         if not hasattr(self, "request_id"):

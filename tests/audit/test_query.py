@@ -24,14 +24,14 @@ async def test_a_question_that_takes_too_long_is_broken_off_with_advice(site: Si
         await conn.execute(text("SELECT pg_sleep(30)"))
 
     with pytest.raises(Unavailable, match=r"takes too long to find\. Ask for less"):
-        await site.node.deps.audit_reader.ask(ADMIN.at(utcnow()), "/api/audit", answer)
+        await site.node.services.audit.reader.ask(ADMIN.at(utcnow()), "/api/audit", answer)
 
 
 async def test_questions_have_ten_seconds(site: Site) -> None:
     async def answer(conn: AsyncConnection) -> str:
         return str((await conn.execute(text("SHOW statement_timeout"))).scalar_one())
 
-    assert await site.node.deps.audit_reader.ask(ADMIN.at(utcnow()), "/api/audit", answer) == "10s"
+    assert await site.node.services.audit.reader.ask(ADMIN.at(utcnow()), "/api/audit", answer) == "10s"
     assert READING_TIMEOUT == 10
 
 
@@ -43,7 +43,7 @@ async def test_devices_pair_while_every_connection_for_questions_is_taken(site: 
         await done.wait()
 
     questions = [
-        asyncio.ensure_future(site.node.deps.audit_reader.ask(ADMIN.at(utcnow()), "/api/audit", answer))
+        asyncio.ensure_future(site.node.services.audit.reader.ask(ADMIN.at(utcnow()), "/api/audit", answer))
         for _ in range(READERS)
     ]
     for _ in range(READERS):

@@ -21,7 +21,7 @@ from pairing_server.audit.spool import Spool
 from pairing_server.clock import utcnow
 from pairing_server.errors import BadCredentials, InvalidCode, RateLimited, Unavailable
 from pairing_server.request_context import RequestContext, system
-from pairing_server.services.deps import Deps
+from pairing_server.server.server import Node
 from pairing_server.store.audit_events import Event
 from tests.audit.logs import Switchable, audit_log
 from tests.devices import Site
@@ -40,14 +40,14 @@ def made(log: AuditLog, number: int, outcome: str = "denied") -> Event:
 
 
 @pytest.fixture
-def deps(io_loop: IOLoop, site: Site) -> Deps:
+def node(io_loop: IOLoop, site: Site) -> Node:
     """Of a node that does nothing by itself."""
 
     async def begin() -> None:
         await site.node.audit.flush(system(NOW))
 
     io_loop.run_sync(begin)
-    return site.node.deps
+    return site.node
 
 
 async def recorded(url: str, event: str = "msg.invalid") -> Counter[str]:
@@ -85,7 +85,7 @@ def test_the_addresses_of_one_home_are_one_source() -> None:
 
 
 async def test_of_a_flood_of_failed_logins_eleven_rows_are_left_and_the_counts_add_up(
-    site: Site, deps: Deps, monkeypatch: pytest.MonkeyPatch
+    site: Site, node: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     caller, now = RequestContext(utcnow(), address="203.0.113.7", address_key="203.0.113.7"), NOW
     for turn in range(60):
@@ -93,8 +93,8 @@ async def test_of_a_flood_of_failed_logins_eleven_rows_are_left_and_the_counts_a
             await site.node.services.authentication.log_in(
                 caller.at(now), f"nobody-{turn}", "a wrong password"
             )
-    await deps.audit.flush(system(now + timedelta(minutes=1)))
-    async with deps.database.transaction() as conn:
+    await node.audit.flush(system(now + timedelta(minutes=1)))
+    async with node.database.transaction() as conn:
         rows = await conn.exec_driver_sql(
             "SELECT reason, count(*), sum(count) FROM audit_events WHERE event = 'auth.login' GROUP BY reason"
         )
@@ -104,7 +104,7 @@ async def test_of_a_flood_of_failed_logins_eleven_rows_are_left_and_the_counts_a
     assert (lockout["scope"], lockout["outcome"]) == ("login_address", "denied")
 
 
-async def test_a_login_that_locks_its_user_out_is_an_event(site: Site, deps: Deps) -> None:
+async def test_a_login_that_locks_its_user_out_is_an_event(site: Site, node: Node) -> None:
     for turn in range(11):
         caller = RequestContext(utcnow(), address=f"203.0.113.{turn}", address_key=f"203.0.113.{turn}")
         with pytest.raises((BadCredentials, RateLimited)):
@@ -115,7 +115,7 @@ async def test_a_login_that_locks_its_user_out_is_an_event(site: Site, deps: Dep
 
 
 async def test_of_a_flood_of_wrong_codes_eleven_rows_are_left_and_the_counts_add_up(
-    site: Site, deps: Deps
+    site: Site, node: Node
 ) -> None:
     caller = RequestContext(
         utcnow(), subject="https://id.example|eve", address="203.0.113.7", address_key="203.0.113.7"
@@ -123,8 +123,8 @@ async def test_of_a_flood_of_wrong_codes_eleven_rows_are_left_and_the_counts_add
     for _ in range(40):
         with pytest.raises((InvalidCode, RateLimited)):
             await site.node.services.pairings.redeem_code(caller.at(NOW), "000000", "mobile-1")
-    await deps.audit.flush(system(NOW + timedelta(minutes=1)))
-    async with deps.database.transaction() as conn:
+    await node.audit.flush(system(NOW + timedelta(minutes=1)))
+    async with node.database.transaction() as conn:
         rows = await conn.exec_driver_sql(
             "SELECT reason, count(*), sum(count) FROM audit_events WHERE event = 'pairing.redeem' GROUP BY reason"
         )
@@ -134,7 +134,7 @@ async def test_of_a_flood_of_wrong_codes_eleven_rows_are_left_and_the_counts_add
         }
 
 
-async def test_what_succeeds_is_never_folded(deps: Deps, site: Site) -> None:
+async def test_what_succeeds_is_never_folded(node: Node, site: Site) -> None:
     admin = RequestContext(utcnow(), kind="admin")
     for number in range(15):
         await site.node.services.accounts.add_user(
@@ -143,7 +143,7 @@ async def test_what_succeeds_is_never_folded(deps: Deps, site: Site) -> None:
     assert len(await site.events("account.created")) == 15
 
 
-async def test_what_an_administrator_does_to_accounts_is_recorded(deps: Deps, site: Site) -> None:
+async def test_what_an_administrator_does_to_accounts_is_recorded(node: Node, site: Site) -> None:
     admin = RequestContext(utcnow(), kind="admin")
     user = await site.node.services.accounts.add_user(admin.at(NOW), "ada", "a long enough password", "user")
     await site.node.services.accounts.set_disabled(admin.at(NOW), "ada", True)
@@ -189,9 +189,9 @@ async def test_what_fails_inside_is_recorded(site: Site) -> None:
 
 
 async def test_events_of_an_outage_come_once_and_in_order_when_it_is_over(
-    deps: Deps, database_url: str, tmp_path: Path
+    node: Node, database_url: str, tmp_path: Path
 ) -> None:
-    database = Switchable(deps.database)
+    database = Switchable(node.database)
     log = audit_log(database, 50)
     log.spool_to(tmp_path / "spool", NOW)
     database.away = True
@@ -205,7 +205,7 @@ async def test_events_of_an_outage_come_once_and_in_order_when_it_is_over(
     await log.flush(system(NOW))
     assert await recorded(database_url) == expected(1700)
     assert log.spooled == 0
-    async with deps.database.transaction() as conn:
+    async with node.database.transaction() as conn:
         rules = "SELECT attrs->>'rule' FROM audit_events WHERE event = 'msg.invalid' ORDER BY seq"
         assert list((await conn.exec_driver_sql(rules)).scalars()) == [
             f"rule-{number}" for number in range(1700)
@@ -216,9 +216,9 @@ async def test_events_of_an_outage_come_once_and_in_order_when_it_is_over(
 
 
 async def test_a_process_that_died_leaves_its_events_to_the_next_and_they_come_once(
-    deps: Deps, database_url: str, tmp_path: Path
+    node: Node, database_url: str, tmp_path: Path
 ) -> None:
-    dead = audit_log(deps.database)
+    dead = audit_log(node.database)
     dead.spool_to(tmp_path / "spool", NOW)
     for number in range(30):
         dead.enqueue(made(dead, number))
@@ -229,7 +229,7 @@ async def test_a_process_that_died_leaves_its_events_to_the_next_and_they_come_o
     # Killed after the commit, before the file was emptied; and once more in the middle of a line.
     (tmp_path / "spool" / "1-a-000001.jsonl").write_bytes(written + b'{"event_id": "torn')
     for _ in range(2):
-        log = audit_log(deps.database)
+        log = audit_log(node.database)
         assert log.spool_to(tmp_path / "spool", NOW) in (len(written) + 18, 0)
         await log.flush(system(NOW))
         log.close()
@@ -238,11 +238,11 @@ async def test_a_process_that_died_leaves_its_events_to_the_next_and_they_come_o
 
 
 async def test_of_a_replay_that_was_killed_in_the_middle_nothing_comes_twice(
-    deps: Deps, database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    node: Node, database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spool = Spool(tmp_path / "spool")
     spool.open(NOW.timestamp())
-    log = audit_log(deps.database)
+    log = audit_log(node.database)
     long_ago = [replace(made(log, number), occurred_at=NOW - timedelta(days=30)) for number in range(1200)]
     log._queue.spool = spool
     for event in long_ago:
@@ -255,7 +255,7 @@ async def test_of_a_replay_that_was_killed_in_the_middle_nothing_comes_twice(
     async def stop(_: Any) -> None:
         raise Killed
 
-    first = audit_log(deps.database)
+    first = audit_log(node.database)
     now = datetime.now(UTC)
     first.spool_to(tmp_path / "spool", now)
     segment = first._queue.spool.oldest()  # type: ignore[union-attr]
@@ -272,7 +272,7 @@ async def test_of_a_replay_that_was_killed_in_the_middle_nothing_comes_twice(
         await first.flush(system(now))
     first.close()
     assert sum((await recorded(database_url)).values()) == 1000
-    second = audit_log(deps.database)
+    second = audit_log(node.database)
     second.spool_to(tmp_path / "spool", now + timedelta(hours=1))
     await second.flush(system(now))
     second.close()
@@ -280,10 +280,10 @@ async def test_of_a_replay_that_was_killed_in_the_middle_nothing_comes_twice(
 
 
 async def test_a_batch_whose_commit_was_in_doubt_is_not_written_twice(
-    deps: Deps, database_url: str, monkeypatch: pytest.MonkeyPatch
+    node: Node, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The database commits, and the answer is lost on the way."""
-    log = audit_log(deps.database)
+    log = audit_log(node.database)
     for number in range(20):
         log.enqueue(made(log, number))
     add = log._queue._add
@@ -302,26 +302,26 @@ async def test_a_batch_whose_commit_was_in_doubt_is_not_written_twice(
 
 
 async def test_a_line_that_is_no_event_is_counted_as_lost_and_holds_up_no_other(
-    deps: Deps, database_url: str, tmp_path: Path
+    node: Node, database_url: str, tmp_path: Path
 ) -> None:
-    log = audit_log(deps.database)
+    log = audit_log(node.database)
     log.spool_to(tmp_path / "spool", NOW)
     log.enqueue(made(log, 0))
     [file] = (tmp_path / "spool").iterdir()
     good = file.read_bytes()
     (tmp_path / "spool" / "1-a-000001.jsonl").write_bytes(b"\x00\xff\n[]\n" + good)
     log.close()
-    other = audit_log(deps.database)
+    other = audit_log(node.database)
     other.spool_to(tmp_path / "spool", NOW)
     await other.flush(system(NOW))
     await other.flush(system(NOW))
     assert await recorded(database_url) == expected(1)
-    assert (await gaps(deps)) == [(2, "6:2")]
+    assert (await gaps(node)) == [(2, "6:2")]
     other.close()
 
 
-async def gaps(deps: Deps) -> list[tuple[int, str]]:
-    async with deps.database.transaction() as conn:
+async def gaps(node: Node) -> list[tuple[int, str]]:
+    async with node.database.transaction() as conn:
         rows = await conn.exec_driver_sql(
             "SELECT attrs::text FROM audit_events WHERE event = 'audit.gap' ORDER BY seq"
         )
@@ -329,9 +329,9 @@ async def gaps(deps: Deps) -> list[tuple[int, str]]:
 
 
 async def test_when_the_spool_is_full_info_is_lost_first_and_the_log_says_what(
-    deps: Deps, database_url: str, tmp_path: Path
+    node: Node, database_url: str, tmp_path: Path
 ) -> None:
-    log = audit_log(deps.database, 1)
+    log = audit_log(node.database, 1)
     log.spool_to(tmp_path / "spool", NOW)
     assert log._queue.spool is not None
     log._queue.spool._cap = 40_000
@@ -353,14 +353,14 @@ async def test_when_the_spool_is_full_info_is_lost_first_and_the_log_says_what(
     await log.flush(system(NOW))
     await log.flush(system(NOW))
     assert await recorded(database_url) == expected(8)
-    assert await gaps(deps) == [(lost, f"6:{lost}")]
+    assert await gaps(node) == [(lost, f"6:{lost}")]
     log.close()
 
 
 async def test_without_a_place_on_the_disk_events_wait_in_memory(
-    deps: Deps, database_url: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    node: Node, database_url: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    log = audit_log(deps.database)
+    log = audit_log(node.database)
     (tmp_path / "file").write_text("")
     assert log.spool_to(tmp_path / "file" / "spool", NOW) == 0
     assert "wait in memory only" in caplog.text
@@ -370,7 +370,7 @@ async def test_without_a_place_on_the_disk_events_wait_in_memory(
 
 
 async def test_what_clients_choose_is_one_line_on_the_disk_and_in_the_database(
-    deps: Deps, database_url: str, tmp_path: Path
+    node: Node, database_url: str, tmp_path: Path
 ) -> None:
     """Line ends, escapes, quotes, formulas, direction marks, NUL, and far too much of it."""
     nasty = [
@@ -383,7 +383,7 @@ async def test_what_clients_choose_is_one_line_on_the_disk_and_in_the_database(
         "\u2028",
         "x" * 10_240,
     ]
-    log = audit_log(deps.database)
+    log = audit_log(node.database)
     log.spool_to(tmp_path / "spool", NOW)
     for number, text in enumerate(nasty):
         caller = RequestContext(utcnow(), subject=f"user-{number}", address="203.0.113.9")
@@ -391,11 +391,11 @@ async def test_what_clients_choose_is_one_line_on_the_disk_and_in_the_database(
     [file] = (tmp_path / "spool").iterdir()
     assert len(file.read_bytes().splitlines()) == len(nasty)
     log.close()
-    other = audit_log(deps.database)
+    other = audit_log(node.database)
     other.spool_to(tmp_path / "spool", NOW)
     await other.flush(system(NOW))
     other.close()
-    async with deps.database.transaction() as conn:
+    async with node.database.transaction() as conn:
         agents = "SELECT attrs->>'ua' FROM audit_events WHERE event = 'ws.connected' ORDER BY seq"
         found = list((await conn.exec_driver_sql(agents)).scalars())
     assert len(found) == len(nasty)
@@ -412,9 +412,9 @@ async def test_a_database_that_is_another_server_than_before_is_recorded(site: S
 
 
 async def test_when_the_disk_is_full_it_goes_on_in_memory_and_what_that_does_not_hold_is_told(
-    deps: Deps, database_url: str, tmp_path: Path
+    node: Node, database_url: str, tmp_path: Path
 ) -> None:
-    database = Switchable(deps.database)
+    database = Switchable(node.database)
     log = audit_log(database, 20)
     log.spool_to(tmp_path / "spool", NOW)
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -437,4 +437,4 @@ async def test_when_the_disk_is_full_it_goes_on_in_memory_and_what_that_does_not
     log.close()
     await database.close()
     assert await recorded(database_url) == expected(20)
-    assert await gaps(deps) == [(40, "4:40")]
+    assert await gaps(node) == [(40, "4:40")]

@@ -13,8 +13,7 @@ from pairing_server.audit.seals import Report, verify_export
 from pairing_server.audit.seals.sealed_lines import SealedLines
 from pairing_server.clock import utcnow
 from pairing_server.request_context import system
-from pairing_server.services.deps import Deps
-from tests.audit.sealing import KEY, sealing
+from tests.audit.sealing import KEY, SealedLog, sealing
 from tests.audit.store.test_partitions import fetch, old_partition
 from tests.devices import Site
 
@@ -22,7 +21,7 @@ COUNT = "SELECT count(*) FROM audit_events WHERE recorded_at < now() - interval 
 
 
 @pytest.fixture
-def deps(io_loop: IOLoop, site: Site, database_url: str, tmp_path: Path) -> Deps:
+def sealed_log(io_loop: IOLoop, site: Site, database_url: str, tmp_path: Path) -> SealedLog:
     """Of a node that does nothing by itself; its log has a row of four years ago in a partition of its own."""
 
     async def begin() -> None:
@@ -30,16 +29,16 @@ def deps(io_loop: IOLoop, site: Site, database_url: str, tmp_path: Path) -> Deps
         await site.node.audit.flush(system(utcnow()))
 
     io_loop.run_sync(begin)
-    return sealing(site.node.deps, tmp_path)
+    return sealing(site.node.backend, tmp_path)
 
 
-def retention(deps: Deps, days: int, folder: Path | None = None) -> Retention:
-    lines = SealedLines(deps.reading, KEY.public)
-    return Retention(deps.database, lines, deps.audit, days, folder)
+def retention(sealed_log: SealedLog, days: int, folder: Path | None = None) -> Retention:
+    lines = SealedLines(sealed_log.reading, KEY.public)
+    return Retention(sealed_log.database, lines, sealed_log.audit, days, folder)
 
 
-async def verify(deps: Deps) -> str | None:
-    report = await deps.verifier.verify(system(utcnow()), {})
+async def verify(sealed_log: SealedLog) -> str | None:
+    report = await sealed_log.verifier.verify(system(utcnow()), {})
     return report.fault.what if report.fault else None
 
 
@@ -49,10 +48,10 @@ def exported(folder: Path) -> Report:
 
 
 async def test_what_is_old_and_sealed_is_exported_then_dropped_and_the_rest_verifies(
-    deps: Deps, database_url: str, tmp_path: Path
+    sealed_log: SealedLog, database_url: str, tmp_path: Path
 ) -> None:
-    assert len(await deps.sealer.seal(system(utcnow()))) == 1
-    rule = retention(deps, 400, tmp_path)
+    assert len(await sealed_log.sealer.seal(system(utcnow()))) == 1
+    rule = retention(sealed_log, 400, tmp_path)
     assert await rule.drop_old(system(utcnow())) == 1
     assert await rule.drop_old(system(utcnow())) == 0
     assert await fetch(database_url, COUNT) == [(0,)]
@@ -60,33 +59,37 @@ async def test_what_is_old_and_sealed_is_exported_then_dropped_and_the_rest_veri
         database_url, "SELECT attrs::text FROM audit_events WHERE event = 'audit.retention'"
     )
     assert json.loads(attrs)["rows"] == 1
-    assert await verify(deps) is None
+    assert await verify(sealed_log) is None
     report = exported(tmp_path)
     assert (report.fault, report.seals, report.rows) == (None, 1, 1)
-    await deps.sealer.seal(system(utcnow()))
-    assert await verify(deps) is None
+    await sealed_log.sealer.seal(system(utcnow()))
+    assert await verify(sealed_log) is None
 
 
-async def test_nothing_is_dropped_before_its_time(deps: Deps, database_url: str) -> None:
-    await deps.sealer.seal(system(utcnow()))
-    assert await retention(deps, 36_500).drop_old(system(utcnow())) == 0
+async def test_nothing_is_dropped_before_its_time(sealed_log: SealedLog, database_url: str) -> None:
+    await sealed_log.sealer.seal(system(utcnow()))
+    assert await retention(sealed_log, 36_500).drop_old(system(utcnow())) == 0
     assert await fetch(database_url, COUNT) == [(1,)]
 
 
-async def test_what_is_not_sealed_is_not_dropped(deps: Deps, database_url: str) -> None:
+async def test_what_is_not_sealed_is_not_dropped(sealed_log: SealedLog, database_url: str) -> None:
     with pytest.raises(Exception, match="not wholly sealed"):
-        await retention(deps, 400).drop_old(system(utcnow()))
+        await retention(sealed_log, 400).drop_old(system(utcnow()))
     assert await fetch(database_url, COUNT) == [(1,)]
 
 
-async def test_what_cannot_be_exported_is_not_dropped(deps: Deps, database_url: str, tmp_path: Path) -> None:
-    await deps.sealer.seal(system(utcnow()))
+async def test_what_cannot_be_exported_is_not_dropped(
+    sealed_log: SealedLog, database_url: str, tmp_path: Path
+) -> None:
+    await sealed_log.sealer.seal(system(utcnow()))
     with pytest.raises(OSError, match="missing"):
-        await retention(deps, 400, tmp_path / "missing").drop_old(system(utcnow()))
+        await retention(sealed_log, 400, tmp_path / "missing").drop_old(system(utcnow()))
     assert await fetch(database_url, COUNT) == [(1,)]
 
 
-async def test_a_partition_that_somebody_drops_silently_shows(deps: Deps, database_url: str) -> None:
-    await deps.sealer.seal(system(utcnow()))
+async def test_a_partition_that_somebody_drops_silently_shows(
+    sealed_log: SealedLog, database_url: str
+) -> None:
+    await sealed_log.sealer.seal(system(utcnow()))
     await fetch(database_url, "DROP TABLE audit_events_old")
-    assert "1 rows of" in str(await verify(deps))
+    assert "1 rows of" in str(await verify(sealed_log))

@@ -131,7 +131,7 @@ async def happen(site: Site) -> list[str]:
 
 
 async def seal(site: Site) -> None:
-    await site.node.deps.sealer.seal(system(utcnow()))
+    await site.node.services.audit.sealer.seal(system(utcnow()))
 
 
 ATTRS: dict[str, dict[str, object]] = {

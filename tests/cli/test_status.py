@@ -47,7 +47,7 @@ def test_what_a_killed_server_has_left_is_no_server(operator: Operator) -> None:
 async def test_who_is_connected_is_told_without_any_secret(site: Site) -> None:
     account = await site.account()
     desktop, _ = await site.pair(account)
-    await site.node.deps.sealer.seal(system(utcnow()))
+    await site.node.services.audit.sealer.seal(system(utcnow()))
     told = await describe(site.node)
     assert told["connections"] == {"open": 2, "users": 1, "desktop": 1, "mobile": 1}
     assert told["channels"] == {"2": 1}

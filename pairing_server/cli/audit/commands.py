@@ -25,7 +25,7 @@ from pairing_server.cli.audit.table import details, followed, heads, table
 from pairing_server.cli.epilog import epilog
 from pairing_server.cli.runtime import administrator, run
 from pairing_server.clock import utcnow
-from pairing_server.services.deps import Deps
+from pairing_server.server.backend import Backend
 from pairing_server.web.audit.answers import AuditSummaryAnswer
 
 _SUMMARY = AuditSummaryAnswer()
@@ -69,10 +69,10 @@ def list_events(limit: int, as_json: bool, **given: Any) -> None:
     now = utcnow()
     asked = question(given, now)
 
-    async def work(deps: Deps) -> EventPage:
-        return await deps.audit_reader.newest(administrator(now), asked, limit)
+    async def work(backend: Backend) -> EventPage:
+        return await backend.services.audit.reader.newest(administrator(now), asked, limit)
 
-    found = run(lambda backend: work(backend.deps))
+    found = run(work)
     if as_json:
         for recorded in found.events:
             click.echo(_json(recorded))
@@ -91,10 +91,10 @@ def list_events(limit: int, as_json: bool, **given: Any) -> None:
 def show(number: int, as_json: bool) -> None:
     """All that is known of one event; its number is the first column of the list."""
 
-    async def work(deps: Deps) -> EventDetails:
-        return await deps.audit_reader.event(administrator(utcnow()), number)
+    async def work(backend: Backend) -> EventDetails:
+        return await backend.services.audit.reader.event(administrator(utcnow()), number)
 
-    found = run(lambda backend: work(backend.deps))
+    found = run(work)
     if as_json:
         click.echo(_json(found.event))
     else:
@@ -110,10 +110,10 @@ def summary(as_json: bool, since: str | None, until: str | None) -> None:
     now = utcnow()
     asked = question({"since": since, "until": until, "event": ()}, now)
 
-    async def work(deps: Deps) -> Summary:
-        return await deps.audit_reader.summary(administrator(now), asked)
+    async def work(backend: Backend) -> Summary:
+        return await backend.services.audit.reader.summary(administrator(now), asked)
 
-    found = run(lambda backend: work(backend.deps))
+    found = run(work)
     if as_json:
         click.echo(json.dumps(_SUMMARY.dump(found), ensure_ascii=False))
         return
@@ -145,13 +145,15 @@ def follow(as_json: bool, **given: Any) -> None:
         for recorded in batch.events:
             click.echo(_json(recorded) if as_json else followed(recorded, batch.names))
 
-    async def work(deps: Deps) -> None:
+    async def work(backend: Backend) -> None:
         stopped = asyncio.Event()
         for number in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(number, stopped.set)
         after = None
         while not stopped.is_set():
-            batch = await deps.audit_tail.follow(administrator(utcnow()), asked, after, timedelta())
+            batch = await backend.services.audit.tail.follow(
+                administrator(utcnow()), asked, after, timedelta()
+            )
             if after is None and not as_json:
                 click.echo(heads())
             show(batch)
@@ -160,7 +162,7 @@ def follow(as_json: bool, **given: Any) -> None:
                 with suppress(TimeoutError):
                     await asyncio.wait_for(stopped.wait(), 1)
 
-    run(lambda backend: work(backend.deps))
+    run(work)
 
 
 audit.add_command(export)

@@ -14,7 +14,7 @@ from pairing_server.cli.audit.filters import filters, question
 from pairing_server.cli.epilog import epilog
 from pairing_server.cli.runtime import administrator, run
 from pairing_server.clock import utcnow
-from pairing_server.services.deps import Deps
+from pairing_server.server.backend import Backend
 
 
 @click.command(
@@ -46,8 +46,8 @@ def export(form: str, output: Path | None, **given: Any) -> None:
     now = utcnow()
     asked = question(given, now)
 
-    async def work(deps: Deps) -> Export:
-        made = Export(deps.audit_reader, administrator(now), asked, form)
+    async def work(backend: Backend) -> Export:
+        made = Export(backend.services.audit.reader, administrator(now), asked, form)
         await made.begin()
         complete = False
         try:
@@ -61,7 +61,7 @@ def export(form: str, output: Path | None, **given: Any) -> None:
             await made.end(utcnow(), complete=complete)
         return made
 
-    made = run(lambda backend: work(backend.deps))
+    made = run(work)
     if sys.stderr.isatty():
         click.echo("\r\x1b[K", nl=False, err=True)
     click.echo(f"{made.rows:,} events, SHA-256 {made.sha256}", err=True)

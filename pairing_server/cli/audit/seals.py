@@ -29,7 +29,6 @@ from pairing_server.clock import utcnow
 from pairing_server.config import Configuration, with_seal_key
 from pairing_server.db import roles
 from pairing_server.server.backend import Backend
-from pairing_server.services.deps import Deps
 
 
 class PublicKey(click.ParamType[bytes]):
@@ -107,10 +106,10 @@ def _of_database(keys: tuple[bytes, ...], copies: Path | None) -> Report:
         copies = Path(target)
     known = read_copies(copies) if copies else {}
 
-    async def work(deps: Deps) -> Report:
-        return await deps.verifier.verify(administrator(utcnow()), known, frozenset(keys))
+    async def work(backend: Backend) -> Report:
+        return await backend.services.audit.verifier.verify(administrator(utcnow()), known, frozenset(keys))
 
-    return run(lambda backend: work(backend.deps))
+    return run(work)
 
 
 def _fault(report: Report) -> str:
@@ -160,11 +159,11 @@ def begin_epoch(config: Configuration, owner: str) -> None:
 async def _rebase(config: Configuration, url: str) -> tuple[int, bool]:
     """The epoch, and whether what was sealed before was sealed with another key."""
     backend = Backend(config, url)
-    deps = backend.deps
+    audit = backend.services.audit
     try:
         # A dump that is months old has no place for what is recorded now.
-        await deps.retention.make_partitions()
-        sealer = deps.sealer
+        await audit.retention.make_partitions()
+        sealer = audit.sealer
         before = await sealer.last()
         strange = before is not None and before.public_key != sealer.key.public
         return await sealer.rebase(administrator(utcnow())), strange

@@ -34,7 +34,7 @@ EXPORT = questions.AuditExportQuery()
 class _AuditHandler(AuthenticatedHandler):
     @property
     def reader(self) -> AuditReader:
-        return self.deps.audit_reader
+        return self.app.services.audit.reader
 
     def question(self, schema: Schema) -> tuple[RequestContext, Question, dict[str, Any]]:
         """Who asks, and what, by the parameters of the URL."""
@@ -93,7 +93,9 @@ class AuditFollowHandler(_AuditHandler):
         context, question, given = self.question(FOLLOW)
         after = questions.from_follow_word(given["after"]) if "after" in given else None
         wait = timedelta(seconds=given["wait"])
-        self._waiting = asyncio.ensure_future(self.deps.audit_tail.follow(context, question, after, wait))
+        self._waiting = asyncio.ensure_future(
+            self.app.services.audit.tail.follow(context, question, after, wait)
+        )
         try:
             batch = await self._waiting
         except asyncio.CancelledError:

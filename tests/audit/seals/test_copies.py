@@ -101,8 +101,8 @@ def site(start_node: StartNode, receiver: Receiver, tmp_path: Path) -> Site:
 
 async def seal(site: Site, *actors: str) -> list[int]:
     """Record something, and seal it; the numbers of the new seals."""
-    await record(site.node.deps, *actors)
-    return [made.number for made in await site.node.deps.sealer.seal(system(utcnow()))]
+    await record(site.node, *actors)
+    return [made.number for made in await site.node.services.audit.sealer.seal(system(utcnow()))]
 
 
 async def test_each_seal_is_delivered_once_as_a_line_of_json_that_verifies(
@@ -110,14 +110,14 @@ async def test_each_seal_is_delivered_once_as_a_line_of_json_that_verifies(
 ) -> None:
     for number, name in enumerate(("alice", "bob", "carol"), 1):
         assert await seal(site, name) == [number]
-    await site.node.deps.sealer.copy_outside()
+    await site.node.services.audit.sealer.copy_outside()
     assert receiver.numbers == [1, 2, 3]
     assert {headers["Content-Type"] for headers in receiver.headers} == {"application/json"}
     before = None
     for body in receiver.bodies:
         assert body.endswith(b"\n") and body.count(b"\n") == 1
         told = seal_from_line(json.loads(body))
-        assert told.public_key == site.node.deps.sealer.key.public
+        assert told.public_key == site.node.services.audit.sealer.key.public
         assert before is None or told.previous == before.digest
         before = told
 
@@ -147,7 +147,7 @@ async def test_a_receiver_that_is_away_holds_nothing_up_and_gets_it_when_it_is_b
     assert await seal(site, "alice") == [1]
     assert "audit seal 1 could not be copied outside" in caplog.text
     receiver.open()
-    await site.node.deps.sealer.copy_outside()
+    await site.node.services.audit.sealer.copy_outside()
     assert receiver.numbers == [1]
 
 
@@ -175,7 +175,7 @@ async def test_what_was_copied_is_remembered_over_a_restart(
     assert await seal(site, "alice") == [1]
     another = Node(site.node.config, database_url)
     try:
-        await another.deps.sealer.copy_outside()
+        await another.services.audit.sealer.copy_outside()
     finally:
         await another.release()
     assert receiver.numbers == [1]

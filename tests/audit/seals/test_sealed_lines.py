@@ -12,12 +12,11 @@ import pytest
 from pairing_server.audit.seals import Report, SealKey, sealing_order, verify_export
 from pairing_server.audit.seals.sealed_lines import SealedLines
 from pairing_server.clock import utcnow
-from pairing_server.services.deps import Deps
-from tests.audit.sealing import KEY, record, seal, sealed, sealed_again
+from tests.audit.sealing import KEY, SealedLog, record, seal, sealed, sealed_again
 
 
-async def export(deps: Deps, **how: Any) -> list[str]:
-    batches = SealedLines(deps.reading, deps.sealer.key.public).batches(utcnow(), **how)
+async def export(sealed_log: SealedLog, **how: Any) -> list[str]:
+    batches = SealedLines(sealed_log.reading, sealed_log.sealer.key.public).batches(utcnow(), **how)
     return [line async for batch in batches for line in batch]
 
 
@@ -25,31 +24,33 @@ def check(lines: list[str], key: SealKey = KEY) -> Report:
     return verify_export((f"{line}\n".encode() for line in lines), {key.public})
 
 
-async def test_an_export_verifies_by_itself_with_the_public_key_alone(deps: Deps) -> None:
-    await sealed(deps, 3)
-    await record(deps, "late")
-    report = check(await export(deps))
+async def test_an_export_verifies_by_itself_with_the_public_key_alone(sealed_log: SealedLog) -> None:
+    await sealed(sealed_log, 3)
+    await record(sealed_log, "late")
+    report = check(await export(sealed_log))
     assert (report.seals, report.fault) == (3, None)
-    async with deps.database.transaction() as conn:
+    async with sealed_log.database.transaction() as conn:
         total = (await conn.exec_driver_sql("SELECT count(*) FROM audit_events")).scalar_one()
     assert report.rows + report.unsealed == total
-    assert check(await export(deps), SealKey.generate()[0]).fault is not None
+    assert check(await export(sealed_log), SealKey.generate()[0]).fault is not None
 
 
 async def test_pages_of_an_export_lose_and_repeat_nothing(
-    deps: Deps, monkeypatch: pytest.MonkeyPatch
+    sealed_log: SealedLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await sealed(deps, 5)
-    whole = await export(deps)
+    await sealed(sealed_log, 5)
+    whole = await export(sealed_log)
     for page in (1, 2, 3, 7):
         for what in ("SEALS", "LINES"):
             monkeypatch.setattr(sealing_order, what, page)
-        assert (await export(deps))[1:] == whole[1:]
+        assert (await export(sealed_log))[1:] == whole[1:]
 
 
-async def test_of_what_is_not_wanted_an_export_has_only_digests_and_still_verifies(deps: Deps) -> None:
-    await sealed(deps, 3)
-    lines = await export(deps, keep=lambda event: str(event["actor"]).startswith("bob"))
+async def test_of_what_is_not_wanted_an_export_has_only_digests_and_still_verifies(
+    sealed_log: SealedLog,
+) -> None:
+    await sealed(sealed_log, 3)
+    lines = await export(sealed_log, keep=lambda event: str(event["actor"]).startswith("bob"))
     text = "\n".join(lines)
     assert "alice" not in text
     assert all(f"bob-{number}" in text for number in (1, 2, 3))
@@ -68,9 +69,11 @@ async def test_of_what_is_not_wanted_an_export_has_only_digests_and_still_verifi
         ("seal changed", 2),
     ],
 )
-async def test_an_export_that_was_tampered_with_names_the_seal(deps: Deps, how: str, expected: int) -> None:
-    await sealed(deps, 3)
-    lines = await export(deps)
+async def test_an_export_that_was_tampered_with_names_the_seal(
+    sealed_log: SealedLog, how: str, expected: int
+) -> None:
+    await sealed(sealed_log, 3)
+    lines = await export(sealed_log)
     bob = next(place for place, line in enumerate(lines) if '"actor":"bob-2"' in line)
     its = next(place for place, line in enumerate(lines) if line.startswith('{"seal":2,'))
     if how == "changed":
@@ -91,9 +94,9 @@ async def test_an_export_that_was_tampered_with_names_the_seal(deps: Deps, how: 
 
 
 async def test_an_export_of_a_month_has_its_rows_and_the_seals_they_are_in(
-    deps: Deps, database_url: str
+    sealed_log: SealedLog, database_url: str
 ) -> None:
-    await record(deps, "alice-1")
+    await record(sealed_log, "alice-1")
     connection = await asyncpg.connect(database_url)
     try:
         await connection.execute(
@@ -103,10 +106,10 @@ async def test_an_export_of_a_month_has_its_rows_and_the_seals_they_are_in(
         )
     finally:
         await connection.close()
-    await seal(deps)
-    await sealed_again(deps)
+    await seal(sealed_log)
+    await sealed_again(sealed_log)
     then = (utcnow() - timedelta(days=70)).strftime("%Y%m")
-    lines = await export(deps, months=[then])
+    lines = await export(sealed_log, months=[then])
     assert [json.loads(line).get("actor", "-") for line in lines] == ["-", "bob", "-"]
     report = check(lines)
     assert (report.seals, report.rows, report.fault) == (1, 1, None)

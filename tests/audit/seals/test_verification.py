@@ -11,8 +11,7 @@ from pairing_server.audit.seals.memory import read_copies
 from pairing_server.audit.seals.sealer import to_file
 from pairing_server.clock import utcnow
 from pairing_server.request_context import system
-from pairing_server.services.deps import Deps
-from tests.audit.sealing import events, sealed, sealing, triggers_off, verify
+from tests.audit.sealing import SealedLog, events, sealed, sealing, triggers_off, verify
 
 ALICE, BOB = "actor_subject = 'alice-2'", "actor_subject = 'bob-2'"
 TAMPERINGS = {
@@ -66,36 +65,38 @@ TAMPERINGS = {
 
 
 @pytest.mark.parametrize("how", TAMPERINGS)
-async def test_tampering_shows_and_the_seal_is_named(deps: Deps, database_url: str, how: str) -> None:
+async def test_tampering_shows_and_the_seal_is_named(
+    sealed_log: SealedLog, database_url: str, how: str
+) -> None:
     expected, act = TAMPERINGS[how]
-    await sealed(deps, 3)
+    await sealed(sealed_log, 3)
     async with triggers_off(database_url) as connection:
         await connection.execute(act)
-    report = await verify(deps)
+    report = await verify(sealed_log)
     assert report.fault is not None
     assert report.fault.seal == expected, report.fault
-    [*_, told] = await events(deps, "audit.verify")
+    [*_, told] = await events(sealed_log, "audit.verify")
     assert (told["outcome"], told["first_bad"]) == ("failure", expected)
 
 
 async def test_pages_of_a_verification_lose_and_repeat_nothing(
-    deps: Deps, monkeypatch: pytest.MonkeyPatch
+    sealed_log: SealedLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await sealed(deps, 5)
-    whole = await verify(deps)
+    await sealed(sealed_log, 5)
+    whole = await verify(sealed_log)
     for page in (1, 2, 3, 7):
         for what in ("SEALS", "DIGESTS"):
             monkeypatch.setattr(sealing_order, what, page)
-        report = await verify(deps)
+        report = await verify(sealed_log)
         # Each verification is recorded, and nothing is sealed meanwhile.
         assert (report.seals, report.rows, report.fault) == (whole.seals, whole.rows, None)
 
 
-async def test_the_rows_under_a_bad_seal_are_named(deps: Deps, database_url: str) -> None:
-    await sealed(deps, 3)
+async def test_the_rows_under_a_bad_seal_are_named(sealed_log: SealedLog, database_url: str) -> None:
+    await sealed(sealed_log, 3)
     async with triggers_off(database_url) as connection:
         await connection.execute(f"DELETE FROM audit_events WHERE {BOB}")
-    report = await verify(deps)
+    report = await verify(sealed_log)
     # Of its rows two logins and the seal before are left.
     assert report.fault is not None
     assert "had 4 rows" in report.fault.what
@@ -104,35 +105,35 @@ async def test_the_rows_under_a_bad_seal_are_named(deps: Deps, database_url: str
     assert sum("auth.login" in each for each in report.suspects) == 2
 
 
-async def test_seals_made_anew_with_another_key_show(deps: Deps, database_url: str) -> None:
-    await sealed(deps, 2)
+async def test_seals_made_anew_with_another_key_show(sealed_log: SealedLog, database_url: str) -> None:
+    await sealed(sealed_log, 2)
     async with triggers_off(database_url) as connection:
         await connection.execute(f"DELETE FROM audit_events WHERE {BOB}")
         await connection.execute("DELETE FROM audit_seals")
-    forger = sealing(deps, key=SealKey.generate()[0])
+    forger = sealing(sealed_log, key=SealKey.generate()[0])
     await forger.sealer.seal(system(utcnow()))
     assert (await verify(forger)).fault is None
-    report = await verify(deps)
+    report = await verify(sealed_log)
     assert report.fault is not None
     assert report.fault.seal == 1
     assert "not trusted" in report.fault.what
 
 
 async def test_what_was_copied_outside_shows_that_seals_were_made_anew_with_the_same_key(
-    deps: Deps, database_url: str, tmp_path: Path
+    sealed_log: SealedLog, database_url: str, tmp_path: Path
 ) -> None:
     copies = tmp_path / "copies.jsonl"
-    deps = sealing(deps, tmp_path, copy=to_file(copies))
-    await sealed(deps, 3)
+    sealed_log = sealing(sealed_log, tmp_path, copy=to_file(copies))
+    await sealed(sealed_log, 3)
     known = read_copies(copies)
     assert sorted(known) == [1, 2, 3]
-    assert (await verify(deps, known)).fault is None
+    assert (await verify(sealed_log, known)).fault is None
     async with triggers_off(database_url) as connection:
         await connection.execute(f"DELETE FROM audit_events WHERE {BOB}")
         await connection.execute("DELETE FROM audit_seals WHERE seal_no > 1")
     (tmp_path / "audit-last-seal").unlink()
-    await deps.sealer.seal(system(utcnow()))
-    assert (await verify(deps)).fault is None
-    report = await verify(deps, known)
+    await sealed_log.sealer.seal(system(utcnow()))
+    assert (await verify(sealed_log)).fault is None
+    report = await verify(sealed_log, known)
     assert report.fault is not None
     assert (report.fault.seal, report.fault.what) == (2, "is another one than was copied outside")

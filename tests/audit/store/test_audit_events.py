@@ -169,10 +169,10 @@ async def test_the_address_filter_takes_addresses_and_networks(conn: AsyncConnec
 
 
 async def test_an_act_that_fails_leaves_no_event(site: Site) -> None:
-    deps = site.node.deps
+    node = site.node
     with pytest.raises(Unavailable):
-        async with deps.database.transaction() as conn:
-            await deps.audit.record(conn, event("account.created", actor="nobody"))
+        async with node.database.transaction() as conn:
+            await node.audit.record(conn, event("account.created", actor="nobody"))
             raise Unavailable()
     assert await site.events("account.created") == []
     made = await site.node.services.accounts.add_user(
@@ -184,7 +184,7 @@ async def test_an_act_that_fails_leaves_no_event(site: Site) -> None:
 
 
 async def test_an_act_whose_event_cannot_be_recorded_does_not_happen(site: Site, database_url: str) -> None:
-    deps = site.node.deps
+    node = site.node
     account = await site.account()
     caller = RequestContext(utcnow(), subject=account.subject, address_key="192.0.2.1", kind="user")
     code = await site.node.services.pairings.create_code(caller.at(NOW), "desktop-1")
@@ -200,7 +200,7 @@ async def test_an_act_whose_event_cannot_be_recorded_does_not_happen(site: Site,
     await asyncio.to_thread(execute, database_url, "ALTER TABLE gone RENAME TO audit_events")
     [pairing] = await site.node.services.pairings.list_own(caller)
     assert (pairing.id, pairing.state) == (code.pairing_id, "pending")
-    async with deps.database.transaction() as conn:
+    async with node.database.transaction() as conn:
         assert await users.by_name(conn, "bob") is None
     # Nothing of it was half done: now all of it works.
     assert (
@@ -212,11 +212,11 @@ async def test_an_act_whose_event_cannot_be_recorded_does_not_happen(site: Site,
 
 
 async def test_queued_events_are_written_once_and_in_order_whoever_flushes(site: Site) -> None:
-    deps = site.node.deps
+    node = site.node
     for number in range(1200):
-        deps.audit.enqueue(event("msg.invalid", actor=f"{number % 200}", rule=number))
-    await asyncio.gather(*(deps.audit.flush(system(NOW)) for _ in range(4)))
-    async with deps.database.transaction() as conn:
+        node.audit.enqueue(event("msg.invalid", actor=f"{number % 200}", rule=number))
+    await asyncio.gather(*(node.audit.flush(system(NOW)) for _ in range(4)))
+    async with node.database.transaction() as conn:
         rows = (await search.page(conn, Filter(event="msg.invalid"), 5000)).events
     assert [row.event.attrs["rule"] for row in reversed(rows)] == list(range(1200))
 
@@ -245,29 +245,29 @@ async def test_a_full_queue_loses_the_newest_and_says_how_many(site: Site) -> No
 
 
 async def test_an_event_that_the_database_refuses_holds_up_no_other(site: Site) -> None:
-    deps = site.node.deps
+    node = site.node
     for number in range(3):
-        deps.audit.enqueue(event("msg.invalid", rule=number))
-        deps.audit.enqueue(replace(event("ws.rejected"), outcome="good"))
+        node.audit.enqueue(event("msg.invalid", rule=number))
+        node.audit.enqueue(replace(event("ws.rejected"), outcome="good"))
     assert [event["rule"] for event in await site.events("msg.invalid")] == [0, 1, 2]
     assert await site.events("ws.rejected") == []
 
 
 async def test_a_flood_from_one_source_is_ten_rows_and_a_count(site: Site) -> None:
-    deps = site.node.deps
+    node = site.node
     for number in range(250):
-        deps.audit.enqueue(event("msg.invalid", actor="mallory", rule=number))
-    deps.audit.enqueue(event("msg.invalid", actor="alice"))
-    await deps.audit.flush(system(NOW + timedelta(minutes=1)))
-    async with deps.database.transaction() as conn:
+        node.audit.enqueue(event("msg.invalid", actor="mallory", rule=number))
+    node.audit.enqueue(event("msg.invalid", actor="alice"))
+    await node.audit.flush(system(NOW + timedelta(minutes=1)))
+    async with node.database.transaction() as conn:
         rows = (await search.page(conn, Filter(event="msg.invalid", actor="mallory"), 100)).events
         assert await found(conn, Filter(event="msg.invalid", actor="alice")) == ["alice"]
     assert [row.event.count for row in rows] == [240, *[1] * 10]
 
 
 async def test_what_clients_choose_is_one_short_line_in_the_log(site: Site) -> None:
-    deps = site.node.deps
+    node = site.node
     nasty = "a\r\nb\x1b[31m\u202ec\u0000" + "x" * 500
-    deps.audit.enqueue(event("ws.connected", origin=nasty))
+    node.audit.enqueue(event("ws.connected", origin=nasty))
     [recorded] = await site.events("ws.connected")
     assert recorded["origin"] == ("ab[31mc" + "x" * 500)[:200]

@@ -153,12 +153,12 @@ async def test_the_state_of_the_seals_is_that_of_the_log(site: Site) -> None:
     reader = await site.account(role="auditor")
     await record(site, "session.bound", count=5)
     before = await got(site, "seals", reader)
-    await site.node.deps.sealer.seal(system(utcnow()))
+    await site.node.services.audit.sealer.seal(system(utcnow()))
     after = await got(site, "seals", reader)
     assert after["unsealed"]["rows"] < before["unsealed"]["rows"] + 2
     last = after["seals"][0]
     assert last["rows"] >= 5
-    assert last["public_key"] == after["public_key"] == format_key(site.node.deps.sealer.key.public)
+    assert last["public_key"] == after["public_key"] == format_key(site.node.services.audit.sealer.key.public)
     for newer, older in zip(after["seals"], after["seals"][1:], strict=False):
         assert newer["previous"] == older["digest"]
         assert newer["number"] == older["number"] + 1
@@ -169,7 +169,7 @@ async def test_an_event_names_the_seal_that_it_is_in(site: Site) -> None:
     await record(site, "session.bound")
     [row] = (await site.get("/api/audit?event=session.bound", reader.token)).body["events"]
     assert (await site.get(f"/api/audit/events/{row['seq']}", reader.token)).body["seal"] is None
-    made = await site.node.deps.sealer.seal(system(utcnow()))
+    made = await site.node.services.audit.sealer.seal(system(utcnow()))
     seal = (await site.get(f"/api/audit/events/{row['seq']}", reader.token)).body["seal"]
     assert (seal["number"], seal["digest"]) in [(each.number, each.digest.hex()) for each in made]
 
@@ -178,12 +178,12 @@ async def test_an_event_names_the_seal_that_it_is_in(site: Site) -> None:
 
 
 async def tick(site: Site) -> None:
-    await site.node.deps.audit_tail.answer_waiting(utcnow())
+    await site.node.services.audit.tail.answer_waiting(utcnow())
 
 
 async def waiting(site: Site, count: int = 1) -> None:
     """Until so many wait. Each turn is a request, which gives the others their chance."""
-    while len(site.node.deps.audit_tail.waiting) < count:
+    while len(site.node.services.audit.tail.waiting) < count:
         await site.get("/healthz")
 
 
@@ -230,14 +230,14 @@ async def test_who_waits_is_answered_as_soon_as_something_has_come(site: Site) -
     await record(site, "session.bound")
     await tick(site)
     assert [row["event"] for row in (await answer)["events"]] == ["session.bound"]
-    assert not site.node.deps.audit_tail.waiting
+    assert not site.node.services.audit.tail.waiting
 
 
 async def test_who_waits_in_vain_is_told_so_after_the_wait(site: Site) -> None:
     reader = await site.account(role="auditor")
     answer = asyncio.ensure_future(got(site, "follow", reader, event="session.bound", wait=5))
     await waiting(site)
-    await site.node.deps.audit_tail.answer_waiting(utcnow() + timedelta(seconds=6))
+    await site.node.services.audit.tail.answer_waiting(utcnow() + timedelta(seconds=6))
     found = await answer
     assert found["events"] == []
     await record(site, "session.bound")
@@ -308,10 +308,10 @@ async def test_an_export_for_a_siem_has_one_line_an_event(site: Site, form: str)
 async def test_an_export_with_seals_verifies_with_the_public_key_alone(
     site: Site, asked: dict[str, str]
 ) -> None:
-    reader, key = await site.account(role="auditor"), site.node.deps.sealer.key.public
+    reader, key = await site.account(role="auditor"), site.node.services.audit.sealer.key.public
     await record(site, "session.bound", count=20, address="10.0.0.1")
     await record(site, "ws.connected", count=5)
-    await site.node.deps.sealer.seal(system(utcnow()))
+    await site.node.services.audit.sealer.seal(system(utcnow()))
     body = await got(site, "export", reader, **asked)
     report = verify_export(io.BytesIO(body), frozenset([key]))
     assert (report.fault, report.rows >= 25) == (None, True)
