@@ -6,8 +6,9 @@ import contextlib
 from functools import partial
 from typing import NamedTuple
 
+from bench import message_load
 from bench.load import JobFailed, Load, Values
-from bench.run import Run, Scale, as_json, pairs_as_json
+from bench.run import Run, Scale
 from bench.servers import OURS, Server
 from harness.load_client import both
 
@@ -48,15 +49,10 @@ def _servers(run: Run) -> list[Server]:
 
 def relay_once(load: Load, scale: Scale, server: Server, kind: Relay) -> Values:
     """One relay job on new pairs. Raises JobFailed."""
-    plan = {
-        "server_pid": server.pid,
-        "window": kind.window,
-        "pace": kind.pace,
-        "warm_up": scale.warm_up,
-        "seconds": scale.seconds * (4 if kind.pace else 1),
-    }
+    seconds = scale.seconds * (4 if kind.pace else 1)
+    plan = message_load.Plan(server.pid, kind.window, kind.pace, scale.warm_up, seconds)
     pairs, idle = server.pairs(kind.pairs, kind.size_bytes), server.pairs(kind.idle // 2, kind.size_bytes)
-    return load.do("relay", plan=plan, pairs=pairs_as_json(pairs), idle=as_json(both(idle)))
+    return load.do("relay", pairs=pairs, idle=both(idle), plan=plan)
 
 
 def relay(run: Run) -> None:
@@ -75,10 +71,10 @@ def flood(run: Run) -> None:
     """Quiet pairs send ten messages a second each; then one pair beside them keeps 256 in flight."""
 
     def flooded(server: Server) -> Values:
-        plan = {"server_pid": server.pid, "window": 256, "warm_up": 0.1, "seconds": 60.0}
+        plan = message_load.Plan(server.pid, window=256, pace=0.0, warm_up=0.1, seconds=60.0)
         # The flood yields on the load's core, or the load would be what is slow.
         with Load(yielding=True) as other:
-            other.begin("relay", plan=plan, pairs=pairs_as_json(server.pairs(1, 220)), idle=[])
+            other.begin("relay", pairs=server.pairs(1, 220), idle=[], plan=plan)
             return relay_once(run.load, run.scale, server, QUIET)
 
     for server in _servers(run):
@@ -92,7 +88,7 @@ def idle(run: Run) -> None:
     warming, counted = run.scale.idle
 
     def measure(server: Server) -> Values:
-        first, more = (as_json(both(server.pairs(count // 2, 220))) for count in (warming, counted))
+        first, more = (both(server.pairs(count // 2, 220)) for count in (warming, counted))
         return run.load.do("idle", first=first, more=more, server_pid=server.pid)
 
     for server in _servers(run):
@@ -105,7 +101,7 @@ def connects(run: Run) -> None:
     def measure(server: Server) -> Values:
         return run.load.do(
             "connects",
-            endpoints=as_json(both(server.pairs(100, 220))),
+            endpoints=both(server.pairs(100, 220)),
             at_once=16,
             seconds=run.scale.seconds * 3,
             server_pid=server.pid,
@@ -119,7 +115,7 @@ def storm(run: Run) -> None:
     """All at the same moment, as after a restart, with the tokens that they have."""
 
     def measure(server: Server) -> Values:
-        return run.load.do("storm", endpoints=as_json(both(server.pairs(run.scale.storm // 2, 220))))
+        return run.load.do("storm", endpoints=both(server.pairs(run.scale.storm // 2, 220)))
 
     for server in (run.servers[key] for key in MAIN if key in run.servers):
         shown = "{connects} in {seconds:.1f} s, {handshakes_failed} failed handshakes, {retries} retries"

@@ -6,8 +6,9 @@ import json
 import select
 import subprocess
 import sys
-from types import TracebackType
 from typing import IO, Any, Self
+
+import msgspec
 
 from harness.program import ROOT
 
@@ -31,13 +32,11 @@ class Load:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._end()
 
     def do(self, job: str, **given: Any) -> Values:
-        """Do the job to its end. Raises JobFailed, also if it takes too long."""
+        """Do that job of bench.load_process to its end. Raises JobFailed, also if it takes too long."""
         self._send(job, given)
         while "running" in (answer := self._read_answer()):
             pass
@@ -51,7 +50,7 @@ class Load:
 
     def _send(self, job: str, given: dict[str, Any]) -> None:
         stdin, _ = self._pipes()
-        stdin.write(json.dumps({"job": job, **given}).encode() + b"\n")
+        stdin.write(msgspec.json.encode((job, given)) + b"\n")
         stdin.flush()
 
     def _read_answer(self) -> dict[str, Any]:

@@ -12,55 +12,36 @@ import json
 import os
 import sys
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, get_type_hints
 
+import msgspec
 import uvloop
 
 from bench import connect_load, message_load, request_load
 from harness.load_client import Endpoint, Pair
-
-Job = Callable[[dict[str, Any]], Coroutine[Any, Any, dict[str, float]]]
-
-
-def _endpoints(given: list[dict[str, Any]]) -> list[Endpoint]:
-    return [Endpoint.from_json(data) for data in given]
-
-
-def _pairs(given: list[list[dict[str, Any]]]) -> list[Pair]:
-    return [(Endpoint.from_json(sender), Endpoint.from_json(receiver)) for sender, receiver in given]
 
 
 def _answer(line: dict[str, Any]) -> None:
     print(json.dumps(line), flush=True)
 
 
-async def relay(job: dict[str, Any]) -> dict[str, float]:
-    plan = message_load.Plan(**job["plan"])
-    return await message_load.relay(
-        _pairs(job["pairs"]), _endpoints(job["idle"]), plan, lambda: _answer({"running": True})
-    )
+async def relay(pairs: list[Pair], idle: list[Endpoint], plan: message_load.Plan) -> dict[str, float]:
+    return await message_load.relay(pairs, idle, plan, lambda: _answer({"running": True}))
 
 
-async def idle(job: dict[str, Any]) -> dict[str, float]:
-    return await connect_load.idle(_endpoints(job["first"]), _endpoints(job["more"]), job["server_pid"])
+async def requests(users: list[str], path: str, plan: request_load.Plan) -> dict[str, float]:
+    """Pairings of the users, or POSTs to the path if there are none."""
+    request = request_load.pairings(users) if users else request_load.posts(path)
+    return await request_load.repeated(request, plan)
 
 
-async def connects(job: dict[str, Any]) -> dict[str, float]:
-    return await connect_load.repeated(
-        _endpoints(job["endpoints"]), job["at_once"], job["seconds"], job["server_pid"]
-    )
-
-
-async def storm(job: dict[str, Any]) -> dict[str, float]:
-    return await connect_load.storm(_endpoints(job["endpoints"]))
-
-
-async def requests(job: dict[str, Any]) -> dict[str, float]:
-    request = request_load.pairings(job["users"]) if job["users"] else request_load.posts(job["path"])
-    return await request_load.repeated(request, request_load.Plan(**job["plan"]))
-
-
-JOBS: dict[str, Job] = {job.__name__: job for job in (relay, idle, connects, storm, requests)}
+JOBS: dict[str, Callable[..., Coroutine[Any, Any, dict[str, float]]]] = {
+    "relay": relay,
+    "idle": connect_load.idle,
+    "connects": connect_load.repeated,
+    "storm": connect_load.storm,
+    "requests": requests,
+}
 
 
 def main() -> None:
@@ -68,9 +49,11 @@ def main() -> None:
         os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         for line in sys.stdin:
-            job = json.loads(line)
+            name, given = json.loads(line)
+            kinds = get_type_hints(JOBS[name])
             try:
-                _answer({"result": runner.run(JOBS[job["job"]](job))})
+                arguments = {key: msgspec.convert(value, kinds[key]) for key, value in given.items()}
+                _answer({"result": runner.run(JOBS[name](**arguments))})
             except Exception as error:
                 _answer({"failed": f"{type(error).__name__}: {error}"})
             gc.collect()

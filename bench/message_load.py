@@ -30,10 +30,10 @@ class Plan:
     """`window`: messages of each sender in flight. `pace`: instead of a window, seconds between two messages."""
 
     server_pid: int
-    window: int = 1
-    pace: float = 0.0
-    warm_up: float = 0.5
-    seconds: float = 2.0
+    window: int
+    pace: float
+    warm_up: float
+    seconds: float
 
 
 class Meter:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from bench import pgbench
+from bench import pgbench, request_load
 from bench.load import JobFailed, Values
 from bench.run import Record, Run
 from bench.servers import OURS, Server
@@ -19,14 +19,9 @@ _SHOWN = "{rate:,.0f}/s, {cpu_us:,.0f} µs CPU each, p99 {p99_ms:.0f} ms"
 
 
 def _requests(run: Run, server: Server, users: list[str], path: str = "") -> Values:
-    plan = {
-        "port": server.port,
-        "server_pid": server.pid,
-        "at_once": AT_ONCE,
-        "warm_up": run.scale.warm_up * 3,
-        "seconds": run.scale.seconds * 2,
-    }
-    return run.load.do("requests", plan=plan, users=users, path=path)
+    scale = run.scale
+    plan = request_load.Plan(server.port, server.pid, AT_ONCE, scale.warm_up * 3, scale.seconds * 2)
+    return run.load.do("requests", users=users, path=path, plan=plan)
 
 
 def _pairings(run: Run, server: Server) -> Values:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from bench.load import JobFailed, Load, Values
 from bench.servers import Server
-from harness.load_client import Endpoint, Pair
 from harness.pairing_database import PairingDatabase
 from harness.processes import NotStarted, Processes
 
@@ -127,11 +125,3 @@ class Run:
                     self.records[place] = record
                 return
         self.records.append(record)
-
-
-def as_json(endpoints: Sequence[Endpoint]) -> list[dict[str, Any]]:
-    return [endpoint.to_json() for endpoint in endpoints]
-
-
-def pairs_as_json(pairs: Sequence[Pair]) -> list[list[dict[str, Any]]]:
-    return [as_json(pair) for pair in pairs]

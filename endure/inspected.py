@@ -24,24 +24,13 @@ from pairing_server.relay.send_queue import SendQueue
 COUNTED = (Channel, SendQueue, Connection, RequestHandler)
 
 
+_FIELDS = "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost"
+
+
 class _MallInfo(ctypes.Structure):
     """The result of glibc's mallinfo2."""
 
-    _fields_ = [
-        (name, ctypes.c_size_t)
-        for name in [
-            "arena",
-            "ordblks",
-            "smblks",
-            "hblks",
-            "hblkhd",
-            "usmblks",
-            "fsmblks",
-            "uordblks",
-            "fordblks",
-            "keepcost",
-        ]
-    ]
+    _fields_ = [(name, ctypes.c_size_t) for name in _FIELDS.split()]
 
 
 def write_snapshot(file: Path) -> None:

@@ -104,7 +104,7 @@ class Outage:
         await fault.begin()
         began = time.monotonic()
         async with asyncio.timeout(TIMEOUT_SECONDS):
-            while await self._metric("pairing_database_up"):
+            while (await read_metrics(self.port))["pairing_database_up"]:
                 await asyncio.sleep(0.01)
         opened = time.monotonic() - began
         self.known.set()
@@ -189,7 +189,7 @@ class Outage:
         """Those in use, once none is or time is up; and as PostgreSQL sees them: all, and those in a transaction."""
         deadline = time.monotonic() + TIMEOUT_SECONDS
         while True:
-            used = await self._metric('pairing_database_connections{state="used"}')
+            used = (await read_metrics(self.port))['pairing_database_connections{state="used"}']
             rows = await as_superuser(
                 last, "SELECT state FROM pg_stat_activity WHERE application_name = 'pairing-server'"
             )
@@ -197,6 +197,3 @@ class Outage:
             if not (used or in_transaction) or time.monotonic() > deadline:
                 return used, len(rows), in_transaction
             await asyncio.sleep(0.05)
-
-    async def _metric(self, name: str) -> float:
-        return (await read_metrics(self.port))[name]

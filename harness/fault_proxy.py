@@ -1,7 +1,7 @@
 """A TCP proxy that does to connections what networks do: nothing, silence, resets, delay, a narrow line, a cut.
 
-What it does can be changed at any time and holds for the connections there are and those to come, except that who
-was silenced stays silent: a firewall that has forgotten a connection does not remember it.
+A change holds for open connections and later ones, with one exception: a silenced connection stays silent, as a firewall
+that has forgotten a connection never passes it on again.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 CHUNK = 65536
-# Told with the bytes that the client sends: "before" cuts instead of passing them on, "after" once they have been,
-# so that the answer is lost.
+# Gets the bytes that the client sends: "before" cuts the connection instead of passing them on, "after" cuts it then, so that
+# the answer is lost.
 Cut = Callable[[bytes], str | None]
 
 
@@ -35,7 +35,7 @@ class _Line:
 
 
 def _abort(writer: asyncio.StreamWriter) -> None:
-    """Close with a reset instead of a goodbye."""
+    """Close with a reset."""
     sock = writer.get_extra_info("socket")
     if sock is not None and sock.family != socket.AF_UNIX:
         with contextlib.suppress(OSError):
@@ -73,7 +73,7 @@ class FaultProxy:
         self._healed = asyncio.Event()
 
     def blackhole(self) -> None:
-        """Take everything, pass nothing on, and reset nobody."""
+        """Take everything, pass nothing on, and reset no connection."""
         self._silent = True
         for line in self.lines:
             line.silent = True
@@ -85,21 +85,21 @@ class FaultProxy:
             line.reset()
 
     def forget(self) -> None:
-        """Whoever is behind lets go of the connections that were silenced, as the database does some time."""
+        """Close the silenced connections on the server's side, as a timeout does some day."""
         for line in list(self.lines):
             if line.silent:
                 _abort(line.down[1])
 
     def delay(self, seconds: float) -> None:
-        """Whatever the client sends arrives that much later."""
+        """Pass on what the client sends that much later."""
         self._delay = seconds
 
     def throttle(self, bytes_per_second: float) -> None:
-        """Both directions are that narrow."""
+        """Limit the rate of both directions."""
         self._rate = bytes_per_second
 
     def cut_after(self, count: int) -> None:
-        """Reset each connection once that many bytes more of its client's have passed."""
+        """Reset each connection once that many more bytes of its client have passed."""
         self._limit = count
         for line in self.lines:
             line.sent = 0
@@ -131,7 +131,7 @@ class FaultProxy:
         await asyncio.wait(line.tasks)
         self.lines.discard(line)
         if line.silent:
-            # Both have gone, and neither was told of the other.
+            # Both have closed, and neither has seen the other close.
             line.reset()
 
     async def _pump(
@@ -151,11 +151,11 @@ class FaultProxy:
                     return
                 writer.write(data)
                 await writer.drain()
-        if not line.silent:  # silence has no end either
+        if not line.silent:
             writer.close()
 
     async def _pause(self, seconds: float) -> None:
-        """Hold back for so long, but no longer than until it is healed."""
+        """Wait so long, or until `heal` is called."""
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._healed.wait(), seconds)
 
@@ -170,7 +170,7 @@ class FaultProxy:
             line.silent = True  # the answer is lost
             writer.write(data)
             await writer.drain()
-            # The server has heard it, and hangs up properly.
+            # The server has received it, and closes properly.
             writer.write_eof()
             await asyncio.wait([line.tasks[1]])
         line.reset()

@@ -10,7 +10,7 @@ import json
 import random
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 from uuid import uuid4
@@ -51,13 +51,6 @@ class Endpoint:
     binary: bool = False
     access: str = ""
     token_path: str = ""
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, data: dict[str, Any]) -> Endpoint:
-        return cls(**{**data, "script": [(step[0], step[1]) for step in data["script"]]})
 
     @property
     def port(self) -> int:

@@ -37,8 +37,8 @@ def size(number: float) -> str:
 
 
 def locks(policy: Policy) -> str:
-    shown = [f"{lock / 60:g}" for lock in policy.locks[:-1]]
-    return f"{', '.join(shown)} min, {policy.locks[-1] / 3600:g} h"
+    shown = [f"{lock / 60:g}" for lock in policy.lock_seconds[:-1]]
+    return f"{', '.join(shown)} min, {policy.lock_seconds[-1] / 3600:g} h"
 
 
 def limit_rows() -> list[Row]:
@@ -56,7 +56,7 @@ def limit_rows() -> list[Row]:
             "codes that did not work, for a user",
             (
                 f"{minutes(user.rates[0])}, {user.rates[1].count} a day;"
-                f" then locked for {user.locks[0] / 3600:g} h"
+                f" then locked for {user.lock_seconds[0] / 3600:g} h"
             ),
             "",
         ),

@@ -20,6 +20,7 @@ from pairing_server.relay.close_codes import CloseCode
 from pairing_server.web import base_handler
 from pairing_server.web.openapi import Operation
 from pairing_server.web.routes import ROUTES, contract
+from pairing_server.websocket.commands import COMMANDS
 from tests import protocol, protocol_tables
 from tests.protocol import EXAMPLES, code, section, table
 
@@ -36,7 +37,7 @@ def tag(struct: type[msgspec.Struct]) -> str:
     return str(struct.__struct_config__.tag)
 
 
-FROM_CLIENT = {tag(struct): struct for struct in requests.Request.__args__}
+FROM_CLIENT = {tag(struct): struct for struct in COMMANDS.by_struct}
 FROM_SERVER = {tag(s): s for s in below(messages.ServerMessage) if not s.__subclasses__()}
 ERRORS = {error.code: error for error in below(PairingServerError)}
 
@@ -69,10 +70,10 @@ def test_an_example_of_a_client_is_a_message_that_the_server_takes(name: str) ->
     assert name.replace("-", "_").startswith(json.loads(text)["type"])
     if "desktop|mobile" in text:
         with pytest.raises(ValidationFailed):
-            requests.decode(text)
+            COMMANDS.decode(text)
         text = text.replace("desktop|mobile", "mobile")
-    decoded = requests.decode(text)
-    requests.check(decoded, len(text), config.Configuration().connection_limits)
+    decoded = COMMANDS.decode(text)
+    COMMANDS.by_struct[type(decoded)].check(decoded, text, config.Configuration().connection_limits)
     if not isinstance(decoded, requests.Pong):  # whatever is in one is ignored
         assert set(json.loads(text)) - {"type"} <= set(type(decoded).__struct_fields__)
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import shutil
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
 from bench.audit import database, page_times
+from harness.machine import processor
+from harness.program import ROOT
 
-FOLDER = Path(__file__).resolve().parents[2] / "bench-results" / "audit-rows"
+FOLDER = ROOT / "bench-results" / "audit-rows"
 
 
 def say(text: str) -> None:
@@ -25,7 +28,9 @@ async def measure(url: str, only: str) -> None:
         if only in name:
             measured.append(await page_times.measure(url, name, which))
             say(page_times.table(measured[-1:]).splitlines()[-1])
-    print(f"{rows:,} rows, {used / 2**30:.1f} GiB with the indexes; {database.machine()}.\n")
+    print(
+        f"{rows:,} rows, {used / 2**30:.1f} GiB with the indexes; {os.cpu_count()} cores of {processor()}.\n"
+    )
     print(page_times.table(measured))
 
 

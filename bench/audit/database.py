@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
@@ -11,7 +10,7 @@ from pathlib import Path
 
 import asyncpg
 
-from bench.audit.generator import COLUMNS, Stories
+from bench.audit.generator import COLUMNS, EventGenerator
 from pairing_server.db import migrations
 from pairing_server.db.embedded.postgres import EmbeddedPostgres
 
@@ -40,7 +39,7 @@ async def fill(url: str, rows: int, days: int, seed: int, end: datetime, say: Ca
             raise SystemExit("This log has events already, which cannot be removed. Give another database.")
         await _make_months(conn, end - timedelta(days=days))
         await conn.execute("SET synchronous_commit = off")
-        lines = Stories(rows, days, end, seed).lines()
+        lines = EventGenerator(rows, days, end, seed).lines()
         written = 0
         while batch := list(islice(lines, BATCH)):
             await conn.copy_to_table("audit_events", source=_pieces(batch), columns=COLUMNS)
@@ -93,13 +92,3 @@ async def size(url: str) -> tuple[int, int]:
         return int(rows), int(used)
     finally:
         await conn.close()
-
-
-def machine() -> str:
-    """What a figure needs beside it."""
-    model = "unknown processor"
-    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-        if line.startswith("model name"):
-            model = line.partition(":")[2].strip()
-            break
-    return f"{os.cpu_count()} cores of {model}"

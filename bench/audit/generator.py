@@ -1,44 +1,44 @@
-"""What goes on in an installation over months, as lines for COPY: the same for the same seed.
+"""The audit events of an installation over months, as lines for COPY: the same for the same seed.
 
-Most of it is devices that pair and talk. Beside it people mistype, addresses guess, a few accounts never rest,
-and now and then something happens that a reviewer looks for. It is written in the order of time, as a server would.
+Most are of devices that pair and send messages. Beside these people mistype, addresses guess, a few accounts are programs,
+and rarely there is an event that a reviewer looks for. The lines are in the order of time, as a server writes them.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import count
+from typing import NamedTuple
 from uuid import UUID
 
-COLUMNS = (
-    *(
-        "recorded_at",
-        "occurred_at",
-        "event_id",
-        "event",
-        "severity",
-        "outcome",
-        "reason",
-        "node",
-        "app_version",
-    ),
-    *("actor_subject", "actor_kind", "auth_method", "address", "request_id", "connection_id", "pairing_id"),
-    *("count", "attrs"),
+_COLUMNS = (
+    "recorded_at occurred_at event_id event severity outcome reason node app_version"
+    " actor_subject actor_kind auth_method address request_id connection_id pairing_id count attrs"
 )
+COLUMNS = tuple(_COLUMNS.split())
 USERS = 20_000
-BUSY_USERS = 20  # programs rather than people: a tenth of everything is theirs
+PROGRAMS = 20  # accounts with a tenth of all events
 ATTACKERS = 60
 # One attack is this many guesses, from one address in an hour.
 GUESSES = 400
 _NULL = "\\N"
 
 
+class Actor(NamedTuple):
+    """The account and the address of some events, and what they are about. `devices`: connection by type."""
+
+    subject: str | None
+    address: str
+    pairing: str = ""
+    devices: Mapping[str, str] = {}
+
+
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One event of a story: so many seconds after it began. `device` None: over HTTP."""
+    """One event, `after` seconds from the begin. `device` None: over HTTP."""
 
     after: float
     event: str
@@ -79,7 +79,7 @@ _MISTYPED = (
     Step(0, "pairing.redeem", 4, "failure", paired=False, reason="no_such_code"),
     Step(30, "auth.login", 4, "failure", paired=False, reason="password"),
 )
-# What happens to one story in so many.
+# What is added to one pairing in so many.
 _RARE = (
     (8, _MISTYPED),
     (60, (Step(5, "limit.rate", 4, "denied", "mobile", reason="message"),)),
@@ -104,7 +104,7 @@ _RARE = (
 )
 
 
-class Stories:
+class EventGenerator:
     """`rows` lines over `days` days up to `end`."""
 
     def __init__(self, rows: int, days: int, end: datetime, seed: int = 1) -> None:
@@ -113,7 +113,7 @@ class Stories:
         self._end = end
         self._begin = end - timedelta(days=days)
         self.users = [self._uuid() for _ in range(USERS)]
-        self.busy = [f"service-{number}" for number in range(BUSY_USERS)]
+        self.programs = [f"service-{number}" for number in range(PROGRAMS)]
         self.addresses = [f"10.{n >> 8 & 255}.{n & 255}.{n % 199 + 1}" for n in range(USERS)]
         self.attackers = [f"198.51.{n % 100}.{n * 7 % 250 + 1}" for n in range(ATTACKERS)]
 
@@ -122,7 +122,7 @@ class Stories:
 
     def lines(self) -> Iterator[str]:
         """The lines, each with its end."""
-        # Of what a story and an attack are on the average, so many fill the time.
+        # How many pairings come to that many rows, beside the attacks.
         each = len(_PAIRING) + sum(len(steps) / one_in for one_in, steps in _RARE)
         attackers = self.attackers[: max(1, self._rows // 100_000)]
         about = max(1, round((self._rows - len(attackers) * (GUESSES + GUESSES // 50)) / each))
@@ -131,63 +131,50 @@ class Stories:
         made = 0
         for number in count():
             at = self._begin + timedelta(seconds=span * min(1.0, number / about))
-            steps = self._attack(attacks[number], at) if number in attacks else self._story(at)
+            steps = self._attack(attacks[number], at) if number in attacks else self._pairing(at)
             for line in steps:
                 yield line
                 made += 1
                 if made == self._rows:
                     return
 
-    def _story(self, at: datetime) -> Iterator[str]:
+    def _pairing(self, at: datetime) -> Iterator[str]:
         draw = self._random.random
         if draw() < 0.1:
-            actor, address = self._random.choice(self.busy), "192.0.2.10"
+            subject, address = self._random.choice(self.programs), "192.0.2.10"
         else:
             # Some people pair often, most seldom.
             who = int(USERS * draw() ** 1.5)
-            actor, address = self.users[who], self.addresses[who if draw() < 0.9 else int(USERS * draw())]
-        told: list[Step] = list(_PAIRING)
-        for one_in, steps in _RARE:
+            subject, address = self.users[who], self.addresses[who if draw() < 0.9 else int(USERS * draw())]
+        steps: list[Step] = list(_PAIRING)
+        for one_in, rare in _RARE:
             if draw() * one_in < 1:
-                told += steps
-        pairing, devices = self._uuid(), {"desktop": self._uuid(), "mobile": self._uuid()}
-        for step in told:
-            yield self._line(at, step, actor, address, pairing, devices)
+                steps += rare
+        actor = Actor(subject, address, self._uuid(), {"desktop": self._uuid(), "mobile": self._uuid()})
+        for step in steps:
+            yield self._line(at, step, actor)
 
     def _attack(self, address: str, at: datetime) -> Iterator[str]:
+        actor = Actor(None, address)
         for number in range(GUESSES):
-            login = number % 2 == 0
-            step = Step(
-                number * 9,
-                "auth.login" if login else "pairing.redeem",
-                *(4, "failure"),
-                paired=False,
-                reason="password" if login else "no_such_code",
-            )
-            yield self._line(at, step, None, address, "", {})
+            event, reason = (("auth.login", "password"), ("pairing.redeem", "no_such_code"))[number % 2]
+            after = number * 9
+            yield self._line(at, Step(after, event, 4, "failure", paired=False, reason=reason), actor)
             if number % 50 == 49:
-                locked = Step(
-                    number * 9, "auth.lockout", 4, "denied", paired=False, attrs='{"scope": "redeem_address"}'
+                attrs = '{"scope": "redeem_address"}'
+                yield self._line(
+                    at, Step(after, "auth.lockout", 4, "denied", paired=False, attrs=attrs), actor
                 )
-                yield self._line(at, locked, None, address, "", {})
 
-    def _line(
-        self,
-        began: datetime,
-        step: Step,
-        actor: str | None,
-        address: str,
-        pairing: str,
-        devices: dict[str, str],
-    ) -> str:
+    def _line(self, began: datetime, step: Step, actor: Actor) -> str:
         at = min(began + timedelta(seconds=step.after), self._end).astimezone(UTC).isoformat()
-        device = devices.get(step.device or "")
-        kind = "anonymous" if actor is None else "device" if device else "user"
+        device = actor.devices.get(step.device or "")
+        kind = "anonymous" if actor.subject is None else "device" if device else "user"
         method = "password" if step.event == "auth.login" and step.outcome == "success" else _NULL
         fields = (
             *(at, at, self._uuid(), step.event, str(step.severity), step.outcome, step.reason or _NULL),
-            *("node-1", "0.1.0", actor or _NULL, kind, method, address),
+            *("node-1", "0.1.0", actor.subject or _NULL, kind, method, actor.address),
             *(_NULL if device else self._uuid(), device or _NULL),
-            *(pairing if step.paired and pairing else _NULL, "1", step.attrs),
+            *(actor.pairing if step.paired and actor.pairing else _NULL, "1", step.attrs),
         )
         return "\t".join(fields) + "\n"

@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from bench.audit import database, page_times
-from bench.audit.generator import COLUMNS, Stories
+from bench.audit.generator import COLUMNS, EventGenerator
 from harness.processes import run_folder
 from pairing_server.audit.events import EVENTS
 from pairing_server.audit.store.filters import Filter
@@ -21,7 +21,7 @@ END = datetime(2026, 3, 1, tzinfo=UTC)
 
 
 def rows(seed: int = 1) -> list[dict[str, str]]:
-    lines = Stories(ROWS, DAYS, END, seed).lines()
+    lines = EventGenerator(ROWS, DAYS, END, seed).lines()
     return [dict(zip(COLUMNS, line.rstrip("\n").split("\t"), strict=True)) for line in lines]
 
 
@@ -61,7 +61,7 @@ def test_a_log_is_filled_once_by_months_and_every_filter_is_timed(database_url: 
         with pytest.raises(SystemExit, match="events already"):
             await database.fill(database_url, 10, DAYS, 1, end, said.append)
         filters = await page_times.filters(database_url)
-        parts = {part for which in filters.values() for part in which.told()}
+        parts = {part for which in filters.values() for part in which.attributes()}
         assert parts == {field.name for field in fields(Filter)}, "each filter is among those that are timed"
         names = ("none", "pairing", "event + outcome", "address: /16 of attackers")
         return {name: await page_times.measure(database_url, name, filters[name]) for name in names}

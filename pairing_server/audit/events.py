@@ -1,4 +1,4 @@
-"""The inventory of the audit log: every event there is, when it is recorded, and what it tells. No code but this.
+"""The inventory of the audit log: every event, when it is recorded, and its attributes.
 
 An event is one line here and one in docs/audit.md; a test compares them, and looks for where it is recorded and for a
 test of it.
@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Spec:
-    """`good` and `bad`: the severity (syslog's) when it succeeded, and when it did not. `act`: in the transaction
-    of the act it tells of. `attrs`: the names of what it may tell besides what every event has."""
+    """`good` and `bad`: the severity (syslog's) of a success, and of every other outcome. `act`: recorded in the
+    transaction of the act. `attrs`: the names of its attributes, besides what every event has."""
 
     good: int
     bad: int
@@ -32,134 +32,64 @@ def _spec(severity: int | tuple[int, int], act: bool, attrs: str, when: str) -> 
 
 _FILTERS = "since until event actor address pairing connection outcome severity"
 
+# fmt: off
 EVENTS: Mapping[str, Spec] = {
-    "auth.login": _spec((6, 4), ACT, "target limit", "Somebody logs in, or fails to."),
-    "auth.lockout": _spec(
-        4,
-        ACT,
-        "scope until target",
-        "A limit of failed logins or redemptions has locked somebody out, or an administrator lifts that.",
-    ),
-    "auth.logout": _spec(
-        6, ACT, "target sid everywhere sockets_closed", "Somebody ends his own login, or all of his."
-    ),
-    "auth.token_revoked": _spec(
-        5,
-        ACT,
-        "target sid jti by sockets_closed",
-        "Logins or a token are ended: by their user, or by an administrator.",
-    ),
-    "auth.token_issued": _spec(
-        (6, 4),
-        ACT,
-        "kind jti sid kid expires_in device_type target degraded",
-        "An access token or a ws token is made.",
-    ),
-    "auth.token_refreshed": _spec(
-        (6, 4), LATER, "jti_old jti_new", "A connection goes on with a newer ws token."
-    ),
-    "auth.token_rejected": _spec(4, LATER, "kind sid", "A token that is presented does not count."),
-    "auth.token_reuse": _spec(
-        3, ACT, "jti target first_seen", "A ws token that is good for one connection is presented again."
-    ),
-    "auth.jwks_refresh": _spec(
-        (6, 4),
-        LATER,
-        "issuer added removed error",
-        "A foreign issuer's keys have changed, or cannot be fetched.",
-    ),
-    "account.created": _spec(5, ACT, "target role", "An account is made."),
+    "auth.login": _spec((6, 4), ACT, "target limit", "A login succeeds or fails."),
+    "auth.lockout": _spec(4, ACT, "scope until target", "A limit of failed logins or redemptions locks a user or an address out, or an administrator lifts that."),
+    "auth.logout": _spec(6, ACT, "target sid everywhere sockets_closed", "A user ends one login, or all of them."),
+    "auth.token_revoked": _spec(5, ACT, "target sid jti by sockets_closed", "A user or an administrator ends logins or revokes a token."),
+    "auth.token_issued": _spec((6, 4), ACT, "kind jti sid kid expires_in device_type target degraded", "An access token or a ws token is issued."),
+    "auth.token_refreshed": _spec((6, 4), LATER, "jti_old jti_new", "A connection goes on with a newer ws token."),
+    "auth.token_rejected": _spec(4, LATER, "kind sid", "A token that is presented is not valid."),
+    "auth.token_reuse": _spec(3, ACT, "jti target first_seen", "A ws token that is valid for one connection is presented again."),
+    "auth.jwks_refresh": _spec((6, 4), LATER, "issuer added removed error", "A foreign issuer's keys have changed, or cannot be fetched."),
+    "account.created": _spec(5, ACT, "target role", "An account is created."),
     "account.disabled": _spec(5, ACT, "target", "An account is disabled."),
     "account.enabled": _spec(5, ACT, "target", "An account is enabled again."),
     "account.password_changed": _spec(5, ACT, "target", "A password is set."),
     "account.role_changed": _spec(4, ACT, "target was role", "An account gets another role."),
-    "key.rotated": _spec(
-        (5, 4), ACT, "state kid added removed", "A signing key is added, retired, or taken over by a server."
-    ),
-    "admin.action": _spec(
-        (5, 4), ACT, "command target via", "An administrator does something that has no event of its own."
-    ),
-    "access.denied": _spec(4, ACT, "route needed", "Somebody asks for what only other roles may see."),
-    "pairing.code_created": _spec((6, 4), ACT, "desktop_session expires_at", "A code is made."),
-    "pairing.redeem": _spec(
-        (6, 4), ACT, "mobile_session ms_since_created", "A code is typed in, rightly or not."
-    ),
-    "pairing.confirmed": _spec(
-        6, ACT, "by_session device mobile_address", "The desktop admits the phone that has sent its code."
-    ),
-    "pairing.rejected": _spec(
-        5, ACT, "by_session device mobile_address", "The desktop refuses the phone that has sent its code."
-    ),
-    "pairing.bruteforce": _spec(
-        2,
-        ACT,
-        "scope failures window_s measure until",
-        "So many codes are tried that codes need the desktop's word.",
-    ),
-    "pairing.code_expired": _spec(6, ACT, "age_s", "A code's time is over and nobody has redeemed it."),
-    "pairing.closed": _spec(
-        6,
-        ACT,
-        "duration_s",
-        "A pairing has ended: it was unpaired, deserted, superseded, or its devices never met (expired).",
-    ),
-    "session.bound": _spec(
-        6, ACT, "session_id device_type", "A session id is used for the first time; it is now its user's."
-    ),
-    "session.hijack_attempt": _spec(
-        2, ACT, "session_id owner", "Somebody comes with a session id of another user."
-    ),
-    "ws.connected": _spec(
-        6, LATER, "token_via jti device_type origin ua", "A WebSocket is opened with a good token."
-    ),
+    "key.rotated": _spec((5, 4), ACT, "state kid added removed", "A signing key is added, retired, or taken over by a server."),
+    "admin.action": _spec((5, 4), ACT, "command target via", "An administrator does something that has no event of its own."),
+    "access.denied": _spec(4, ACT, "route needed", "A user asks for what only other roles may see."),
+    "pairing.code_created": _spec((6, 4), ACT, "desktop_session expires_at", "A code is created."),
+    "pairing.redeem": _spec((6, 4), ACT, "mobile_session ms_since_created", "A code is redeemed, or the attempt fails."),
+    "pairing.confirmed": _spec(6, ACT, "by_session device mobile_address", "The desktop admits the phone that has sent its code."),
+    "pairing.rejected": _spec(5, ACT, "by_session device mobile_address", "The desktop refuses the phone that has sent its code."),
+    "pairing.bruteforce": _spec(2, ACT, "scope failures window_s measure until", "So many codes are tried that codes need the desktop's confirmation."),
+    "pairing.code_expired": _spec(6, ACT, "age_s", "A code has expired without being redeemed."),
+    "pairing.closed": _spec(6, ACT, "duration_s", "A pairing has ended: it was unpaired, deserted, superseded, or its devices never met (expired)."),
+    "session.bound": _spec(6, ACT, "session_id device_type", "A session id is used for the first time and belongs to its user from then on."),
+    "session.hijack_attempt": _spec(2, ACT, "session_id owner", "A client presents a session id of another user."),
+    "ws.connected": _spec(6, LATER, "token_via jti device_type origin ua", "A WebSocket is opened with a valid token."),
     "ws.rejected": _spec(4, LATER, "", "A WebSocket is refused: its origin, or too many connections."),
     "ws.disconnected": _spec(6, LATER, "close_code by duration_s messages_in", "A WebSocket has ended."),
     "channel.joined": _spec(6, LATER, "slot degraded", "A device has joined its channel."),
     "channel.left": _spec(6, LATER, "slot", "A device has left its channel."),
-    "channel.denied": _spec(
-        4, ACT, "", "A device may not join a channel: full, unknown, not_yours, ended, foreign."
-    ),
-    "channel.replaced": _spec(5, LATER, "", "A newer connection of the same session takes a device's place."),
+    "channel.denied": _spec(4, ACT, "", "A device may not join a channel: full, unknown, not_yours, ended, foreign."),
+    "channel.replaced": _spec(5, LATER, "", "A newer connection of the same device takes its place."),
     "msg.invalid": _spec(4, LATER, "rule", "A message is refused; by which rule."),
     "msg.too_large": _spec(4, LATER, "limit size", "A message is larger than its type may be."),
     "limit.rate": _spec(4, LATER, "scope limit retry_after_s retry_after_ms", "A connection sends too much."),
     "limit.slow_consumer": _spec(4, LATER, "buffered age_ms", "A device does not take what is sent to it."),
     "limit.protocol_abuse": _spec(3, LATER, "kind", "A connection floods the server with frames."),
-    "audit.query": _spec((6, 4), ACT, f"kind rows number user {_FILTERS}", "Somebody asks the audit log."),
-    "audit.export": _spec(
-        (6, 4),
-        ACT,
-        f"state rows format sha256 user {_FILTERS}",
-        "Somebody exports the audit log: begun, and how it ended.",
-    ),
+    "audit.query": _spec((6, 4), ACT, f"kind rows number user {_FILTERS}", "A question is put to the audit log."),
+    "audit.export": _spec((6, 4), ACT, f"state rows format sha256 user {_FILTERS}", "An export of the audit log begins, or ends, and how."),
     "audit.seal": _spec((6, 4), ACT, "seal_no n_rows digest", "Rows are sealed."),
-    "audit.verify": _spec(
-        (6, 1), LATER, "seals rows first_bad", "Seals are verified; severity 1 if one does not fit."
-    ),
-    "audit.started": _spec(
-        5, LATER, "spooled_bytes", "A server begins to record; what of an earlier run it found on disk."
-    ),
+    "audit.verify": _spec((6, 1), LATER, "seals rows first_bad", "Seals are verified; severity 1 if one does not fit."),
+    "audit.started": _spec(5, LATER, "spooled_bytes", "A server begins to record; how much an earlier run has left on disk."),
     "audit.stopped": _spec(5, LATER, "", "A server stops recording."),
     "audit.gap": _spec(3, LATER, "lost lost_by_severity", "Events could not be kept and are lost; how many."),
     "audit.retention": _spec(5, ACT, "partition ends rows last_seal", "An old partition is dropped."),
-    "audit.rebase": _spec(
-        5, ACT, "epoch", "A new epoch begins, as the database was restored and transaction ids begin anew."
-    ),
+    "audit.rebase": _spec(5, ACT, "epoch", "A new epoch begins, because the database was restored and transaction ids begin anew."),
     "db.down": _spec((5, 3), LATER, "duration_s", "The database is away."),
     "db.up": _spec((5, 3), LATER, "duration_s", "The database is back."),
-    "db.failover": _spec(
-        (5, 3), LATER, "duration_s", "The database was read-only, as after a failover, and is not any more."
-    ),
-    "config.changed": _spec(
-        5,
-        LATER,
-        "setting old new",
-        "A setting was changed and taken over while the server runs; secrets are not shown.",
-    ),
+    "db.failover": _spec((5, 3), LATER, "duration_s", "The database was read-only, as after a failover, and is not any more."),
+    "config.changed": _spec(5, LATER, "setting old new", "A setting was changed and taken over while the server runs; the values of secrets are left out."),
     "system.started": _spec(5, LATER, "schema", "A server starts."),
     "system.stopping": _spec(5, LATER, "", "A server stops."),
-    "system.error": _spec(3, LATER, "where exception_class", "Something failed that should not."),
+    "system.error": _spec(3, LATER, "where exception_class", "Something failed unexpectedly."),
 }
+# fmt: on
 
 
 def row(name: str) -> str:

@@ -7,7 +7,8 @@ first byte goes out; its size and SHA-256 when it has ended.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator, Mapping
+import json
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -92,13 +93,12 @@ class Export:
             yield "".join(formats.line(self._form, recorded, names) for recorded in page.events)
 
     async def _sealed(self) -> AsyncIterator[str]:
-        keep = self._keep if self._question.attributes() else None
-        lines_of = SealedLines(self._reader.database, self._reader.sealer.key.public)
+        source = SealedLines(self._reader.database, self._reader.sealer.key.public)
+        which = self._which if self._question.attributes() else None
         now = self._context.now
-        async for lines in lines_of.batches(now, months=self._question.which.months(now), keep=keep):
-            self.rows += sum(line.startswith('{"seq"') for line in lines)
+        async for lines in source.batches(now, months=self._question.which.months(now), which=which):
+            events = [line for line in lines if line.startswith('{"seq"')]
+            self.rows += len(events)
+            if events:
+                self.reached = datetime.fromisoformat(json.loads(events[-1])["recorded_at"])
             yield "".join(f"{line}\n" for line in lines)
-
-    def _keep(self, row: Mapping[str, Any]) -> bool:
-        self.reached = datetime.fromisoformat(row["recorded_at"])
-        return self._which.matches(row)

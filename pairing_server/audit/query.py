@@ -16,10 +16,10 @@ from pairing_server.audit import summary
 from pairing_server.audit.recorder import AuditLog
 from pairing_server.audit.seals import Seal, format_key
 from pairing_server.audit.seals.sealer import Sealer
-from pairing_server.audit.store import sealed
+from pairing_server.audit.store import seals as sealed
 from pairing_server.audit.store import search as store
 from pairing_server.audit.store.filters import Filter
-from pairing_server.audit.store.sealed import Unsealed
+from pairing_server.audit.store.seals import Unsealed
 from pairing_server.audit.store.search import Page, Place, Recorded
 from pairing_server.audit.summary import SUMMARY_OF, TIMELINE_OF, Summary, Timeline
 from pairing_server.db.database import Database

@@ -7,11 +7,11 @@
             await connection.join(code.channel)
             await connection.expect("pairing_success", within=300)
 
-A `PairingClient` is one device. It knows the wire and nothing of the server's insides. It reads no further
-than it is asked to: whoever does not receive is to the server a slow consumer.
+A `PairingClient` is one device. It knows the wire and nothing of the server's code. It reads only when a caller
+receives: one that never does is a slow consumer to the server.
 """
 
-from pairing_server.client.connection import Connection, Message
+from pairing_server.client.connection import Connection
 from pairing_server.client.device import Code, DeviceType, Pairing, PairingClient, TokenVia, base_url
 from pairing_server.client.errors import (
     ClientError,
@@ -21,6 +21,7 @@ from pairing_server.client.errors import (
     ServerError,
     TimedOut,
 )
+from pairing_server.client.inbox import Message
 
 __all__ = [
     "ClientError",

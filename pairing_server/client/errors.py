@@ -1,4 +1,4 @@
-"""What a client's calls may raise."""
+"""The errors that the client raises."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 class ClientError(Exception):
-    """What kept the client from doing what it was asked; the text says it in plain words."""
+    """A call of the client failed; the text says why."""
 
 
 class NotReachable(ClientError):
@@ -19,7 +19,7 @@ class NotAPairingServer(ClientError):
 
 
 class ServerError(ClientError):
-    """The server says no: a failed HTTP request, or an `error` message (then `status` is None).
+    """The server refuses: a failed HTTP request, or an `error` message (then `status` is None).
 
     `retry_after`: seconds until it is worth trying again, if the server says so.
     """
@@ -52,7 +52,7 @@ class Closed(ClientError):
 
 
 class TimedOut(ClientError):
-    """What was waited for has not come in time."""
+    """The expected message has not come in time."""
 
 
 def text(answer: Mapping[str, Any], name: str) -> str:

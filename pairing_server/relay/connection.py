@@ -1,13 +1,12 @@
 """What one socket may do when: opened → identified → joined → closed. No I/O.
 
-Messages that need the database are returned to the edge, which asks the services and then calls
-`identified`, `entered` or `refreshed`; everything else is done here, without waiting.
+A request that needs services is returned, and handled outside the relay; everything else is done here, without waiting.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-from uuid import UUID
+from dataclasses import replace
+from typing import Any
 
 from pairing_server.errors import (
     InvalidChannel,
@@ -15,6 +14,7 @@ from pairing_server.errors import (
     InvalidToken,
     NotInChannel,
     PairingServerError,
+    PayloadTooLarge,
     RateLimited,
     SlowConsumer,
     Unavailable,
@@ -22,243 +22,282 @@ from pairing_server.errors import (
     ValidationFailed,
 )
 from pairing_server.relay import messages, requests
-from pairing_server.relay.asking import Asked, Deferred, check_asked
 from pairing_server.relay.audio import binary_frames
 from pairing_server.relay.audio.binary_frames import BinaryAudio
 from pairing_server.relay.channel import Channel
 from pairing_server.relay.close_codes import CloseCode
-from pairing_server.relay.connection_limits import ConnectionLimits
-from pairing_server.relay.identity import Device, Identity
-from pairing_server.relay.members import Joined
-from pairing_server.relay.messages import encode
+from pairing_server.relay.commands import Command, CommandRegistry, check_size
+from pairing_server.relay.context import RelayContext, RelayEvent
+from pairing_server.relay.identity import Device, Identity, Peer
+from pairing_server.relay.members import Joined, Member
 from pairing_server.relay.rate_limits import ConnectionRateLimits
 from pairing_server.relay.send_queue import SendQueue, Transport
-from pairing_server.relay.telling import Telling
 
-if TYPE_CHECKING:
-    from pairing_server.relay.hub import Hub
-
-BAD = (InvalidMessage, UnknownType, ValidationFailed)
+_BAD_MESSAGE = (InvalidMessage, UnknownType, ValidationFailed)
 
 
-class Connection(Telling):
-    """One socket, from its opening to its close."""
+class Connection:
+    """One socket, from its opening to its close. To its channel it is a Member."""
 
     __slots__ = (
         "__weakref__",
         "_bad_in_a_row",
-        "_hub",
+        "_bad_reported",
+        "_by_struct",
+        "_commands",
+        "_context",
+        "_decode_json",
+        "_expiry_announced",
         "_identify_by",
         "_limits",
-        "_messages",
-        "_quota",
-        "_reported_bad",
+        "_rates",
         "_surely_small",
-        "_warned",
-        "address",
-        "address_key",
+        "_transport",
         "binary_audio",
         "channel",
+        "close_code",
+        "closing",
         "device",
         "device_type",
-        "identity",
         "opened_at",
+        "peer",
         "received",
-        "subject",
+        "send",
+        "send_queue",
+        "when_relieved",
     )
 
     def __init__(
-        self, connection_id: UUID, identity: Identity, address: str, address_key: str, transport: Transport,
-        hub: Hub, now: float,
-    ) -> None:  # fmt: skip
-        limits = hub.limits
-        send_queue = SendQueue(transport, limits, hub.now, self._overflow, self._gap, hub.waited)
-        super().__init__(str(connection_id), transport, send_queue)
-        self.identity = identity
-        self.subject = identity.subject
-        self.device_type = identity.device_type
-        self.address = address
-        self.address_key = address_key
+        self, peer: Peer, transport: Transport, context: RelayContext, commands: CommandRegistry, now: float
+    ) -> None:
+        limits = context.limits
+        self.peer = peer
+        self.device_type = peer.identity.device_type
         self.device: Device | None = None
         self.channel: Channel | None = None
         self.binary_audio = False
+        self.closing = False
+        self.close_code: CloseCode | None = None
         self.received = 0
         self.opened_at = now
-        self._hub = hub
-        self._limits: ConnectionLimits = limits
-        # A text of so many characters is a small enough message, whatever they are: one has four bytes at most.
-        self._surely_small = limits.message_size // 4
-        self._quota = ConnectionRateLimits(limits, now)
-        # Asked for nearly every message.
-        self._messages = self._quota.messages
+        self.send_queue = SendQueue(transport, context, self._close_slow, self._report_audio_gap)
+        # Bound once: they are called for nearly every message.
+        self.send = self.send_queue.send
+        self.when_relieved = self.send_queue.when_relieved
+        self._transport = transport
+        self._context = context
+        self._commands = commands
+        self._by_struct = commands.by_struct
+        self._decode_json = commands.decode_json
+        self._limits = limits
+        # A text of so many characters is small enough for every type: a character has four bytes at most.
+        self._surely_small = limits.control_size // 4
+        self._rates = ConnectionRateLimits(limits, now)
         self._bad_in_a_row = 0
-        self._reported_bad = 0
+        self._bad_reported = 0
         self._identify_by = now + limits.identify_within
-        self._warned = False
+        self._expiry_announced = False
+
+    @property
+    def connection_id(self) -> str:
+        return self.peer.connection_id
+
+    @property
+    def identity(self) -> Identity:
+        return self.peer.identity
+
+    @property
+    def subject(self) -> str:
+        return self.peer.identity.subject
 
     @property
     def session_id(self) -> str:
+        """The device's. Raises NotInChannel while that is not known."""
         if self.device is None:
             raise NotInChannel("Identify or join first.")
         return self.device.session_id
 
     # From the client
 
-    def receive(self, frame: str | bytes, now: float) -> Deferred | SendQueue | None:
-        """Take one message: a text frame's, or audio in a binary one.
+    def receive(self, frame: str | bytes, now: float) -> requests.ClientMessage | Member | None:
+        """Handle one message: a text frame, or audio in a binary one.
 
-        Returns the request if the edge must ask the services for it, or the peer's outbox if that is so full
-        that this client should be read no more for now. Raises PairingServerError: the edge calls `refuse`
-        with it.
+        Returns the request if services must handle it, or the peer if so much waits for it that this client should
+        be read no more for now. Raises PairingServerError, to be passed to `refuse`.
         """
         self.received += 1
-        request: requests.Request | None = None
+        # A ClientMessage; its command fits its type, which the types here cannot say.
+        request: Any = None
+        result: requests.ClientMessage | Member | None
         try:
-            rest: Deferred | SendQueue | None
-            if isinstance(frame, bytes):
-                rest = self._audio_frame(frame, now)
+            if not isinstance(frame, str):
+                result = self._receive_audio(frame, now)
             else:
-                small = len(frame) <= self._limits.control_size
-                request = requests.decode(frame) if small else self._quota.decode_large(frame, now)
-                if type(request) is requests.ChannelMessage:
-                    # Nearly every message.
-                    if wait := self._messages.take(now):
-                        raise RateLimited(wait, limit="messages")
-                    if len(frame) > self._surely_small:
-                        requests.check(request, requests.size_of(frame), self._limits)
+                size = len(frame)
+                if size <= self._limits.control_size:
+                    try:
+                        request = self._decode_json(frame)
+                    except requests.DECODE_ERRORS as error:
+                        raise self._commands.refusal_of(error) from None
+                else:
+                    request = self._decode_large(frame, now)
+                command = self._by_struct[type(request)]
+                command.charge(self._rates, frame, now)
+                if size > self._surely_small or command.check_content is not None:
+                    command.check(request, frame, self._limits)
+                if command.on_channel is None:
+                    result = self._handle_here(command, request)
+                else:
+                    # Nearly every message; most name the joined channel once or twice, or not at all.
                     channel = self.channel
                     if (
                         channel is None
-                        or request.channelId != channel.name
-                        or request.channel is not None
+                        or ((name := request.channelId) is not None and name != channel.name)
+                        or ((name := request.channel) is not None and name != channel.name)
                         or request.channel_id is not None
                     ):
-                        channel = self._joined(request)
-                    rest = channel.relay(self, request.payload, request.id, request.again)
-                else:
-                    size = requests.size_of(frame)
-                    self._quota.take(request, size, now)
-                    requests.check(request, size, self._limits)
-                    rest = self._do(request, now)
+                        channel = self.joined_channel(request)
+                    result = command.on_channel(channel, self, request, now)
         except PairingServerError as error:
-            if isinstance(request, requests.ChannelMessage):
-                error.answers = request.id
-            if isinstance(error, BAD):
+            if request is not None:
+                error.answers = request.reply_to
+            if isinstance(error, _BAD_MESSAGE):
                 self._bad_in_a_row += 1
             raise
         self._bad_in_a_row = 0
-        return rest
+        return result
 
-    def _audio_frame(self, frame: bytes, now: float) -> SendQueue | None:
-        chunk, size = binary_frames.decode(frame), len(frame)
-        self._quota.take_audio(size, now)
-        requests.check_size(size, self._limits.audio_size)
-        return self._joined(chunk).audio(self, chunk)
+    def _handle_here(
+        self, command: Command[Any], request: requests.ClientMessage
+    ) -> requests.ClientMessage | None:
+        """What needs no channel: answer it, or return it for services."""
+        if command.precondition is not None:
+            command.precondition(self, request)
+        if command.reply is not None:
+            self.send_message(command.reply(request))
+        return None if command.serve is None else request
 
-    def _do(self, request: requests.Request, now: float) -> Deferred | SendQueue | None:
-        if isinstance(request, Asked):
-            check_asked(request, self.identity, self.device, joined=self.channel is not None)
-            return request
-        match request:
-            case requests.AudioChunk():
-                return self._joined(request).audio(self, request)
-            case requests.SettingsSync():
-                return self._joined(request).sync(self, request, now)
-            case requests.Ping():
-                self.deliver(encode(messages.PongAnswer(sequence=request.sequence)))
-            case requests.LeaveChannel() | requests.Unpair():
-                self._joined(request)
-                return request
-        return None
+    def _decode_large(self, frame: str, now: float) -> requests.ClientMessage:
+        try:
+            return self._commands.decode_large(frame, self._limits)
+        except PayloadTooLarge:
+            # It counts as a message nevertheless.
+            self._rates.charge_message(frame, now)
+            raise
 
-    def _joined(self, request: requests._AboutChannel | BinaryAudio) -> Channel:
-        """The joined channel, if the message means it."""
+    def _receive_audio(self, frame: bytes, now: float) -> Member | None:
+        chunk = binary_frames.decode(frame)
+        self._rates.charge_audio(frame, now)
+        check_size(frame, self._limits.audio_size)
+        return self.joined_channel(chunk).forward_audio(self, chunk, now)
+
+    def joined_channel(self, request: requests.ChannelRequest | BinaryAudio) -> Channel:
+        """The joined channel. Raises NotInChannel, or InvalidChannel if the request names another."""
         named, channel = request.channel_named, self.channel
         if channel is None:
             raise NotInChannel(**({"channel": named} if named else {}))
         if named is not None and named != channel.name:
-            self._hub.report("channel.denied", "denied", self, {"reason": "foreign"})
+            self._report("channel.denied", "denied", reason="foreign")
             raise InvalidChannel(channel=named)
         return channel
 
-    # What the edge brings back from the services
+    # What services have allowed
 
-    def identified(self, device: Device) -> None:
-        """The session id is this user's. It stays; joining or identifying again undoes nothing."""
+    def identify(self, device: Device) -> None:
+        """The device has proved its session id, which stays. Joining or identifying again undoes nothing."""
         if self.device is None or device.user_agent:
             self.device = device
-        self._hub.identified(self)
 
-    def entered(
+    def join(
         self, channel: Channel, request: requests.JoinChannel, now: float, *, degraded: bool = False
     ) -> Joined:
-        """The services have admitted this session to the channel: take the seat. Leaves another channel."""
+        """Take the seat in the channel, and leave another channel."""
         if self.channel is not None and self.channel is not channel:
             self.leave(now)
         self.channel = channel
         self.binary_audio = request.binary_audio
-        joined = channel.join(self, now, request.last_seq, request.epoch, degraded=degraded)
-        self._hub.seated(self.subject, self.session_id, channel)
-        return joined
-
-    def refreshed(self, identity: Identity, now: float) -> None:
-        """A fresh token of the same subject and device type carries the connection on."""
-        self.identity = identity
-        self._warned = False
-        self.deliver(encode(messages.TokenRefreshed(expires_in=round(identity.expires_at - now))))
+        return channel.join(self, now, request.last_seq, request.epoch, degraded=degraded)
 
     def leave(self, now: float) -> Channel | None:
         """Give the seat back; the channel that was left, if any."""
         channel, self.channel = self.channel, None
         if channel is not None:
             channel.leave(self, "Left the channel", now)
-            self.deliver(encode(messages.ChannelLeft(channel=channel.name, channelId=channel.name)))
-            self._hub.report("channel.left", "success", self, {"pairing": channel.pairing_id})
+            self.send_message(messages.ChannelLeft(channel=channel.name))
+            self._report("channel.left", "success", channel)
         return channel
+
+    def renew(self, identity: Identity, now: float) -> None:
+        """A fresh token of the same subject and device type carries the connection on."""
+        self.peer = replace(self.peer, identity=identity)
+        self._expiry_announced = False
+        left = round(identity.expires_at - now)
+        self.send_message(messages.TokenRefreshed(expires_in=left))
 
     # To the client
 
+    def send_message(self, message: messages.ServerMessage) -> None:
+        self.send(messages.encode(message))
+
+    def send_error(self, error: PairingServerError) -> None:
+        self.send_message(messages.error_message(error))
+
     def refuse(self, error: PairingServerError, now: float) -> None:
-        """Tell the client what was wrong; close if it does not stop."""
-        self._hub.counters.refused[error.code] += 1
+        """Send the error for a refused message, and close if too many are refused."""
+        self._context.counters.refused[error.code] += 1
         if isinstance(error, Unavailable):
-            # It has tried; that the server cannot answer is not held against it.
+            # The client has tried; the server's failure does not cost it its time.
             self._identify_by = now + self._limits.identify_within
         if isinstance(error, RateLimited):
-            self._limited(error, now)
-        elif isinstance(error, BAD) and self._reported_bad < self._limits.bad_in_a_row:
-            self._reported_bad += 1
-            self._hub.report("msg.invalid", "failure", self, {"rule": error.code})
-        if not isinstance(error, RateLimited) or self._quota.may_tell(now):
-            self.tell(error)
+            self._note_exceeded_rate(error, now)
+        elif isinstance(error, _BAD_MESSAGE) and self._bad_reported < self._limits.bad_in_a_row:
+            self._bad_reported += 1
+            self._report("msg.invalid", "failure", rule=error.code)
+        if not isinstance(error, RateLimited) or self._rates.may_send_refusal(now):
+            self.send_error(error)
         if self._bad_in_a_row >= self._limits.bad_in_a_row:
             self.close(CloseCode.BAD_MESSAGES, "bad messages without end")
 
-    def _limited(self, error: RateLimited, now: float) -> None:
-        if self._quota.limited(now):
-            self._hub.report("limit.rate", "denied", self, {"scope": "connection", **error.details})
-        if self._quota.limited_too_long(now):
-            self.tell(error)
+    def _note_exceeded_rate(self, error: RateLimited, now: float) -> None:
+        if self._rates.note_exceeded(now):
+            self._report("limit.rate", "denied", None, scope="connection", **error.details)
+        if self._rates.exceeded_too_long(now):
+            self.send_error(error)
             self.close(CloseCode.RATE_LIMITED, "over the rate limit for too long")
 
-    def abuse(self, kind: str) -> None:
-        """The frame engine counts too many frames, pings or fragments."""
-        self._hub.counters.refused["RATE_LIMITED"] += 1
-        self._hub.report("limit.protocol_abuse", "denied", self, {"kind": kind})
+    # The end
+
+    def close(self, code: CloseCode, reason: str) -> None:
+        """Decide to close: nothing more is taken from or sent to the client."""
+        if not self.closing:
+            self.closing = True
+            self.close_code = code
+            self.send_queue.close()
+            self._transport.close(code, reason)
+
+    def close_for_abuse(self, kind: str) -> None:
+        """The frame engine has counted too many frames, pings or fragments."""
+        self._context.counters.refused["RATE_LIMITED"] += 1
+        self._report("limit.protocol_abuse", "denied", kind=kind)
         self.close(CloseCode.RATE_LIMITED, f"too many {kind}")
 
-    def evict(self, error: PairingServerError | None, code: CloseCode | None) -> None:
-        """The channel has put this session out."""
+    def close_logged_out(self) -> None:
+        """The login that this connection is from has ended."""
+        self.send_error(InvalidToken("This login has been ended; log in again."))
+        self.close(CloseCode.INVALID_TOKEN, "login ended")
+
+    def remove_from_channel(self, error: PairingServerError | None, code: CloseCode | None) -> None:
+        """The channel has taken this connection out (see Member)."""
         channel, self.channel = self.channel, None
         if error is not None:
-            self.tell(error)
+            self.send_error(error)
         if code == CloseCode.REPLACED and channel is not None:
-            self._hub.report("channel.replaced", "success", self, {"pairing": channel.pairing_id})
+            self._report("channel.replaced", "success", channel)
         if code is not None:
             self.close(code, "session replaced" if code == CloseCode.REPLACED else "channel closed")
 
-    def gone(self, reason: str, now: float) -> Channel | None:
-        """The socket is closed. The channel it has left by that, if it still had its seat."""
+    def disconnect(self, reason: str, now: float) -> Channel | None:
+        """The socket is closed. The channel that it has left by that, if it still had its seat."""
         self.closing = True
         self.send_queue.close()
         channel, self.channel = self.channel, None
@@ -266,25 +305,28 @@ class Connection(Telling):
             return channel
         return None
 
-    def _overflow(self, size: int, age: float) -> None:
-        self._hub.report(
-            "limit.slow_consumer", "failure", self, {"buffered": size, "age_ms": round(age * 1000)}
-        )
-        self._hub.counters.refused["SLOW_CONSUMER"] += 1
+    # What the send queue reports
+
+    @property
+    def first_unsent(self) -> int | None:
+        return self.send_queue.first_unsent
+
+    def _close_slow(self, size: int, age: float) -> None:
+        self._report("limit.slow_consumer", "failure", buffered=size, age_ms=round(age * 1000))
+        self._context.counters.refused["SLOW_CONSUMER"] += 1
         if self.channel is not None:
-            self.channel.peer_slow(self)
-        self._transport.write(encode(messages.error_message(SlowConsumer())), False)
+            self.channel.announce_slow(self)
+        # Past the queue, which takes nothing more.
+        self._transport.write(messages.encode(messages.error_message(SlowConsumer())), False)
         self.close(CloseCode.SLOW_CONSUMER, "slow consumer")
 
-    def _gap(self, first: int, last: int) -> None:
+    def _report_audio_gap(self, first: int, last: int) -> None:
         if self.channel is not None:
-            self.channel.audio_gap(self, first, last)
+            self.channel.announce_audio_gap(self, first, last)
 
-    # What time brings about
-
-    def tick(self, now: float) -> None:
-        """Once a second: idle before identify, expiry of the token, a queue that has become too old."""
-        self.send_queue.check(now)
+    def check_timeouts(self, now: float) -> None:
+        """Once a second: the time to identify, the token's expiry, a queue that has become too old."""
+        self.send_queue.check_overflow(now)
         if self.closing:
             return
         if self.device is None and now > self._identify_by:
@@ -292,8 +334,13 @@ class Connection(Telling):
             return
         left = self.identity.expires_at - now
         if left <= -self._limits.token_grace:
-            self.tell(InvalidToken("The ws token has expired."))
+            self.send_error(InvalidToken("The ws token has expired."))
             self.close(CloseCode.INVALID_TOKEN, "token expired")
-        elif left <= self._limits.token_warning and not self._warned:
-            self._warned = True
-            self.deliver(encode(messages.TokenExpiring(expires_in=max(0, round(left)))))
+        elif left <= self._limits.token_warning and not self._expiry_announced:
+            self._expiry_announced = True
+            self.send_message(messages.TokenExpiring(expires_in=max(0, round(left))))
+
+    def _report(self, event: str, outcome: str, channel: Channel | None = None, **attributes: object) -> None:
+        about = channel or self.channel
+        pairing_id = None if about is None else about.pairing_id
+        self._context.report(RelayEvent(event, outcome, self.peer, pairing_id, attributes))

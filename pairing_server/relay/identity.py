@@ -1,4 +1,4 @@
-"""Who is at the other end of a socket: whose token opened it, and which device it says it is."""
+"""Who is at the other end of a socket: whose token opened it, from where, and which device it says it is."""
 
 from __future__ import annotations
 
@@ -17,6 +17,16 @@ class Identity:
     label: str | None
     expires_at: float
     logged_in_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """The other end of a connection. `address_key`: what limits count it by."""
+
+    connection_id: str
+    identity: Identity
+    address: str
+    address_key: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,80 +1,73 @@
-"""How much of what one connection may send, and be told of refusals. Time is an argument."""
+"""How much of what one connection may send, and how many refusals it is sent. Time is an argument."""
 
 from __future__ import annotations
 
-from pairing_server.errors import PayloadTooLarge, RateLimited
-from pairing_server.relay import requests
+from pairing_server.errors import RateLimited
 from pairing_server.relay.connection_limits import ConnectionLimits
+from pairing_server.relay.requests import size_of
 from pairing_server.relay.token_bucket import TokenBucket
 
-# A pause of so many seconds ends being over a limit.
+# A pause of so many seconds ends the time over a limit.
 PAUSE = 2
 
 
 class ConnectionRateLimits:
-    """One connection's buckets, and since when it has been over one of them."""
+    """One connection's buckets, and since when it has exceeded one of them.
+
+    Each `charge_…` takes one frame from its buckets, or raises RateLimited with the name of the `limit`.
+    """
 
     __slots__ = (
         "_audio",
         "_audio_bytes",
+        "_exceeded_at",
+        "_exceeded_since",
         "_joins",
-        "_limited_at",
-        "_limited_since",
         "_limits",
+        "_messages",
         "_refusals",
-        "messages",
     )
 
     def __init__(self, limits: ConnectionLimits, now: float) -> None:
-        self.messages = TokenBucket(limits.message_rate, limits.message_burst, now)
+        self._messages = TokenBucket(limits.message_rate, limits.message_burst, now)
         self._audio = TokenBucket(limits.audio_rate, limits.audio_rate, now)
         self._audio_bytes = TokenBucket(limits.audio_bytes_rate, limits.audio_bytes_burst, now)
         self._joins = TokenBucket(limits.join_count / limits.join_seconds, limits.join_count, now)
         self._refusals = TokenBucket(limits.refusals_rate, limits.refusals_burst, now)
         self._limits = limits
-        self._limited_since: float | None = None
-        self._limited_at = now
+        self._exceeded_since: float | None = None
+        self._exceeded_at = now
 
-    def take(self, request: requests.Request, size: int, now: float) -> None:
-        """Raises RateLimited if there is more of this than a connection may send."""
-        if isinstance(request, requests.AudioChunk):
-            self.take_audio(size, now)
-            return
-        wait, limit = self.messages.take(now), "messages"
-        if not wait and isinstance(request, requests.JoinChannel):
-            wait, limit = self._joins.take(now), "joins"
-        if wait:
-            raise RateLimited(wait, limit=limit)
+    def charge_message(self, frame: str | bytes, now: float) -> None:
+        if wait := self._messages.take(now):
+            raise RateLimited(wait, limit="messages")
 
-    def decode_large(self, frame: str, now: float) -> requests.Request:
-        """As `requests.decode_large`; what is too large for its type counts as a message nevertheless."""
-        try:
-            return requests.decode_large(frame, self._limits)
-        except PayloadTooLarge:
-            if wait := self.messages.take(now):
-                raise RateLimited(wait, limit="messages") from None
-            raise
+    def charge_join(self, frame: str | bytes, now: float) -> None:
+        """A join counts as a message, too."""
+        self.charge_message(frame, now)
+        if wait := self._joins.take(now):
+            raise RateLimited(wait, limit="joins")
 
-    def take_audio(self, size: int, now: float) -> None:
-        """Raises RateLimited for a chunk too many, or for bytes too many."""
-        wait, limit = self._audio.take(now), "audio"
-        if not wait:
-            wait, limit = self._audio_bytes.take(now, size), "audio_bytes"
-        if wait:
-            raise RateLimited(wait, limit=limit)
+    def charge_audio(self, frame: str | bytes, now: float) -> None:
+        """Audio has a rate of its own, in chunks and in bytes, and is no message."""
+        if wait := self._audio.take(now):
+            raise RateLimited(wait, limit="audio")
+        if wait := self._audio_bytes.take(now, size_of(frame)):
+            raise RateLimited(wait, limit="audio_bytes")
 
-    def may_tell(self, now: float) -> bool:
-        """Whether the client may be told of another refusal for going over a limit."""
+    def may_send_refusal(self, now: float) -> bool:
+        """Whether the client may be sent another refusal for exceeding a limit."""
         return not self._refusals.take(now)
 
-    def limited(self, now: float) -> bool:
-        """The client has gone over a limit; whether that is the first time after a pause."""
-        first = self._limited_since is None or now - self._limited_at > PAUSE
+    def note_exceeded(self, now: float) -> bool:
+        """The client has exceeded a limit; whether for the first time after a pause."""
+        first = self._exceeded_since is None or now - self._exceeded_at > PAUSE
         if first:
-            self._limited_since = now
-        self._limited_at = now
+            self._exceeded_since = now
+        self._exceeded_at = now
         return first
 
-    def limited_too_long(self, now: float) -> bool:
-        """Ten seconds over a limit, without a pause, is not an accident."""
-        return self._limited_since is not None and now - self._limited_since >= self._limits.limited_for
+    def exceeded_too_long(self, now: float) -> bool:
+        """Whether the client has exceeded a limit for long, without a pause: that is no accident."""
+        since = self._exceeded_since
+        return since is not None and now - since >= self._limits.limited_for

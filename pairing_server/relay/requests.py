@@ -1,7 +1,7 @@
-"""What clients say on the WebSocket: structs tagged by `type`, decoded and checked. No I/O.
+"""What clients send on the WebSocket: structs tagged by `type`, and their decoding. No I/O.
 
-What the members say to each other (`payload`, `settings`, `data`) stays raw JSON and is forwarded as it
-came. What the server says is in messages.py.
+What members send each other (`payload`, `settings`, `data`) stays raw JSON and is forwarded as it came. What the
+server sends is in messages.py; how each type is handled, in websocket/commands.py.
 """
 
 from __future__ import annotations
@@ -9,8 +9,10 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from collections.abc import Mapping
-from typing import Annotated, Literal
+from collections.abc import Callable, Sequence
+from functools import reduce
+from operator import or_
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta, Raw
@@ -37,12 +39,17 @@ SampleRate = Annotated[int, Meta(ge=0, le=10**6)] | Annotated[float, Meta(ge=0, 
 SettingName = Annotated[str, Meta(min_length=1, max_length=128)]
 
 
-# None of them holds anything that could hold it in turn: the garbage collector need not look.
+# None of them can be part of a reference cycle: the garbage collector need not look.
 class ClientMessage(msgspec.Struct, tag_field="type", frozen=True, gc=False):
     """What a client may send. Unknown fields are ignored."""
 
+    @property
+    def reply_to(self) -> str | int | None:
+        """What an error about this message gives as the `id` that it answers."""
+        return None
 
-class _AboutChannel(ClientMessage, frozen=True):
+
+class ChannelRequest(ClientMessage, frozen=True):
     """The channel may go by three names; `channel_named` gives the one meant."""
 
     channel: Name | None = None
@@ -67,7 +74,7 @@ class Identify(ClientMessage, tag="identify", frozen=True, kw_only=True):
     user_agent: ShortText | None = None
 
 
-class JoinChannel(_AboutChannel, tag="join_channel", frozen=True, kw_only=True):
+class JoinChannel(ChannelRequest, tag="join_channel", frozen=True, kw_only=True):
     device_type: DeviceType | None = None
     session_id: SessionId | None = None
     last_seq: Count | None = None
@@ -75,13 +82,17 @@ class JoinChannel(_AboutChannel, tag="join_channel", frozen=True, kw_only=True):
     binary_audio: bool = False
 
 
-class ChannelMessage(_AboutChannel, tag="channel_message", frozen=True, kw_only=True):
+class ChannelMessage(ChannelRequest, tag="channel_message", frozen=True, kw_only=True):
     payload: Raw
     id: Name | SafeInteger | None = None
     again: bool = False
 
+    @property
+    def reply_to(self) -> str | int | None:
+        return self.id
 
-class SettingsSync(_AboutChannel, tag="settings_sync", frozen=True, kw_only=True):
+
+class SettingsSync(ChannelRequest, tag="settings_sync", frozen=True, kw_only=True):
     settings: dict[SettingName, Raw]
     base_rev: Count | None = None
     fill: bool = False
@@ -92,7 +103,7 @@ _BEGINNINGS = (b'"GkXfo', b'"T2dnU')
 _SHORT = len(b'"T2dnUwA="')
 
 
-class AudioChunk(_AboutChannel, tag="audio_chunk", frozen=True, kw_only=True):
+class AudioChunk(ChannelRequest, tag="audio_chunk", frozen=True, kw_only=True):
     chunk_id: Name | SafeInteger | None = None
     data: Raw | msgspec.UnsetType = msgspec.UNSET
     audio_data: Raw | msgspec.UnsetType = msgspec.UNSET
@@ -128,79 +139,83 @@ class Pong(ClientMessage, tag="pong", frozen=True):
     """Accepted and ignored: some clients answer what they take for the server's ping."""
 
 
-class LeaveChannel(_AboutChannel, tag="leave_channel", frozen=True):
+class LeaveChannel(ChannelRequest, tag="leave_channel", frozen=True):
     pass
 
 
-class Unpair(_AboutChannel, tag="unpair", frozen=True):
+class Unpair(ChannelRequest, tag="unpair", frozen=True):
     pass
 
 
-class PairingConfirm(_AboutChannel, tag="pairing_confirm", frozen=True):
-    """The desktop wants the phone that `pairing_request` has told it of."""
+class PairingConfirm(ChannelRequest, tag="pairing_confirm", frozen=True):
+    """The desktop accepts the phone that `pairing_request` has named."""
 
 
-class PairingReject(_AboutChannel, tag="pairing_reject", frozen=True):
-    """It does not."""
+class PairingReject(ChannelRequest, tag="pairing_reject", frozen=True):
+    """The desktop rejects that phone."""
 
 
 class RefreshToken(ClientMessage, tag="refresh_token", frozen=True):
     token: Token
 
 
-Request = (
-    Identify
-    | JoinChannel
-    | ChannelMessage
-    | SettingsSync
-    | AudioChunk
-    | Ping
-    | Pong
-    | LeaveChannel
-    | Unpair
-    | PairingConfirm
-    | PairingReject
-    | RefreshToken
-)
-
-_decoder: msgspec.json.Decoder[Request] = msgspec.json.Decoder(Request)
-# What may be large. All the others are small, and are not to be built from a large frame just to be refused.
-_large_decoder: msgspec.json.Decoder[ChannelMessage | AudioChunk] = msgspec.json.Decoder(
-    ChannelMessage | AudioChunk
-)
-
 _FIELD = re.compile(r"^(?P<text>.*?) - at (?:`key` in )?`\$\.?(?P<field>[A-Za-z_]*)", re.DOTALL)
 _FOREIGN_TYPE = re.compile(r"Invalid value '(.*)' - at `\$\.type`", re.DOTALL)
-_TYPES = {struct.__struct_config__.tag for struct in Request.__args__}
+DECODE_ERRORS = (msgspec.DecodeError, RecursionError, ValueError)
 
 
-def decode(text: str) -> Request:
-    """The message in one text frame.
+class RequestDecoder:
+    """Decodes text frames into the given structs; `large`: those whose frames may be large."""
 
-    Raises InvalidMessage (no JSON object with a type), UnknownType (a type clients do not send), or
-    ValidationFailed with the `field` that is wrong.
-    """
-    try:
-        return _decoder.decode(text)
-    except msgspec.ValidationError as error:
-        raise _refusal(str(error)) from None
-    except (msgspec.DecodeError, RecursionError, ValueError) as error:
-        raise InvalidMessage(f"{InvalidMessage.message} {_first_line(error)}") from None
+    def __init__(self, structs: Sequence[type[ClientMessage]], large: Sequence[type[ClientMessage]]) -> None:
+        self.decode_json = _decode_any(structs)
+        self._decode_large = _decode_any(large)
+        self._types = {struct.__struct_config__.tag for struct in structs}
+
+    def decode(self, text: str) -> ClientMessage:
+        """The message in one text frame.
+
+        Raises InvalidMessage (no JSON object with a type), UnknownType (a type clients do not send), or
+        ValidationFailed with the `field` that is wrong.
+        """
+        try:
+            return self.decode_json(text)
+        except DECODE_ERRORS as error:
+            raise self.refusal_of(error) from None
+
+    def decode_large(self, text: str, limits: ConnectionLimits) -> ClientMessage:
+        """As `decode`, for a frame that is larger than most types may be: raises PayloadTooLarge for those at once.
+
+        Settings of a hundred thousand keys would take thirty milliseconds to read.
+        """
+        try:
+            return self._decode_large(text)
+        except DECODE_ERRORS as error:
+            if _type_in(str(error)) in self._types:
+                raise PayloadTooLarge(limit=limits.control_size, size=size_of(text)) from None
+            raise self.refusal_of(error) from None
+
+    def refusal_of(self, error: Exception) -> PairingServerError:
+        if not isinstance(error, msgspec.ValidationError):
+            return InvalidMessage(f"{InvalidMessage.message} {_first_line(error)}")
+        text = str(error)
+        found = _FIELD.match(text)
+        if found is None:
+            if "missing required field" in text and "`type`" not in text:
+                return ValidationFailed(f"{text}.", field=text.rpartition("field `")[2].rstrip("`"))
+            return InvalidMessage(f"{InvalidMessage.message} {text[:120]}.")
+        if found["field"] != "type":
+            return ValidationFailed(f"{found['text']}.", field=found["field"])
+        if (given := _type_in(text)) is None or given in self._types:
+            return ValidationFailed("type must be a string, given once.", field="type")
+        return UnknownType()
 
 
-def decode_large(text: str, limits: ConnectionLimits) -> Request:
-    """As `decode`, for a frame that is larger than most types may be: raises PayloadTooLarge for those at once.
-
-    Settings of a hundred thousand keys would take thirty milliseconds to read.
-    """
-    try:
-        return _large_decoder.decode(text)
-    except msgspec.ValidationError as error:
-        if _type_in(str(error)) in _TYPES:
-            raise PayloadTooLarge(limit=limits.control_size, size=size_of(text)) from None
-        raise _refusal(str(error)) from None
-    except (msgspec.DecodeError, RecursionError, ValueError) as error:
-        raise InvalidMessage(f"{InvalidMessage.message} {_first_line(error)}") from None
+def _decode_any(structs: Sequence[type[ClientMessage]]) -> Callable[[str], ClientMessage]:
+    # A union made at run time is no type to mypy.
+    union: Any = reduce(or_, structs)
+    decoder: msgspec.json.Decoder[ClientMessage] = msgspec.json.Decoder(union)
+    return decoder.decode
 
 
 def _first_line(error: Exception) -> str:
@@ -209,52 +224,25 @@ def _first_line(error: Exception) -> str:
     return f"{str(error).splitlines()[0][:120]}."
 
 
-def _refusal(text: str) -> PairingServerError:
-    found = _FIELD.match(text)
-    if found is None:
-        if "missing required field" in text and "`type`" not in text:
-            return ValidationFailed(f"{text}.", field=text.rpartition("field `")[2].rstrip("`"))
-        return InvalidMessage(f"{InvalidMessage.message} {text[:120]}.")
-    if found["field"] != "type":
-        return ValidationFailed(f"{found['text']}.", field=found["field"])
-    if (given := _type_in(text)) is None or given in _TYPES:
-        return ValidationFailed("type must be a string, given once.", field="type")
-    return UnknownType()
-
-
 def _type_in(text: str) -> str | None:
     """The type that is not one of the decoder's, if that is what it says."""
     found = _FOREIGN_TYPE.fullmatch(text)
     return found[1] if found else None
 
 
-def size_of(text: str) -> int:
-    """The bytes of a text frame."""
-    return len(text) if text.isascii() else len(text.encode())
+def size_of(frame: str | bytes) -> int:
+    """The bytes of a frame."""
+    return len(frame) if isinstance(frame, bytes) or frame.isascii() else len(frame.encode())
 
 
-def check(request: Request, size: int, limits: ConnectionLimits) -> None:
-    """What the types cannot say of a request: sizes by kind, and what a raw value is. (Of a payload, the envelope.)
-
-    Raises PayloadTooLarge with `limit` and `size`, or ValidationFailed with the `field`.
-    """
-    if isinstance(request, ChannelMessage):
-        check_size(size, limits.message_size)
-    elif isinstance(request, AudioChunk):
-        check_size(size, limits.audio_size)
-        request.as_json()
-    else:
-        check_size(size, limits.control_size)
-        if isinstance(request, SettingsSync):
-            _check_settings(request.settings, limits)
+def check_audio(request: AudioChunk, limits: ConnectionLimits) -> None:
+    """Raises ValidationFailed if there is no sound."""
+    request.as_json()
 
 
-def check_size(size: int, limit: int) -> None:
-    if size > limit:
-        raise PayloadTooLarge(limit=limit, size=size)
-
-
-def _check_settings(settings: Mapping[str, Raw], limits: ConnectionLimits) -> None:
+def check_settings(request: SettingsSync, limits: ConnectionLimits) -> None:
+    """Raises ValidationFailed for too many keys, or too deep values."""
+    settings = request.settings
     if len(settings) > limits.settings_keys:
         raise ValidationFailed(f"settings have more than {limits.settings_keys} keys.", field="settings")
     # The document is one level above its values.

@@ -1,8 +1,8 @@
-"""What waits to be sent to one connection: bounded in bytes and age, never waited for.
+"""The messages that wait to be sent to one connection: bounded in bytes and age, never waited for.
 
-While the kernel takes what is written nothing waits, and a message goes straight through. Once it does not,
-the rest waits here, where audio can still be dropped and settings be replaced by newer ones. Messages are
-never dropped silently: a connection that does not read them is closed, comes back and is told what it missed.
+While the kernel takes what is written, nothing waits and a message goes straight through. Once it does not, the rest
+waits here, where audio can still be dropped and settings be replaced by newer ones. Messages are never dropped
+silently: a connection that does not read them is closed, and the client gets them when it comes back.
 """
 
 from __future__ import annotations
@@ -11,9 +11,7 @@ from collections.abc import Callable, Sequence
 from enum import Enum
 from typing import NamedTuple, Protocol
 
-from prometheus_client import Histogram
-
-from pairing_server.relay.connection_limits import ConnectionLimits
+from pairing_server.relay.context import RelayContext
 
 
 class Lane(Enum):
@@ -31,7 +29,7 @@ class Entry(NamedTuple):
 
 
 class Transport(Protocol):
-    """What carries bytes to the client. It calls its outbox's `stalled` and `drained`."""
+    """Carries bytes to the client. It calls `stalled` and `drained` of its send queue."""
 
     send_queue: SendQueue | None
 
@@ -45,7 +43,7 @@ class Transport(Protocol):
         """Bytes that were handed over and that the kernel has not taken yet."""
 
     def busy(self) -> None:
-        """The client sends one message after the other; it may be told later that they have come."""
+        """The client sends many messages: TCP may acknowledge them later."""
 
     def close(self, code: int, reason: str) -> None:
         """Start the closing handshake. Nothing more is written or received."""
@@ -55,67 +53,58 @@ class SendQueue:
     """The queue of one connection.
 
     `on_overflow` is called once, with bytes and seconds, when it has become too long or too old; `on_gap` with
-    the first and last number of the audio that was dropped. `waited` is told how many seconds the queue has held up
-    the oldest of each portion that leaves it.
+    the first and last number of the audio that was dropped.
     """
 
     __slots__ = (
+        "_closed",
+        "_context",
         "_entries",
-        "_flight",
+        "_in_flight",
         "_limits",
-        "_now",
         "_on_gap",
         "_on_overflow",
-        "_over",
-        "_queued",
-        "_relieved",
-        "_through",
+        "_queued_bytes",
         "_transport",
-        "_waited",
-        "given_up",
-        "replaced",
-        "unsent",
+        "_waiting_calls",
+        "_writable",
+        "first_unsent",
     )
 
     def __init__(
         self,
         transport: Transport,
-        limits: ConnectionLimits,
-        now: Callable[[], float],
+        context: RelayContext,
         on_overflow: Callable[[int, float], None],
         on_gap: Callable[[int, int], None],
-        waited: Histogram,
     ) -> None:
         transport.send_queue = self
         self._transport = transport
-        self._limits = limits
-        self._now = now
+        self._context = context
+        self._limits = context.limits
         self._on_overflow = on_overflow
         self._on_gap = on_gap
-        self._waited = waited
         # Whether what is sent goes straight to the transport.
-        self._through = True
-        self._over = False
+        self._writable = True
+        self._closed = False
         self._entries: list[Entry] = []
-        self._queued = 0
+        self._queued_bytes = 0
         # Size of each message that the kernel has not taken whole, and since when it has waited.
-        self._flight: list[tuple[int, float]] = []
-        self._relieved: list[Callable[[], None]] = []
+        self._in_flight: list[tuple[int, float]] = []
+        # Called once the queue is no longer congested.
+        self._waiting_calls: list[Callable[[], None]] = []
         # Of the messages that were given up, the first number.
-        self.unsent: int | None = None
-        # How many settings newer ones have replaced, and how many messages were given up: metrics read it.
-        self.replaced = 0
-        self.given_up = 0
+        self.first_unsent: int | None = None
 
     @property
     def size(self) -> int:
         """Bytes not yet taken by the kernel."""
-        return self._queued + self._transport.pending()
+        return self._queued_bytes + self._transport.pending()
 
     @property
     def congested(self) -> bool:
-        """Whether those who send to this connection should be read no more for now."""
-        return not (self._through or self._over) and self.size >= self._limits.queue_pause
+        """Whether the connection that sends to this one should be read no more for now."""
+        return not (self._writable or self._closed) and self.size >= self._limits.queue_pause
 
     def send(
         self,
@@ -124,47 +113,49 @@ class SendQueue:
         number: int = 0,
         binary: bool = False,
     ) -> bool:
-        """Send one message, or queue it; whether the outbox is `congested` then.
+        """Send one message, or queue it; whether the queue is `congested` then.
 
-        `number`: a relayed message's or an audio chunk's own, to say what was not sent. 0 for what has none.
+        `number`: a relayed message's or an audio chunk's own, to report what was not sent. 0 for what has none.
         """
-        if self._through:
+        if self._writable:
             self._transport.write(message, binary)
-            return not self._through and self.congested
-        if self._over:
-            if self.unsent is None and lane is Lane.MESSAGE and number:
-                self.unsent = number
+            return not self._writable and self.congested
+        if self._closed:
+            if self.first_unsent is None and lane is Lane.MESSAGE and number:
+                self.first_unsent = number
             return False
-        now = self._now()
+        now = self._context.now()
         if lane is Lane.SETTINGS:
-            self.replaced += self._drop_where(lambda entry: entry.lane is Lane.SETTINGS)
+            self._context.counters.settings_replaced += self._drop_where(
+                lambda entry: entry.lane is Lane.SETTINGS
+            )
         self._entries.append(Entry(lane, message, now, number, binary))
-        self._queued += len(message)
+        self._queued_bytes += len(message)
         if self.size >= self._limits.queue_pause:
             self._drop_audio()
-        self.check(now)
+        self.check_overflow(now)
         return self.congested
 
     def stalled(self) -> None:
-        """The transport: the kernel takes no more for now."""
-        self._through = False
-        if not self._flight:
-            self._flight.append((self._transport.pending(), self._now()))
+        """Called by the transport: the kernel takes no more for now."""
+        self._writable = False
+        if not self._in_flight:
+            self._in_flight.append((self._transport.pending(), self._context.now()))
 
     def drained(self) -> None:
-        """The transport: the kernel has taken all."""
-        if self._over:
+        """Called by the transport: the kernel has taken all."""
+        if self._closed:
             return
-        self._through = True
-        self._flight.clear()
-        while self._entries and self._through:
+        self._writable = True
+        self._in_flight.clear()
+        while self._entries and self._writable:
             portion = self._portion()
-            self._waited.observe(self._now() - portion[0].queued_at)
-            self._flight.extend((len(entry.message), entry.queued_at) for entry in portion)
+            self._context.queue_wait.observe(self._context.now() - portion[0].queued_at)
+            self._in_flight.extend((len(entry.message), entry.queued_at) for entry in portion)
             self._transport.write_all(portion)
-            if self._through:
-                self._flight.clear()
-        if self._relieved and not self.congested:
+            if self._writable:
+                self._in_flight.clear()
+        if self._waiting_calls and not self.congested:
             self.release()
 
     def _portion(self) -> list[Entry]:
@@ -174,12 +165,12 @@ class SendQueue:
             size += len(self._entries[count].message)
             count += 1
         portion, self._entries = self._entries[:count], self._entries[count:]
-        self._queued -= size
+        self._queued_bytes -= size
         return portion
 
-    def check(self, now: float) -> None:
-        """Call from time to time: a queue also overflows by age."""
-        if self._over or self._through:
+    def check_overflow(self, now: float) -> None:
+        """Close an overfull queue. To be called from time to time, too: a queue also overflows by age."""
+        if self._closed or self._writable:
             return
         size, age = self.size, now - self._oldest()
         if size > self._limits.queue_size or age > self._limits.queue_age:
@@ -188,7 +179,7 @@ class SendQueue:
 
     def _oldest(self) -> float:
         """Since when the oldest message has waited that the kernel has not taken."""
-        flight = self._flight
+        flight = self._in_flight
         pending, held = self._transport.pending(), sum(size for size, _ in flight)
         while len(flight) > 1 and held - flight[0][0] >= pending:
             held -= flight.pop(0)[0]
@@ -197,37 +188,37 @@ class SendQueue:
     def when_relieved(self, call: Callable[[], None]) -> None:
         """Call back once when the queue is no longer congested, or is given up."""
         if self.congested:
-            self._relieved.append(call)
+            self._waiting_calls.append(call)
         else:
             call()
 
     def release(self) -> None:
-        """Nobody needs to wait for this connection any more."""
-        waiting, self._relieved = self._relieved, []
+        """Call those that wait: they need not wait for this connection any more."""
+        waiting, self._waiting_calls = self._waiting_calls, []
         for call in waiting:
             call()
 
     def close(self) -> None:
         """Give up what waits, and take nothing more."""
-        self._over, self._through = True, False
+        self._closed, self._writable = True, False
         held = [entry.number for entry in self._entries if entry.lane is Lane.MESSAGE and entry.number]
         if held:
-            self.unsent = held[0]
-            self.given_up += len(held)
+            self.first_unsent = held[0]
+            self._context.counters.messages_given_up += len(held)
         self._entries.clear()
-        self._queued = 0
+        self._queued_bytes = 0
         self.release()
 
     def _drop_where(self, drop: Callable[[Entry], bool]) -> int:
-        """How many were dropped."""
+        """Drop those entries; how many."""
         kept = [entry for entry in self._entries if not drop(entry)]
         dropped = len(self._entries) - len(kept)
-        self._queued -= sum(len(entry.message) for entry in self._entries if drop(entry))
+        self._queued_bytes -= sum(len(entry.message) for entry in self._entries if drop(entry))
         self._entries = kept
         return dropped
 
     def _drop_audio(self) -> None:
-        """Drop the oldest audio until the queue is below the bound, and say which."""
+        """Drop the oldest audio until the queue is below the limit, and report which."""
         dropped: list[int] = []
         excess = self.size - self._limits.queue_pause
         for entry in self._entries:

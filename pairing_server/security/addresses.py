@@ -1,6 +1,6 @@
-"""Whose address a request comes from when proxies stand between, and which addresses count as one.
+"""The client's address of a request that passed proxies, and which addresses count as one for limits.
 
-Nothing in a request is believed unless the peer that hands it on is a trusted proxy.
+A forwarding header counts only if the peer that sent it is a trusted proxy.
 """
 
 from __future__ import annotations
@@ -23,9 +23,8 @@ _WITH_PORT = re.compile(r"([0-9.]+):[0-9]{1,5}")
 def client_address(peer: str, forwarded_for: Sequence[str], trusted: Sequence[Network]) -> str:
     """The right-most hop that is not a trusted proxy; the left-most if all are.
 
-    `peer` is the other end of the connection, `forwarded_for` all X-Forwarded-For headers in order.
-    Left of a hop that is no address nothing is believed: the last good one right of it is the answer.
-    A peer that is no address (a Unix socket) is returned as it is.
+    `peer` is the other end of the connection, `forwarded_for` all X-Forwarded-For headers in order. Hops left of one
+    that is not an address are ignored. A peer without an address (a Unix socket) is returned as it is.
     """
     client = _address(peer)
     if client is None:
@@ -42,14 +41,14 @@ def client_address(peer: str, forwarded_for: Sequence[str], trusted: Sequence[Ne
 
 
 def is_trusted(peer: str, trusted: Sequence[Network]) -> bool:
-    """Whether that other end of the connection is a trusted proxy."""
+    """Whether the other end of the connection is a trusted proxy."""
     address = _address(peer)
     return address is not None and _is_in(address, trusted)
 
 
 @lru_cache(maxsize=4096)
 def limit_key(address: str) -> str:
-    """What counts as one address for limits: IPv4 itself, IPv6 its /64 (a single home has that many)."""
+    """The key under which limits count an address: IPv4 the address, IPv6 its /64, which one home has for itself."""
     parsed = _address(address)
     if parsed is None:
         return address
@@ -64,7 +63,7 @@ def parse_networks(items: Sequence[str]) -> tuple[Network, ...]:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether that address or name of a host is this machine's own, which no other can reach."""
+    """Whether no other machine can reach that address or host name."""
     try:
         return ip_address(host).is_loopback
     except ValueError:
@@ -81,7 +80,7 @@ def _network(item: str) -> Network:
     if network.prefixlen == 0:
         raise ValueError(f"{item!r} would let every client choose its own address")
     if isinstance(network, IPv6Network) and network.prefixlen >= 96:
-        # Addresses are compared as IPv4 where they are, so the network must be one too.
+        # Mapped addresses are compared as IPv4, so their network must be IPv4 too.
         mapped = network.network_address.ipv4_mapped
         if mapped is not None:
             return _network(f"{mapped}/{network.prefixlen - 96}")
@@ -101,7 +100,7 @@ def _address(text: str) -> Address | None:
 def _parsed(text: str) -> Address | None:
     if found := _BRACKETED.fullmatch(text) or _WITH_PORT.fullmatch(text):
         text = found[1]
-    # A zone id (fe80::1%eth0) means something on the machine that wrote it only.
+    # A zone id (fe80::1%eth0) is valid only on the machine that wrote it.
     host, percent, _ = text.partition("%")
     try:
         address = ip_address(host)

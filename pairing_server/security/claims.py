@@ -1,6 +1,6 @@
-"""Reading claims whose signature has been checked: texts, times, audiences. Each is checked as it is read.
+"""Reads and checks single claims of a token whose signature is verified: texts, times, audiences.
 
-Which claims a token needs is said in `tokens.py`.
+`tokens.py` decides which claims a token needs.
 """
 
 from __future__ import annotations
@@ -48,13 +48,13 @@ def first_id(wanted: object, otherwise: str) -> str:
 
 def is_text(value: str, limit: int) -> bool:
     """True for 1 to `limit` printable characters."""
-    # isprintable refuses control characters, lone surrogates and what turns text round in a log.
+    # isprintable refuses control characters, lone surrogates and marks that change the direction of text in a log.
     return 1 <= len(value) <= limit and value.isprintable()
 
 
 def names_audience(claimed: object, audience: str) -> bool:
     """True if a foreign `aud` is `audience`, or a list of texts with it."""
-    # Ours are one string. Providers send a list as soon as a second audience (user info) is asked for.
+    # Our own are one string. Providers send a list when the client asks for a second audience (user info).
     if isinstance(claimed, list):
         return all(isinstance(entry, str) for entry in claimed) and audience in claimed
     return claimed == audience
@@ -67,7 +67,7 @@ def moment_claim(claims: Mapping[str, object], name: str) -> datetime:
 
 def _instant(claims: Mapping[str, object], name: str) -> float:
     value = claims.get(name)
-    # bool is an int to Python, not to the sender; a huge number would overflow the datetime.
+    # bool is an int in Python but not in JSON; a huge number would overflow datetime.
     if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < _LAST_INSTANT:
         raise InvalidToken(reason="malformed")
     return value

@@ -1,6 +1,6 @@
-"""Foreign issuers: whose tokens are trusted, and for which audience and algorithms.
+"""Foreign issuers whose access tokens are trusted, each for one audience and some algorithms.
 
-Their public keys are kept in `jwks.py`; the tokens themselves are checked in `tokens.py`.
+`jwks.py` keeps their public keys, `tokens.py` verifies their tokens.
 """
 
 from __future__ import annotations
@@ -56,16 +56,16 @@ def parse_issuers(text: str) -> tuple[Issuer, ...]:
         except ValueError as error:
             raise ValueError(f"issuer {number}: {error}") from None
         if any(other.issuer == issuer.issuer for other in issuers):
-            raise ValueError(f"issuer {number}: {issuer.issuer!r} stands twice")
+            raise ValueError(f"issuer {number}: {issuer.issuer!r} occurs twice")
         issuers.append(issuer)
     return tuple(issuers)
 
 
 class Issuers:
-    """The keys of the issuers, found when they are needed and kept.
+    """The keys of the issuers, read when they are needed.
 
-    `fetch` gets a URL: bounded in time and size, without redirects. `on_refresh(issuer, added, removed,
-    error)` is told of changed keys (their kids), and of a failure when it begins and ends (error None).
+    `fetch` gets a URL: bounded in time and size, without redirects. `on_refresh(issuer, added, removed, error)` is
+    called when keys change, with their kids, and when failures begin and end (error None).
     """
 
     def __init__(
@@ -86,19 +86,19 @@ class Issuers:
         }
 
     def knows(self, iss: str) -> bool:
-        """True if `iss` is, to the letter, one of them."""
+        """Whether `iss` is exactly the name of one of them."""
         return iss in self._issuers
 
     def audience(self, iss: str) -> str:
-        """What this known issuer's tokens must name as their audience."""
+        """The audience that a known issuer's tokens must name."""
         return self._issuers[iss].audience
 
     def algorithms(self, iss: str) -> tuple[str, ...]:
-        """What this known issuer's tokens may be signed with."""
+        """The algorithms that may sign a known issuer's tokens."""
         return self._issuers[iss].algorithms
 
     async def key(self, iss: str, kid: str | None, now: datetime) -> tuple[PublicKey, tuple[str, ...]]:
-        """The issuer's key of that name, and the algorithms it may be used with, never none.
+        """The issuer's key of that name, and the algorithms that it may be used with.
 
         Without a kid, the issuer must have exactly one key. Raises InvalidToken.
         """
@@ -113,7 +113,7 @@ class Issuers:
         return found.key, (found.algorithm,)
 
     async def close(self) -> None:
-        """Give up the fetches under way."""
+        """Cancel the fetches that are running."""
         for cache in self._caches.values():
             await cache.close()
 
@@ -126,7 +126,7 @@ def _issuer(item: object) -> Issuer:
     name = _text(item, "issuer", MAX_ISSUER)
     if name == OWN_ISSUER:
         raise ValueError(f"{OWN_ISSUER!r} is this server's own name")
-    # The first | of "issuer|sub" must end the issuer, or two users could share a subject.
+    # The first | of "issuer|sub" ends the issuer; otherwise two users could share a subject.
     if "|" in name:
         raise ValueError("the issuer must not contain |")
     jwks = _text(item, "jwks", 2000)
@@ -158,7 +158,7 @@ def _check_location(jwks: str) -> None:
     if not _is_url(jwks):
         return
     url = urlsplit(jwks)
-    # Reading the port raises ValueError if it is none.
+    # `port` raises ValueError if it is not a port.
     if url.scheme not in ("https", "http") or not url.hostname or url.port == 0:
         raise ValueError("jwks must be a path, or a URL that starts with https://")
     if url.username is not None or url.fragment or " " in jwks:

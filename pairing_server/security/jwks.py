@@ -1,7 +1,7 @@
-"""The public keys of one foreign issuer: reading a JWK Set, keeping it fresh, surviving its provider.
+"""The public keys of one foreign issuer: parsing a JWK Set and keeping it fresh.
 
-A set is read from a file or a URL. Bad news never replaces good keys: they are used for up to a day
-while the provider is away. Nobody can make us fetch more than once a minute.
+A set is read from a file or a URL. A failed refresh never replaces good keys: they are used for up to a day while the
+provider is down. Tokens cannot cause more than one fetch a minute.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ MAX_SET_BYTES = 64 * 1024
 MAX_KEYS = 64
 MIN_RSA_BITS = 2048
 
-# The public members of a JWK: a private key put there by mistake is not even looked at.
+# The public members of a JWK. The members of a private key, put there by mistake, are not read.
 _PUBLIC_MEMBERS = ("kty", "n", "e", "crv", "x", "y")
 _KEY_TYPES = {("RSA", None): "RS256", ("EC", "P-256"): "ES256", ("OKP", "Ed25519"): "EdDSA"}
 
@@ -46,7 +46,7 @@ class VerificationKey:
 
 
 def parse_jwks(body: bytes) -> Mapping[str | None, VerificationKey]:
-    """The usable keys by kid; those for other uses are left out. Raises ValueError if none is left."""
+    """The usable keys by kid, without those for other uses. Raises ValueError if there is none."""
     if len(body) > MAX_SET_BYTES:
         raise ValueError(f"the key set is larger than {MAX_SET_BYTES} bytes")
     try:
@@ -96,7 +96,7 @@ def _is_strong(key: object) -> bool:
 
 
 class Source(Protocol):
-    """Where a key set comes from. `cheap`: asking is no burden to others, so it is done every time."""
+    """Where a key set comes from. A `cheap` source is read every time."""
 
     cheap: bool
 
@@ -106,7 +106,7 @@ class Source(Protocol):
 
 
 class FileSource:
-    """A file, read again when it changes; in a thread, since it may lie on a slow disk."""
+    """A file, read again when it changes, in a thread because the disk may be slow."""
 
     cheap = True
 
@@ -126,7 +126,7 @@ class FileSource:
             with self._path.open("rb") as file:
                 body = file.read(MAX_SET_BYTES + 1)
         except OSError:
-            # Whatever comes back in its place is read, also an old file with its old time.
+            # The file that comes back is read, also one with the old time.
             self._stamp = None
             raise
         self._stamp = stamp
@@ -166,7 +166,7 @@ class KeyCache:
         wanted = self._look_up(kid, now)
         if self._source.cheap or ((stale or wanted is None) and not _within(self._tried_at, now, MIN_GAP)):
             self._start(now)
-        # A provider known to be down is asked in the background: those whose key is known do not wait.
+        # A provider that is down is asked in the background: callers whose key is known do not wait.
         if self._refresh is not None and (
             wanted is None or (stale and self._error is None) or self._source.cheap
         ):
@@ -175,7 +175,7 @@ class KeyCache:
         return wanted
 
     async def close(self) -> None:
-        """Give up a refresh under way."""
+        """Cancel a refresh that is running."""
         if self._refresh is not None:
             self._refresh.cancel()
             await asyncio.gather(self._refresh, return_exceptions=True)
@@ -196,7 +196,9 @@ class KeyCache:
         try:
             body = await self._source.read()
             fresh = None if body is None else parse_jwks(body)
-        except Exception as error:  # whatever a fetch function may raise: the keys at hand must go on working
+        except (
+            Exception
+        ) as error:  # a fetch function may raise anything, and the known keys must go on working
             self._report(self._keys, f"{type(error).__name__}: {error}"[:200])
         else:
             self._take(fresh, now)
@@ -208,20 +210,20 @@ class KeyCache:
             self._good_at = now
             self._report(fresh, None)
         elif self._error is None:
-            # Unchanged and good. Unchanged and broken stays an error, and the old keys age.
+            # Unchanged and good. An unchanged broken file stays an error, and the old keys age.
             self._good_at = now
 
     def _report(self, keys: Mapping[str | None, VerificationKey], error: str | None) -> None:
-        # Compared with the keys themselves: another key under an old name is news indeed.
+        # The keys are compared, not only their names: a new key may have an old name.
         added = sorted(kid or "" for kid, key in keys.items() if self._keys.get(kid) != key)
         removed = sorted(kid or "" for kid, key in self._keys.items() if keys.get(kid) != key)
-        news = bool(added or removed) or error != self._error
+        changed = bool(added or removed) or error != self._error
         self._keys, self._error = keys, error
-        if news and self._on_refresh is not None:
+        if changed and self._on_refresh is not None:
             self._on_refresh(self._issuer, added, removed, error)
 
 
 def _within(instant: datetime | None, now: datetime, span: timedelta) -> bool:
-    # Callers that wait together bring slightly different times, so `now` may be a little older. Much
-    # older means that the clock was set back: that must not hold a refresh up until it has caught up.
+    # Callers that wait together have slightly different times, so `now` may be a little older. A much older time
+    # means that the clock was set back, which must not delay a refresh until the clock has caught up.
     return instant is not None and -MIN_GAP < now - instant < span

@@ -1,7 +1,7 @@
-"""The outer form of a token: its size, its three parts, its JSON and its signature.
+"""JSON Web Signatures: the size of a token, its three parts, its JSON and its signature.
 
-What the claims mean, and which key may have signed them, is decided in `tokens.py`. Claims leave this
-module only through `Unverified.verified`: before that, nothing but the issuer's name can be read.
+`tokens.py` decides what the claims mean and which key may sign them. Claims leave this module only through
+`Unverified.verified`; before that, only the issuer can be read.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ MAX_TOKEN = 4096
 MAX_HEADER = 512
 MAX_KID = 256
 
-# The signature may be empty, so that an unsigned token is refused for its algorithm, not for its form.
+# The signature may be empty, so that an unsigned token is refused because of its algorithm, not of its form.
 _FORM = re.compile(r"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.[A-Za-z0-9_-]*")
 
-# Each of these would let a token say how, or with what key, it is to be checked.
+# With any of these a token could choose how, or with which key, it is verified.
 _FORBIDDEN_HEADERS = frozenset({"jku", "x5u", "jwk", "x5c", "crit", "b64", "zip"})
 
 
 class _Hmac(HMACAlgorithm):
-    """As the library's, but looks once, not with each token, whether a secret could be some other kind of key."""
+    """The library's algorithm, which checks a secret once instead of with each token."""
 
     def __init__(self) -> None:
         super().__init__(HMACAlgorithm.SHA256)
@@ -55,7 +55,7 @@ _JWS.register_algorithm("HS256", _Hmac())
 
 @dataclass(frozen=True, slots=True)
 class Unverified:
-    """A token of the right form, whose signature nobody has checked yet."""
+    """A token of the right form whose signature is not verified yet."""
 
     algorithm: object
     type: object
@@ -80,7 +80,7 @@ class Unverified:
 
 
 def parse(token: str) -> Unverified:
-    """Take a token apart; the work is bounded whatever comes. Raises InvalidToken."""
+    """Parse a token; the work is bounded for any input. Raises InvalidToken."""
     form = _FORM.fullmatch(token) if len(token) <= MAX_TOKEN else None
     if form is None:
         raise InvalidToken(reason="malformed")
@@ -100,8 +100,8 @@ def parse(token: str) -> Unverified:
 
 
 def sign(claims: Mapping[str, object], secret: bytes, *, kid: str, token_type: str) -> str:
-    """A token of ours: HS256, with `kid` and `typ` in the header."""
-    # Not escaped: a name in another script must not make the token three times as long.
+    """A token of this server: HS256, with `kid` and `typ` in the header."""
+    # Not escaped: otherwise a name in another script would make the token three times as long.
     payload = json.dumps(claims, ensure_ascii=False, separators=(",", ":")).encode()
     return _JWS.encode(payload, secret, algorithm="HS256", headers={"kid": kid, "typ": token_type})
 
@@ -126,5 +126,5 @@ def _json_object(part: str, limit: int) -> Mapping[str, object]:
 def _no_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        raise ValueError("a key stands twice")
+        raise ValueError("a key occurs twice")
     return found

@@ -1,4 +1,4 @@
-"""The file of signing keys in the data directory: made once, rewritten whole, read by every server that shares it."""
+"""The file of signing keys in the data directory: made once, replaced atomically, read by every server that shares it."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ NAME = "jwt-keys"
 
 
 def make_once(path: Path, make: Callable[[], str]) -> None:
-    """Put a secret line into the file, unless something is in it.
+    """Write a secret line into the file if it is empty or missing.
 
-    Of several that start at once one makes it, and the others wait for that.
+    Of several processes that start at once, one writes it and the others wait.
     """
     with os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "r+", encoding="utf-8") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
@@ -33,42 +33,42 @@ def check_private(path: Path, found: os.stat_result) -> None:
 
 
 class KeyFile:
-    """`path` is the file. Everything raises OSError or ValueError, whose text holds no secret."""
+    """The methods raise OSError or ValueError, whose text has no secret."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._seen: tuple[int, int, int] | None = None
 
     def read(self) -> tuple[SigningKey, ...]:
-        """The keys in it, made if there are none yet."""
+        """The keys; a first one is made if there is none."""
         if not self.path.exists() or not self.path.stat().st_size:
             self._make()
         return self.load()
 
     def load(self) -> tuple[SigningKey, ...]:
-        """The keys in it."""
+        """The keys."""
         found = self.path.stat()
-        # Before the content is read, and whatever is wrong with it: it is looked at again when it changes.
+        # Noted before the content is read: a file with a fault is read again when it changes.
         self._seen = _state(found)
         check_private(self.path, found)
         return parse_keys(self.path.read_text(encoding="utf-8").strip())
 
     def changed(self) -> bool:
-        """Whether it is another file, or another content, than what was read last. Not if it is gone."""
+        """Whether the file has changed since it was loaded; False if it is gone."""
         try:
             return _state(self.path.stat()) != self._seen
         except FileNotFoundError:
             return False
 
     def rewrite(self, change: Callable[[tuple[SigningKey, ...]], Sequence[SigningKey]]) -> None:
-        """Put what `change` makes of the keys in their place: whole, or not at all. One at a time."""
-        with self._alone():
+        """Replace the keys by what `change` makes of them, atomically. Only one process does so at a time."""
+        with self._locked():
             keys = format_keys(change(self.load())) + "\n"
             before = self.path.stat()
             fresh = self.path.with_name(f".{self.path.name}.{os.getpid()}")
             fresh.unlink(missing_ok=True)
             with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-                # The server may be another user than whoever gives the command.
+                # The command may run as another user than the server.
                 if (before.st_uid, before.st_gid) != (os.geteuid(), os.getegid()):
                     os.fchown(file.fileno(), before.st_uid, before.st_gid)
                 file.write(keys)
@@ -77,7 +77,7 @@ class KeyFile:
             fresh.replace(self.path)
 
     @contextmanager
-    def _alone(self) -> Iterator[None]:
+    def _locked(self) -> Iterator[None]:
         folder = os.open(self.path.parent, os.O_RDONLY)
         try:
             fcntl.flock(folder, fcntl.LOCK_EX)

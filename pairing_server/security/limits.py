@@ -1,7 +1,7 @@
-"""How often somebody may fail, and how long he then waits. Rules only: what is counted is stored elsewhere.
+"""Rates, lock-outs and sliding windows: how many attempts are allowed, and how long to wait for the next.
 
-Why so few: one guess at one live code hits with 10⁻⁶, a guesser hits any live code, and addresses are
-cheap (docs/protocol.md, "Limits").
+The counts are stored elsewhere. The limits are low because a random guess hits one live code with 10⁻⁶, any of many
+live codes more often, and a guesser can change addresses (docs/protocol.md, "Limits").
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-# What is counted is kept for two days: no rate and no lock is longer than one.
+# Counts are stored for two days: no rate and no lock is longer than one day.
 _DAY = 86_400
 
 
@@ -40,25 +40,24 @@ class Rate:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """When `rates` are used up, the next is refused.
+    """Refuses an attempt when one of `rates` is used up.
 
-    `locks`: seconds of the first, second, … lock in a row; the last one repeats. Without any, one
-    simply waits until the oldest has left its window. A lock's step is forgotten `calm` seconds after
-    the lock ended.
+    `lock_seconds`: how long the first, second, … lock in a row lasts; the last one repeats. Without locks, the next
+    attempt is allowed when the oldest has left its window. The row begins anew `reset_seconds` after a lock has ended.
     """
 
     rates: tuple[Rate, ...]
-    locks: tuple[float, ...] = ()
-    calm: float = 86400.0
+    lock_seconds: tuple[float, ...] = ()
+    reset_seconds: float = _DAY
 
     @property
-    def memory(self) -> float:
-        """Seconds for which anything counted may still matter."""
+    def window_seconds(self) -> float:
+        """The longest window of the rates."""
         return max(rate.seconds for rate in self.rates)
 
 
-REDEEM_ADDRESS = Policy((Rate(5, 300),), locks=(300, 900, 3600, 86400))
-REDEEM_USER = Policy((Rate(10, 900), Rate(30, 86400)), locks=(3600,))
+REDEEM_ADDRESS = Policy((Rate(5, 300),), lock_seconds=(300, 900, 3600, 86400))
+REDEEM_USER = Policy((Rate(10, 900), Rate(30, 86400)), lock_seconds=(3600,))
 LOGIN_USER = Policy((Rate(10, 900),))
 LOGIN_ADDRESS = Policy((Rate(30, 900),))
 REGISTER_ADDRESS = Policy((Rate(30, 900),))
@@ -66,7 +65,7 @@ REGISTER_ADDRESS = Policy((Rate(30, 900),))
 
 @dataclass(frozen=True, slots=True)
 class Count:
-    """What stands against one user or address: `times` oldest first, `level` locks in a row so far."""
+    """The attempts of one user or address: `times`, oldest first, and `level`, the number of locks in a row."""
 
     times: tuple[datetime, ...] = ()
     level: int = 0
@@ -77,8 +76,8 @@ def wait(count: Count, policy: Policy, now: datetime) -> float:
     """Seconds until another attempt is allowed; 0 if it is allowed now."""
     if count.locked_until is not None and count.locked_until > now:
         return (count.locked_until - now).total_seconds()
-    if policy.locks:
-        return 0.0  # reaching a rate has locked already
+    if policy.lock_seconds:
+        return 0.0  # a rate that is reached locks at once
     return max((_until_free(count.times, rate, now) for rate in policy.rates), default=0.0)
 
 
@@ -90,24 +89,24 @@ def _until_free(times: Sequence[datetime], rate: Rate, now: datetime) -> float:
 
 
 def charge(count: Count, policy: Policy, now: datetime) -> Count:
-    """The count with one more attempt at `now`; it locks when a rate is reached."""
-    times = (*(at for at in count.times if at > now - timedelta(seconds=policy.memory)), now)
+    """The count with one more attempt at `now`. It locks if a rate is reached."""
+    times = (*(at for at in count.times if at > now - timedelta(seconds=policy.window_seconds)), now)
     level = count.level
-    if level and count.locked_until and count.locked_until + timedelta(seconds=policy.calm) < now:
+    if level and count.locked_until and count.locked_until + timedelta(seconds=policy.reset_seconds) < now:
         level = 0
-    if not policy.locks:
-        # No more than the largest rate can matter.
+    if not policy.lock_seconds:
+        # More times than the largest rate allows make no difference.
         return Count(times[-max(rate.count for rate in policy.rates) :], level, count.locked_until)
     if not any(_until_free(times, rate, now) for rate in policy.rates):
         return Count(times, level, count.locked_until)
-    lock = policy.locks[min(level, len(policy.locks) - 1)]
-    # A new lock must be earned by new failures, except against the rates longer than the lock.
+    lock = policy.lock_seconds[min(level, len(policy.lock_seconds) - 1)]
+    # New failures must lead to the next lock, except for rates whose window is longer than the lock.
     kept = times if any(rate.seconds > lock for rate in policy.rates) else ()
     return Count(kept, level + 1, now + timedelta(seconds=lock))
 
 
 class SlidingWindow:
-    """A rate for many keys in this process's memory, bounded in keys: the longest idle are forgotten."""
+    """A rate for many keys, in memory. Of more than `max_keys`, the longest idle key is dropped."""
 
     def __init__(self, rate: Rate, max_keys: int = 100_000) -> None:
         self.rate = rate
@@ -115,7 +114,7 @@ class SlidingWindow:
         self._times: OrderedDict[str, deque[float]] = OrderedDict()
 
     def change(self, rate: Rate) -> None:
-        """Another rate from now on; what has been counted counts."""
+        """Use another rate from now on. The attempts counted so far still count."""
         if rate != self.rate:
             self.rate = rate
             self._times = OrderedDict(
@@ -123,7 +122,7 @@ class SlidingWindow:
             )
 
     def wait(self, key: str, now: float) -> float:
-        """Seconds until another is allowed; 0 if now."""
+        """Seconds until another attempt is allowed; 0 if it is allowed now."""
         times = self._times.get(key)
         if times is None:
             return 0.0

@@ -1,7 +1,7 @@
-"""Which web origins may use this server: parsing `Origin` headers and matching them. No HTTP here.
+"""Web origins that may use this server: parsing `Origin` headers and matching them. No HTTP here.
 
-Origins are compared part by part, never as texts: "https://a.com" is a prefix of "https://a.com.evil.io".
-Whatever is not plainly an origin is not allowed.
+Origins are compared part by part, not as texts: "https://a.com" is a prefix of "https://a.com.evil.io". A text that is
+not clearly an origin is not allowed.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _ORIGIN = re.compile(
 )
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
-# What browsers send for a page without an origin of its own. Never matched by any rule but itself.
+# Browsers send these for a page without an origin. Only the same entry matches.
 _OPAQUE = frozenset({"null", "file://"})
 
 
@@ -70,7 +70,7 @@ class Origins:
         return ", ".join(sorted([*map(str, self._exact | self._wildcards), *self._opaque]))
 
     def allows(self, origin: str) -> bool:
-        """True if this `Origin` header is one of the entries, or fits one's wildcard."""
+        """Whether this `Origin` header is one of the entries, or matches a wildcard."""
         if origin in _OPAQUE:
             return origin in self._opaque
         parsed = _parse(origin)
@@ -84,10 +84,10 @@ class Origins:
 
 
 def same_host(origin: str, scheme: str, host_header: str) -> bool:
-    """True if the origin is `scheme` plus the Host header, and that host is an IP address or localhost.
+    """Whether the origin is `scheme` plus the Host header, and that host is an IP address or localhost.
 
-    Another name proves nothing: its owner can point it at this machine (DNS rebinding), and then Origin and
-    Host agree. Such a name must be in the list, or be that of the public URL.
+    Another name proves nothing: its owner can point it at this machine (DNS rebinding), so that Origin and Host are
+    equal. Such a name must be in the list, or be that of the public URL.
     """
     parsed = _parse(origin)
     if parsed is None or parsed != _parse(f"{scheme}://{host_header}"):
@@ -96,8 +96,8 @@ def same_host(origin: str, scheme: str, host_header: str) -> bool:
 
 
 def _parse(text: str) -> _Origin | None:
-    """None for what is no origin: also with a user, a path, a query, or a character beyond ASCII."""
-    # Checked before lower(): some letters beyond ASCII have a lower case within it.
+    """None if this is not an origin, or has a user, a path, a query, or a character beyond ASCII."""
+    # Before lower(): some letters beyond ASCII have an ASCII lower case.
     if not text.isascii():
         return None
     found = _ORIGIN.fullmatch(text.lower())

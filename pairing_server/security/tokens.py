@@ -1,8 +1,8 @@
-"""Access tokens and ws tokens: making ours, and deciding whether one that somebody brings is good.
+"""Access tokens and ws tokens: issues those of this server, and verifies those of clients.
 
-An access token opens the HTTP API, a ws token the WebSocket, and neither is ever taken for the other.
-The keys of foreign issuers are found in `issuers.py`, the form of a token is checked in `jws.py`. Nothing
-here reads the clock, the database or the settings, and nothing logs.
+An access token is for the HTTP API, a ws token for the WebSocket, and neither is valid as the other. `issuers.py` has the
+keys of foreign issuers, `jws.py` checks a token's form. This module does not read the clock, the database or the
+configuration, and does not log.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ MAX_LABEL = 128
 
 @dataclass(frozen=True, slots=True)
 class Issued:
-    """A token just made; `expires_in` in seconds, the rest for the audit log."""
+    """A new token. `expires_in` is in seconds; the other fields are for the audit log."""
 
     token: str = field(repr=False)
     expires_in: int
@@ -54,7 +54,7 @@ class Issued:
 
 @dataclass(frozen=True, slots=True)
 class AccessClaims:
-    """Who is asking. `subject` is "issuer|sub" if `foreign`."""
+    """The user and login of an access token. `subject` is "issuer|sub" if `foreign`."""
 
     subject: str
     token_id: str
@@ -66,9 +66,9 @@ class AccessClaims:
 
 @dataclass(frozen=True, slots=True)
 class WsClaims:
-    """Who opens a socket, and as what; `label` is for display only.
+    """The user, login and device type of a ws token. `label` is for display only.
 
-    `logged_in_at`: when the access token was made that this one is from.
+    `logged_in_at`: when the access token was issued that this token comes from.
     """
 
     subject: str
@@ -80,12 +80,12 @@ class WsClaims:
     expires_at: datetime
 
 
-# Of a subject, a login, a token, and when the login was made.
+# Called with the subject, the login, the token id, and when the login was made.
 IsRevoked = Callable[[str, str, str, datetime], bool]
 
 
 class Tokens:
-    """Makes tokens with the key that signs; takes those signed with any of `keys`, and those of `issuers`, unless revoked.
+    """Issues tokens with the key that signs; accepts those of any of `keys` and of `issuers`, unless they are revoked.
 
     `access_ttl` and `ws_ttl` are seconds.
     """
@@ -103,7 +103,7 @@ class Tokens:
             raise ValueError("a lifetime is at least one second")
         self._keyring = keys if isinstance(keys, Keyring) else Keyring(keys)
         self._access_ttl = access_ttl
-        # A shorter setting must not log out those whose token was made under a longer one.
+        # A shorter lifetime must not end logins whose token was issued with a longer one.
         self._access_cap = max(access_ttl, DAY_S)
         self._ws_ttl = ws_ttl
         self._issuers = issuers
@@ -111,13 +111,13 @@ class Tokens:
 
     @property
     def longest_life(self) -> int:
-        """Seconds after which no token made until now is taken any more."""
+        """Seconds after which every token issued until now has expired."""
         return max(self._access_cap, self._ws_ttl) + 2 * LEEWAY_S
 
     def issue_access(self, subject: str, now: datetime, *, ttl: int | None = None) -> Issued:
-        """An access token for a user of ours: a new login. `ttl` in seconds, at most the cap.
+        """An access token for a user of this server: a new login. `ttl` is in seconds.
 
-        Raises ValueError for a `ttl` out of bounds, or a subject that could pass for a foreign one.
+        Raises ValueError for a `ttl` out of bounds, or a subject that could be a foreign one.
         """
         lifetime = self._access_ttl if ttl is None else ttl
         if not 1 <= lifetime <= self._access_cap:
@@ -144,9 +144,9 @@ class Tokens:
         return self._issue(WS_TYPE, claims, self._ws_ttl, now)
 
     async def verify_access(self, token: str, now: datetime) -> AccessClaims:
-        """Who holds this access token. Raises InvalidToken.
+        """The claims of an access token. Raises InvalidToken.
 
-        Waits only if the keys of a foreign issuer have to be read or fetched first.
+        It waits only if the keys of a foreign issuer must be read or fetched first.
         """
         unverified = jws.parse(token)
         if unverified.issuer != OWN_ISSUER:
@@ -170,7 +170,7 @@ class Tokens:
         return claims
 
     def verify_ws(self, token: str, now: datetime) -> WsClaims:
-        """Who holds this ws token, always one of ours. Raises InvalidToken."""
+        """The claims of a ws token, which only this server issues. Raises InvalidToken."""
         unverified = jws.parse(token)
         if unverified.issuer != OWN_ISSUER:
             raise InvalidToken(reason="iss")
@@ -185,7 +185,7 @@ class Tokens:
             token_id=text_claim(claims, "jti", MAX_ID),
             login_id=text_claim(claims, "sid", MAX_ID),
             label=text_claim(claims, "label", MAX_LABEL) if "label" in claims else None,
-            # The release before did not say it.
+            # Tokens of the previous release do not have it.
             logged_in_at=moment_claim(claims, "lat") if "lat" in claims else issued_at,
             expires_at=expires_at,
         )
@@ -196,7 +196,7 @@ class Tokens:
     def _issue(
         self, token_type: str, claims: Mapping[str, str | float], lifetime: int, now: datetime
     ) -> Issued:
-        # In milliseconds, so that a login right after all others were ended is not taken for one of those.
+        # In milliseconds, so that a login right after a revocation of all logins is not among the revoked.
         issued_at = int(now.timestamp() * 1000) / 1000
         token_id = secrets.token_urlsafe(16)
         times = {"iat": issued_at, "exp": int(issued_at) + lifetime}
@@ -226,7 +226,7 @@ class Tokens:
         issuer = unverified.issuer
         if self._issuers is None or not isinstance(issuer, str) or not self._issuers.knows(issuer):
             raise InvalidToken(reason="iss")
-        # Before the key is looked up: what cannot pass anyway must not cause a fetch.
+        # Before the key is looked up: a token that is refused anyway must not cause a fetch.
         if unverified.algorithm not in self._issuers.algorithms(issuer):
             raise InvalidToken(reason="alg")
         if not _is_foreign_access_type(unverified.type):
@@ -240,7 +240,7 @@ class Tokens:
         if len(subject) > MAX_SUBJECT:
             raise InvalidToken(reason="malformed")
         issued_at, expires_at = times(claims, now)
-        # Providers choose their own lifetimes; here none of their tokens is good for more than a day.
+        # Providers choose the lifetimes of their tokens; here they are valid for at most a day.
         expires_at = min(expires_at, issued_at + DAY_S)
         check_not_expired(expires_at, now)
         unnamed = hashlib.sha256(f"{subject}|{issued_at}".encode()).hexdigest()
@@ -254,7 +254,7 @@ class Tokens:
 def _own_times(claims: Mapping[str, object], now: datetime, cap_s: int) -> tuple[datetime, datetime]:
     issued_at, expires_at = times(claims, now)
     check_not_expired(expires_at, now)
-    # We never make such a token: a longer life than ours means that somebody else has a key.
+    # This server does not issue such a token: with a longer lifetime, it is from another holder of the key.
     if expires_at - issued_at > cap_s:
         raise InvalidToken(reason="malformed")
     return _moment(issued_at), _moment(expires_at)
@@ -267,7 +267,7 @@ def _moment(seconds: float) -> datetime:
 def _is_foreign_access_type(token_type: object) -> bool:
     if token_type is None:
         return True
-    # RFC 7515: a media type, so case does not count and "application/" may be left out.
+    # RFC 7515: a media type, so case does not matter and "application/" may be omitted.
     return isinstance(token_type, str) and token_type.lower().removeprefix("application/") in (
         "jwt",
         "at+jwt",

@@ -23,6 +23,7 @@ from pairing_server.audit.tail import AuditTail
 from pairing_server.clock import utcnow
 from pairing_server.config import Configuration
 from pairing_server.db.database import Database
+from pairing_server.relay.context import RelayContext
 from pairing_server.relay.hub import Hub
 from pairing_server.security.issuers import Issuers
 from pairing_server.security.keyfile import KeyFile
@@ -91,7 +92,9 @@ class Backend:
         queue = EventQueue(database, self.reading, traces=traces)
         self.audit = audit = AuditLog(socket.gethostname(), self.version, queue)
         events = NodeEvents(audit, utcnow)
-        self.hub = hub = Hub(config.connection_limits, loop.time, loop.call_later, events.of_relay)
+        self.hub = hub = Hub(
+            RelayContext(config.connection_limits, loop.time, loop.call_later, events.of_relay)
+        )
         self._passwords = Passwords()
         self._issuers = Issuers(config.issuers, fetch_jwks, on_refresh=events.of_issuer_keys)
         keyring, revocations = Keyring(config.jwt_keys), RevocationList()

@@ -4,14 +4,13 @@ foreign issuers tell of it by calling these."""
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 from pairing_server.audit.recorder import AuditLog
-from pairing_server.clock import utcnow
-from pairing_server.relay.connection import Connection
+from pairing_server.relay.context import RelayEvent
 from pairing_server.request_context import RequestContext, system
 
 log = logging.getLogger(__name__)
@@ -22,33 +21,29 @@ class NodeEvents:
         self._audit = audit
         self._now = now
 
-    def of_relay(
-        self, event: str, outcome: str, connection: Connection | None, attrs: Mapping[str, object]
-    ) -> None:
-        """Of a connection or a channel; `session`: whose doing it was, None: the server's."""
-        context = system(self._now())
-        if connection is not None:
+    def of_relay(self, event: RelayEvent) -> None:
+        """Of a connection or a channel."""
+        now, peer = self._now(), event.peer
+        context = system(now)
+        if peer is not None:
             context = RequestContext(
-                utcnow(),
-                subject=connection.subject,
-                login_id=connection.identity.login_id,
-                address=connection.address,
-                address_key=connection.address_key,
-                connection_id=UUID(connection.connection_id),
+                now,
+                peer.identity.subject,
+                peer.identity.login_id,
+                peer.address,
+                peer.address_key,
+                connection_id=UUID(peer.connection_id),
                 kind="device",
             )
-        rest: dict[str, Any] = dict(attrs)
-        pairing = rest.pop(
-            "pairing", connection.channel.pairing_id if connection and connection.channel else None
-        )
-        reason = rest.pop("reason", None)
+        attributes: dict[str, Any] = dict(event.attributes)
+        reason = attributes.pop("reason", None)
         self._enqueue(
-            event,
-            outcome,
+            event.name,
+            event.outcome,
             context,
-            pairing_id=pairing if isinstance(pairing, UUID) else None,
+            pairing_id=event.pairing_id,
             reason=str(reason) if reason else None,
-            **rest,
+            **attributes,
         )
 
     def of_database(self, what: str, reason: str, seconds: float) -> None:

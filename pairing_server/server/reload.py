@@ -25,7 +25,7 @@ def take_over(backend: Backend, app: AppContext, old: Configuration, new: Config
     app.handshake_failures.change(new.handshake_failures)
     backend.rules.take(new.pairing_rules)
     backend.code_limits.change(per_user=new.code_rate, per_address=new.code_rate_address)
-    backend.hub.limits = new.connection_limits
+    backend.hub.context.limits = new.connection_limits
     if new.log_level != old.log_level:
         logs.set_level(new.log_level)
     backend.services.signing_keys.take_over(new.jwt_keys, system(utcnow()))

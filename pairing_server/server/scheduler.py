@@ -78,7 +78,7 @@ class Scheduler:
 
     async def _tick(self) -> None:
         now = self._monotonic()
-        self._backend.hub.tick(now)
+        self._backend.hub.check_timeouts(now)
         self._every_second(now)
 
     async def _settle_guard(self) -> None:

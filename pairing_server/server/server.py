@@ -150,7 +150,7 @@ class Node:
             self.http.stop()
         self.services.audit.tail.stop()
         gone = asyncio.Event()
-        self.hub.close_all(CloseCode.RESTART, "server restarts", gone.set)
+        self.hub.close_connections(CloseCode.RESTART, "server restarts", gone.set)
         try:
             async with asyncio.timeout(DRAIN_TIMEOUT):
                 await gone.wait()

@@ -35,7 +35,7 @@ async def describe(node: Node) -> dict[str, Any]:
     rules, audit = backend.rules, node.audit
     open_, used, size = node.database.usage()
     outage = node.database.breaker.outage
-    limits = hub.limits
+    limits = hub.context.limits
     return {
         "version": backend.version,
         "pid": os.getpid(),
@@ -74,7 +74,7 @@ def _device(connection: Connection, now: float) -> dict[str, Any]:
     return {
         "user": connection.subject,
         "device_type": connection.device_type,
-        "address": connection.address,
+        "address": connection.peer.address,
         "connection_id": connection.connection_id,
         "pairing_id": str(connection.channel.pairing_id) if connection.channel else None,
         "connected_s": round(now - connection.opened_at),

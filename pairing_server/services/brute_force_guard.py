@@ -31,7 +31,7 @@ class BruteForceGuard:
         self._database = database
         self._audit = audit
         self._rate = rate
-        self.limit = LimitKey(KIND, KEY, Policy((rate,), locks=(DURATION_S,)))
+        self.limit = LimitKey(KIND, KEY, Policy((rate,), lock_seconds=(DURATION_S,)))
         self.until: datetime | None = None
         # More than the rate never matter.
         self._failed: deque[datetime] = deque(maxlen=rate.count)

@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from pairing_server.audit.recorder import AuditLog
 from pairing_server.db.database import Database
 from pairing_server.errors import ConfirmationNeeded, InvalidChannel
+from pairing_server.relay import messages
 from pairing_server.relay.hub import Hub
 from pairing_server.request_context import RequestContext
 from pairing_server.services.codes import Codes
@@ -87,12 +88,18 @@ class ConfirmationService:
             pairing_id = one.request.pairing_id
             channel = self.hub.channels.get(pairing_id)
             name = names.get(pairing_id) or (channel.name if channel else None)
-            connection = self.hub.device(one.desktop.user, one.desktop.session_id)
+            connection = self.hub.connection_of(one.desktop.user, one.desktop.session_id)
             if name is None or connection is None or (pairing_id, connection.connection_id) in self.sent:
                 continue
             self.sent.add((pairing_id, connection.connection_id))
             left = max(0, round((one.expires_at - now).total_seconds()))
-            connection.asked_to_confirm(name, one.request.device, one.request.address or "unknown", left)
+            message = messages.PairingRequest(
+                channel=name,
+                device=one.request.device,
+                address=one.request.address or "unknown",
+                expires_in=left,
+            )
+            connection.send_message(message)
             count += 1
         return count
 
@@ -119,4 +126,4 @@ class ConfirmationService:
         if answered is None:
             raise InvalidChannel("No phone waits for a confirmation there.", channel=channel)
         if not confirmed:
-            self.hub.lapse(answered.pairing_id, "rejected")
+            self.hub.cancel_channel(answered.pairing_id, "rejected")

@@ -54,7 +54,7 @@ class Expiry:
             if events:
                 await self.audit.record(conn, *events)
         for pairing in [*expired, *never]:
-            self.hub.lapse(pairing.id, "expired")
+            self.hub.cancel_channel(pairing.id, "expired")
         return len(expired) + len(never)
 
     async def close_deserted(self, context: RequestContext) -> int:
@@ -67,14 +67,14 @@ class Expiry:
                 events = [closed_event(self.audit, pairing, "deserted", context) for pairing in deserted]
                 await self.audit.record(conn, *events)
         for pairing in deserted:
-            self.hub.end(pairing.id, "deserted", both_gone(pairing))
+            self.hub.end_channel(pairing.id, "deserted", both_gone(pairing))
         return len(deserted)
 
     async def close_overdue(self, monotonic: float, context: RequestContext) -> int:
         """End this process's channels that a member has been missing from for longer than the grace. How many."""
         closed = 0
-        for channel in self.hub.overdue(monotonic):
-            if not channel.overdue(monotonic, self.rules.reconnect_grace):
+        for channel in self.hub.overdue_channels(monotonic):
+            if not channel.is_overdue(monotonic, self.rules.reconnect_grace):
                 continue  # the member came back while another channel was being ended
             if channel.ever_active:
                 # The grace is not extended while the database is away: the row ends later, as deserted.
@@ -86,14 +86,14 @@ class Expiry:
                             await self.audit.record(
                                 conn, closed_event(self.audit, ended, "deserted", context)
                             )
-                seen = {role: holder.session_id for role, holder in channel.holders.items()}
+                seen = {role: owner.session_id for role, owner in channel.seat_owners.items()}
                 gone = both_gone(ended) if ended else seen
                 # Only the members that are missing are gone for good.
                 missing = {role: gone[role] for role in channel.absent_since if role in gone}
-                self.hub.end(channel.pairing_id, "deserted", missing)
+                self.hub.end_channel(channel.pairing_id, "deserted", missing)
             else:
                 # The members have not met yet, so nothing is lost: the next join makes the channel anew.
-                self.hub.forget(channel.pairing_id)
+                self.hub.forget_channel(channel.pairing_id)
             closed += 1
         return closed
 

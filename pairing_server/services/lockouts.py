@@ -33,7 +33,7 @@ POLICIES: Mapping[str, Policy] = {
     "login_address": LOGIN_ADDRESS,
     "register_address": REGISTER_ADDRESS,
     # Its rate is a setting, but what has locks is locked by these alone.
-    brute_force_guard.KIND: Policy((), locks=(brute_force_guard.DURATION_S,)),
+    brute_force_guard.KIND: Policy((), lock_seconds=(brute_force_guard.DURATION_S,)),
 }
 
 

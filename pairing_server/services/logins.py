@@ -184,7 +184,7 @@ class LoginService:
             if _covered(self.revocations, connection)
         ]
         for connection in closing:
-            connection.log_out()
+            connection.close_logged_out()
         return len(closing)
 
 

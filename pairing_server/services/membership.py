@@ -95,9 +95,9 @@ class MembershipService:
         known = _known(context, entry.session_id)
         if known is None:
             return None
-        live = self.hub.named(entry.channel)
+        live = self.hub.channel_named(entry.channel)
         here = None if live is None else live.pairing_id
-        met = here if here is not None and self.hub.present(here, OTHER[entry.role]) else None
+        met = here if here is not None and self.hub.is_present(here, OTHER[entry.role]) else None
         coming = Rejoin(known, entry.role, entry.macs, met=met, live=here)
         found = await devices.enter(self.database.once, coming, context.now)
         if found is None:
@@ -114,7 +114,7 @@ class MembershipService:
                 pairing = await store.by_code(conn, entry.macs)
                 refusal = self._refusal(pairing, entry, seat)
             if refusal is None and pairing is not None:
-                both = self.hub.present(pairing.id, OTHER[role])
+                both = self.hub.is_present(pairing.id, OTHER[role])
                 entering = Entering(pairing.id, role, seat, both_present=both, mac=entry.macs[0])
                 entered = await store.enter(conn, entering, context.now)
                 if entered is None:
@@ -124,8 +124,8 @@ class MembershipService:
                 pairing = entered or pairing
             if refusal is not None and not isinstance(refusal, SessionConflict):
                 await self.audit.refuse(conn, self._denied(refusal, pairing, context))
-        if isinstance(refusal, ChannelFull) and pairing is not None and pairing.id in self.hub.channels:
-            self.hub.channels[pairing.id].refuse_intruder(role, self.hub.now())
+        if isinstance(refusal, ChannelFull) and pairing is not None:
+            self.hub.announce_intruder(pairing.id, role)
         if refusal is not None or pairing is None:
             raise refusal or InvalidChannel(channel=entry.channel)
         return Admitted(pairing, kept)
@@ -165,7 +165,7 @@ class MembershipService:
             if ended is not None:
                 await self.audit.record(conn, closed_event(self.audit, ended, "unpaired", context))
         seat = ended.seat(role) if ended else None
-        self.hub.end(pairing_id, "unpaired", {role: seat.session_id} if seat else {})
+        self.hub.end_channel(pairing_id, "unpaired", {role: seat.session_id} if seat else {})
 
 
 def _known(context: RequestContext, session_id: str) -> Known | None:

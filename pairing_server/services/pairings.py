@@ -74,7 +74,7 @@ class PairingService:
             made, superseded = await self._create(self._making(desktop_session, context), context)
         self.limits.live += 1 - len(superseded)
         for pairing_id in superseded:
-            self.hub.lapse(pairing_id, "superseded")
+            self.hub.cancel_channel(pairing_id, "superseded")
         return made
 
     def _making(self, desktop_session: str, context: RequestContext) -> Making:
@@ -155,9 +155,11 @@ class PairingService:
         if refusal is not None or pairing is None:
             raise refusal or InvalidCode()
         if pairing.redeemed_at == context.now:
-            self.hub.claimed(pairing.desktop.user, pairing.desktop.session_id, Codes.channel(code))
+            self.hub.announce_claim(pairing.desktop.user, pairing.desktop.session_id, Codes.channel(code))
         for pairing_id in superseded:
-            self.hub.end(pairing_id, "superseded", {"desktop": pairing.desktop.session_id}, keep="desktop")
+            self.hub.end_channel(
+                pairing_id, "superseded", {"desktop": pairing.desktop.session_id}, keep="desktop"
+            )
         return Code(code, pairing.id, pairing.created_at, pairing.expires_at)
 
     def _attempt(self, code: str, mobile: Seat, device: str, context: RequestContext) -> Attempt:
@@ -214,7 +216,7 @@ class PairingService:
                 await self.audit.record(conn, closed_event(self.audit, ended, "unpaired", context))
         if ended is None:
             raise NotFound("You have no pairing with this id. It may have ended.")
-        self.hub.end(ended.id, "unpaired", both_gone(ended))
+        self.hub.end_channel(ended.id, "unpaired", both_gone(ended))
         return ended
 
 

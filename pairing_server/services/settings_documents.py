@@ -33,13 +33,13 @@ class SettingsKeeper:
 
         Raises Unavailable if the database is away; what is not written then is written the next time.
         """
-        changed = self.hub.unkept()
+        changed = self.hub.unsaved_channels()
         for start in range(0, len(changed), _BATCH):
-            batch = [(channel, channel.settings_now()) for channel in changed[start : start + _BATCH]]
+            batch = [(channel, channel.settings_snapshot()) for channel in changed[start : start + _BATCH]]
             rows = [store.Kept(c.pairing_id, c.epoch, now.rev, now.document) for c, now in batch]
             await store.keep(self.database.once, rows)
             for channel, now in batch:
-                channel.kept_rev = now.rev
+                channel.saved_rev = now.rev
         return len(changed)
 
     async def of_pairing(self, conn: AsyncConnection, pairing_id: UUID) -> SettingsSnapshot | None:

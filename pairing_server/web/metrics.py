@@ -59,16 +59,16 @@ class NodeCollector:
         hub = self._app.hub
         yield GaugeMetricFamily("pairing_connections", "Open WebSockets.", value=len(hub.connections))
         yield CounterMetricFamily(
-            "pairing_connections_opened", "WebSockets opened.", value=hub.counters.connections_opened
+            "pairing_connections_opened", "WebSockets opened.", value=hub.context.counters.connections_opened
         )
         counts = [len(channel.members) for channel in hub.channels.values()]
         members = {str(number): counts.count(number) for number in (0, 1, 2)}
         yield _gauges("pairing_channels", "Channels by members connected.", "members", members)
-        yield _counters("pairing_messages_relayed", "Messages relayed.", "type", hub.counters.relayed)
+        yield _counters("pairing_messages_relayed", "Messages relayed.", "type", hub.context.counters.relayed)
         yield CounterMetricFamily(
             "pairing_settings_echoes",
             "Settings that changed nothing and went no further.",
-            value=hub.counters.echoes,
+            value=hub.context.counters.echoes,
         )
         yield _shown(self._app.relay_time)
 
@@ -89,13 +89,13 @@ class NodeCollector:
             "Connections whose peers are not read for now.",
             value=sum(send_queue.congested for send_queue in send_queues),
         )
-        yield _shown(hub.waited)
+        yield _shown(hub.context.queue_wait)
         yield _counters(
             "pairing_dropped",
             "What was not sent to slow receivers: audio, settings that newer ones replaced, messages that wait for"
             " the connection's return.",
             "lane",
-            hub.counters.dropped(send_queues),
+            hub.context.counters.dropped,
         )
 
     def _pairings(self) -> Iterator[Metric]:
@@ -115,7 +115,7 @@ class NodeCollector:
         refused = CounterMetricFamily(
             "pairing_refusals", "Refusals by edge and reason.", labels=["edge", "reason"]
         )
-        for name, reasons in (("http", app.refused), ("ws", app.hub.counters.refused)):
+        for name, reasons in (("http", app.refused), ("ws", app.hub.context.counters.refused)):
             for reason, count in sorted(reasons.items()):
                 refused.add_metric([name, reason], count)
         yield refused

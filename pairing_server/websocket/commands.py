@@ -1,177 +1,212 @@
-"""What a client asks for that only the services can do: identify, join, unpair, confirm, a new token."""
+"""The registry of client messages: for each type its struct, limits, precondition and handler.
+
+A new type is its struct in relay/requests.py and one row here. A row with `on_channel` or `reply` is handled within the
+relay, at once; one with `serve` needs services, and its handler is here.
+"""
 
 from __future__ import annotations
 
-import logging
+from dataclasses import dataclass
+from typing import Any
 from uuid import UUID
 
 from pairing_server.clock import utcnow
-from pairing_server.errors import (
-    Forbidden,
-    Internal,
-    InvalidToken,
-    PairingServerError,
-    SessionConflict,
-    Unavailable,
-)
-from pairing_server.relay import requests
-from pairing_server.relay.asking import Deferred
+from pairing_server.errors import Forbidden, Unavailable
+from pairing_server.relay import messages, requests
 from pairing_server.relay.channel import Channel
 from pairing_server.relay.close_codes import CloseCode
+from pairing_server.relay.commands import Command, CommandRegistry
 from pairing_server.relay.connection import Connection
 from pairing_server.relay.identity import Device
+from pairing_server.relay.preconditions import check_identify, check_join, check_joined, check_pairing_answer
+from pairing_server.relay.rate_limits import ConnectionRateLimits
+from pairing_server.request_context import RequestContext
 from pairing_server.text import clean
-from pairing_server.websocket.handshake import Opening
+from pairing_server.web.app_context import AppContext
+from pairing_server.websocket.handshake import identity_of
 
-log = logging.getLogger(__name__)
 
+@dataclass(frozen=True, slots=True)
+class CommandContext:
+    """What the handlers below work with. `caller`: who sends, as of the upgrade."""
 
-class Asking(Opening):
-    """A connection whose session returns requests: each is done, and the session told."""
+    app: AppContext
+    connection: Connection
+    caller: RequestContext
 
-    async def _serve(self, connection: Connection, request: Deferred) -> None:
-        """Do what needs the database, and tell the session."""
-        try:
-            with self.app.traces.span(f"websocket {request.__struct_config__.tag}", parent=self.span) as span:
-                span.set_attribute("pairing.connection_id", connection.connection_id)
-                await self._do(connection, request)
-        except SessionConflict as error:
-            connection.refuse(Forbidden(error.text), self.app.now())
-        except InvalidToken as error:
-            connection.refuse(error, self.app.now())
-            if error.reason == "disabled":
-                connection.close(CloseCode.INVALID_TOKEN, "account disabled")
-        except PairingServerError as error:
-            connection.refuse(error, self.app.now())
-        except Exception:
-            log.exception("%s failed", type(request).__name__, extra=self._ids())
-            connection.refuse(Internal(), self.app.now())
+    def caller_now(self) -> RequestContext:
+        return self.caller.at(utcnow())
 
-    async def _do(self, connection: Connection, request: Deferred) -> None:
-        match request:
-            case requests.Identify():
-                await self._identify(connection, request)
-            case requests.JoinChannel():
-                await self._join(connection, request)
-            case requests.LeaveChannel():
-                self._left(connection.leave(self.app.now()))
-            case requests.Unpair():
-                await self._unpair(connection)
-            case requests.RefreshToken():
-                await self._refresh(connection, request)
-            case requests.PairingConfirm() | requests.PairingReject():
-                await self._answer_request(connection, request)
+    def record(self, event: str, outcome: str, pairing_id: UUID | None = None, **attributes: Any) -> None:
+        """Put an event of this connection into the audit log."""
+        audit = self.app.audit
+        audit.enqueue(audit.event(event, outcome, self.caller_now(), pairing_id=pairing_id, **attributes))
 
-    async def _identify(self, connection: Connection, request: requests.Identify) -> None:
-        try:
-            await self.app.services.membership.identify(
-                self.context.at(utcnow()), request.session_id, request.device_type
-            )
-        except Unavailable:
-            # The database is away: a device that was seated here a moment ago is known all the same.
-            if self._remembered(connection, request.session_id) is None:
-                raise
-        if not connection.closing:
-            agent = clean(request.user_agent) if request.user_agent else None
-            connection.identified(Device(request.session_id, agent))
-            connection.identified_answer(request)
-
-    async def _join(self, connection: Connection, request: requests.JoinChannel) -> None:
-        named = request.channel_named or ""
-        session_id = request.session_id or connection.session_id
-        try:
-            admitted = await self.app.services.membership.admit(
-                self.context.at(utcnow()), named, connection.device_type, session_id
-            )
-        except Unavailable:
-            known = self._remembered(connection, session_id)
-            if known is None or known.name != named:
-                raise
-            self._rejoin(connection, request, Device(session_id), known)
-            return
-        if connection.closing:
-            return
-        now = self.app.now()
-        connection.identified(connection.device or Device(session_id))
-        left = connection.channel
-        pairing = admitted.pairing
-        met = pairing.activated_at is not None
-        channel = self.app.hub.channel(pairing.id, named, now, ever_active=met, kept=admitted.kept)
-        first = not channel.ever_active
-        joined = connection.entered(channel, request, now)
-        if left is not None and left is not channel:
-            self._note_presence(left.pairing_id, active=False)
-        if joined.fresh:
-            self._record("channel.joined", "success", pairing=channel.pairing_id, slot=connection.device_type)
-        if joined.activated and first:
-            self.app.time_to_pair.observe((utcnow() - pairing.created_at).total_seconds())
-        if joined.activated and pairing.state != "active":
-            self._note_presence(channel.pairing_id, active=True)
-        elif joined.activated:
-            self.app.services.presence.known_active(channel.pairing_id)
-
-    def _remembered(self, connection: Connection, session_id: str) -> Channel | None:
-        """The channel that this device was seen in a moment ago."""
-        return self.app.hub.remembered(connection.subject, session_id, connection.device_type, self.app.now())
-
-    def _rejoin(
-        self, connection: Connection, request: requests.JoinChannel, device: Device, channel: Channel
-    ) -> None:
-        """While the database is away, a device comes back to its own seat from memory."""
-        if connection.closing:
-            return
-        connection.identified(connection.device or device)
-        if connection.entered(channel, request, self.app.now(), degraded=True).fresh:
-            self._record(
-                "channel.joined",
-                "success",
-                pairing=channel.pairing_id,
-                slot=connection.device_type,
-                degraded=True,
-            )
-
-    def _left(self, channel: Channel | None) -> None:
+    def note_left(self, channel: Channel | None) -> None:
+        """The connection has left that channel: note that its members are not together any more."""
         if channel is not None and channel.ever_active:
-            self._note_presence(channel.pairing_id, active=False)
+            self.note_presence(channel.pairing_id, active=False)
 
-    async def _unpair(self, connection: Connection) -> None:
-        channel = connection.channel
-        if channel is not None:
-            await self.app.services.membership.unpair(
-                self.context.at(utcnow()), channel.pairing_id, connection.device_type
-            )
-
-    async def _answer_request(
-        self, connection: Connection, request: requests.PairingConfirm | requests.PairingReject
-    ) -> None:
-        joined = connection.channel.name if connection.channel else ""
-        await self.app.services.confirmations.answer(
-            self.context.at(utcnow()),
-            request.channel_named or joined,
-            connection.session_id,
-            confirmed=isinstance(request, requests.PairingConfirm),
-        )
-
-    async def _refresh(self, connection: Connection, request: requests.RefreshToken) -> None:
-        """Raises InvalidToken; a token of somebody else's closes."""
-        now = utcnow()
-        claims = self.app.tokens.verify_ws(request.token, now)
-        if (claims.subject, claims.device_type) != (connection.subject, connection.device_type):
-            self._record("auth.token_rejected", "denied", reason="other_subject", kind="ws")
-            connection.refuse(
-                Forbidden("This token is for another account or type of device. Get one for this device."),
-                self.app.now(),
-            )
-            connection.close(CloseCode.FORBIDDEN, "token of another user")
-            return
-        old = connection.identity.token_id
-        if claims.token_id != old:
-            await self.app.services.logins.spend(self.context.at(now), claims)
-            self._record("auth.token_refreshed", "success", jti_old=old, jti_new=claims.token_id)
-        connection.refreshed(self._identity(claims), self.app.now())
-
-    def _note_presence(self, pairing_id: UUID, *, active: bool) -> None:
-        """The timer would note it too, within half a minute."""
+    def note_presence(self, pairing_id: UUID, *, active: bool) -> None:
+        """The periodic job would note it too, within half a minute."""
         presence = self.app.services.presence
         if presence.note(pairing_id, active=active):
             self.app.spawn(presence.write(utcnow))
+
+
+async def identify(context: CommandContext, request: requests.Identify) -> None:
+    connection = context.connection
+    try:
+        await context.app.services.membership.identify(
+            context.caller_now(), request.session_id, request.device_type
+        )
+    except Unavailable:
+        # Without the database, a device that was in its seat a moment ago is known all the same.
+        if _remembered_channel(context, request.session_id) is None:
+            raise
+    if not connection.closing:
+        agent = clean(request.user_agent) if request.user_agent else None
+        context.app.hub.identify(connection, Device(request.session_id, agent))
+        connection.send_message(
+            messages.Identified(device_type=request.device_type, session_id=request.session_id)
+        )
+
+
+async def join_channel(context: CommandContext, request: requests.JoinChannel) -> None:
+    connection, hub = context.connection, context.app.hub
+    name = request.channel_named or ""
+    session_id = request.session_id or connection.session_id
+    device = connection.device or Device(session_id)
+    try:
+        admitted = await context.app.services.membership.admit(
+            context.caller_now(), name, connection.device_type, session_id
+        )
+    except Unavailable:
+        known = _remembered_channel(context, session_id)
+        if known is None or known.name != name:
+            raise
+        _rejoin(context, request, device, known)
+        return
+    if connection.closing:
+        return
+    now, pairing = context.app.now(), admitted.pairing
+    hub.identify(connection, connection.device or device)
+    left = connection.channel
+    met = pairing.activated_at is not None
+    channel = hub.open_channel(pairing.id, name, now, ever_active=met, settings=admitted.kept)
+    first = not channel.ever_active
+    joined = hub.join(connection, channel, request, now)
+    if left is not None and left is not channel:
+        context.note_presence(left.pairing_id, active=False)
+    if joined.fresh:
+        context.record("channel.joined", "success", channel.pairing_id, slot=connection.device_type)
+    if joined.activated and first:
+        context.app.time_to_pair.observe((utcnow() - pairing.created_at).total_seconds())
+    if joined.activated and pairing.state != "active":
+        context.note_presence(channel.pairing_id, active=True)
+    elif joined.activated:
+        context.app.services.presence.known_active(channel.pairing_id)
+
+
+def _remembered_channel(context: CommandContext, session_id: str) -> Channel | None:
+    """The channel that this device was seen in a moment ago."""
+    return context.app.hub.remembered_channel(context.connection, session_id, context.app.now())
+
+
+def _rejoin(context: CommandContext, request: requests.JoinChannel, device: Device, channel: Channel) -> None:
+    """Without the database, a device comes back to its own seat from memory."""
+    connection, hub = context.connection, context.app.hub
+    if connection.closing:
+        return
+    hub.identify(connection, connection.device or device)
+    joined = hub.join(connection, channel, request, context.app.now(), degraded=True)
+    if joined.fresh:
+        slot = connection.device_type
+        context.record("channel.joined", "success", channel.pairing_id, slot=slot, degraded=True)
+
+
+async def leave_channel(context: CommandContext, request: requests.LeaveChannel) -> None:
+    context.note_left(context.connection.leave(context.app.now()))
+
+
+async def unpair(context: CommandContext, request: requests.Unpair) -> None:
+    connection = context.connection
+    if connection.channel is not None:
+        await context.app.services.membership.unpair(
+            context.caller_now(), connection.channel.pairing_id, connection.device_type
+        )
+
+
+async def confirm_pairing(context: CommandContext, request: requests.PairingConfirm) -> None:
+    await _answer_pairing(context, request, confirmed=True)
+
+
+async def reject_pairing(context: CommandContext, request: requests.PairingReject) -> None:
+    await _answer_pairing(context, request, confirmed=False)
+
+
+async def _answer_pairing(
+    context: CommandContext, request: requests.ChannelRequest, *, confirmed: bool
+) -> None:
+    connection = context.connection
+    joined = connection.channel.name if connection.channel else ""
+    await context.app.services.confirmations.answer(
+        context.caller_now(), request.channel_named or joined, connection.session_id, confirmed=confirmed
+    )
+
+
+async def refresh_token(context: CommandContext, request: requests.RefreshToken) -> None:
+    """Raises InvalidToken; a token of another user closes the connection."""
+    connection, caller = context.connection, context.caller_now()
+    claims = context.app.tokens.verify_ws(request.token, caller.now)
+    if (claims.subject, claims.device_type) != (connection.subject, connection.device_type):
+        context.record("auth.token_rejected", "denied", reason="other_subject", kind="ws")
+        error = Forbidden("This token is for another account or type of device. Get one for this device.")
+        connection.refuse(error, context.app.now())
+        connection.close(CloseCode.FORBIDDEN, "token of another user")
+        return
+    old = connection.identity.token_id
+    if claims.token_id != old:
+        await context.app.services.logins.spend(caller, claims)
+        context.record("auth.token_refreshed", "success", jti_old=old, jti_new=claims.token_id)
+    now = context.app.now()
+    connection.renew(identity_of(claims, utcnow(), now), now)
+
+
+def answer_ping(request: requests.Ping) -> messages.PongAnswer:
+    return messages.PongAnswer(sequence=request.sequence)
+
+
+COMMANDS = CommandRegistry(
+    Command(
+        requests.ChannelMessage,
+        size_limit="message_size",
+        on_channel=Channel.relay_message,
+    ),
+    Command(
+        requests.AudioChunk,
+        size_limit="audio_size",
+        charge=ConnectionRateLimits.charge_audio,
+        check_content=requests.check_audio,
+        on_channel=Channel.forward_audio,
+    ),
+    Command(
+        requests.SettingsSync,
+        check_content=requests.check_settings,
+        on_channel=Channel.sync_settings,
+    ),
+    Command(requests.Ping, reply=answer_ping),
+    Command(requests.Pong),
+    Command(requests.Identify, precondition=check_identify, serve=identify),
+    Command(
+        requests.JoinChannel,
+        charge=ConnectionRateLimits.charge_join,
+        precondition=check_join,
+        serve=join_channel,
+    ),
+    Command(requests.LeaveChannel, precondition=check_joined, serve=leave_channel),
+    Command(requests.Unpair, precondition=check_joined, serve=unpair),
+    Command(requests.PairingConfirm, precondition=check_pairing_answer, serve=confirm_pairing),
+    Command(requests.PairingReject, precondition=check_pairing_answer, serve=reject_pairing),
+    Command(requests.RefreshToken, serve=refresh_token),
+)

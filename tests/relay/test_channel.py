@@ -97,11 +97,11 @@ def test_the_same_session_on_a_new_socket_takes_over_and_the_peer_hears_of_no_di
     [error] = old.received()
     assert (error["code"], old.close_code) == ("SESSION_REPLACED", 4409)
     assert desktop.types() == ["client_joined"]
-    relay.hub.closed(old.connection, "Connection closed", relay.now)
+    relay.hub.remove(old.connection, "Connection closed", relay.now)
     assert desktop.types() == []
     say(new, {"a": 1})
     assert desktop.types() == ["channel_message"]
-    assert relay.events("channel.replaced") == [{"pairing": channel.pairing_id}]
+    assert [e.pairing_id for e in relay.reported if e.name == "channel.replaced"] == [channel.pairing_id]
 
 
 def test_what_is_relayed_is_numbered_in_one_row_whoever_speaks() -> None:
@@ -226,7 +226,7 @@ def test_dropped_audio_is_announced_to_the_receiver() -> None:
     assert lost | heard == set(range(1, 21))
     assert not lost & heard
     assert {m["reason"] for m in received if m["type"] == "audio_gap"} == {"slow_consumer"}
-    assert relay.hub.counters.audio_dropped == len(lost)
+    assert relay.hub.context.counters.audio_dropped == len(lost)
 
 
 @pytest.mark.parametrize("role", ["desktop", "mobile"])
@@ -253,7 +253,7 @@ def test_the_end_of_a_channel_names_who_is_gone_for_good_then_closes_everybody()
     desktop, mobile = relay.pair()
     channel = desktop.connection.channel
     assert channel is not None
-    relay.hub.end(channel.pairing_id, "unpaired", {"mobile": "mobile-session"})
+    relay.hub.end_channel(channel.pairing_id, "unpaired", {"mobile": "mobile-session"})
     gone, closed = desktop.received()
     assert (gone["type"], gone["force_disconnect"], gone["client_id"]) == (
         "mobile_disconnected",
@@ -269,12 +269,12 @@ def test_the_end_of_a_channel_names_who_is_gone_for_good_then_closes_everybody()
 def test_a_pairing_that_has_ended_is_not_revived_by_a_late_join_and_forgotten_after_a_minute() -> None:
     relay = Relay()
     pairing_id = relay.channel().pairing_id
-    relay.hub.end(pairing_id, "unpaired", {})
-    relay.hub.tick(relay.now + 60)
+    relay.hub.end_channel(pairing_id, "unpaired", {})
+    relay.hub.check_timeouts(relay.now + 60)
     with pytest.raises(InvalidChannel):
-        relay.hub.channel(pairing_id, CHANNEL, relay.now + 60)
-    relay.hub.tick(relay.now + 60.1)
-    assert relay.hub.channel(pairing_id, CHANNEL, relay.now + 60.1).name == CHANNEL
+        relay.hub.open_channel(pairing_id, CHANNEL, relay.now + 60)
+    relay.hub.check_timeouts(relay.now + 60.1)
+    assert relay.hub.open_channel(pairing_id, CHANNEL, relay.now + 60.1).name == CHANNEL
 
 
 def test_a_code_that_lapses_leaves_the_socket_open_for_the_next() -> None:
@@ -283,7 +283,7 @@ def test_a_code_that_lapses_leaves_the_socket_open_for_the_next() -> None:
     desktop = relay.client("desktop")
     desktop.join(channel)
     desktop.received()
-    relay.hub.lapse(channel.pairing_id, "expired")
+    relay.hub.cancel_channel(channel.pairing_id, "expired")
     [error] = desktop.received()
     assert (error["code"], error["details"]) == ("INVALID_CHANNEL", {"channel": CHANNEL, "reason": "expired"})
     assert desktop.close_code is None
@@ -295,7 +295,7 @@ def test_members_are_told_of_an_intruder() -> None:
     relay = Relay()
     desktop, mobile = relay.pair()
     assert desktop.connection.channel is not None
-    desktop.connection.channel.refuse_intruder("mobile", relay.now)
+    desktop.connection.channel.announce_intruder("mobile", relay.now)
     told = {"type": "intruder_refused", **NAMED, "device_type": "mobile", "current_devices": 2}
     assert desktop.received() == mobile.received() == [told]
 
@@ -305,7 +305,7 @@ def test_members_are_not_told_of_intruders_without_end() -> None:
     desktop, _ = relay.pair()
     assert desktop.connection.channel is not None
     for _ in range(100):
-        desktop.connection.channel.refuse_intruder("mobile", relay.now)
+        desktop.connection.channel.announce_intruder("mobile", relay.now)
     assert len(desktop.received()) == 5
 
 
@@ -363,15 +363,15 @@ def test_only_channels_somebody_is_missing_from_too_long_are_overdue() -> None:
     alone = relay.client("desktop")
     alone.join(relay.channel("pair-000002"))
     relay.pass_time(1000)
-    assert relay.hub.overdue(relay.now) == []
+    assert relay.hub.overdue_channels(relay.now) == []
     mobile.send({"type": "leave_channel"})
-    assert relay.hub.overdue(relay.now + 300) == []
-    assert relay.hub.overdue(relay.now + 301) == [desktop.connection.channel]
+    assert relay.hub.overdue_channels(relay.now + 300) == []
+    assert relay.hub.overdue_channels(relay.now + 301) == [desktop.connection.channel]
     relay.pass_time(200)
     channel = desktop.connection.channel
     desktop.send({"type": "leave_channel"})
-    assert relay.hub.overdue(relay.now + 299) == []
-    assert relay.hub.overdue(relay.now + 301) == [channel]
+    assert relay.hub.overdue_channels(relay.now + 299) == []
+    assert relay.hub.overdue_channels(relay.now + 301) == [channel]
 
 
 def test_lapse_names_the_reason_it_was_given() -> None:
@@ -379,5 +379,5 @@ def test_lapse_names_the_reason_it_was_given() -> None:
     channel = relay.channel()
     desktop = relay.client("desktop")
     desktop.join(channel)
-    channel.lapse(InvalidChannel(channel=channel.name, reason="superseded"))
+    channel.cancel(InvalidChannel(channel=channel.name, reason="superseded"))
     assert desktop.received()[-1]["details"]["reason"] == "superseded"

@@ -105,12 +105,6 @@ def test_a_clients_pong_is_ignored() -> None:
     assert mobile.received() == []
 
 
-def test_the_greeting_gives_the_connections_id() -> None:
-    client = Relay().client("desktop")
-    client.connection.greet()
-    assert client.received() == [{"type": "connected", "client_id": client.connection.connection_id}]
-
-
 def test_joining_another_channel_leaves_the_first() -> None:
     relay = Relay()
     desktop, mobile = relay.pair()
@@ -192,7 +186,7 @@ def test_an_error_about_a_message_without_an_id_has_none() -> None:
 def test_abuse_below_the_messages_closes_and_is_reported(kind: str) -> None:
     relay = Relay()
     client = relay.client("desktop")
-    client.connection.abuse(kind)
+    client.connection.close_for_abuse(kind)
     assert client.close_code == 4429
     assert relay.events("limit.protocol_abuse") == [{"kind": kind}]
 
@@ -201,14 +195,14 @@ def test_a_user_and_an_address_have_room_for_so_many_connections() -> None:
     relay = Relay(connections_per_user=2, connections_per_address=3)
     first = relay.client("desktop", "alice")
     relay.client("mobile", "alice")
-    assert relay.hub.room_for("alice", "192.0.2.1") == "connections_per_user"
-    assert relay.hub.room_for("bob", "192.0.2.1") is None
+    assert relay.hub.reached_limit("alice", "192.0.2.1") == "connections_per_user"
+    assert relay.hub.reached_limit("bob", "192.0.2.1") is None
     relay.client("desktop", "bob")
-    assert relay.hub.room_for("carol", "192.0.2.1") == "connections_per_address"
-    assert relay.hub.room_for("carol", "192.0.2.2") is None
-    relay.hub.closed(first.connection, "Connection closed", relay.now)
-    relay.hub.closed(first.connection, "Connection closed", relay.now)
-    assert relay.hub.room_for("alice", "192.0.2.1") is None
+    assert relay.hub.reached_limit("carol", "192.0.2.1") == "connections_per_address"
+    assert relay.hub.reached_limit("carol", "192.0.2.2") is None
+    relay.hub.remove(first.connection, "Connection closed", relay.now)
+    relay.hub.remove(first.connection, "Connection closed", relay.now)
+    assert relay.hub.reached_limit("alice", "192.0.2.1") is None
 
 
 # Time
@@ -217,10 +211,10 @@ def test_a_user_and_an_address_have_room_for_so_many_connections() -> None:
 def test_neither_identified_nor_joined_within_ten_seconds_closes() -> None:
     relay = Relay()
     idle, known = relay.client("desktop"), relay.client("mobile")
-    known.connection.identified(Device("mobile-1"))
-    relay.hub.tick(relay.now + 10)
+    known.identify(Device("mobile-1"))
+    relay.hub.check_timeouts(relay.now + 10)
     assert [idle.close_code, known.close_code] == [None, None]
-    relay.hub.tick(relay.now + 10.1)
+    relay.hub.check_timeouts(relay.now + 10.1)
     assert [idle.close_code, known.close_code] == [4408, None]
 
 
@@ -230,17 +224,17 @@ def test_pings_do_not_keep_an_unknown_connection_open() -> None:
     for _ in range(11):
         client.send(PING)
         relay.pass_time(1)
-        relay.hub.tick(relay.now)
+        relay.hub.check_timeouts(relay.now)
     assert client.close_code == 4408
 
 
 def test_a_token_that_is_about_to_expire_is_announced_once_then_closes_after_a_grace() -> None:
     relay = Relay()
     client = relay.client("desktop", expires_in=100)
-    client.connection.identified(Device("desktop-1"))
+    client.identify(Device("desktop-1"))
     start = relay.now
     for second, expected in ((39, []), (40, ["token_expiring"]), (60, []), (129, []), (130, ["error"])):
-        relay.hub.tick(start + second)
+        relay.hub.check_timeouts(start + second)
         received = client.received()
         assert [m["type"] for m in received] == expected, second
         if second == 40:
@@ -255,32 +249,32 @@ def test_a_token_that_is_about_to_expire_is_announced_once_then_closes_after_a_g
 def test_a_refreshed_token_carries_the_connection_on_and_is_announced_in_its_turn() -> None:
     relay = Relay()
     client = relay.client("desktop", expires_in=100)
-    client.connection.identified(Device("desktop-1"))
+    client.identify(Device("desktop-1"))
     relay.pass_time(50)
-    relay.hub.tick(relay.now)
+    relay.hub.check_timeouts(relay.now)
     client.received()
     fresh = Identity("alice", "desktop", "new", "login", None, relay.now + 3600, LOGGED_IN)
-    client.connection.refreshed(fresh, relay.now)
+    client.connection.renew(fresh, relay.now)
     assert client.received() == [{"type": "token_refreshed", "expires_in": 3600}]
     relay.pass_time(3000)
-    relay.hub.tick(relay.now)
+    relay.hub.check_timeouts(relay.now)
     assert client.received() == []
     relay.pass_time(545)
-    relay.hub.tick(relay.now)
+    relay.hub.check_timeouts(relay.now)
     assert client.types() == ["token_expiring"]
 
 
 def test_a_token_that_is_refreshed_in_the_grace_after_its_expiry_still_carries_on() -> None:
     relay = Relay()
     client = relay.client("desktop", expires_in=100)
-    client.connection.identified(Device("desktop-1"))
+    client.identify(Device("desktop-1"))
     relay.pass_time(129)
-    relay.hub.tick(relay.now)
+    relay.hub.check_timeouts(relay.now)
     client.received()
     fresh = Identity("alice", "desktop", "new", "login", None, relay.now + 3600, LOGGED_IN)
-    client.connection.refreshed(fresh, relay.now)
+    client.connection.renew(fresh, relay.now)
     relay.pass_time(2)
-    relay.hub.tick(relay.now)
+    relay.hub.check_timeouts(relay.now)
     assert client.types() == ["token_refreshed"]
     assert client.close_code is None
 
@@ -313,7 +307,7 @@ def test_a_peer_that_does_not_read_is_closed_and_the_sender_told(how: str) -> No
         desktop.send({"type": "channel_message", "payload": {"a": "x" * 60_000}})
     if how == "age":
         relay.pass_time(5.1)
-        relay.hub.tick(relay.now)
+        relay.hub.check_timeouts(relay.now)
     assert mobile.close_code == 4430
     assert json.loads(mobile.wire.carried[-1])["code"] == "SLOW_CONSUMER"
     slow = {"type": "peer_slow", "channel": CHANNEL, "channelId": CHANNEL, "device_type": "mobile"}
@@ -334,7 +328,7 @@ def test_after_the_decision_to_close_nothing_is_sent_or_decided_again() -> None:
     assert desktop.wire.closed == (4403, "token of another user")
     mobile.send({"type": "channel_message", "payload": {}})
     assert desktop.received() == []
-    relay.hub.tick(relay.now + 10_000)
+    relay.hub.check_timeouts(relay.now + 10_000)
     assert desktop.wire.closed == (4403, "token of another user")
 
 
@@ -342,24 +336,24 @@ def test_a_socket_that_goes_leaves_its_channel_and_can_no_longer_be_found() -> N
     relay = Relay()
     desktop, mobile = relay.pair()
     channel = desktop.connection.channel
-    assert relay.hub.closed(desktop.connection, "Connection closed", relay.now) is channel
+    assert relay.hub.remove(desktop.connection, "Connection closed", relay.now) is channel
     [gone] = mobile.received()
     assert (gone["type"], gone["reason"], gone["force_disconnect"]) == (
         "desktop_disconnected",
         "Connection closed",
         False,
     )
-    relay.hub.claimed("alice", "desktop-session", CHANNEL)
+    relay.hub.announce_claim("alice", "desktop-session", CHANNEL)
     assert desktop.received() == []
-    assert relay.hub.closed(desktop.connection, "Connection closed", relay.now) is None
+    assert relay.hub.remove(desktop.connection, "Connection closed", relay.now) is None
 
 
 def test_the_desktop_is_told_that_its_code_was_claimed_and_nobody_else_is() -> None:
     relay = Relay()
     desktop, stranger = relay.client("desktop"), relay.client("desktop", "mallory")
-    desktop.connection.identified(Device("desktop-1"))
-    stranger.connection.identified(Device("desktop-1"))
-    relay.hub.claimed("alice", "desktop-1", CHANNEL)
+    desktop.identify(Device("desktop-1"))
+    stranger.identify(Device("desktop-1"))
+    relay.hub.announce_claim("alice", "desktop-1", CHANNEL)
     assert desktop.received() == [{"type": "pairing_claimed", "channel": CHANNEL, "channelId": CHANNEL}]
     assert stranger.received() == []
 
@@ -370,8 +364,8 @@ def test_who_tried_while_the_server_could_not_answer_has_its_ten_seconds_again()
     relay.pass_time(9)
     client.connection.refuse(Unavailable(), relay.now)
     relay.pass_time(9)
-    relay.hub.tick(relay.now)
+    relay.hub.check_timeouts(relay.now)
     assert client.close_code is None
     relay.pass_time(2)
-    relay.hub.tick(relay.now)
+    relay.hub.check_timeouts(relay.now)
     assert client.close_code == 4408

@@ -11,7 +11,7 @@ from tests.relay.wire import Client, Relay
 
 def close_all(relay: Relay) -> list[bool]:
     done: list[bool] = []
-    relay.hub.close_all(CloseCode.RESTART, "server restarts", lambda: done.append(True))
+    relay.hub.close_connections(CloseCode.RESTART, "server restarts", lambda: done.append(True))
     return done
 
 
@@ -68,5 +68,5 @@ def test_it_is_done_when_the_last_is_gone_and_at_once_without_any() -> None:
     client = relay.client("desktop")
     done = close_all(relay)
     assert done == []
-    relay.hub.closed(client.connection, "Connection closed", relay.now)
+    relay.hub.remove(client.connection, "Connection closed", relay.now)
     assert done == [True]

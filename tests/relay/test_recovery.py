@@ -33,7 +33,7 @@ def numbers(messages: list[dict[str, Any]]) -> list[int]:
 
 def drop(client: Client) -> None:
     """The connection is gone, without a word."""
-    client.relay.hub.closed(client.connection, "gone", client.relay.now)
+    client.relay.hub.remove(client.connection, "gone", client.relay.now)
 
 
 def back(client: Client, **fields: Any) -> tuple[Client, list[dict[str, Any]]]:
@@ -299,7 +299,7 @@ class Talk(RuleBasedStateMachine):
     def comes(self, role: str) -> None:
         """Also while an older connection still seems to be there; what was on its way there is lost."""
         device = self.devices[role]
-        channel = self.relay.hub.channel(self.pairing, "pair-123456", self.relay.now)
+        channel = self.relay.hub.open_channel(self.pairing, "pair-123456", self.relay.now)
         device.client = self.relay.client(role)
         device.client.join(channel, last_seq=device.last_seq, epoch=device.epoch)
 

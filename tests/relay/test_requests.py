@@ -19,13 +19,14 @@ from pairing_server.errors import (
     ValidationFailed,
 )
 from pairing_server.relay import messages, requests
+from pairing_server.websocket.commands import COMMANDS
 
 LIMITS = Configuration().connection_limits
 
 
-def take(text: str) -> requests.Request:
-    request = requests.decode(text)
-    requests.check(request, requests.size_of(text), LIMITS)
+def take(text: str) -> requests.ClientMessage:
+    request = COMMANDS.decode(text)
+    COMMANDS.by_struct[type(request)].check(request, text, LIMITS)
     return request
 
 
@@ -57,7 +58,7 @@ def field_of(text: str) -> object:
 )
 def test_what_is_no_json_object_with_a_type_is_an_invalid_message(text: str) -> None:
     with pytest.raises(InvalidMessage):
-        requests.decode(text)
+        COMMANDS.decode(text)
 
 
 @pytest.mark.parametrize(
@@ -71,12 +72,12 @@ def test_what_is_no_json_object_with_a_type_is_an_invalid_message(text: str) -> 
 )
 def test_what_clients_do_not_send_is_an_unknown_type(type_: str) -> None:
     with pytest.raises(UnknownType):
-        requests.decode(f'{{"type":"{type_}"}}')
+        COMMANDS.decode(f'{{"type":"{type_}"}}')
 
 
 def test_a_type_of_many_lines_is_unknown_and_not_sent_back() -> None:
     with pytest.raises(UnknownType) as refused:
-        requests.decode(json.dumps({"type": "line\n" * 1000}))
+        COMMANDS.decode(json.dumps({"type": "line\n" * 1000}))
     assert len(refused.value.text) < 200
 
 
@@ -91,15 +92,15 @@ def test_every_type_only_the_server_sends_is_unknown_from_a_client() -> None:
     assert len(own) > 15
     for tag in own - both - {None}:
         with pytest.raises(UnknownType):
-            requests.decode(json.dumps({"type": tag}))
+            COMMANDS.decode(json.dumps({"type": tag}))
 
 
 def test_a_type_given_twice_is_refused_whichever_comes_last() -> None:
     assert field_of('{"type":"ping","type":"pong"}') == "type"
     with pytest.raises(UnknownType):
-        requests.decode('{"type":"ping","type":"channel_closed"}')
+        COMMANDS.decode('{"type":"ping","type":"channel_closed"}')
     with pytest.raises(PairingServerError):
-        requests.decode('{"type":"channel_closed","type":"ping"}')
+        COMMANDS.decode('{"type":"channel_closed","type":"ping"}')
 
 
 @pytest.mark.parametrize("value", ["1", "null", "true", '["ping"]', "{}"])
@@ -213,7 +214,7 @@ def test_what_is_too_large_for_its_type_is_refused_before_anything_is_built_from
     ):
         before = sys.getallocatedblocks()
         with pytest.raises(PayloadTooLarge) as refused:
-            requests.decode_large(text, LIMITS)
+            COMMANDS.decode_large(text, LIMITS)
         assert sys.getallocatedblocks() - before < 10_000
         assert refused.value.details == {"limit": LIMITS.control_size, "size": len(text)}
 
@@ -224,7 +225,7 @@ def test_a_large_frame_is_decoded_as_a_small_one_if_its_type_may_be_large() -> N
         f'{{"type":"channel_message","channel":"pair-123456","payload":{{"a":"{long}"}},"id":7}}',
         f'{{"type":"audio_chunk","data":"{long}","chunk_id":"c"}}',
     ):
-        assert requests.decode_large(text, LIMITS) == requests.decode(text)
+        assert COMMANDS.decode_large(text, LIMITS) == COMMANDS.decode(text)
     for text in (
         f'{{"type":"nonsense","x":"{long}"}}',
         f'{{"type":7,"x":"{long}"}}',
@@ -232,9 +233,9 @@ def test_a_large_frame_is_decoded_as_a_small_one_if_its_type_may_be_large() -> N
         long,
     ):
         with pytest.raises(PairingServerError) as small:
-            requests.decode(text)
+            COMMANDS.decode(text)
         with pytest.raises(type(small.value)):
-            requests.decode_large(text, LIMITS)
+            COMMANDS.decode_large(text, LIMITS)
 
 
 def test_sizes_count_bytes_not_characters() -> None:

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from pairing_server.config import Configuration
 from pairing_server.metrics import counts_of, histogram
+from pairing_server.relay.context import RelayContext
 from pairing_server.relay.send_queue import Entry, Lane, SendQueue
 from tests.relay.wire import Wire
 
@@ -38,22 +39,23 @@ class Portions(Wire):
 
 
 class Queue:
-    """An outbox on a wire that does not read, with what it said."""
+    """A send queue on a wire that does not read, with what it reported."""
 
     def __init__(self) -> None:
         self.wire = Portions()
         self.wire.stalled = True
         self.overflows: list[tuple[int, float]] = []
         self.gaps: list[tuple[int, int]] = []
-        self.waited = histogram("waited", "Seconds.", (1, 2, 4))
         self.now = 0.0
+        waited = histogram("waited", "Seconds.", (1, 2, 4))
+        self.context = RelayContext(
+            LIMITS, lambda: self.now, lambda seconds, call: None, lambda event: None, queue_wait=waited
+        )
         self.send_queue = SendQueue(
             self.wire,
-            LIMITS,
-            lambda: self.now,
+            self.context,
             lambda size, age: self.overflows.append((size, age)),
             lambda first, last: self.gaps.append((first, last)),
-            self.waited,
         )
 
     def send(
@@ -74,7 +76,7 @@ def test_a_reader_that_keeps_up_is_written_to_at_once() -> None:
     for letter in "abc":
         queue.send(letter)
     assert queue.carried == "abc"
-    assert counts_of(queue.waited) == [0, 0, 0, 0], "none has waited"
+    assert counts_of(queue.context.queue_wait) == [0, 0, 0, 0], "none has waited"
 
 
 def test_how_long_the_oldest_of_a_portion_has_waited_is_measured() -> None:
@@ -85,7 +87,7 @@ def test_how_long_the_oldest_of_a_portion_has_waited_is_measured() -> None:
     queue.wire.read()  # "a" went straight to the wire; the rest has waited, "b" the longest
     assert queue.carried == "abcd"
     assert len(queue.wire.portions) == 3
-    assert counts_of(queue.waited) == [1, 2, 3, 3], "1, 2 and 3 seconds"
+    assert counts_of(queue.context.queue_wait) == [1, 2, 3, 3], "1, 2 and 3 seconds"
     assert queue.send_queue.size == 0
 
 
@@ -138,7 +140,7 @@ def test_past_the_size_the_consumer_is_given_up_once_and_gets_nothing_more() -> 
     queue.send("k", now=2)
     assert queue.overflows == [(1100, 2)]
     queue.send("l")
-    queue.send_queue.check(60)
+    queue.send_queue.check_overflow(60)
     assert len(queue.overflows) == 1
     queue.wire.read()
     assert queue.carried == "a"
@@ -147,9 +149,9 @@ def test_past_the_size_the_consumer_is_given_up_once_and_gets_nothing_more() -> 
 def test_past_the_age_the_consumer_is_given_up_however_little_waits() -> None:
     queue = Queue()
     queue.send("a", size=1, now=10)
-    queue.send_queue.check(15)
+    queue.send_queue.check_overflow(15)
     assert queue.overflows == []
-    queue.send_queue.check(15.1)
+    queue.send_queue.check_overflow(15.1)
     assert [size for size, _ in queue.overflows] == [1]
 
 
@@ -158,7 +160,7 @@ def test_a_slow_reader_that_goes_on_reading_is_not_too_old() -> None:
     for second in range(20):
         queue.send("m", now=second)
         queue.wire.read(1)
-        queue.send_queue.check(second + 1)
+        queue.send_queue.check_overflow(second + 1)
     assert queue.overflows == []
 
 
@@ -168,7 +170,7 @@ def test_overflow_frees_whoever_waits() -> None:
     for letter in "abcd":
         queue.send(letter)
     queue.send_queue.when_relieved(lambda: called.append(1))
-    queue.send_queue.check(6)
+    queue.send_queue.check_overflow(6)
     assert called == [1]
     queue.send_queue.when_relieved(lambda: called.append(2))
     assert called == [1, 2]
@@ -255,9 +257,9 @@ def test_a_batch_of_which_the_kernel_takes_the_first_part_is_as_old_as_the_rest(
     queue.wire.read(1)
     assert queue.carried == "abcde"
     assert queue.send_queue.size == 5 * 25
-    queue.send_queue.check(6.5)
+    queue.send_queue.check_overflow(6.5)
     assert queue.overflows == []
-    queue.send_queue.check(6.6)
+    queue.send_queue.check_overflow(6.6)
     assert [size for size, _ in queue.overflows] == [5 * 25]
 
 
@@ -268,7 +270,7 @@ def test_a_sender_that_fills_the_queue_to_the_bound_does_not_make_a_slow_reader_
         while not queue.send_queue.congested:
             queue.send("m", size=50, now=second)
         queue.wire.read(2)
-        queue.send_queue.check(second + 1)
+        queue.send_queue.check_overflow(second + 1)
     assert queue.overflows == []
     assert len(queue.wire.carried) > 2 * second
 

@@ -13,12 +13,14 @@ from uuid import uuid4
 from pairing_server.config import Configuration
 from pairing_server.errors import PairingServerError
 from pairing_server.relay import requests
-from pairing_server.relay.asking import Deferred
 from pairing_server.relay.channel import Channel
 from pairing_server.relay.connection import Connection
+from pairing_server.relay.context import RelayContext, RelayEvent
 from pairing_server.relay.hub import Hub
-from pairing_server.relay.identity import Device, Identity
+from pairing_server.relay.identity import Device, Identity, Peer
+from pairing_server.relay.members import Member
 from pairing_server.relay.send_queue import Entry, SendQueue
+from pairing_server.websocket.commands import COMMANDS
 
 LOGGED_IN = datetime(2026, 5, 4, 12, 0, tzinfo=UTC)
 
@@ -70,14 +72,14 @@ class Wire:
 
 
 class Client:
-    """One session and its wire, with the edge's part in between: an error answers, who leaves has left."""
+    """One connection and its wire, with the handler's part in between: errors are sent, `leave_channel` leaves."""
 
     def __init__(self, relay: Relay, connection: Connection, wire: Wire) -> None:
         self.relay = relay
         self.connection = connection
         self.wire = wire
 
-    def send(self, message: Mapping[str, Any] | str | bytes) -> Deferred | SendQueue | None:
+    def send(self, message: Mapping[str, Any] | str | bytes) -> requests.ClientMessage | Member | None:
         text = message if isinstance(message, str | bytes) else json.dumps(message)
         try:
             rest = self.connection.receive(text, self.relay.now)
@@ -109,9 +111,13 @@ class Client:
         """Take a seat, as the services would have allowed."""
         if self.connection.device is None:
             device = Device(session_id or f"{self.connection.device_type}-session")
-            self.connection.identified(device)
+            self.identify(device)
         request = requests.JoinChannel(channel=channel.name, **fields)
-        self.connection.entered(channel, request, self.relay.now)
+        self.relay.hub.join(self.connection, channel, request, self.relay.now)
+
+    def identify(self, device: Device) -> None:
+        """Be that device, as the services would have allowed."""
+        self.relay.hub.identify(self.connection, device)
 
 
 class Relay:
@@ -120,21 +126,21 @@ class Relay:
     def __init__(self, **limits: Any) -> None:
         self.now = 1000.0
         self.due: list[tuple[float, Callable[[], None]]] = []
-        self.reported: list[tuple[str, str, dict[str, object]]] = []
+        self.reported: list[RelayEvent] = []
         self.hub = Hub(
-            replace(Configuration().connection_limits, **limits), lambda: self.now, self._later, self._report
+            RelayContext(
+                replace(Configuration().connection_limits, **limits),
+                lambda: self.now,
+                self._later,
+                self.reported.append,
+            )
         )
 
     def _later(self, seconds: float, call: Callable[[], None]) -> None:
         self.due.append((self.now + seconds, call))
 
-    def _report(
-        self, event: str, outcome: str, connection: Connection | None, attrs: Mapping[str, object]
-    ) -> None:
-        self.reported.append((event, outcome, dict(attrs)))
-
     def events(self, name: str) -> list[dict[str, object]]:
-        return [attrs for event, _, attrs in self.reported if event == name]
+        return [dict(event.attributes) for event in self.reported if event.name == name]
 
     def pass_time(self, seconds: float) -> None:
         """The clock goes on, and what has become due happens."""
@@ -154,12 +160,13 @@ class Relay:
     ) -> Client:
         wire = Wire()
         identity = Identity(subject, device_type, "token", "login", None, self.now + expires_in, LOGGED_IN)
-        connection = Connection(uuid4(), identity, address, address, wire, self.hub, self.now)
-        self.hub.opened(connection)
+        peer = Peer(str(uuid4()), identity, address, address)
+        connection = Connection(peer, wire, self.hub.context, COMMANDS, self.now)
+        self.hub.add(connection)
         return Client(self, connection, wire)
 
     def channel(self, name: str = "pair-123456") -> Channel:
-        return self.hub.channel(uuid4(), name, self.now)
+        return self.hub.open_channel(uuid4(), name, self.now)
 
     def pair(self, name: str = "pair-123456") -> tuple[Client, Client]:
         """A joined desktop and mobile that have read everything."""

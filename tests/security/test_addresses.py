@@ -39,7 +39,9 @@ def test_without_trusted_proxies_forwarding_headers_are_ignored() -> None:
         (["198.51.100.1, ::ffff:10.0.0.2"], "198.51.100.1"),
     ],
 )
-def test_the_right_most_hop_that_is_no_proxy_is_the_client(headers: list[str], client: str) -> None:
+def test_the_right_most_hop_that_is_not_a_trusted_proxy_is_the_client(
+    headers: list[str], client: str
+) -> None:
     assert client_address("10.0.0.1", headers, PROXIES) == client
 
 
@@ -60,7 +62,7 @@ def test_the_right_most_hop_that_is_no_proxy_is_the_client(headers: list[str], c
         "127.0.0.1\x00",
     ],
 )
-def test_left_of_a_garbage_hop_nothing_is_believed(garbage: str) -> None:
+def test_hops_left_of_one_that_is_not_an_address_are_ignored(garbage: str) -> None:
     assert client_address("10.0.0.1", [f"198.51.100.1, {garbage}"], PROXIES) == "10.0.0.1"
     assert client_address("10.0.0.1", [f"198.51.100.1, {garbage}, 10.0.0.2"], PROXIES) == "10.0.0.2"
     assert client_address("10.0.0.1", [f"{garbage}, 198.51.100.1"], PROXIES) == "198.51.100.1"

@@ -246,7 +246,7 @@ def test_a_wrong_issuer_is_named_with_its_fault(changes: dict[str, object], faul
         ("{}", "expected a JSON list"),
         ("[7]", "issuer 1: expected an object"),
         ("[" * 100_000, "nested too deep"),
-        (json.dumps([entry(), entry()]), "stands twice"),
+        (json.dumps([entry(), entry()]), "occurs twice"),
     ],
 )
 def test_a_text_that_is_no_list_of_issuers_is_refused(text: str, fault: str) -> None:

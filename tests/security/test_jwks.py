@@ -100,7 +100,7 @@ async def test_known_keys_work_for_a_day_while_the_provider_is_down(io_loop: obj
     assert await has_key(issuers, "k1", later(hours=24, minutes=1))
 
 
-async def test_nobody_with_a_known_key_waits_for_a_provider_that_is_down(io_loop: object) -> None:
+async def test_a_caller_with_a_known_key_does_not_wait_for_a_provider_that_is_down(io_loop: object) -> None:
     provider = Provider()
     issuers = Issuers([provider.issuer()], provider.fetch)
     assert await has_key(issuers, "k1", NOW)
@@ -148,7 +148,7 @@ async def test_a_broken_answer_never_replaces_good_keys(io_loop: object, answer:
     assert (issuer, added, removed) == (ISSUER, [], []) and error and "key set" in error
 
 
-async def test_the_audit_log_is_told_of_changes_and_of_failures_once(io_loop: object) -> None:
+async def test_changes_and_failures_are_reported_once(io_loop: object) -> None:
     provider, news = Provider(), News()
     issuers = Issuers([provider.issuer()], provider.fetch, on_refresh=news.callback)
     await has_key(issuers, "k1", NOW)
@@ -197,7 +197,9 @@ async def test_a_file_is_read_again_when_it_changes(io_loop: object, tmp_path: P
     assert provider.fetches == 0
 
 
-async def test_a_file_that_breaks_or_goes_leaves_its_keys_for_a_day(io_loop: object, tmp_path: Path) -> None:
+async def test_the_keys_of_a_file_that_breaks_or_goes_are_used_for_a_day(
+    io_loop: object, tmp_path: Path
+) -> None:
     provider, news, file = Provider(), News(), tmp_path / "keys.json"
     file.write_bytes(provider.jwks())
     issuers = Issuers([provider.issuer(jwks=str(file))], provider.fetch, on_refresh=news.callback)

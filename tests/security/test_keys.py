@@ -18,7 +18,7 @@ from tests.security.provider import NOW
 OLD, NEW, NEWEST = (SigningKey(kid, kid.encode() * 16) for kid in ("old", "new", "newest"))
 
 
-def test_a_new_key_verifies_at_once_and_signs_once_everybody_knows_it() -> None:
+def test_a_new_key_verifies_at_once_and_signs_once_every_server_has_it() -> None:
     ring = Keyring([OLD])
     assert ring.replace([NEW, OLD], NOW)
     assert ring.secret("new") == NEW.secret
@@ -34,7 +34,7 @@ def test_a_key_that_is_taken_away_neither_signs_nor_verifies_any_more() -> None:
     assert (ring.signing(NOW), ring.secret("old")) == (NEW, None)
 
 
-def test_rotating_twice_in_a_row_leaves_the_one_that_everybody_knows_signing() -> None:
+def test_after_two_rotations_in_a_row_the_key_that_every_server_has_signs() -> None:
     ring = Keyring([OLD])
     ring.replace([NEW, OLD], NOW)
     later = NOW + OVERLAP / 2
@@ -63,7 +63,7 @@ async def test_tokens_are_signed_by_the_key_of_the_time_and_taken_by_either(io_l
         await tokens.verify_access(Tokens([OLD]).issue_access("u1", NOW).token, NOW)
 
 
-def test_a_rotated_kid_tells_when_it_was_made() -> None:
+def test_the_kid_of_a_rotated_key_begins_with_the_time_it_was_made() -> None:
     assert generate_key(NOW).kid.startswith(f"{NOW:%Y%m%dT%H%M}Z-")
     assert len({generate_key(NOW).kid for _ in range(10)}) == 10
 
@@ -71,7 +71,7 @@ def test_a_rotated_kid_tells_when_it_was_made() -> None:
 # The file
 
 
-def test_a_rewritten_file_is_noticed_and_stays_its_owners(tmp_path: Path) -> None:
+def test_a_rewritten_file_is_noticed_and_keeps_its_owner(tmp_path: Path) -> None:
     file, other = KeyFile(tmp_path / "jwt-keys"), KeyFile(tmp_path / "jwt-keys")
     before = file.read()
     assert not file.changed()

@@ -36,7 +36,7 @@ def charged(policy: Policy, *at: float, count: Count | None = None) -> Count:
     return count
 
 
-def test_without_locks_one_waits_until_the_oldest_has_left_its_window() -> None:
+def test_without_locks_the_next_attempt_waits_until_the_oldest_has_left_its_window() -> None:
     policy = Policy((Rate(3, 60),))
     count = charged(policy, 0, 10, 20)
     assert wait(count, policy, after(20)) == 40
@@ -54,7 +54,7 @@ def test_of_two_rates_the_one_that_takes_longer_decides() -> None:
     assert wait(count, policy, after(10)) == 90
 
 
-def test_without_locks_no_more_is_kept_than_can_matter() -> None:
+def test_without_locks_no_more_times_are_kept_than_the_largest_rate_allows() -> None:
     policy = Policy((Rate(3, 60),))
     count = Count()
     for second in range(1000):
@@ -63,7 +63,7 @@ def test_without_locks_no_more_is_kept_than_can_matter() -> None:
 
 
 def test_a_rate_that_is_reached_locks() -> None:
-    policy = Policy((Rate(3, 60),), locks=(300,))
+    policy = Policy((Rate(3, 60),), lock_seconds=(300,))
     count = charged(policy, 0, 1, 2)
     assert (count.level, count.locked_until) == (1, after(302))
     assert wait(count, policy, after(2)) == 300
@@ -71,8 +71,8 @@ def test_a_rate_that_is_reached_locks() -> None:
     assert wait(count, policy, after(302)) == 0
 
 
-def test_what_is_too_old_does_not_add_up_to_a_lock() -> None:
-    policy = Policy((Rate(3, 60),), locks=(300,))
+def test_attempts_outside_the_window_do_not_lock() -> None:
+    policy = Policy((Rate(3, 60),), lock_seconds=(300,))
     assert charged(policy, 0, 1, 61, 62, 123).locked_until is None
     assert charged(policy, 0, 1, 59.9).locked_until == after(359.9)
 
@@ -88,7 +88,7 @@ def test_locks_grow_and_the_last_one_repeats() -> None:
     assert lasted == [5 * MINUTE, 15 * MINUTE, HOUR, DAY, DAY, DAY]
 
 
-def test_a_lock_is_earned_by_new_failures() -> None:
+def test_the_next_lock_needs_new_failures() -> None:
     count = charged(REDEEM_ADDRESS, 0, 1, 2, 3, 4)
     count = charged(REDEEM_ADDRESS, 304, 305, 306, 307, count=count)
     assert wait(count, REDEEM_ADDRESS, after(307)) == 0
@@ -135,7 +135,7 @@ def test_a_rate_is_written_as_a_number_in_seconds() -> None:
 @pytest.mark.parametrize(
     "text", ["", "5", "5/", "/300", "0/300", "5/0", "5/86401", "1000001/1", "-5/3", "5/3/1", "5.5/3", "٥/3"]
 )
-def test_what_is_no_rate_is_refused(text: str) -> None:
+def test_a_text_that_is_not_a_rate_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="expected N/seconds"):
         Rate.parse(text)
 

@@ -10,9 +10,9 @@ from argon2 import PasswordHasher, Type, extract_parameters
 from argon2.profiles import CHEAPEST
 
 from pairing_server.errors import Unavailable
-from pairing_server.security.passwords import Passwords, Verdict
+from pairing_server.security.passwords import PasswordCheck, Passwords
 
-REFUSED = Verdict(ok=False, rehash=False)
+REFUSED = PasswordCheck(ok=False, rehash=False)
 
 
 class RecordingHasher(PasswordHasher):
@@ -61,7 +61,7 @@ async def test_hashes_are_argon2id_of_the_promised_cost(io_loop: object) -> None
         2,
         1,
     )
-    assert await passwords.verify(stored, "correct horse battery") == Verdict(ok=True, rehash=False)
+    assert await passwords.verify(stored, "correct horse battery") == PasswordCheck(ok=True, rehash=False)
     passwords.close()
 
 
@@ -75,7 +75,7 @@ async def test_the_same_password_is_never_stored_alike(io_loop: object, password
     assert await passwords.hash("correct horse battery") != await passwords.hash("correct horse battery")
 
 
-async def test_a_password_fits_however_its_letters_are_composed(
+async def test_a_password_is_right_however_its_letters_are_composed(
     io_loop: object, passwords: Passwords
 ) -> None:
     stored = await passwords.hash("pa\u0308ssword-pa\u0308ssword")
@@ -86,11 +86,11 @@ async def test_a_lone_surrogate_is_refused_without_failing(io_loop: object, pass
     assert await passwords.verify(await passwords.hash("correct horse battery"), "\ud800") == REFUSED
 
 
-async def test_outdated_parameters_ask_for_a_rehash_only_when_the_password_fits(
+async def test_outdated_parameters_ask_for_a_rehash_only_when_the_password_is_right(
     io_loop: object, passwords: Passwords
 ) -> None:
     outdated = PasswordHasher(time_cost=2, memory_cost=16, parallelism=1).hash("correct horse battery")
-    assert await passwords.verify(outdated, "correct horse battery") == Verdict(ok=True, rehash=True)
+    assert await passwords.verify(outdated, "correct horse battery") == PasswordCheck(ok=True, rehash=True)
     assert await passwords.verify(outdated, "wrong") == REFUSED
 
 
@@ -141,7 +141,7 @@ async def test_the_event_loop_goes_on_while_a_password_is_verified(io_loop: obje
     passwords.close()
 
 
-async def test_a_closed_one_is_unavailable(io_loop: object) -> None:
+async def test_after_close_passwords_are_unavailable(io_loop: object) -> None:
     passwords = Passwords(hasher=PasswordHasher.from_parameters(CHEAPEST))
     passwords.close()
     with pytest.raises(Unavailable):

@@ -113,7 +113,7 @@ async def test_after_a_rotation_old_tokens_live_until_their_key_is_taken_away(io
     assert await refusal(old, tokens=Tokens([KEY])) == "kid"
 
 
-async def test_a_longer_life_than_a_day_must_be_set(io_loop: object) -> None:
+async def test_a_longer_lifetime_than_a_day_must_be_set(io_loop: object) -> None:
     with pytest.raises(ValueError, match="86400 seconds"):
         TOKENS.issue_access("u1", NOW, ttl=86_401)
     week = Tokens([KEY], access_ttl=7 * 86_400)
@@ -123,7 +123,7 @@ async def test_a_longer_life_than_a_day_must_be_set(io_loop: object) -> None:
     assert await refusal(issued.token) == "malformed"
 
 
-async def test_a_shorter_life_logs_nobody_out(io_loop: object) -> None:
+async def test_a_shorter_lifetime_ends_no_login(io_loop: object) -> None:
     day = TOKENS.issue_access("u1", NOW).token
     assert (await Tokens([KEY], access_ttl=60).verify_access(day, NOW)).subject == "u1"
 

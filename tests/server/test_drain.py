@@ -12,8 +12,9 @@ from tornado.httpclient import HTTPClientError
 from tornado.ioloop import IOLoop
 
 from pairing_server.relay.connection import Connection
-from pairing_server.relay.identity import Identity
+from pairing_server.relay.identity import Identity, Peer
 from pairing_server.server.server import Node
+from pairing_server.websocket.commands import COMMANDS
 from tests import leaks
 from tests.conftest import CONFIGURATION
 from tests.devices import Answer, Site
@@ -29,8 +30,9 @@ class Stopping:
         self.wire = Wire()
         now = node.app.now()
         stranger = Identity("somebody", "desktop", "token", "login", None, now + 3600, LOGGED_IN)
-        self._last = Connection(uuid4(), stranger, "192.0.2.1", "192.0.2.1", self.wire, node.hub, now)
-        node.hub.opened(self._last)
+        peer = Peer(str(uuid4()), stranger, "192.0.2.1", "192.0.2.1")
+        self._last = Connection(peer, self.wire, node.hub.context, COMMANDS, now)
+        node.hub.add(self._last)
         self._stopped: asyncio.Future[None] | None = None
 
     def begin(self) -> None:
@@ -38,7 +40,7 @@ class Stopping:
 
     async def end(self) -> None:
         """The last connection goes, and so does the node."""
-        self.node.hub.closed(self._last, "Connection closed", self.node.app.now())
+        self.node.hub.remove(self._last, "Connection closed", self.node.app.now())
         if self._stopped is not None:
             await self._stopped
 

@@ -51,10 +51,10 @@ async def test_a_name_that_is_given_out_anew_leads_to_the_newer_channel(site: Si
     desktop, _ = await site.pair()
     hub = site.node.hub
     [old] = hub.channels.values()
-    assert hub.named(desktop.channel) is old
-    newer = hub.channel(UUID(int=1), desktop.channel, hub.now())
-    assert hub.named(desktop.channel) is newer
-    hub.forget(old.pairing_id)
-    assert hub.named(desktop.channel) is newer
-    hub.forget(newer.pairing_id)
-    assert hub.named(desktop.channel) is None
+    assert hub.channel_named(desktop.channel) is old
+    newer = hub.open_channel(UUID(int=1), desktop.channel, hub.context.now())
+    assert hub.channel_named(desktop.channel) is newer
+    hub.forget_channel(old.pairing_id)
+    assert hub.channel_named(desktop.channel) is newer
+    hub.forget_channel(newer.pairing_id)
+    assert hub.channel_named(desktop.channel) is None

@@ -21,7 +21,7 @@ class Clock:
     def __init__(self, site: Site) -> None:
         self._now = asyncio.get_running_loop().time()
         self._hub = site.node.hub
-        site.node.app.now = site.node.hub.now = self
+        site.node.app.now = site.node.hub.context.now = self
 
     def __call__(self) -> float:
         return self._now
@@ -29,4 +29,4 @@ class Clock:
     def put_forward(self, seconds: float) -> None:
         """So much later, what time alone brings about has happened."""
         self._now += seconds
-        self._hub.tick(self._now)
+        self._hub.check_timeouts(self._now)

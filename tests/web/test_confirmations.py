@@ -299,6 +299,6 @@ async def test_the_python_client_waits_for_the_desktops_word(site: Site) -> None
             await phone.redeem(code.code)
         assert refused.value.retry_after is not None
         asked = await connection.expect("pairing_request")
-        await connection.confirm(asked["channel"])
+        await connection.answer_request(asked["channel"], wanted=True)
         assert await phone.redeem(code.code, confirmed_within=10) == code.channel
         await connection.close()

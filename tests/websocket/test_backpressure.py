@@ -86,7 +86,7 @@ async def test_audio_for_a_receiver_that_does_not_read_is_dropped_and_said_and_t
     assert heard == sorted(heard)
     assert len(lost) > CHUNKS // 3
     assert sorted(heard + lost) == list(range(1, CHUNKS + 1))
-    assert fast.node.hub.counters.audio_dropped == len(lost)
+    assert fast.node.hub.context.counters.audio_dropped == len(lost)
     # It goes on as if nothing had been.
     await desktop.raw.send_bytes(chunk(CHUNKS + 1) + said(3))
     assert [(await mobile.message())["type"] for _ in range(2)] == ["audio_chunk", "channel_message"]

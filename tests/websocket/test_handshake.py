@@ -294,12 +294,12 @@ async def test_a_token_is_in_no_log_line_even_when_a_handler_fails(
             await site.open(token, via, {"Origin": "https://evil.test"})
         assert answer.value.code == 500
     desktop, _ = await site.pair(account)
-    site.node.hub.report = broken
+    site.node.hub.context.report = broken
     desktop.socket.send({"type": "channel_message", "channel": "pair-000000", "payload": {}, "token": token})
     assert (await desktop.socket.error())["code"] == "INTERNAL"
     desktop.socket.send({"type": "refresh_token", "token": f"{token}x"})
     assert (await desktop.socket.error())["code"] == "INVALID_TOKEN"
-    site.node.hub.room_for = broken  # type: ignore[assignment,method-assign]
+    site.node.hub.reached_limit = broken  # type: ignore[assignment,method-assign]
     assert await (await site.open(token)).closed() == 1011
     lines = [record.getMessage() + (record.exc_text or "") for record in caplog.records]
     assert sum("broken" in line or "failed" in line for line in lines) >= 4
@@ -313,9 +313,9 @@ async def test_who_neither_identifies_nor_joins_within_ten_seconds_is_closed_440
     idle, busy = await site.connect(account, "desktop"), await site.connect(account, "desktop")
     await known(site, busy)
     [opened_at] = [s.opened_at for s in site.node.hub.connections.values() if s.device is None]
-    site.node.hub.tick(opened_at + 10)
+    site.node.hub.check_timeouts(opened_at + 10)
     assert await idle.pending() == []
-    site.node.hub.tick(opened_at + 10.1)
+    site.node.hub.check_timeouts(opened_at + 10.1)
     assert await idle.closed() == 4408
     assert await busy.pending() == []
 
@@ -328,7 +328,7 @@ async def test_a_fresh_token_carries_the_connection_on(site: Site) -> None:
 
     def left(seconds: float) -> None:
         """The token lives for so many seconds more."""
-        site.node.hub.tick(connection.identity.expires_at - seconds)
+        site.node.hub.check_timeouts(connection.identity.expires_at - seconds)
 
     for _ in range(2):
         left(60.1)

@@ -205,9 +205,9 @@ async def test_two_hundred_that_dribble_a_frame_are_dropped_while_others_come_in
 async def test_who_dribbles_instead_of_identifying_is_closed_in_time(site: Site) -> None:
     raw, connection = await connected(site, await site.ws_token(await site.account(), "desktop"))
     sending = asyncio.ensure_future(dribble(raw))
-    site.node.hub.tick(connection.opened_at + LIMITS.identify_within)
+    site.node.hub.check_timeouts(connection.opened_at + LIMITS.identify_within)
     assert not connection.closing
-    site.node.hub.tick(connection.opened_at + LIMITS.identify_within + 0.1)
+    site.node.hub.check_timeouts(connection.opened_at + LIMITS.identify_within + 0.1)
     assert (await raw.read()).close_code == 4408
     assert connection.close_code == 4408
     protocol: Any = connection._transport

@@ -8,6 +8,7 @@ import json
 
 import pytest
 
+from pairing_server.relay.connection import Connection
 from pairing_server.relay.members import OTHER
 from pairing_server.security.addresses import parse_networks
 from pairing_server.security.limits import Rate
@@ -203,6 +204,7 @@ async def congestion(site: Site, sender: Device, receiver: RawSocket) -> int:
     channel = connection.channel
     assert channel is not None
     peer = channel.members[OTHER[sender.device_type]]
+    assert isinstance(peer, Connection)
     before = connection.received
     for number in range(60):
         sender.socket.send({"type": "channel_message", "payload": {"n": number, "pad": "x" * 60_000}})

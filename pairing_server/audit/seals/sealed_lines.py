@@ -5,23 +5,19 @@ docs/audit.md describes the format, audit/seals/export.py reads it.
 
 from __future__ import annotations
 
-import json
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from datetime import datetime
-from typing import Any
 
 from pairing_server.audit.seals import Seal, header, omitted
 from pairing_server.audit.seals.sealing_order import RowsInOrder, seals
 from pairing_server.audit.store import partitions
 from pairing_server.audit.store import seals as store
+from pairing_server.audit.store.filters import Filter
 from pairing_server.audit.store.seals import BEGINNING, Place
 from pairing_server.db.database import Database
 
-# No epoch comes so late.
+# Higher than every epoch.
 END = 2**31
-
-# Whether an event is wanted, by what its line says.
-Keep = Callable[[Mapping[str, Any]], bool]
 BATCH = 1000
 
 
@@ -33,15 +29,15 @@ class SealedLines:
         self._public_key = public_key
 
     async def batches(
-        self, now: datetime, *, months: Sequence[str] | None = None, keep: Keep | None = None
+        self, now: datetime, *, months: Sequence[str] | None = None, which: Filter | None = None
     ) -> AsyncIterator[list[str]]:
         """The lines of an export, BATCH at a time.
 
-        `months` ("202611"): only rows of these, and the seals that cover them. Of an event that `keep` does not want
+        `months` ("202611"): only rows of these, and the seals that cover them. Of an event that `which` does not want
         only the digest is in it, so that the others can still be verified.
         """
         batch: list[str] = []
-        async for line in self._lines(now, months, keep):
+        async for line in self._lines(now, months, which):
             batch.append(line)
             if len(batch) >= BATCH:
                 yield batch
@@ -49,7 +45,7 @@ class SealedLines:
         yield batch
 
     async def _lines(
-        self, now: datetime, months: Sequence[str] | None, keep: Keep | None
+        self, now: datetime, months: Sequence[str] | None, which: Filter | None
     ) -> AsyncIterator[str]:
         async with self._database.transaction() as conn:
             oldest = (await partitions.every(conn))[0].begins
@@ -64,14 +60,14 @@ class SealedLines:
         final = max((span[1] for span in spans), default=0)
         rows: RowsInOrder | None = None
         async for seal in seals(self._database, first, final):
-            rows = rows or RowsInOrder(self._database, after=_before(seal), lines=True)
-            async for line in _lines(rows, (seal.epoch, seal.to_xid), wanted, keep):
+            rows = rows or RowsInOrder(self._database, after=_before(seal), lines=True, which=which)
+            async for line in _lines(rows, seal.epoch, seal.to_xid, wanted):
                 yield line
             yield seal.line
         sealed_last = newest.number if newest else 0
         if final == sealed_last and (months is None or now.strftime("%Y%m") in wanted):
-            rows = rows or RowsInOrder(self._database, lines=True)
-            async for line in _lines(rows, (END, 0), wanted, keep):
+            rows = rows or RowsInOrder(self._database, lines=True, which=which)
+            async for line in _lines(rows, END, 0, wanted):
                 yield line
 
 
@@ -80,11 +76,8 @@ def _before(seal: Seal) -> Place:
     return BEGINNING if seal.number == 1 else (seal.epoch, seal.from_xid, -1)
 
 
-async def _lines(
-    rows: RowsInOrder, end: tuple[int, int], months: Collection[str], keep: Keep | None
-) -> AsyncIterator[str]:
-    async for found in rows.upto(*end):
+async def _lines(rows: RowsInOrder, epoch: int, xid: int, months: Collection[str]) -> AsyncIterator[str]:
+    async for found in rows.upto(epoch, xid):
         for row in found:
             if row.month in months:
-                wanted = keep is None or keep(json.loads(row.line))
-                yield row.line if wanted else omitted(row.digest, row.month)
+                yield row.line if row.wanted else omitted(row.digest, row.month)

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 
 from pairing_server.audit.seals import Seal
 from pairing_server.audit.store import seals as store
+from pairing_server.audit.store.filters import Filter
 from pairing_server.audit.store.seals import BEGINNING, Place, Row
 from pairing_server.db.database import Database
 
@@ -33,12 +34,20 @@ async def seals(database: Database, first: int, final: int) -> AsyncIterator[Sea
 
 
 class RowsInOrder:
-    """Reads the rows from `after` on, once. `lines`: with the line of each."""
+    """Reads the rows from `after` on, once. `lines`: with the line of each, and whether the filter wants it."""
 
-    def __init__(self, database: Database, *, after: Place = BEGINNING, lines: bool = False) -> None:
+    def __init__(
+        self,
+        database: Database,
+        *,
+        after: Place = BEGINNING,
+        lines: bool = False,
+        which: Filter | None = None,
+    ) -> None:
         self._database = database
         self._after = after
         self._lines = lines
+        self._which = which
         self._size = LINES if lines else DIGESTS
         self._page: list[Row] = []
         self._next = 0
@@ -61,7 +70,7 @@ class RowsInOrder:
         if self._ended:
             return False
         async with self._database.transaction() as conn:
-            self._page = await store.rows(conn, self._after, self._size, lines=self._lines)
+            self._page = await store.rows(conn, self._after, self._size, lines=self._lines, which=self._which)
         self._next = 0
         self._ended = len(self._page) < self._size
         if self._page:

@@ -5,10 +5,9 @@ The SQL is about rows `a` of audit_events. Values always go as parameters.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from datetime import datetime
-from ipaddress import IPv4Network, IPv6Network, ip_address
+from ipaddress import IPv4Network, IPv6Network
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -51,19 +50,6 @@ class Filter:
             and (self.severity is None or kind.severity <= self.severity)
         )
 
-    def matches(self, row: Mapping[str, Any]) -> bool:
-        """Whether it asks for the event of a sealed line."""
-        recorded_at = datetime.fromisoformat(row["recorded_at"])
-        return (
-            (self.since is None or recorded_at >= self.since)
-            and (self.until is None or recorded_at < self.until)
-            and self.has(Kind(row["event"], row["outcome"], row["severity"]))
-            and self.actor in (None, row["actor"])
-            and (self.pairing is None or str(self.pairing) == row["pairing_id"])
-            and (self.connection is None or str(self.connection) == row["connection_id"])
-            and (self.address is None or _inside(row["address"], self.address))
-        )
-
     def months(self, now: datetime) -> list[str] | None:
         """The months of its time until `now`, as partitions are named; None: all."""
         if self.since is None:
@@ -82,10 +68,6 @@ class Filter:
     def host(self) -> bool:
         """Whether `address` is one address."""
         return self.address is not None and self.address.num_addresses == 1
-
-
-def _inside(address: str | None, network: IPv4Network | IPv6Network) -> bool:
-    return address is not None and ip_address(address) in network
 
 
 def _named(event: str, name: str) -> bool:

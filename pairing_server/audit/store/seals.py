@@ -6,12 +6,14 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from pairing_server.audit.seals import Part, Seal, parts_as_json, parts_from_json
+from pairing_server.audit.store.filters import Filter, matching
 
 # Who seals holds this lock until the transaction ends.
 _LOCK = 7421001
@@ -21,6 +23,8 @@ MOST_ROWS = 10_000
 LAST_XID = 2**64 - 1
 # Where a row stands in the order of sealing: epoch, transaction, seq.
 Place = tuple[int, int, int]
+# More unsealed rows are not counted.
+MOST_UNSEALED = 10_000
 # Before every row.
 BEGINNING: Place = (-1, 0, 0)
 
@@ -30,13 +34,13 @@ def _utc(moment: str) -> str:
     return f"""to_char({moment} AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')"""
 
 
-# Asked for here and not by a function of the database: whoever could change the rows could change that too.
-_LINE = f"""(SELECT row_to_json(r)::text FROM (SELECT e.seq, e.epoch, e.xid::text AS xid, {_utc("e.recorded_at")} AS recorded_at,
-    {_utc("e.occurred_at")} AS occurred_at, e.event_id, e.event, e.severity, e.outcome, e.reason, e.node, e.app_version,
-    e.actor_subject AS actor, e.actor_kind, e.auth_method, e.address, e.request_id, e.connection_id, e.pairing_id,
-    e.count, e.attrs) AS r)"""
+# Not a function of the database: a user who can change the rows could change that, too.
+_LINE = f"""(SELECT row_to_json(r)::text FROM (SELECT a.seq, a.epoch, a.xid::text AS xid, {_utc("a.recorded_at")} AS recorded_at,
+    {_utc("a.occurred_at")} AS occurred_at, a.event_id, a.event, a.severity, a.outcome, a.reason, a.node, a.app_version,
+    a.actor_subject AS actor, a.actor_kind, a.auth_method, a.address, a.request_id, a.connection_id, a.pairing_id,
+    a.count, a.attrs) AS r)"""
 _HASH = f"sha256(convert_to({_LINE}, 'UTF8'))"
-_MONTH = "to_char(e.recorded_at AT TIME ZONE 'UTC', 'YYYYMM')"
+_MONTH = "to_char(a.recorded_at AT TIME ZONE 'UTC', 'YYYYMM')"
 
 _EPOCH = text(
     """SELECT pg_get_expr(d.adbin, d.adrelid)::int FROM pg_attrdef AS d
@@ -49,7 +53,7 @@ _SEAL = f"""SELECT seal_no, epoch, from_xid::text, to_xid::text, parts, previous
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One row of the log as it is sealed. `line` is empty where it was not asked for."""
+    """One row of the log as it is sealed. `line` is empty where it was not asked for; `wanted`: by the filter."""
 
     epoch: int
     xid: int
@@ -57,6 +61,15 @@ class Row:
     month: str
     digest: bytes
     line: str = ""
+    wanted: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Unsealed:
+    """How many rows are newer than the last seal (MOST_UNSEALED at most), and since when the oldest has waited."""
+
+    rows: int
+    oldest: datetime | None
 
 
 async def lock(conn: AsyncConnection) -> None:
@@ -83,8 +96,7 @@ async def next_xid(conn: AsyncConnection) -> int:
 
 async def last(conn: AsyncConnection) -> Seal | None:
     """The newest seal."""
-    row = (await conn.execute(text(f"{_SEAL} ORDER BY seal_no DESC LIMIT 1"))).one_or_none()
-    return None if row is None else _seal(row)
+    return next(iter(await newest(conn, 1)), None)
 
 
 async def read(conn: AsyncConnection, after: int, limit: int) -> list[Seal]:
@@ -136,8 +148,8 @@ async def parts(conn: AsyncConnection, epoch: int, begin: int, end: int) -> tupl
     """The rows of these transactions as parts of a seal, and whether they tell of anything but sealing."""
     statement = text(
         f"""SELECT month, count(*), sha256(string_agg(hash, ''::bytea ORDER BY xid, seq)), bool_or(event <> 'audit.seal')
-        FROM (SELECT e.xid, e.seq, e.event, {_MONTH} AS month, {_HASH} AS hash FROM audit_events AS e
-            WHERE e.epoch = :epoch AND e.xid >= CAST(:begin AS text)::xid8 AND e.xid < CAST(:end AS text)::xid8) AS each
+        FROM (SELECT a.xid, a.seq, a.event, {_MONTH} AS month, {_HASH} AS hash FROM audit_events AS a
+            WHERE a.epoch = :epoch AND a.xid >= CAST(:begin AS text)::xid8 AND a.xid < CAST(:end AS text)::xid8) AS each
         GROUP BY month ORDER BY month"""
     )
     rows = (await conn.execute(statement, {"epoch": epoch, "begin": str(begin), "end": str(end)})).all()
@@ -175,25 +187,27 @@ async def add(conn: AsyncConnection, seal: Seal) -> None:
     await conn.execute(statement, values)
 
 
-async def rows(conn: AsyncConnection, after: Place, limit: int, *, lines: bool = False) -> list[Row]:
-    """At most so many rows after that place, in the order they are sealed in."""
+async def rows(
+    conn: AsyncConnection, after: Place, limit: int, *, lines: bool = False, which: Filter | None = None
+) -> list[Row]:
+    """At most so many rows after that place, in the order they are sealed in, whatever `which` says of them."""
+    wanted = matching(which or Filter())
     statement = text(
-        f"""SELECT epoch, xid::text, seq, month, content FROM (
-            SELECT e.epoch, e.xid, e.seq, {_MONTH} AS month, {_LINE if lines else _HASH} AS content
-            FROM audit_events AS e
-            WHERE (e.epoch, e.xid) >= (:epoch, CAST(:xid AS text)::xid8)
-              AND (e.epoch, e.xid, e.seq) > (:epoch, CAST(:xid AS text)::xid8, :seq)
-            ORDER BY e.epoch, e.xid, e.seq LIMIT :limit) AS each
+        f"""SELECT epoch, xid::text, seq, month, content, wanted FROM (
+            SELECT a.epoch, a.xid, a.seq, {_MONTH} AS month, {_LINE if lines else _HASH} AS content,
+                {wanted} AS wanted
+            FROM audit_events AS a
+            WHERE (a.epoch, a.xid) >= (:epoch, CAST(:xid AS text)::xid8)
+              AND (a.epoch, a.xid, a.seq) > (:epoch, CAST(:xid AS text)::xid8, :seq)
+            ORDER BY a.epoch, a.xid, a.seq LIMIT :limit) AS each
         ORDER BY epoch, each.xid, seq"""
     )
     values = {"epoch": after[0], "xid": str(after[1]), "seq": after[2], "limit": limit}
-    found = await conn.execute(statement, values)
-    if lines:
-        return [
-            Row(epoch, int(xid), seq, month, hashlib.sha256(line.encode()).digest(), line)
-            for epoch, xid, seq, month, line in found
-        ]
-    return [Row(epoch, int(xid), seq, month, bytes(digest)) for epoch, xid, seq, month, digest in found]
+    found = []
+    for epoch, xid, seq, month, content, hit in await conn.execute(statement, wanted.values | values):
+        digest = hashlib.sha256(content.encode()).digest() if lines else bytes(content)
+        found.append(Row(epoch, int(xid), seq, month, digest, content if lines else "", bool(hit)))
+    return found
 
 
 async def months(conn: AsyncConnection) -> list[str]:
@@ -207,3 +221,35 @@ async def months(conn: AsyncConnection) -> list[str]:
 async def begin_epoch(conn: AsyncConnection, epoch: int) -> None:
     """Record from now on in this epoch. Waits for those that are recording; needs the table's owner."""
     await conn.execute(text(f"ALTER TABLE audit_events ALTER COLUMN epoch SET DEFAULT {int(epoch)}"))
+
+
+async def newest(conn: AsyncConnection, limit: int) -> list[Seal]:
+    """The newest seals, the last one first."""
+    statement = text(f"{_SEAL} ORDER BY seal_no DESC LIMIT :limit")
+    return [_seal(row) for row in await conn.execute(statement, {"limit": limit})]
+
+
+async def unsealed(conn: AsyncConnection, last: Seal | None) -> Unsealed:
+    begin = (last.epoch, last.to_xid) if last is not None else (await epoch(conn), 0)
+    row = await conn.execute(
+        text(
+            "SELECT count(*), min(recorded_at) FROM (SELECT a.recorded_at FROM audit_events AS a"
+            " WHERE a.epoch = :epoch AND a.xid >= CAST(CAST(:xid AS text) AS xid8)"
+            " ORDER BY a.xid LIMIT :most) AS newer"
+        ),
+        {"epoch": begin[0], "xid": str(begin[1]), "most": MOST_UNSEALED},
+    )
+    return Unsealed(*row.one())
+
+
+async def of_event(conn: AsyncConnection, seq: int) -> Seal | None:
+    """The seal that the event of this number is in."""
+    number = await conn.execute(
+        text(
+            "SELECT s.seal_no FROM audit_events AS a JOIN audit_seals AS s ON s.epoch = a.epoch"
+            " AND a.xid >= s.from_xid AND a.xid < s.to_xid WHERE a.seq = :seq"
+        ),
+        {"seq": seq},
+    )
+    found = number.scalar_one_or_none()
+    return None if found is None else next(iter(await read(conn, found - 1, 1)), None)

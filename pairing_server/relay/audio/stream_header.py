@@ -92,7 +92,7 @@ def _width(first: int) -> int:
     return 9 - first.bit_length()
 
 
-class StreamStart:
+class StreamHeader:
     """Fed with all chunks of one sender, says what a receiver that comes in between must get first."""
 
     __slots__ = ("_begun", "_clusters", "_collecting", "_start", "_torn")

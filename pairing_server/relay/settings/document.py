@@ -57,7 +57,7 @@ class SettingsDocument:
         self._document: Values = {}
         self._size = 2
         self._revisions: dict[int, Values] = {0: self._document}
-        self._copies = {"desktop": PeerView(), "mobile": PeerView()}
+        self._views = {"desktop": PeerView(), "mobile": PeerView()}
         self._settle_delay = SETTLE_LATE
         if kept is not None:
             self._restore(kept)
@@ -69,7 +69,7 @@ class SettingsDocument:
         self._size = len(kept.document)
         self._revisions = {kept.rev: self._document}
 
-    def now(self) -> SettingsSnapshot:
+    def snapshot(self) -> SettingsSnapshot:
         """The document as it is to be kept."""
         values = {key: msgspec.Raw(value.raw) for key, value in self._document.items()}
         return SettingsSnapshot(self.rev, msgspec.json.encode(values))
@@ -78,7 +78,7 @@ class SettingsDocument:
         """The whole document: key → JSON value as it came."""
         return {key: value.raw for key, value in self._document.items()}
 
-    def sync(
+    def merge(
         self,
         role: Role,
         settings: Mapping[str, bytes],
@@ -94,27 +94,27 @@ class SettingsDocument:
         None: an echo, or nothing new. An unknown `base_rev` counts as none given. Raises ValidationFailed
         or PayloadTooLarge if the merged document would be over its bounds; then nothing has changed.
         """
-        copy = self._copies[role]
+        view = self._views[role]
         values = {key: Value(raw) for key, raw in settings.items()}
         base = None if base_rev is None else self._revisions.get(base_rev)
         if base is None:
             base_rev = None
-        copy.age(now)
-        reading = copy.read(values, now, base_rev, base)
+        view.age(now)
+        classification = view.classify(values, now, base_rev, base)
         other = differing(values, self._document, {})
         lacking = [key for key in values if key not in self._document]
-        edits = {key: values[key] for key in (lacking if fill else reading.edited) if key in other}
-        merged = bool(edits) and copy.admit(edits)
+        edits = {key: values[key] for key in (lacking if fill else classification.edited) if key in other}
+        merged = bool(edits) and view.allow_edits(edits)
         if merged:
-            self._merge(edits)
-        copy.learn(reading, values, now, base_rev)
-        self._note_doubt(copy, now, merged=merged, ignored=len(other) > len(edits) * merged)
+            self._apply(edits)
+        view.learn(classification, values, now, base_rev)
+        self._schedule_settling(view, now, merged=merged, ignored=len(other) > len(edits) * merged)
         if not merged:
             self.echoes += 1
             return None
         return Merge(tuple(edits), self.rev)
 
-    def _merge(self, edits: Values) -> None:
+    def _apply(self, edits: Values) -> None:
         merged = {**self._document, **edits}
         if len(merged) > self._max_keys:
             raise ValidationFailed(
@@ -130,26 +130,26 @@ class SettingsDocument:
         self._revisions[self.rev] = merged
         self._revisions.pop(self.rev - REVISIONS_KEPT, None)
 
-    def _note_doubt(self, copy: PeerView, now: float, *, merged: bool, ignored: bool) -> None:
+    def _schedule_settling(self, view: PeerView, now: float, *, merged: bool, ignored: bool) -> None:
         """A delivery under way will undo what was merged, or what was ignored stands at the client."""
-        if ignored or (merged and copy.under_way):
+        if ignored or (merged and view.under_way):
             delay = SETTLE_AFTER
-        elif merged and copy.unproven(now):
+        elif merged and view.unproven(now):
             delay = SETTLE_LATE
         elif merged and self.settle_at is not None:
             delay = self._settle_delay
         else:
             return
-        copy.doubt = copy.doubt or ignored or copy.under_way or copy.unproven(now)
+        view.uncertain = view.uncertain or ignored or view.under_way or view.unproven(now)
         if self.settle_at is not None:
             delay = min(delay, self._settle_delay)
         self._settle_delay = delay
         self.settle_at = now + delay
 
-    def delivered(self, role: Role, now: float) -> None:
+    def note_delivery(self, role: Role, now: float) -> None:
         """The whole document, as it is now, has been put on its way to that session, for whatever reason."""
-        self._copies[role].deliver(self._document, self.rev, self._size, now)
-        if not any(copy.doubt for copy in self._copies.values()):
+        self._views[role].deliver(self._document, self.rev, self._size, now)
+        if not any(view.uncertain for view in self._views.values()):
             self.settle_at = None
 
     def settle(self, now: float) -> tuple[Role, ...]:
@@ -157,11 +157,11 @@ class SettingsDocument:
         if self.settle_at is None or now < self.settle_at:
             return ()
         self.settle_at = None
-        return tuple(role for role, copy in self._copies.items() if copy.doubt)
+        return tuple(role for role, view in self._views.items() if view.uncertain)
 
-    def forget(self, role: Role) -> None:
+    def note_reconnect(self, role: Role) -> None:
         """The seat's session is on a new socket: what was under way to it is lost.
 
         What it was known to hold stays as a guess; a restarted app is told by the delivery that follows.
         """
-        self._copies[role].resume()
+        self._views[role].resume()

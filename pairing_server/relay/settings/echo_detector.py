@@ -27,12 +27,12 @@ ALLOWANCE = 64  # edits in a row that bring only values the session has been sen
 
 @dataclass(slots=True, eq=False)
 class Delivery:
-    """A document handed to a session. `news`: it differs from what the session was expected to hold."""
+    """A document handed to a session. `is_news`: it differs from what the session was expected to hold."""
 
     document: Values
     rev: int
     at: float
-    news: bool
+    is_news: bool
     again: bool  # this rev was delivered before
     missed: bool = False  # no echo of it came while it was expected
 
@@ -53,11 +53,11 @@ class Classification:
 class PeerView:
     """One session's. `doubt`: when all has arrived it may hold something else than the document."""
 
-    doubt: bool = False
+    uncertain: bool = False
     _held: Values = field(default_factory=dict)  # when it sent its last message
     _sent: set[str] = field(default_factory=set)  # all keys it has ever sent
     _base_rev: int | None = None  # of its last message
-    _heard: float = -math.inf  # when that came
+    _last_message_at: float = -math.inf  # when that came
     # Not deques: most stay empty, and an empty deque has 760 bytes.
     _unapplied: list[Delivery] = field(default_factory=list)  # delivered, maybe not applied at that time
     _unechoed: list[Delivery] = field(default_factory=list)
@@ -65,7 +65,9 @@ class PeerView:
     _allowance: int = ALLOWANCE
     _last_rev: int = -1
     _score: int = 0  # grows with echoes in order, falls with deliveries that were not echoed
-    _presumed: float = -math.inf  # when the last delivery left that is only presumed to have been applied
+    _presumed_applied_at: float = (
+        -math.inf
+    )  # when the last delivery left that is only presumed to have been applied
     _resumed: bool = False  # it is on a new socket and has not been heard yet
 
     @property
@@ -80,15 +82,15 @@ class PeerView:
 
     def unproven(self, now: float) -> bool:
         """Would only a very slow link have kept a delivery from being applied before the last message?"""
-        return self._presumed > now - ECHO_KEPT
+        return self._presumed_applied_at > now - ECHO_KEPT
 
     def deliver(self, document: Values, rev: int, size: int, now: float) -> None:
         """The document, of `size` bytes, has been put on its way to the session."""
         before = self._unapplied[-1].document if self._unapplied else {}
-        news = bool(differing(document, before, self._held))
-        delivery = Delivery(document, rev, now, news, again=rev == self._last_rev)
+        is_news = bool(differing(document, before, self._held))
+        delivery = Delivery(document, rev, now, is_news, again=rev == self._last_rev)
         self._last_rev = rev
-        self.doubt = False
+        self.uncertain = False
         room = min(DELIVERIES_KEPT, BYTES_KEPT // size)
         for kept in (self._unapplied, self._unechoed, self._recent):
             kept.append(delivery)
@@ -105,8 +107,10 @@ class PeerView:
         """Presume applied what was delivered long ago; forget what was delivered very long ago."""
         while self._unapplied and self._unapplied[0].at < now - self._patience(self._unapplied[0]):
             delivery = self._unapplied.pop(0)
-            self._presumed = delivery.at
-            if delivery.at < self._heard:  # the last message may stand on it; if not, it is settled anyway
+            self._presumed_applied_at = delivery.at
+            if (
+                delivery.at < self._last_message_at
+            ):  # the last message may stand on it; if not, it is settled anyway
                 self._held = {**delivery.document, **self._held}
             else:
                 self._held = {**self._held, **delivery.document}
@@ -118,17 +122,19 @@ class PeerView:
 
     def _patience(self, delivery: Delivery) -> float:
         """Who echoes says when it has applied something, unless there was nothing to apply."""
-        return ECHO_KEPT if self.echoing and delivery.news else UNDER_WAY
+        return ECHO_KEPT if self.echoing and delivery.is_news else UNDER_WAY
 
-    def read(self, values: Values, now: float, base_rev: int | None, base: Values | None) -> Classification:
+    def classify(
+        self, values: Values, now: float, base_rev: int | None, base: Values | None
+    ) -> Classification:
         """What the message is taken for. `base`: the document at `base_rev`, if the client gave one."""
         repeated = self._repeated(values, now, -1 if base_rev is None else base_rev)
         if repeated is not None and self._trusts(repeated, now):
             unknown = [key for key in values if key not in repeated.document and key not in self._held]
             return Classification(unknown, repeated, seen=repeated)
         if base_rev is not None and base is not None:
-            return self._compare(values, base_rev, base)
-        return self._guess(values, now, repeated)
+            return self._compare_with_base(values, base_rev, base)
+        return self._guess_edits(values, now, repeated)
 
     def _repeated(self, values: Values, now: float, after_rev: int) -> Delivery | None:
         """The delivery that `values` equal: the oldest that can be trusted, else the oldest."""
@@ -154,7 +160,7 @@ class PeerView:
         whole = document.keys() <= values.keys()
         if len(values) > 1 and (whole or self._sent <= values.keys()):
             return True
-        if not delivery.news and now - delivery.at > UNDER_WAY:
+        if not delivery.is_news and now - delivery.at > UNDER_WAY:
             return False  # who sends only what is new had nothing to send
         new = differing(document, {}, held)
         return whole or (bool(new) and values.keys() >= set(new))
@@ -163,7 +169,7 @@ class PeerView:
         """Is a repetition of this delivery an echo, and not an edit that leads back to it?"""
         return self.echoing or (self._score > QUIET and now - delivery.at <= UNDER_WAY)
 
-    def _compare(self, values: Values, base_rev: int, base: Values) -> Classification:
+    def _compare_with_base(self, values: Values, base_rev: int, base: Values) -> Classification:
         """Exact: the client says what it had. What it has edited since it had it counts as held."""
         own = self._base_rev == base_rev
         edited = differing(values, {} if own else base, self._held)
@@ -173,7 +179,7 @@ class PeerView:
                 seen = delivery
         return Classification(edited, seen=seen)
 
-    def _guess(self, values: Values, now: float, repeated: Delivery | None) -> Classification:
+    def _guess_edits(self, values: Values, now: float, repeated: Delivery | None) -> Classification:
         """The session had what it sent last, or one of the deliveries since: whichever needs fewest edits."""
         edits = [differing(values, {}, self._held)]
         if edits[0] and self.echoing:
@@ -199,7 +205,7 @@ class PeerView:
             return False
         return any(key in self._held and key not in edits[best] for key in edits[0])
 
-    def admit(self, edits: Values) -> bool:
+    def allow_edits(self, edits: Values) -> bool:
         """The fuse: whatever was misread above, an echo brings no value that the session was not sent.
 
         So without a new value only so many edits are let in a row. That ends every loop.
@@ -221,21 +227,21 @@ class PeerView:
             last = sent
         return False
 
-    def learn(self, reading: Classification, values: Values, now: float, base_rev: int | None) -> None:
+    def learn(self, classification: Classification, values: Values, now: float, base_rev: int | None) -> None:
         """Note what the message shows of the session, once its edits are merged."""
-        if reading.repeats is not None:
-            if reading.repeats is self._unechoed[0]:
-                self._learn_echo(now - reading.repeats.at)
-            while self._unechoed.pop(0) is not reading.repeats:
+        if classification.repeats is not None:
+            if classification.repeats is self._unechoed[0]:
+                self._learn_echo(now - classification.repeats.at)
+            while self._unechoed.pop(0) is not classification.repeats:
                 pass
         elif base_rev is None:
-            self._learn_quiet(reading, now)
-        if reading.seen is not None:
-            self._apply(reading.seen, proven=base_rev is not None and reading.repeats is None)
+            self._learn_quiet(classification, now)
+        if classification.seen is not None:
+            self._apply(classification.seen, proven=base_rev is not None and classification.repeats is None)
         self._held = {**self._held, **values}
         self._sent.update(values)
         self._base_rev = base_rev
-        self._heard = now
+        self._last_message_at = now
         self._resumed = False
 
     def _learn_echo(self, age: float) -> None:
@@ -243,21 +249,21 @@ class PeerView:
         if age <= LATE_ECHO:
             self._score = min(SURE_ECHO, self._score + (2 if age <= UNDER_WAY else 1))
 
-    def _learn_quiet(self, reading: Classification, now: float) -> None:
+    def _learn_quiet(self, classification: Classification, now: float) -> None:
         missed = [
-            late for late in self._unechoed if late.news and not late.missed and late.at < now - UNDER_WAY
+            late for late in self._unechoed if late.is_news and not late.missed and late.at < now - UNDER_WAY
         ]
         for delivery in missed:
             delivery.missed = True
-        if reading.seen is not None:
+        if classification.seen is not None:
             self._score = min(self._score, 0) - 4
         elif missed:
             self._score -= 2
         self._score = max(SURE_QUIET, self._score)
 
     def _apply(self, delivery: Delivery, *, proven: bool) -> None:
-        if delivery.at >= self._presumed:
-            self._presumed = -math.inf if proven else delivery.at
+        if delivery.at >= self._presumed_applied_at:
+            self._presumed_applied_at = -math.inf if proven else delivery.at
         if delivery not in self._unapplied:
             return
         while self._unapplied.pop(0) is not delivery:

@@ -1,4 +1,4 @@
-"""Questions to the audit log, as people write them. The answers are in web/audit/answers.py.
+"""Questions to the audit log as text. The answers are in web/audit/answers.py.
 
 There is one set of filters: the URL's parameters and the command line's options are both made from AuditFilter.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields as fields_of
 from datetime import UTC, datetime, timedelta
 from difflib import get_close_matches
@@ -37,42 +37,51 @@ _LONGEST = timedelta(days=40 * 365)
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 
-class When(fields.Field[datetime | timedelta]):
+class Parsed(fields.Field[Any]):
+    """A text that `parse` takes or refuses with ValidationError."""
+
+    def __init__(
+        self,
+        parse: Callable[[str], Any],
+        description: str,
+        example: str,
+        validate: validate.Length | None = None,
+    ) -> None:
+        metadata = {"description": description, "type": "string", "example": example}
+        super().__init__(validate=validate, metadata=metadata)
+        self._parse = parse
+
+    def _deserialize(self, value: Any, *_: Any, **__: Any) -> Any:
+        return self._parse(str(value))
+
+
+def when(text: str) -> datetime | timedelta:
     """A time: RFC 3339 (without a zone: UTC), or how long ago such as 30m, 24h, 7d."""
-
-    def _deserialize(
-        self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any
-    ) -> datetime | timedelta:
-        text = str(value)
-        try:
-            if found := _AGO.match(text):
-                ago = timedelta(**{_UNITS[found[2]]: int(found[1])})
-                if ago > _LONGEST:
-                    raise ValueError
-                return ago
-            parsed = datetime.fromisoformat(text)
-            # Kept in UTC, where the first and the last year may have no such moment.
-            instant = parsed.astimezone(UTC) if parsed.tzinfo else parsed.replace(tzinfo=UTC)
-        except (ValueError, OverflowError):
-            raise ValidationError(
-                f"{text[:40]!r} is no time; give 2026-01-31T12:00:00Z, 2026-01-31, or 24h for a day ago"
-            ) from None
-        storable(instant)
-        return instant
+    try:
+        if found := _AGO.match(text):
+            ago = timedelta(**{_UNITS[found[2]]: int(found[1])})
+            if ago > _LONGEST:
+                raise ValueError
+            return ago
+        parsed = datetime.fromisoformat(text)
+        # Kept in UTC, where the first and the last year may have no such moment.
+        instant = parsed.astimezone(UTC) if parsed.tzinfo else parsed.replace(tzinfo=UTC)
+    except (ValueError, OverflowError):
+        raise ValidationError(
+            f"{text[:40]!r} is no time; give 2026-01-31T12:00:00Z, 2026-01-31, or 24h for a day ago"
+        ) from None
+    storable(instant)
+    return instant
 
 
-class Events(fields.String):
+def events(text: str) -> str:
     """Names of events, or families such as auth.*, with commas between them."""
-
-    def _deserialize(
-        self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any
-    ) -> str:
-        names = [name.strip() for name in str(super()._deserialize(value, attr, data, **kwargs)).split(",")]
-        if len(names) > MAX_EVENTS:
-            raise ValidationError(f"Give at most {MAX_EVENTS}.")
-        for name in names:
-            _check_event(name)
-        return ",".join(dict.fromkeys(names))
+    names = [name.strip() for name in text.split(",")]
+    if len(names) > MAX_EVENTS:
+        raise ValidationError(f"Give at most {MAX_EVENTS}.")
+    for name in names:
+        _check_event(name)
+    return ",".join(dict.fromkeys(names))
 
 
 def _check_event(name: str) -> None:
@@ -84,63 +93,51 @@ def _check_event(name: str) -> None:
     raise ValidationError(f"There is no event {name[:64]!r}; {hint}")
 
 
-class Network(fields.Field[IPv4Network | IPv6Network]):
+def network(text: str) -> IPv4Network | IPv6Network:
     """An address, or a network such as 10.0.0.0/8."""
-
-    def _deserialize(
-        self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any
-    ) -> IPv4Network | IPv6Network:
-        try:
-            return ip_network(str(value), strict=False)
-        except ValueError:
-            raise ValidationError(
-                f"{str(value)[:60]!r} is no address or network such as 10.0.0.0/8"
-            ) from None
+    try:
+        return ip_network(text, strict=False)
+    except ValueError:
+        raise ValidationError(f"{text[:60]!r} is no address or network such as 10.0.0.0/8") from None
 
 
-class Severity(fields.Field[int]):
+def severity(text: str) -> int:
     """0 to 7, or syslog's word for it."""
-
-    def _deserialize(
-        self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any
-    ) -> int:
-        text = str(value)
-        if text in SEVERITIES:
-            return SEVERITIES.index(text)
-        if re.fullmatch("[0-7]", text):
-            return int(text)
-        raise ValidationError(f"Must be 0 to 7, or one of {', '.join(SEVERITIES)}.")
+    if text in SEVERITIES:
+        return SEVERITIES.index(text)
+    if re.fullmatch("[0-7]", text):
+        return int(text)
+    raise ValidationError(f"Must be 0 to 7, or one of {', '.join(SEVERITIES)}.")
 
 
-def _described(text: str, **more: Any) -> dict[str, Any]:
-    return {"description": text, "type": "string", **more}
+def _text(length: int, description: str) -> fields.String:
+    checks = [validate.Length(1, length), NO_NUL]
+    return fields.String(validate=checks, metadata={"description": description, "type": "string"})
 
 
 class AuditFilter(Schema):
     """Which events. Each field's description is the help of the command's option, too."""
 
-    since = When(metadata=_described("From then on: a time, or 30m, 24h, 7d ago", example="24h"))
-    until = When(metadata=_described("Before then: a time, or how long ago", example="2026-01-31T12:00:00Z"))
-    event = Events(
+    since = Parsed(when, "From then on: a time, or 30m, 24h, 7d ago", example="24h")
+    until = Parsed(when, "Before then: a time, or how long ago", example="2026-01-31T12:00:00Z")
+    event = Parsed(
+        events,
+        "Names or families, with commas: auth.*,pairing.redeem",
         validate=validate.Length(1, 1000),
-        metadata=_described("Names or families, with commas: auth.*,pairing.redeem", example="auth.*"),
+        example="auth.*",
     )
-    user = fields.String(
-        validate=[validate.Length(1, 256), NO_NUL], metadata=_described("Who acted: the name of an account")
+    user = _text(256, "Who acted: the name of an account")
+    actor = _text(512, "Who acted: a subject, as in a token")
+    address = Parsed(network, "The client's address, or a network such as 10.0.0.0/8", example="10.0.0.0/8")
+    pairing = fields.UUID(metadata={"description": "The id of a pairing", "type": "string", "format": "uuid"})
+    connection = fields.UUID(
+        metadata={"description": "The id of a connection", "type": "string", "format": "uuid"}
     )
-    actor = fields.String(
-        validate=[validate.Length(1, 512), NO_NUL], metadata=_described("Who acted: a subject, as in a token")
-    )
-    address = Network(
-        metadata=_described("The client's address, or a network such as 10.0.0.0/8", example="10.0.0.0/8")
-    )
-    pairing = fields.UUID(metadata=_described("The id of a pairing", format="uuid"))
-    connection = fields.UUID(metadata=_described("The id of a connection", format="uuid"))
     outcome = fields.String(
         validate=validate.OneOf(OUTCOMES), metadata={"description": "success, failure, denied or error"}
     )
-    severity = Severity(
-        metadata=_described("This severe or more: 0 to 7, or a word such as warning (4)", example="warning")
+    severity = Parsed(
+        severity, "This severe or more: 0 to 7, or a word such as warning (4)", example="warning"
     )
 
 
@@ -190,13 +187,13 @@ def question_of(loaded: Mapping[str, Any], now: datetime) -> Question:
 
 
 def to_page_word(place: Place) -> str:
-    """The place, as an opaque word for the next page."""
+    """The place as an opaque text, for the next page."""
     micros = round(place.recorded_at.timestamp() * 1_000_000)
     return base64.urlsafe_b64encode(f"{micros}.{place.seq}".encode()).decode().rstrip("=")
 
 
 def from_page_word(text: str) -> Place:
-    """Raises ValidationFailed if the word is none of ours."""
+    """Raises ValidationFailed if the text was not made here."""
     try:
         micros, _, seq = (
             base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)).decode("ascii").partition(".")
@@ -210,12 +207,12 @@ def from_page_word(text: str) -> Place:
 
 
 def to_follow_word(word: str, position: Position) -> str:
-    """Where to go on following, as an opaque word."""
+    """Where to go on following, as an opaque text."""
     return f"{position.xid}.{position.seq}.{word}"
 
 
 def from_follow_word(text: str) -> tuple[str, Position]:
-    """Raises ValidationFailed if the word is none of ours."""
+    """Raises ValidationFailed if the text was not made here."""
     found = re.fullmatch(r"([0-9]{1,18})\.(-1|[0-9]{1,18})\.([A-Za-z0-9_-]{0,40})", text, re.ASCII)
     if found is None:
         raise ValidationFailed(fields={"after": ["Must be `next` of the answer before."]})

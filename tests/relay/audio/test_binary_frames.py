@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from pairing_server.errors import InvalidMessage, ValidationFailed
 from pairing_server.relay import requests
 from pairing_server.relay.audio import binary_frames
+from pairing_server.websocket.commands import COMMANDS
 
 
 @given(
@@ -62,7 +63,7 @@ def test_a_name_that_json_allows_is_cut_between_characters(name: str) -> None:
 
 def test_json_audio_becomes_bytes_only_if_it_is_base64() -> None:
     def chunk(data: str) -> requests.AudioChunk:
-        found = requests.decode('{"type":"audio_chunk","data":' + data + "}")
+        found = COMMANDS.decode('{"type":"audio_chunk","data":' + data + "}")
         assert isinstance(found, requests.AudioChunk)
         return found
 

@@ -15,7 +15,7 @@ from pairing_server.relay.audio.stream_header import (
     EBML,
     LARGEST,
     MOST_ELEMENTS,
-    StreamStart,
+    StreamHeader,
     begins,
 )
 from tests.relay.wire import Client, Relay
@@ -45,7 +45,7 @@ def page(kind: int, position: int, content: bytes) -> bytes:
 
 
 def fed(*chunks: bytes) -> bytes | None:
-    start = StreamStart()
+    start = StreamHeader()
     for chunk in chunks:
         start.feed(chunk)
     return start.before_next()
@@ -93,7 +93,7 @@ def test_nothing_that_follows_makes_it_fail_or_grow(chunks: list[bytes]) -> None
 
 
 def test_a_cluster_whose_time_is_told_again_and_again_does_not_grow() -> None:
-    start = StreamStart()
+    start = StreamHeader()
     start.feed(INIT + cluster(0))
     for number in range(1000):
         start.feed(b"\xe7\x81" + bytes([number % 256]))
@@ -138,7 +138,7 @@ def test_the_first_bytes_may_come_alone(cut: int) -> None:
 
 def test_other_formats_and_endless_beginnings_are_left_alone() -> None:
     assert fed(b"RIFF....WAVEfmt ", b"more") is None
-    start = StreamStart()
+    start = StreamHeader()
     start.feed(b"RIFF")
     assert not start.watching
     start.feed(EBML)
@@ -221,7 +221,7 @@ def test_who_comes_back_gets_the_beginning_in_its_own_form(sends_binary: bool, r
             say(desktop, sound)
 
     send(INIT + cluster(0, block(b"1")))
-    relay.hub.closed(mobile.connection, "gone", relay.now)
+    relay.hub.remove(mobile.connection, "gone", relay.now)
     send(cluster(5, block(b"2")))
     again = relay.client("mobile")
     again.join(channel, binary_audio=receives_binary)

@@ -20,31 +20,31 @@ START: Settings = {"gain": b"50", "vad": b"false", "language": b'"nl"', "chunk":
 def shared(now: float = 0.0) -> SettingsDocument:
     """The desktop has sent START; the mobile got it and has sent it again."""
     document = SettingsDocument()
-    document.sync("desktop", START, now)
-    document.delivered("mobile", now)
-    document.sync("mobile", START, now + 0.1)
+    document.merge("desktop", START, now)
+    document.note_delivery("mobile", now)
+    document.merge("mobile", START, now + 0.1)
     return document
 
 
 def edit(document: SettingsDocument, role: str, edits: Settings, now: float) -> Merge | None:
     """The role sends the whole document with these edits; what changed goes to the peer."""
-    merge = document.sync(role, document.raw() | edits, now)
+    merge = document.merge(role, document.raw() | edits, now)
     if merge is not None:
-        document.delivered("mobile" if role == "desktop" else "desktop", now)
+        document.note_delivery("mobile" if role == "desktop" else "desktop", now)
     return merge
 
 
 def test_the_first_object_becomes_the_document() -> None:
     document = SettingsDocument()
 
-    assert document.sync("desktop", START, 0.0) == Merge(tuple(START), 1)
+    assert document.merge("desktop", START, 0.0) == Merge(tuple(START), 1)
     assert document.raw() == START
 
 
 def test_only_what_differs_is_a_change() -> None:
     document = shared()
 
-    assert document.sync("desktop", START | {"gain": b"51"}, 1.0) == Merge(("gain",), 2)
+    assert document.merge("desktop", START | {"gain": b"51"}, 1.0) == Merge(("gain",), 2)
     assert document.raw() == START | {"gain": b"51"}
 
 
@@ -53,7 +53,7 @@ def test_what_a_session_sends_again_is_counted_and_not_relayed() -> None:
     edit(document, "desktop", {"gain": b"75"}, 1.0)
     echoes = document.echoes
 
-    assert document.sync("mobile", START | {"gain": b"75"}, 1.2) is None
+    assert document.merge("mobile", START | {"gain": b"75"}, 1.2) is None
     assert (document.echoes, document.rev, document.settle_at) == (echoes + 1, 2, None)
 
 
@@ -62,7 +62,7 @@ def test_the_echo_of_an_older_document_is_not_an_edit_back() -> None:
     edit(document, "desktop", {"gain": b"75"}, 1.0)
     edit(document, "desktop", {"gain": b"76"}, 1.1)
 
-    assert document.sync("mobile", START | {"gain": b"75"}, 1.2) is None
+    assert document.merge("mobile", START | {"gain": b"75"}, 1.2) is None
     assert document.raw()["gain"] == b"76"
 
 
@@ -71,7 +71,7 @@ def test_an_echo_written_anew_in_another_language_is_an_echo() -> None:
     edit(document, "desktop", {"gain": b"75", "label": b'{"a":"\xc3\xa9","b":[1,true]}'}, 1.0)
 
     anew = {"gain": b" 75.0", "label": b'{"b": [1.0, true], "a": "\\u00e9"}', "chunk": b"3"}
-    assert document.sync("mobile", START | anew, 1.2) is None
+    assert document.merge("mobile", START | anew, 1.2) is None
     assert document.raw()["gain"] == b"75"
 
 
@@ -128,7 +128,7 @@ def test_the_stale_part_of_a_whole_object_reverts_nothing() -> None:
     edit(document, "desktop", {"gain": b"75"}, 5.0)
 
     # The mobile has not seen the new gain yet.
-    assert document.sync("mobile", START | {"vad": b"true"}, 5.05) == Merge(("vad",), 3)
+    assert document.merge("mobile", START | {"vad": b"true"}, 5.05) == Merge(("vad",), 3)
     assert document.raw() == START | {"gain": b"75", "vad": b"true"}
 
 
@@ -140,7 +140,7 @@ def test_after_crossing_edits_the_one_that_cannot_know_is_sent_the_document_agai
     assert document.settle_at == pytest.approx(5.05 + SETTLE_AFTER)
     assert document.settle(5.2) == ()
     assert document.settle(5.05 + SETTLE_AFTER) == ("mobile",)
-    document.delivered("mobile", 5.45)
+    document.note_delivery("mobile", 5.45)
     assert document.settle_at is None
 
 
@@ -155,30 +155,30 @@ def test_a_relayed_document_settles_its_receiver_already() -> None:
 
 def test_a_quiet_user_may_take_back_what_the_peer_has_just_set() -> None:
     document = SettingsDocument()
-    document.sync("desktop", START, 0.0)
-    document.sync("mobile", START, 0.0)  # no echo: nothing had been sent to it
+    document.merge("desktop", START, 0.0)
+    document.merge("mobile", START, 0.0)  # no echo: nothing had been sent to it
     edit(document, "desktop", {"vad": b"true"}, 10.0)
 
-    assert document.sync("mobile", START, 10.8) == Merge(("vad",), 3)
+    assert document.merge("mobile", START, 10.8) == Merge(("vad",), 3)
     assert document.raw()["vad"] == b"false"
 
 
 def test_a_client_that_sends_parts_may_take_back_what_the_peer_has_just_set() -> None:
     document = SettingsDocument()
-    document.sync("desktop", START, 0.0)
-    document.delivered("mobile", 0.0)
-    document.sync("mobile", {"gain": b"10"}, 2.0)
-    document.sync("desktop", {"gain": b"20"}, 10.0)
-    document.delivered("mobile", 10.0)
+    document.merge("desktop", START, 0.0)
+    document.note_delivery("mobile", 0.0)
+    document.merge("mobile", {"gain": b"10"}, 2.0)
+    document.merge("desktop", {"gain": b"20"}, 10.0)
+    document.note_delivery("mobile", 10.0)
 
-    assert document.sync("mobile", {"gain": b"10"}, 10.8) == Merge(("gain",), 4)
+    assert document.merge("mobile", {"gain": b"10"}, 10.8) == Merge(("gain",), 4)
 
 
 def test_an_edit_that_is_ignored_as_an_echo_is_undone_at_the_client_too() -> None:
     document = shared()
     edit(document, "desktop", {"gain": b"75"}, 5.0)
     edit(document, "desktop", {"gain": b"76"}, 5.1)
-    document.sync("mobile", START | {"gain": b"75"}, 5.9)
+    document.merge("mobile", START | {"gain": b"75"}, 5.9)
 
     assert document.settle_at is not None
     assert document.settle(5.9 + SETTLE_AFTER) == ("mobile",)
@@ -187,7 +187,7 @@ def test_an_edit_that_is_ignored_as_an_echo_is_undone_at_the_client_too() -> Non
 def test_a_slow_link_is_thought_of_later() -> None:
     document = SettingsDocument()
     edit(document, "desktop", START, 5.0)
-    document.sync("mobile", {"gain": b"20"}, 15.0)
+    document.merge("mobile", {"gain": b"20"}, 15.0)
 
     assert document.settle_at == pytest.approx(15.0 + SETTLE_LATE)
 
@@ -205,43 +205,43 @@ def test_base_rev_is_exact() -> None:
     edit(document, "desktop", {"gain": b"75"}, 5.0)
 
     # The mobile has seen rev 2, and sets the gain back at once; then it sets it once more, still at rev 2.
-    assert document.sync("mobile", START, 5.05, base_rev=2) == Merge(("gain",), 3)
-    assert document.sync("mobile", START | {"gain": b"75"}, 5.06, base_rev=2) == Merge(("gain",), 4)
+    assert document.merge("mobile", START, 5.05, base_rev=2) == Merge(("gain",), 3)
+    assert document.merge("mobile", START | {"gain": b"75"}, 5.06, base_rev=2) == Merge(("gain",), 4)
     # The desktop has not seen those: its gain is stale, its vad is not.
-    assert document.sync("desktop", START | {"vad": b"true"}, 5.1, base_rev=1) == Merge(("vad",), 5)
+    assert document.merge("desktop", START | {"vad": b"true"}, 5.1, base_rev=1) == Merge(("vad",), 5)
     assert document.raw() == START | {"gain": b"75", "vad": b"true"}
 
 
 def test_what_fills_is_merged_only_where_there_is_nothing() -> None:
     document = SettingsDocument()
-    document.sync("mobile", {"gain": b"75"}, 0.0)
+    document.merge("mobile", {"gain": b"75"}, 0.0)
 
-    assert document.sync("desktop", START, 0.1, fill=True) == Merge(("vad", "language", "chunk"), 2)
+    assert document.merge("desktop", START, 0.1, fill=True) == Merge(("vad", "language", "chunk"), 2)
     assert document.raw() == START | {"gain": b"75"}
 
 
 def test_who_fills_with_something_else_than_there_is_gets_the_document() -> None:
     document = SettingsDocument()
-    document.sync("mobile", {"gain": b"75"}, 0.0)
+    document.merge("mobile", {"gain": b"75"}, 0.0)
 
-    assert document.sync("desktop", {"gain": b"50"}, 0.1, fill=True) is None
+    assert document.merge("desktop", {"gain": b"50"}, 0.1, fill=True) is None
     assert document.settle(0.1 + SETTLE_AFTER) == ("desktop",)
 
 
 def test_what_fills_is_merged_though_the_session_has_said_it_before() -> None:
     document = SettingsDocument()
     with pytest.raises(PayloadTooLarge):
-        document.sync("mobile", {"gain": b"50", "pad": b'"' + b"x" * 20_000 + b'"'}, 0.0)
+        document.merge("mobile", {"gain": b"50", "pad": b'"' + b"x" * 20_000 + b'"'}, 0.0)
 
-    assert document.sync("mobile", {"gain": b"50"}, 0.1, fill=True) == Merge(("gain",), 1)
-    assert document.sync("mobile", {"gain": b"50"}, 0.2, fill=True) is None
+    assert document.merge("mobile", {"gain": b"50"}, 0.1, fill=True) == Merge(("gain",), 1)
+    assert document.merge("mobile", {"gain": b"50"}, 0.2, fill=True) is None
 
 
 def test_an_edit_after_filling_counts() -> None:
     document = SettingsDocument()
-    document.sync("mobile", START, 0.0, fill=True)
+    document.merge("mobile", START, 0.0, fill=True)
 
-    assert document.sync("mobile", {"gain": b"51"}, 0.1, base_rev=0) == Merge(("gain",), 2)
+    assert document.merge("mobile", {"gain": b"51"}, 0.1, base_rev=0) == Merge(("gain",), 2)
 
 
 @pytest.mark.parametrize("base_rev", [10**9, -1, 2])
@@ -251,7 +251,7 @@ def test_an_unknown_base_rev_counts_as_none(base_rev: int) -> None:
         edit(document, "desktop", {"gain": str(number).encode()}, number / 10)
     edit(document, "desktop", {"vad": b"true"}, 20.0)
 
-    merge = document.sync("mobile", START | {"gain": b"99", "chunk": b"5"}, 20.1, base_rev)
+    merge = document.merge("mobile", START | {"gain": b"99", "chunk": b"5"}, 20.1, base_rev)
     assert merge is not None
     assert merge.changed == ("chunk",)
 
@@ -261,27 +261,27 @@ def test_a_lying_base_rev_does_not_make_an_echo_an_edit() -> None:
     edit(document, "desktop", {"gain": b"75"}, 5.0)
     edit(document, "desktop", {"gain": b"76"}, 5.1)
 
-    assert document.sync("mobile", START | {"gain": b"75"}, 5.2, base_rev=1) is None
+    assert document.merge("mobile", START | {"gain": b"75"}, 5.2, base_rev=1) is None
 
 
 def test_the_same_object_again_on_a_new_socket_reverts_nothing() -> None:
     document = SettingsDocument()
-    document.sync("mobile", START, 0.0)
-    document.sync("desktop", {"gain": b"75"}, 60.0)  # the mobile is away
-    document.forget("mobile")
-    document.delivered("mobile", 90.0)
+    document.merge("mobile", START, 0.0)
+    document.merge("desktop", {"gain": b"75"}, 60.0)  # the mobile is away
+    document.note_reconnect("mobile")
+    document.note_delivery("mobile", 90.0)
 
-    assert document.sync("mobile", START, 90.4) is None
+    assert document.merge("mobile", START, 90.4) is None
     assert document.raw()["gain"] == b"75"
     assert document.settle_at is not None
 
 
 def test_more_keys_than_allowed_change_nothing() -> None:
     document = SettingsDocument(max_keys=4)
-    document.sync("desktop", START, 0.0)
+    document.merge("desktop", START, 0.0)
 
     with pytest.raises(ValidationFailed) as refused:
-        document.sync("mobile", {"vad": b"true", "one_more": b"1"}, 1.0)
+        document.merge("mobile", {"vad": b"true", "one_more": b"1"}, 1.0)
 
     assert refused.value.details == {"field": "settings"}
     assert (document.rev, document.raw(), document.settle_at) == (1, START, None)
@@ -290,10 +290,10 @@ def test_more_keys_than_allowed_change_nothing() -> None:
 def test_a_document_of_just_the_allowed_size_is_taken_and_one_byte_more_is_not() -> None:
     size = len(json.dumps({key: json.loads(raw) for key, raw in START.items()}, separators=(",", ":")))
     document = SettingsDocument(max_bytes=size)
-    document.sync("desktop", START, 0.0)
+    document.merge("desktop", START, 0.0)
 
     with pytest.raises(PayloadTooLarge) as refused:
-        document.sync("desktop", {"gain": b"100"}, 1.0)
+        document.merge("desktop", {"gain": b"100"}, 1.0)
 
     assert refused.value.details == {"limit": size, "size": size + 1}
     assert (document.rev, document.raw()) == (1, START)
@@ -301,20 +301,20 @@ def test_a_document_of_just_the_allowed_size_is_taken_and_one_byte_more_is_not()
 
 def test_a_session_that_only_repeats_what_it_was_sent_is_stopped_in_the_end() -> None:
     document = SettingsDocument()
-    document.sync("desktop", {"gain": b"1"}, 0.0)
+    document.merge("desktop", {"gain": b"1"}, 0.0)
     for number in range(3 * ALLOWANCE):
         now = 2.0 * number
-        document.delivered("mobile", now)
-        document.sync("desktop", {"gain": b"%d" % (number % 2)}, now)
-        document.delivered("mobile", now)
-        document.sync("mobile", {"gain": b"%d" % ((number + 1) % 2)}, now + 1.9)
+        document.note_delivery("mobile", now)
+        document.merge("desktop", {"gain": b"%d" % (number % 2)}, now)
+        document.note_delivery("mobile", now)
+        document.merge("mobile", {"gain": b"%d" % ((number + 1) % 2)}, now + 1.9)
 
     assert (
-        document.sync("mobile", {"gain": b"0" if document.raw()["gain"] == b"1" else b"1"}, now + 1.95)
+        document.merge("mobile", {"gain": b"0" if document.raw()["gain"] == b"1" else b"1"}, now + 1.95)
         is None
     )
     assert document.settle_at is not None
-    assert document.sync("mobile", {"gain": b"2"}, now + 1.99) is not None
+    assert document.merge("mobile", {"gain": b"2"}, now + 1.99) is not None
 
 
 def test_memory_does_not_grow_with_the_number_of_edits() -> None:

@@ -12,16 +12,16 @@ RAW = {"gain": b"75", "name": '"\\u0000 é"'.encode(), "big": b"1e400", "list": 
 
 def test_a_document_that_was_kept_is_the_same_document() -> None:
     before = SettingsDocument()
-    before.sync("desktop", RAW, 0.0)
-    before.sync("mobile", {"gain": b"76"}, 1.0)
-    after = SettingsDocument(before.now())
+    before.merge("desktop", RAW, 0.0)
+    before.merge("mobile", {"gain": b"76"}, 1.0)
+    after = SettingsDocument(before.snapshot())
     assert (after.raw(), after.rev) == (before.raw(), before.rev) == ({**RAW, "gain": b"76"}, 2)
-    assert after.now() == before.now()
+    assert after.snapshot() == before.snapshot()
 
 
 def test_the_next_change_is_the_next_revision_and_merges_into_what_was_kept() -> None:
     document = SettingsDocument(SettingsSnapshot(41, b'{"a":1,"b":2}'))
-    merge = document.sync("desktop", {"a": b"1", "b": b"3"}, 0.0)
+    merge = document.merge("desktop", {"a": b"1", "b": b"3"}, 0.0)
     assert merge is not None
     assert (merge.changed, merge.rev) == (("b",), 42)
     assert document.raw() == {"a": b"1", "b": b"3"}
@@ -29,20 +29,20 @@ def test_the_next_change_is_the_next_revision_and_merges_into_what_was_kept() ->
 
 def test_base_rev_may_name_the_revision_that_was_kept() -> None:
     document = SettingsDocument(SettingsSnapshot(41, b'{"a":1,"b":2}'))
-    assert document.sync("desktop", {"a": b"1", "b": b"2"}, 0.0, base_rev=41) is None
-    merge = document.sync("mobile", {"a": b"5", "b": b"2"}, 9.0, base_rev=41)
+    assert document.merge("desktop", {"a": b"1", "b": b"2"}, 0.0, base_rev=41) is None
+    merge = document.merge("mobile", {"a": b"5", "b": b"2"}, 9.0, base_rev=41)
     assert merge is not None
     assert merge.changed == ("a",)
 
 
 def test_what_was_kept_counts_towards_the_bounds() -> None:
     kept = SettingsDocument()
-    kept.sync("desktop", {"a": b'"%s"' % (b"x" * 100)}, 0.0)
-    restored = SettingsDocument(kept.now(), max_keys=1)
+    kept.merge("desktop", {"a": b'"%s"' % (b"x" * 100)}, 0.0)
+    restored = SettingsDocument(kept.snapshot(), max_keys=1)
     refused = []
     for settings in ({"b": b"1"}, {"a": b"1"}):
         try:
-            restored.sync("desktop", settings, 0.0)
+            restored.merge("desktop", settings, 0.0)
         except Exception as error:
             refused.append(type(error).__name__)
     assert refused == ["ValidationFailed"]
@@ -53,23 +53,23 @@ def test_only_channels_whose_settings_have_changed_are_to_be_kept() -> None:
     relay = Relay()
     desktop, _ = relay.pair()
     relay.pair("pair-000002")
-    assert relay.hub.unkept() == []
+    assert relay.hub.unsaved_channels() == []
     desktop.send({"type": "settings_sync", "settings": {"gain": 1}})
-    [channel] = relay.hub.unkept()
-    assert channel.settings_now() == SettingsSnapshot(1, b'{"gain":1}')
-    channel.kept_rev = 1
+    [channel] = relay.hub.unsaved_channels()
+    assert channel.settings_snapshot() == SettingsSnapshot(1, b'{"gain":1}')
+    channel.saved_rev = 1
     desktop.send({"type": "settings_sync", "settings": {"gain": 1}})
-    assert relay.hub.unkept() == []
+    assert relay.hub.unsaved_channels() == []
     desktop.send({"type": "settings_sync", "settings": {"gain": 2}})
-    assert relay.hub.unkept() == [channel]
+    assert relay.hub.unsaved_channels() == [channel]
 
 
 def test_members_of_the_next_life_get_the_document_and_nothing_of_the_old_numbers() -> None:
     relay = Relay()
-    channel = relay.hub.channel(
-        uuid4(), "pair-123456", relay.now, ever_active=True, kept=SettingsSnapshot(3, b'{"gain":1}')
+    channel = relay.hub.open_channel(
+        uuid4(), "pair-123456", relay.now, ever_active=True, settings=SettingsSnapshot(3, b'{"gain":1}')
     )
-    assert relay.hub.unkept() == []
+    assert relay.hub.unsaved_channels() == []
     mobile = relay.client("mobile")
     mobile.join(channel, last_seq=12, epoch="a life before")
     joined, settings = mobile.received()
@@ -81,7 +81,7 @@ def test_members_of_the_next_life_get_the_document_and_nothing_of_the_old_number
 def test_a_channel_that_lives_does_not_go_back_to_what_was_kept() -> None:
     relay = Relay()
     pairing = uuid4()
-    channel = relay.hub.channel(pairing, "pair-123456", relay.now)
-    again = relay.hub.channel(pairing, "pair-123456", relay.now, kept=SettingsSnapshot(3, b"{}"))
+    channel = relay.hub.open_channel(pairing, "pair-123456", relay.now)
+    again = relay.hub.open_channel(pairing, "pair-123456", relay.now, settings=SettingsSnapshot(3, b"{}"))
     assert again is channel
     assert again.settings_rev == 0

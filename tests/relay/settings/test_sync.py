@@ -32,7 +32,7 @@ def test_an_echo_of_the_settings_goes_no_further() -> None:
     [document] = mobile.received()
     sync(mobile, **document["settings"])
     assert desktop.received() == []
-    assert relay.hub.counters.echoes == 1
+    assert relay.hub.context.counters.echoes == 1
 
 
 def test_a_late_joiner_gets_the_document_in_channel_joined_and_as_settings_sync() -> None:

@@ -169,7 +169,7 @@ class World:
         self._stalled.pop(role, None)
         if restarted:
             client.state, client.rev, client.first_rev = dict(DEFAULTS), None, None
-        self.document.forget(role)
+        self.document.note_reconnect(role)
         if self.document.rev:
             self._deliver(now, role)
 
@@ -179,14 +179,14 @@ class World:
         if life != self.clients[role].life:
             return
         rev = self.document.rev
-        merge = self.document.sync(role, message, now, base)
+        merge = self.document.merge(role, message, now, base)
         assert self.document.rev == rev + (merge is not None)
         if merge is not None and self.clients[OTHER[role]].online:
             self._deliver(now, OTHER[role])
         self._schedule()
 
     def _deliver(self, now: float, role: str) -> None:
-        self.document.delivered(role, now)
+        self.document.note_delivery(role, now)
         if role in self._stalled:
             self._stalled[role] = (self.document.raw(), self.document.rev)
         else:

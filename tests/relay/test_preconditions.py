@@ -1,4 +1,4 @@
-"""What is handed to the edge, and who may ask for it when."""
+"""What must be true of a connection for its requests, and which go on to services."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ PING = {"type": "ping", "sequence": 1}
 CHANNEL = "pair-123456"
 
 
-def test_identify_and_join_are_handed_to_the_edge_and_the_rest_is_not() -> None:
+def test_identify_and_join_are_returned_for_services_and_the_rest_is_not() -> None:
     client = Relay().client("desktop")
     identify = {"type": "identify", "device_type": "desktop", "session_id": "desktop-1"}
     assert isinstance(client.send(identify), requests.Identify)
@@ -36,7 +36,7 @@ def test_the_device_type_must_be_the_tokens(type_: str) -> None:
 
 def test_a_connection_has_one_session_id() -> None:
     client = Relay().client("desktop")
-    client.connection.identified(Device("desktop-1"))
+    client.identify(Device("desktop-1"))
     for message in (
         {"type": "identify", "device_type": "desktop", "session_id": "desktop-2"},
         {"type": "join_channel", "channel": CHANNEL, "session_id": "desktop-2"},
