@@ -61,7 +61,7 @@ def main() -> int:
         print(f"[{time.monotonic() - started:5.0f} s] {line}", flush=True)
 
     if given.what == "repeat":
-        return 0 if repeat.run(given.rounds, given.tests, say) else 1
+        return 0 if repeat.repeat(given.rounds, given.tests, say) else 1
     server_core, load_core = two_cores()
     os.sched_setaffinity(0, {load_core})
     raise_file_limit()
@@ -73,19 +73,19 @@ def _run(given: argparse.Namespace, run: Run) -> bool:
     """Whether the server did well."""
     match given.what:
         case "kills":
-            return kills.run(run.folder, given.rounds, given.seed, run.say)
+            return kills.check(run.folder, given.rounds, given.seed, run.say)
         case "faults":
-            return database_faults.run(run, given.seconds, given.blackhole_seconds or given.seconds)
+            return database_faults.check(run, given.seconds, given.blackhole_seconds or given.seconds)
     with PairingDatabase(run.folder) as database:
         match given.what:
             case "soak":
-                work = soak.run(run, database, given.minutes, given.pairs, given.busy)
+                work = soak.check(run, database, given.minutes, given.pairs, given.busy)
             case "leaks":
-                work = leaks.run(run, database, given.connects, given.pairings)
+                work = leaks.check(run, database, given.connects, given.pairings)
             case "unknown-keys":
-                work = unknown_keys.run(run, database, given.seconds, given.rate)
+                work = unknown_keys.check(run, database, given.seconds, given.rate)
             case _:
-                work = storm.run(run, database, given.clients, given.within)
+                work = storm.check(run, database, given.clients, given.within)
         try:
             return asyncio.run(work)
         finally:

@@ -19,7 +19,7 @@ from harness.postgres import Postgres, primary_and_standby
 USERS, PAIRS = 240, 20
 
 
-def run(run: Run, seconds: float, blackhole_seconds: float) -> bool:
+def check(run: Run, seconds: float, blackhole_seconds: float) -> bool:
     """Whether the server did well in every fault. `seconds`: of each, once it is known."""
     place = run.folder / "cluster"
     place.mkdir()

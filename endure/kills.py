@@ -125,7 +125,7 @@ class Server:
         self._reserved.close()
 
 
-def run(folder: Path, rounds: int, seed: int, say: Callable[[str], None]) -> bool:
+def check(folder: Path, rounds: int, seed: int, say: Callable[[str], None]) -> bool:
     logging.disable(logging.ERROR)  # requests that a kill has ended
     server = Server(folder)
     try:

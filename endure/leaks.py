@@ -15,7 +15,7 @@ IDLE_SECONDS = 60
 WARM_UP_SECONDS = 20
 
 
-async def run(run: Run, database: PairingDatabase, connects: int, pairings: int) -> bool:
+async def check(run: Run, database: PairingDatabase, connects: int, pairings: int) -> bool:
     """Whether the counts of sockets, tasks, timers and handlers are exactly those of before."""
     # A channel ends five seconds after its last member has left, and is then forgotten.
     server = await asyncio.to_thread(Server, run, database, RECONNECT_GRACE="5")

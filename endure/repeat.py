@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from harness.program import ROOT
 
 
-def run(rounds: int, arguments: Sequence[str], say: Callable[[str], None]) -> bool:
+def repeat(rounds: int, arguments: Sequence[str], say: Callable[[str], None]) -> bool:
     """Whether the tests have succeeded that many times. `arguments`: of pytest."""
     for number in range(1, rounds + 1):
         done = subprocess.run([sys.executable, "-m", "pytest", "-q", *arguments], cwd=ROOT, check=False)

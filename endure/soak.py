@@ -50,8 +50,8 @@ class Sample:
         return self.snapshot.counts["objects"]
 
 
-async def run(run: Run, database: PairingDatabase, minutes: float, pairs: int, busy: float) -> bool:
-    """Pairs send messages, devices come and go, others pair; prints what the server holds, and its growth.
+async def check(run: Run, database: PairingDatabase, minutes: float, pairs: int, busy: float) -> bool:
+    """Pairs send messages, devices come and go, others pair; prints what the server holds, and its growth. Always true.
 
     `busy`: the part of its core that the server is to use; the message rate follows it.
     """

@@ -29,7 +29,7 @@ from harness.pairing_database import PairingDatabase
 MAX_P99_MS = 2000.0
 
 
-async def run(run: Run, database: PairingDatabase, clients: int, within: float) -> bool:
+async def check(run: Run, database: PairingDatabase, clients: int, within: float) -> bool:
     """Whether all reconnected both times, and fast enough."""
     server = await asyncio.to_thread(Server, run, database)
     endpoints = both(await asyncio.to_thread(database.add_pairs, server.port, clients // 2, 200))

@@ -86,7 +86,7 @@ class _Clients:
         http.close()
 
 
-async def run(run: Run, database: PairingDatabase, seconds: float, rate: float) -> bool:
+async def check(run: Run, database: PairingDatabase, seconds: float, rate: float) -> bool:
     """Whether all unknown keys were refused, the known one served, and the event loop was in time."""
     issuer = _Issuer()
     configured = {

@@ -11,7 +11,7 @@ from pathlib import Path
 from harness.program import program
 
 # Seconds until a process counts as hung.
-PATIENCE = 60
+TIMEOUT_SECONDS = 60
 
 # The environment can name the process only once it is there.
 _LAUNCH = """
@@ -31,7 +31,7 @@ class ServiceManager:
         self.url = f"http://127.0.0.1:{self.listening.getsockname()[1]}"
         self._notifications = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._notifications.bind(str(folder / "notify"))
-        self._notifications.settimeout(PATIENCE)
+        self._notifications.settimeout(TIMEOUT_SECONDS)
         self.environ = {**environ, "NOTIFY_SOCKET": str(folder / "notify")}
         if watchdog is not None:
             self.environ["WATCHDOG_USEC"] = str(round(watchdog * 1_000_000))
@@ -70,6 +70,6 @@ class ServiceManager:
         for process in self.processes:
             if process.poll() is None:
                 process.kill()
-            process.wait(PATIENCE)
+            process.wait(TIMEOUT_SECONDS)
         self.listening.close()
         self._notifications.close()

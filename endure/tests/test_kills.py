@@ -9,5 +9,5 @@ from harness.processes import run_folder
 def test_killed_under_traffic_it_starts_again_and_no_code_has_two_winners() -> None:
     said: list[str] = []
     with run_folder("pairing-kills-") as (folder, _):
-        assert kills.run(folder, 1, 1, said.append), said
+        assert kills.check(folder, 1, 1, said.append), said
     assert said[0].startswith("started 2 times")

@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from harness.processes import port_of, reserved_port
 from harness.program import ROOT, program
-from harness.service_manager import PATIENCE
+from harness.service_manager import TIMEOUT_SECONDS
 from pairing_server.config import Configuration
 from tests.cli.commands import Operator
 from tests.cli.serving import serving
@@ -77,7 +77,7 @@ class Proxy:
         """The status of the answer, as a client at another address gets it."""
         context = ssl.create_default_context(cafile=str(self.certificate))
         connection = http.client.HTTPSConnection(
-            "localhost", self.port, timeout=PATIENCE, context=context, source_address=(source, 0)
+            "localhost", self.port, timeout=TIMEOUT_SECONDS, context=context, source_address=(source, 0)
         )
         with contextlib.closing(connection):
             given = {
@@ -123,12 +123,12 @@ def running(command: list[str], port: int, place: Path, **environ: str) -> Itera
     try:
         while True:
             assert process.poll() is None, proxy.logs()
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), PATIENCE):
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), TIMEOUT_SECONDS):
                 break
         yield proxy
     finally:
         process.send_signal(signal.SIGTERM)
-        process.wait(PATIENCE)
+        process.wait(TIMEOUT_SECONDS)
 
 
 def changed(text: str, *pairs: tuple[str, str]) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from harness.program import ROOT, environment, program
-from harness.service_manager import PATIENCE
+from harness.service_manager import TIMEOUT_SECONDS
 from pairing_server.config import Configuration
 from tests.programs import needs
 
@@ -137,7 +137,7 @@ def test_it_runs_where_no_memory_may_become_executable(database_url: str, tmp_pa
         input="a long enough password\n",
         capture_output=True,
         text=True,
-        timeout=PATIENCE,
+        timeout=TIMEOUT_SECONDS,
         check=False,
     )
     if add.returncode == 77:

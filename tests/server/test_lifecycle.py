@@ -16,7 +16,7 @@ import pytest
 
 from harness.processes import port_of, reserved_port
 from harness.program import environment, program
-from harness.service_manager import PATIENCE, ServiceManager
+from harness.service_manager import TIMEOUT_SECONDS, ServiceManager
 from pairing_server.db import migrations
 from tests.cli.commands import NO_DATABASE
 from tests.conftest import execute
@@ -44,7 +44,9 @@ def supervise(tmp_path: Path) -> Iterator[Supervise]:
 
 def ask(url: str, **headers: str) -> int:
     try:
-        with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=PATIENCE) as answer:
+        with urllib.request.urlopen(
+            urllib.request.Request(url, headers=headers), timeout=TIMEOUT_SECONDS
+        ) as answer:
             return int(answer.status)
     except urllib.error.HTTPError as error:
         with error:
@@ -62,7 +64,7 @@ def test_the_manager_is_notified_of_start_life_and_stop_in_this_order(
     manager.receive_until("WATCHDOG=1")
     process.send_signal(signal.SIGTERM)
     assert not [told for told in manager.receive_until("STOPPING=1") if "READY" in told]
-    assert process.wait(PATIENCE) == 0, manager.log.read_text()
+    assert process.wait(TIMEOUT_SECONDS) == 0, manager.log.read_text()
 
 
 def test_a_restart_refuses_no_connection_while_the_manager_holds_the_socket(
@@ -72,10 +74,10 @@ def test_a_restart_refuses_no_connection_while_the_manager_holds_the_socket(
     first = manager.start()
     manager.receive_until("READY=1")
     first.send_signal(signal.SIGTERM)
-    assert first.wait(PATIENCE) == 0
+    assert first.wait(TIMEOUT_SECONDS) == 0
     # No process runs now: a connection waits, and the next process answers.
     host = ("127.0.0.1", int(manager.url.rpartition(":")[2]))
-    with socket.create_connection(host, PATIENCE) as early:
+    with socket.create_connection(host, TIMEOUT_SECONDS) as early:
         early.sendall(b"GET /healthz HTTP/1.1\r\nHost: pairing.test\r\nConnection: close\r\n\r\n")
         manager.start()
         assert early.recv(15) == b"HTTP/1.1 200 OK"
@@ -87,7 +89,7 @@ def test_under_a_manager_the_server_waits_for_a_database_that_is_away(supervise:
     assert manager.receive().startswith("READY=1\nSTATUS=Waiting for the database;")
     assert (ask(manager.url + "/healthz"), ask(manager.url + "/readyz")) == (200, 503)
     process.send_signal(signal.SIGTERM)
-    assert process.wait(PATIENCE) == 0, manager.log.read_text()
+    assert process.wait(TIMEOUT_SECONDS) == 0, manager.log.read_text()
 
 
 def test_the_schema_is_checked_once_the_database_is_there(
@@ -108,7 +110,7 @@ def test_the_schema_is_checked_once_the_database_is_there(
     process = behind.start()
     assert "Waiting for the database" in behind.receive()
     execute(admin, f"ALTER DATABASE {name} WITH ALLOW_CONNECTIONS true")
-    assert process.wait(PATIENCE) == 1
+    assert process.wait(TIMEOUT_SECONDS) == 1
     assert (
         f"revision 9999, which is newer than this release knows ({migrations.head()})"
         in behind.log.read_text()
@@ -185,7 +187,7 @@ def test_it_listens_on_the_socket_that_systemd_opens(database_url: str, tmp_path
                 said = (tmp_path / "log").read_text()
             assert ask(f"http://127.0.0.1:{port_of(held)}/readyz") == 200
             process.terminate()
-            assert process.wait(PATIENCE) == 0
+            assert process.wait(TIMEOUT_SECONDS) == 0
         finally:
             process.kill()
     assert "Traceback" not in (tmp_path / "log").read_text()
