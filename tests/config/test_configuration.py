@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import MISSING, fields
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,12 @@ import pairing_server
 from pairing_server.audit.seals import SealKey
 from pairing_server.config import NAMES, SETTINGS, effective, load
 from pairing_server.config.setting import Setting
+from pairing_server.relay.connection_limits import ConnectionLimits
 from pairing_server.security.issuers import Issuer
 from pairing_server.security.keys import SigningKey
 from pairing_server.security.limits import Rate
 from pairing_server.security.origins import Origins
+from pairing_server.services.rules import PairingRules
 from tests.config.given import SECRET, URL, configuration, faults, variable
 
 PACKAGE = Path(pairing_server.__file__).parent
@@ -214,6 +217,12 @@ def test_the_public_url_follows_host_and_port() -> None:
 def test_a_terminal_gets_text() -> None:
     assert load({}, {}, terminal=True, dotenv=Path("/none")).log_format == "text"
     assert load({"PAIRING_LOG_FORMAT": "json"}, {}, terminal=True, dotenv=Path("/none")).log_format == "json"
+
+
+@pytest.mark.parametrize("receiver", [PairingRules, ConnectionLimits])
+def test_what_is_a_setting_has_no_second_default(receiver: type[Any]) -> None:
+    with_default = {field.name for field in fields(receiver) if field.default is not MISSING}
+    assert with_default.isdisjoint(setting.name for setting in SETTINGS)
 
 
 def test_services_and_relay_get_what_was_set() -> None:
