@@ -41,7 +41,7 @@ class EventQueue:
         self._reading = reading
         self._size = size
         self._traces = traces
-        # When each occurred, and its line: what is on the disk, too.
+        # The time of each event, and its line. They are on disk, too.
         self._waiting: deque[tuple[datetime, bytes]] = deque()
         self.spool: Spool | None = None
         # Whether events are on disk that are not in memory.
@@ -115,7 +115,7 @@ class EventQueue:
                 log.exception("audit event refused by the database")
                 self.lost[_severity(lines[0])] += 1
                 return
-            # One that is refused must not hold up the others for good.
+            # One event that is refused must not keep the others waiting for ever.
             for line in lines:
                 await self._add([line])
 
@@ -140,7 +140,7 @@ class EventQueue:
     async def _unknown(
         self, lines: Sequence[bytes], times: Sequence[tuple[datetime, datetime | None]]
     ) -> list[bytes]:
-        """The lines of events that are not in the database yet; they may have been recorded in these times."""
+        """The lines of events that are not in the database; the times are when they may have been recorded."""
         ids = [str(json.loads(line)["event_id"]) for line in lines]
         known: set[str] = set()
         async with self._reading.transaction() as conn:
@@ -179,7 +179,7 @@ def _severity(line: bytes) -> int:
 
 
 def _when(segment: Segment, lines: Sequence[bytes]) -> list[tuple[datetime, datetime | None]]:
-    """When these may have been recorded: as they happened, or since the segment began to be brought in."""
+    """When these may have been recorded: about when they happened, or since the segment was first written."""
     times = [datetime.fromisoformat(json.loads(line)["occurred_at"]) for line in lines]
     begun = datetime.fromtimestamp(segment.since, UTC) - _SLACK
     return [(min(times) - _SLACK, max(times) + _SLACK), (begun, None)]

@@ -1,7 +1,7 @@
-"""Audit events on disk until they are in the database: lines of JSON, in files of this process and of those that died.
+"""Audit events on disk until they are in the database: lines of JSON, in files of this process and of dead processes.
 
-An event that waits in memory is here as well, so a process that is killed loses none. Lines are written at once and
-without waiting for the disk; `sync` waits for it. What is in them: store/audit_events.py.
+An event that waits in memory is here as well, so that a process that is killed loses none. Lines are written without
+waiting for the disk; `sync` waits for it. The content of a line: store/audit_events.py.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
 
-CAP = 256 * 1024 * 1024
-# What only matters to somebody who looks back is refused first; the last eighth is for the rest.
-FOR_THE_REST = 8
+CAP_BYTES = 256 * 1024 * 1024
+# The last eighth is reserved for lines that are `needed`: events that are more severe than info.
+RESERVED_SHARE = 8
 _NEW, _STARTED = ".jsonl", ".replay"
 
 
 @dataclass
 class Segment:
-    """A file of lines that nobody adds to. `since`: when its lines began to go into the database, in Unix seconds."""
+    """A file of lines that is complete. `since`: when writing its lines to the database began, in Unix seconds."""
 
     path: Path
     file: int
@@ -29,7 +29,7 @@ class Segment:
     size: int
 
     def read(self, offset: int, most: int) -> tuple[list[bytes], int]:
-        """At most so many lines from there, and where the next begin. A last line that is torn is left out."""
+        """At most so many lines from `offset` on, and the offset of the next. An incomplete last line is left out."""
         lines: list[bytes] = []
         with os.fdopen(os.dup(self.file), "rb") as file:
             file.seek(offset)
@@ -40,9 +40,9 @@ class Segment:
 
 
 class Spool:
-    """The files in `folder`. Each is locked by the process that has it; a dead one's lock is free."""
+    """The files in `folder`. Each is locked by the process that writes it; the lock of a dead process is free."""
 
-    def __init__(self, folder: Path, cap: int = CAP) -> None:
+    def __init__(self, folder: Path, cap: int = CAP_BYTES) -> None:
         self.folder = folder
         self._cap = cap
         self._file: int | None = None
@@ -58,16 +58,16 @@ class Spool:
         return self._size + sum(segment.size for segment in self._old)
 
     def open(self, now: float) -> None:
-        """Take over what dead processes have left. Raises OSError."""
+        """Take over the files of dead processes. Raises OSError."""
         self.folder.mkdir(mode=0o700, exist_ok=True)
         for path in sorted(self.folder.iterdir()):
             if path.suffix in (_NEW, _STARTED) and (segment := _taken(path, now)) is not None:
                 self._old.append(segment)
 
     def append(self, line: bytes, *, needed: bool) -> bool:
-        """Write one line. False if there is no room for it, or the disk refuses: `failure` says why."""
+        """Write one line. False if there is no room, or if the disk refuses it: `failure` says why."""
         size = len(line) + 1
-        room = self._cap if needed else self._cap - self._cap // FOR_THE_REST
+        room = self._cap if needed else self._cap - self._cap // RESERVED_SHARE
         if self.size + size > room:
             return False
         try:
@@ -95,28 +95,28 @@ class Spool:
             self._size = 0
 
     def turn(self, now: float) -> None:
-        """What this process has written is to be read from the disk; the next line goes to another file."""
+        """Complete the file; the next line goes to another one."""
         if self._file is not None and self._size:
             self._old.append(_started(Segment(self._path, self._file, 0, self._size), now))
             self._file, self._size = None, 0
 
     def oldest(self) -> Segment | None:
-        """What is to go into the database first."""
+        """The segment that is to be written to the database first."""
         return self._old[0] if self._old else None
 
     def drop(self, segment: Segment) -> None:
-        """All of it is in the database."""
+        """All its lines are in the database."""
         self._old.remove(segment)
         segment.path.unlink(missing_ok=True)
         os.close(segment.file)
 
     def sync(self) -> None:
-        """Wait until what is written is on the disk. Raises OSError."""
+        """Wait until the lines are on the disk. Raises OSError."""
         if self._file is not None:
             os.fdatasync(self._file)
 
     def close(self) -> None:
-        """Let go; what is not in the database stays for the next start."""
+        """Close the files; lines that are not in the database stay for the next start."""
         for segment in self._old:
             os.close(segment.file)
         self._old.clear()
@@ -140,7 +140,7 @@ def _write(file: int, data: bytes, end: int) -> None:
 
 
 def _taken(path: Path, now: float) -> Segment | None:
-    """The file, if nobody has it; one with nothing in it is removed."""
+    """The file, if no process has it. An empty one is removed."""
     file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW)
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -156,7 +156,7 @@ def _taken(path: Path, now: float) -> Segment | None:
 
 
 def _started(segment: Segment, now: float) -> Segment:
-    """Its name says from when on its lines may be in the database: one that was killed in the middle begins anew."""
+    """Its name says since when its lines may be in the database, for the next process if this one is killed."""
     if segment.path.suffix == _STARTED:
         segment.since = int(segment.path.stem.rpartition(".")[2])
         return segment

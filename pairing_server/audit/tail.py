@@ -1,8 +1,8 @@
 """Following the audit log live: a request waits until events come or its wait is over.
 
 The scheduler answers all waiting requests in one transaction. A question that is followed is recorded once, when it
-begins. A follower that goes on within five minutes is known by a random word from the answer before; a server that does
-not know the word records the question again.
+begins. A follower that goes on within five minutes is known by a random token from the answer before; a server that does
+not know the token records the question again.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from pairing_server.audit.store.tail import Position
 from pairing_server.errors import RateLimited
 from pairing_server.request_context import RequestContext
 
-# How many requests may wait at once, and how many words are remembered.
+# How many requests may wait at once, and how many tokens are remembered.
 MOST_WAITING = 50
 MOST_KNOWN = 1_000
 PAGE = 500
@@ -32,12 +32,12 @@ REMEMBERED = timedelta(minutes=5)
 
 @dataclass(frozen=True, slots=True)
 class TailBatch:
-    """The events that have come, oldest first; `word` and `position` say where to go on."""
+    """The events that have come, oldest first; `token` and `position` say where to go on."""
 
     events: list[Recorded]
     position: Position
     names: dict[str, str]
-    word: str
+    token: str
 
 
 @dataclass(eq=False, slots=True)
@@ -45,7 +45,7 @@ class _Waiter:
     context: RequestContext
     which: Filter
     position: Position
-    word: str
+    token: str
     until: datetime
     answer: asyncio.Future[TailBatch | None]
 
@@ -60,7 +60,7 @@ class AuditTail:
     def __init__(self, reader: AuditReader) -> None:
         self._reader = reader
         self.waiting: set[_Waiter] = set()
-        # The question of each word, and when it was last used.
+        # The question of each token, and when it was last used.
         self._known: OrderedDict[str, tuple[str, datetime]] = OrderedDict()
 
     async def follow(
@@ -76,37 +76,37 @@ class AuditTail:
         """
         if len(self.waiting) >= MOST_WAITING:
             raise RateLimited(5, "Too many clients follow the audit log. Try again in a few seconds.")
-        word, position = after if after is not None else ("", None)
+        token, position = after if after is not None else ("", None)
         what = f"{context.subject} {context.kind} {sorted(question.attributes().items())}"
-        fresh = not self._knows(word, what, context.now)
+        fresh = not self._knows(token, what, context.now)
         if fresh:
-            word = secrets.token_urlsafe(9)
+            token = secrets.token_urlsafe(9)
 
         async def answer(conn: AsyncConnection) -> tuple[Filter, TailBatch]:
             which = await actor_of(conn, question)
             if fresh:
                 await self._reader.record(conn, context, kind="follow", **question.attributes())
-            return which, await _read(conn, which, position or await store.here(conn), word)
+            return which, await _read(conn, which, position or await store.here(conn), token)
 
         which, batch = await self._reader.ask(context, "/api/audit/follow", answer)
-        self._remember(word, what, context.now)
+        self._remember(token, what, context.now)
         if batch.events or not wait:
             return batch
         future: asyncio.Future[TailBatch | None] = asyncio.get_running_loop().create_future()
-        waiter = _Waiter(context, which, batch.position, word, context.now + wait, future)
+        waiter = _Waiter(context, which, batch.position, token, context.now + wait, future)
         self.waiting.add(waiter)
         try:
-            return await future or TailBatch([], waiter.position, {}, word)
+            return await future or TailBatch([], waiter.position, {}, token)
         finally:
             self.waiting.discard(waiter)
 
-    def _knows(self, word: str, what: str, now: datetime) -> bool:
-        known = self._known.get(word)
+    def _knows(self, token: str, what: str, now: datetime) -> bool:
+        known = self._known.get(token)
         return known is not None and known[0] == what and now - known[1] < REMEMBERED
 
-    def _remember(self, word: str, what: str, now: datetime) -> None:
-        self._known[word] = (what, now)
-        self._known.move_to_end(word)
+    def _remember(self, token: str, what: str, now: datetime) -> None:
+        self._known[token] = (what, now)
+        self._known.move_to_end(token)
         while len(self._known) > MOST_KNOWN:
             self._known.popitem(last=False)
 
@@ -130,15 +130,15 @@ class AuditTail:
             waiter.finish(None)
 
 
-async def _read(conn: AsyncConnection, which: Filter, position: Position, word: str) -> TailBatch:
+async def _read(conn: AsyncConnection, which: Filter, position: Position, token: str) -> TailBatch:
     events, position = await store.newer(conn, which, position, PAGE)
-    return TailBatch(events, position, await names_in(conn, events), word)
+    return TailBatch(events, position, await names_in(conn, events), token)
 
 
 async def _answer(conn: AsyncConnection, waiter: _Waiter) -> None:
     batch = None
     if await may_read(conn, waiter.context):
-        batch = await _read(conn, waiter.which, waiter.position, waiter.word)
+        batch = await _read(conn, waiter.which, waiter.position, waiter.token)
         waiter.position = batch.position
         if not batch.events:
             return

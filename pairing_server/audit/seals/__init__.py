@@ -1,7 +1,7 @@
 """Seals of the audit log: how they are made, signed and checked, in the database and in an export. No I/O.
 
-A *line* is one event as JSON text, made by the database; what is hashed are the line's bytes, so whoever has the
-lines can check them with nothing but SHA-256 and Ed25519. docs/audit.md describes the format.
+A *line* is one event as JSON text, made by the database. The line's bytes are hashed, so that SHA-256 and Ed25519 are
+enough to check lines. docs/audit.md describes the format.
 """
 
 from pairing_server.audit.seals.chain import Chain, Fault, Report, Rows

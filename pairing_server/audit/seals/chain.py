@@ -32,7 +32,7 @@ class Rows:
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """The first thing that is wrong. `seal`: the seal's number."""
+    """What is wrong with the first seal that does not fit. `seal`: its number."""
 
     seal: int
     what: str
@@ -42,7 +42,7 @@ class Chain:
     """Seals, given one after the other with the rows that are there, and the first fault among them."""
 
     def __init__(self, trusted: Collection[bytes], *, whole: bool = True) -> None:
-        """`whole`: the first seal must be number 1. Otherwise the chain begins with whichever comes first."""
+        """`whole`: the first seal must be number 1. Otherwise the chain may begin with any seal."""
         self._trusted = trusted
         self._last: Seal | None = None
         self._whole = whole
@@ -54,7 +54,7 @@ class Chain:
         return self._last
 
     def add(self, seal: Seal, rows: Mapping[str, Rows], gone: Collection[str] = ()) -> Fault | None:
-        """What is wrong with the seal; `gone`: the months whose rows are known not to be there any more."""
+        """What is wrong with the seal; `gone`: the months whose rows were dropped."""
         what = self._out_of_place(seal) or self._forged(seal) or self._other_rows(seal, rows, gone)
         if what is not None:
             return what if isinstance(what, Fault) else Fault(seal.number, what)
@@ -97,7 +97,7 @@ class Chain:
 
 @dataclass(slots=True)
 class Report:
-    """What a verification came to. `suspects`: rows under the bad seal; `unsealed`: rows after the last seal."""
+    """The result of a verification. `suspects`: rows under the bad seal; `unsealed`: rows after the last seal."""
 
     seals: int = 0
     rows: int = 0

@@ -31,7 +31,7 @@ def omitted(row: bytes, month: str) -> str:
 
 
 def verify_export(lines: Iterable[bytes], trusted: Collection[bytes]) -> Report:
-    """Check an export by itself. Raises SealFormatError if it is none."""
+    """Check an export by itself. Raises SealFormatError if the lines are not an export."""
     numbered = enumerate(lines, 1)
     first = _parsed(*next(numbered, (1, b"")))
     if first.get("export") != EXPORT or not isinstance(first.get("months"), list):

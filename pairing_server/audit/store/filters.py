@@ -1,4 +1,4 @@
-"""What the audit log is asked for, and the SQL that says it.
+"""The filter of the audit log, and its SQL.
 
 The SQL is about rows `a` of audit_events. Values always go as parameters.
 """
@@ -22,7 +22,7 @@ class Kind(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """What to list; None leaves a column alone. `since` is included, `until` is not.
+    """Which events; None: any. `since` is included, `until` is not.
 
     `event`: names with commas between them; `auth.*` is all that begin so. `severity`: this or more severe.
     """
@@ -116,7 +116,7 @@ _INET = "CAST(CAST(:address AS text) AS inet)"
 
 
 def beside(which: Filter, asked: frozenset[str]) -> Conditions:
-    """What the filter says beside its time and what has been `asked`."""
+    """The filter without its time and without the parts in `asked`."""
     conditions = Conditions()
     for name in (*COLUMN_OF, "address"):
         if name not in asked and getattr(which, name) is not None:
@@ -142,6 +142,6 @@ def _add_kinds(conditions: Conditions, which: Filter) -> None:
 
 
 def matching(which: Filter) -> Conditions:
-    """All that the filter says."""
+    """The whole filter."""
     conditions, rest = within(which), beside(which, frozenset())
     return Conditions(conditions.parts + rest.parts, {**conditions.values, **rest.values})

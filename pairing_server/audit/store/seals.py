@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from pairing_server.audit.seals import Part, Seal, parts_as_json, parts_from_json
 from pairing_server.audit.store.filters import Filter, matching
 
-# Who seals holds this lock until the transaction ends.
+# Held by the transaction that seals, until it ends.
 _LOCK = 7421001
 # So many rows are digested in a tenth of a second; a seal takes no more, except of one transaction.
 MOST_ROWS = 10_000
@@ -145,7 +145,7 @@ async def upto(conn: AsyncConnection, epoch: int, begin: int, end: int) -> int:
 
 
 async def parts(conn: AsyncConnection, epoch: int, begin: int, end: int) -> tuple[tuple[Part, ...], bool]:
-    """The rows of these transactions as parts of a seal, and whether they tell of anything but sealing."""
+    """The rows of these transactions as parts of a seal, and whether there are others than events of seals."""
     statement = text(
         f"""SELECT month, count(*), sha256(string_agg(hash, ''::bytea ORDER BY xid, seq)), bool_or(event <> 'audit.seal')
         FROM (SELECT a.xid, a.seq, a.event, {_MONTH} AS month, {_HASH} AS hash FROM audit_events AS a
@@ -154,7 +154,7 @@ async def parts(conn: AsyncConnection, epoch: int, begin: int, end: int) -> tupl
     )
     rows = (await conn.execute(statement, {"epoch": epoch, "begin": str(begin), "end": str(end)})).all()
     found = tuple(Part(month, count, bytes(digest)) for month, count, digest, _ in rows)
-    return found, any(tells for *_, tells in rows)
+    return found, any(has_others for *_, has_others in rows)
 
 
 async def now(conn: AsyncConnection) -> str:
@@ -219,7 +219,7 @@ async def months(conn: AsyncConnection) -> list[str]:
 
 
 async def begin_epoch(conn: AsyncConnection, epoch: int) -> None:
-    """Record from now on in this epoch. Waits for those that are recording; needs the table's owner."""
+    """Record in this epoch from now on. Waits for transactions that are recording; for the table's owner only."""
     await conn.execute(text(f"ALTER TABLE audit_events ALTER COLUMN epoch SET DEFAULT {int(epoch)}"))
 
 

@@ -1,9 +1,9 @@
 """Searching the audit log: pages of what a filter matches, newest first, in a time that does not grow with the log.
 
-A page walks back through rows that an index holds in the order of time: those of one pairing, connection, actor,
-address or kind of event, whatever the filter names first in this order, or all. What else the filter says is asked
-of each row on the way, and after so many rows (Reach) the walk ends: the page is then shorter than asked for, even empty, and
-says where to go on. So no combination of filters can make a page slow, only the pages many.
+A page walks back through rows that an index has in the order of time: those of one pairing, connection, actor, address or
+kind of event, the first of these that the filter has, or all rows. The rest of the filter is checked for each row on the
+way. After a number of rows (Reach) the walk ends: the page is then shorter than `limit`, even empty, and says where to go
+on. So a combination of filters can take many pages, but none of them is slow.
 """
 
 from __future__ import annotations

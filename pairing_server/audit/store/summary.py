@@ -1,4 +1,4 @@
-"""Counts over the audit log: what a reviewer asks first. Times are bounded by the caller; counts add up `count`."""
+"""Counts over the audit log. The caller bounds the time; counts are sums of the column `count`."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from pairing_server.audit.store.filters import Filter, matching, within
 
-# What of a row is counted.
+# What is counted.
 _ADDRESS = "host(a.address)"
 _ACTOR = "a.actor_subject"
-# Whose login failed: the account that was tried, where there is one.
+# The user of a failed login: the account that was tried, where there is one.
 _TARGET = "coalesce(a.attrs->>'target', a.actor_subject)"
-# Where a user was seen: what needs a password or a token.
+# Events that show where a user is: they need a password or a token.
 _SEEN = ("auth.login", "ws.connected")
 PAIRS = 1_000
 HISTORY = 1_000
@@ -33,7 +33,7 @@ class Bar:
 
 @dataclass(frozen=True, slots=True)
 class Counted:
-    """Something, how often it was counted, and when for the last time."""
+    """A value, how often it was counted, and when it was seen last."""
 
     value: str
     count: int
@@ -42,7 +42,7 @@ class Counted:
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """What somebody tried that is nobody's right."""
+    """An attempt on what belongs to another user."""
 
     event: str
     reason: str | None
@@ -126,9 +126,9 @@ async def attempts(
 
 
 async def new_addresses(conn: AsyncConnection, which: Filter, limit: int) -> list[NewAddress]:
-    """Addresses that users have come from who were seen before `which.since`, but not from there.
+    """Addresses that are new for users who were seen before `which.since`.
 
-    Looked up are the latest so many pairs of user and address, each in the user's HISTORY events before.
+    The latest PAIRS pairs of user and address are looked up, each in the user's HISTORY events before.
     """
     conditions = within(which)
     conditions.add("a.event = ANY(CAST(:seen AS text[])) AND a.outcome = 'success'", seen=list(_SEEN))

@@ -1,7 +1,7 @@
-"""What has come into the audit log since: every event once, however long its transaction took.
+"""New events of the audit log: every event once, however long its transaction took.
 
-Events are final when their transaction lies below PostgreSQL's horizon; so that is how far a look goes, and where the
-next one begins. Nothing slips in behind it, which a look at the newest times could not promise.
+Events are final when their transaction lies below PostgreSQL's horizon. A read goes as far as the horizon, and the next
+one begins there. No event can appear behind it later, as one could if reads went by time.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Position(NamedTuple):
 
 
 async def here(conn: AsyncConnection) -> Position:
-    """The position from which on everything is still to come."""
+    """The position after everything that is final."""
     return Position(await seals.horizon(conn), -1)
 
 

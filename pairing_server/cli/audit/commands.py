@@ -157,7 +157,7 @@ def follow(as_json: bool, **given: Any) -> None:
             if after is None and not as_json:
                 click.echo(heads())
             show(batch)
-            after = (batch.word, batch.position)
+            after = (batch.token, batch.position)
             if len(batch.events) < PAGE:
                 with suppress(TimeoutError):
                     await asyncio.wait_for(stopped.wait(), 1)

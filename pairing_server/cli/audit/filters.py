@@ -20,8 +20,8 @@ _FILTER = AuditFilter()
 def filters(command: Command) -> Command:
     """Give the command the options; it is called with their texts, for `question`."""
     for name, field in reversed(_FILTER.fields.items()):
-        told = str(field.metadata["description"])
-        option = click.option(f"--{name}", metavar=name.upper(), multiple=name == "event", help=told)
+        described = str(field.metadata["description"])
+        option = click.option(f"--{name}", metavar=name.upper(), multiple=name == "event", help=described)
         command = option(command)
     return command
 
@@ -32,6 +32,6 @@ def question(given: Mapping[str, Any], now: datetime) -> Question:
     try:
         loaded = _FILTER.load({name: text for name, text in texts.items() if text})
     except ValidationError as error:
-        name, told = next(iter(error.messages_dict.items()))
-        raise click.BadParameter(" ".join(told), param_hint=f"--{name}") from None
+        name, faults = next(iter(error.messages_dict.items()))
+        raise click.BadParameter(" ".join(faults), param_hint=f"--{name}") from None
     return question_of(loaded, now)

@@ -54,7 +54,7 @@ _VERIFYING = "docs/audit.md, Verifying"
     ),
 )
 def key() -> None:
-    """Print the public key of the seals. Keep it elsewhere: with it anybody can verify an export."""
+    """Print the public key of the seals. Keep it elsewhere: it is needed to verify an export."""
     with plain_errors():
         config = with_seal_key(load_configuration())
     if config.audit_seal_key is not None:
@@ -82,15 +82,15 @@ def verify(from_export: Path | None, keys: tuple[bytes, ...], copies: Path | Non
         report = _of_export(from_export, keys) if from_export else _of_database(keys, copies)
     except (SealFormatError, OSError) as error:
         raise click.ClickException(f"The audit log cannot be verified: {error}") from None
-    told = f"{report.seals} seals over {report.rows} rows are right."
+    result = f"{report.seals} seals over {report.rows} rows are right."
     if report.months:
-        told += f" Months: {', '.join(f'{month[:4]}-{month[4:]}' for month in report.months)}."
+        result += f" Months: {', '.join(f'{month[:4]}-{month[4:]}' for month in report.months)}."
     if report.last is not None:
-        told += f"\nThe last is seal {report.last.number} of {report.last.sealed_at}, digest {report.last.digest.hex()}."
+        result += f"\nThe last is seal {report.last.number} of {report.last.sealed_at}, digest {report.last.digest.hex()}."
     if report.fault is not None:
-        click.echo(told)
+        click.echo(result)
         raise click.ClickException(_fault(report))
-    click.echo(f"{told}\n{report.unsealed} rows are newer than the last seal.")
+    click.echo(f"{result}\n{report.unsealed} rows are newer than the last seal.")
 
 
 def _of_export(path: Path, keys: tuple[bytes, ...]) -> Report:
@@ -115,13 +115,13 @@ def _of_database(keys: tuple[bytes, ...], copies: Path | None) -> Report:
 def _fault(report: Report) -> str:
     if report.fault is None:
         return ""
-    told = [f"Seal {report.fault.seal} {report.fault.what}."]
+    lines = [f"Seal {report.fault.seal} {report.fault.what}."]
     if report.suspects:
-        told.append(f"Rows that are there now in its place ({report.n_suspects}):")
-        told += [f"  {each}" for each in report.suspects]
+        lines.append(f"Rows that are there now in its place ({report.n_suspects}):")
+        lines += [f"  {each}" for each in report.suspects]
         if report.n_suspects > len(report.suspects):
-            told.append(f"  … and {report.n_suspects - len(report.suspects)} more")
-    return "\n".join(told)
+            lines.append(f"  … and {report.n_suspects - len(report.suspects)} more")
+    return "\n".join(lines)
 
 
 @click.command(

@@ -21,9 +21,9 @@ def lines(summary: Summary, width: int) -> Iterator[str]:
     timeline, names = summary.timeline, summary.names
     yield _head(f"{_time(timeline.since)} to {_time(timeline.until)} (UTC)")
     yield from charts(timeline, summary.outcomes, width)
-    for told, failed in (("logins", summary.logins), ("redemptions", summary.redemptions)):
-        yield from _counted(f"Failed {told} by address", failed.addresses, {})
-        yield from _counted(f"Failed {told} by user", failed.users, names)
+    for what, failed in (("logins", summary.logins), ("redemptions", summary.redemptions)):
+        yield from _counted(f"Failed {what} by address", failed.addresses, {})
+        yield from _counted(f"Failed {what} by user", failed.users, names)
     yield from _section(
         "Lock-outs",
         (
@@ -80,8 +80,8 @@ def charts(timeline: Timeline, outcomes: Mapping[str, int], width: int) -> Itera
     axis = [" "] * span
     for place in range(0, span - 4, max(8, span // 6)):
         axis[place : place + 5] = f"{timeline.since + each * place:{form}}"
-    told = f"{' ' * _NAME}{''.join(axis).rstrip()}"
-    yield click.style(told, dim=True)
+    labels = f"{' ' * _NAME}{''.join(axis).rstrip()}"
+    yield click.style(labels, dim=True)
     yield click.style(f"{' ' * _NAME}each block: {_duration(each)}", dim=True)
 
 

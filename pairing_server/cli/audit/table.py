@@ -1,4 +1,4 @@
-"""Events in a terminal: aligned columns, colours where there is a terminal, nothing that a client chose to steer it."""
+"""Events in a terminal: aligned columns, colours, and no control characters that a client has sent."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ def table(events: Sequence[Recorded], names: Mapping[str, str], width: int | Non
     return lines
 
 
-# A subject is told apart by its beginning; `audit show` has it whole.
+# The beginning of a subject is enough to distinguish it; `audit show` has it whole.
 _ON_A_TERMINAL = (*_WIDEST[:4], 16, 39)
-# What fits most events that come one by one.
+# Wide enough for most events.
 _FOLLOWED = (8, 19, 24, 7, 16, 15)
 
 
 def followed(recorded: Recorded, names: Mapping[str, str]) -> str:
-    """One event's line, when it is not known what comes next."""
+    """One event's line, for events that are printed as they come."""
     return _line(_cells(recorded, names), _FOLLOWED, _colour(recorded))
 
 
@@ -75,11 +75,11 @@ def _cells(recorded: Recorded, names: Mapping[str, str]) -> tuple[str, ...]:
         event.outcome,
         names.get(event.actor_subject or "", event.actor_subject or event.actor_kind),
         event.address or "-",
-        plain(" ".join(_told(recorded))),
+        plain(" ".join(_details(recorded))),
     )
 
 
-def _told(recorded: Recorded) -> Iterable[str]:
+def _details(recorded: Recorded) -> Iterable[str]:
     event = recorded.event
     if event.reason:
         yield event.reason
@@ -89,18 +89,18 @@ def _told(recorded: Recorded) -> Iterable[str]:
 
 
 def _shown(value: object) -> str:
-    """In quotes where it could pass for more than one: what a client calls itself may say `token_via=header`."""
+    """In quotes if it could be taken for several values: a client may call itself `token_via=header`."""
     text = str(value)
     return json.dumps(text, ensure_ascii=False) if any(c in text for c in ' ="') else text
 
 
 def plain(text: str) -> str:
-    """Without what would steer a terminal. Recording takes that out as well; this is for what has not been recorded by us."""
+    """Without control characters. Recording removes them as well; this is for rows that were written by other programs."""
     return "".join(c if c.isprintable() else "�" for c in text)
 
 
 def details(found: EventDetails) -> list[str]:
-    """One event, a line for each thing that is known of it."""
+    """One event, a line for each field."""
     recorded, names, seal = found.event, found.names, found.seal
     event = recorded.event
     actor = event.actor_subject

@@ -1,4 +1,4 @@
-"""Answers to questions about the audit log: what the API tells, and what the command line prints as JSON."""
+"""Answers to questions about the audit log, of the API and of the command line with --json."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ class AuditEventAnswer(Schema):
 
 
 def _names() -> fields.Dict:
-    told = {"description": "the names of the accounts in it, by their subject"}
-    return fields.Dict(keys=fields.String(), values=fields.String(), required=True, metadata=told)
+    described = {"description": "the names of the accounts in it, by their subject"}
+    return fields.Dict(keys=fields.String(), values=fields.String(), required=True, metadata=described)
 
 
 class AuditAnswer(Schema):

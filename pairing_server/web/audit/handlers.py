@@ -47,9 +47,9 @@ class AuditHandler(_AuditHandler):
 
     async def get(self) -> None:
         context, question, given = self.question(QUERY)
-        before = questions.from_page_word(given["after"]) if "after" in given else None
+        before = questions.from_page_cursor(given["after"]) if "after" in given else None
         page = await self.reader.page(context, question, given["limit"], before)
-        following = None if page.next is None else questions.to_page_word(page.next)
+        following = None if page.next is None else questions.to_page_cursor(page.next)
         self.answer(EVENTS, {"events": page.events, "next": following, "names": page.names})
 
 
@@ -91,7 +91,7 @@ class AuditFollowHandler(_AuditHandler):
 
     async def get(self) -> None:
         context, question, given = self.question(FOLLOW)
-        after = questions.from_follow_word(given["after"]) if "after" in given else None
+        after = questions.from_follow_cursor(given["after"]) if "after" in given else None
         wait = timedelta(seconds=given["wait"])
         self._waiting = asyncio.ensure_future(
             self.app.services.audit.tail.follow(context, question, after, wait)
@@ -100,8 +100,8 @@ class AuditFollowHandler(_AuditHandler):
             batch = await self._waiting
         except asyncio.CancelledError:
             return  # the client has closed the connection
-        word = questions.to_follow_word(batch.word, batch.position)
-        self.answer(TAIL, {"events": batch.events, "next": word, "names": batch.names})
+        following = questions.to_follow_cursor(batch.token, batch.position)
+        self.answer(TAIL, {"events": batch.events, "next": following, "names": batch.names})
 
     def on_connection_close(self) -> None:
         if self._waiting is not None:

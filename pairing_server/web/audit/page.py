@@ -1,4 +1,4 @@
-"""The page for reviewers: `/audit`. It asks the endpoints under /api/audit with the token of the reviewer who logs in on it."""
+"""The page for reviewers: `/audit`. Its script uses the endpoints under /api/audit with the token of the user."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ POLICY = (
 
 
 class AuditPageHandler(BaseHandler):
-    """GET /audit: loads this server's scripts and styles only, is in no frame, and may use nothing of the device."""
+    """GET /audit: only this server's scripts and styles, not in a frame, without access to devices."""
 
     def get(self) -> None:
         self.set_header("Content-Type", "text/html; charset=utf-8")

@@ -186,13 +186,13 @@ def question_of(loaded: Mapping[str, Any], now: datetime) -> Question:
     return Question(Filter(**given), loaded.get("user"))
 
 
-def to_page_word(place: Place) -> str:
+def to_page_cursor(place: Place) -> str:
     """The place as an opaque text, for the next page."""
     micros = round(place.recorded_at.timestamp() * 1_000_000)
     return base64.urlsafe_b64encode(f"{micros}.{place.seq}".encode()).decode().rstrip("=")
 
 
-def from_page_word(text: str) -> Place:
+def from_page_cursor(text: str) -> Place:
     """Raises ValidationFailed if the text was not made here."""
     try:
         micros, _, seq = (
@@ -206,12 +206,12 @@ def from_page_word(text: str) -> Place:
         raise ValidationFailed(fields={"after": ["Must be `next` of the page before."]}) from None
 
 
-def to_follow_word(word: str, position: Position) -> str:
+def to_follow_cursor(token: str, position: Position) -> str:
     """Where to go on following, as an opaque text."""
-    return f"{position.xid}.{position.seq}.{word}"
+    return f"{position.xid}.{position.seq}.{token}"
 
 
-def from_follow_word(text: str) -> tuple[str, Position]:
+def from_follow_cursor(text: str) -> tuple[str, Position]:
     """Raises ValidationFailed if the text was not made here."""
     found = re.fullmatch(r"([0-9]{1,18})\.(-1|[0-9]{1,18})\.([A-Za-z0-9_-]{0,40})", text, re.ASCII)
     if found is None:
