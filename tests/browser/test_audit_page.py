@@ -49,12 +49,12 @@ async def test_a_reviewer_signs_in_sees_the_last_day_and_signs_out(visitors: Vis
     assert [event["actor"] for event in await busy.events("auth.logout")]
 
 
-async def test_who_is_no_auditor_is_told_so_and_sees_nothing(visitors: Visitors, busy: Site) -> None:
+async def test_a_user_without_the_role_gets_an_alert_and_no_rows(visitors: Visitors, busy: Site) -> None:
     visitors.expected.append("403")  # the browser tells of refused requests
     await busy.node.services.accounts.set_role(system(utcnow()), NAME, "user")
     reviewer = Reviewer(await visitors.visit(f"{busy.url}/audit"))
     await reviewer.sign_in()
-    await expect(reviewer.page.get_by_role("alert")).to_contain_text("auditor or admin")
+    await expect(reviewer.page.get_by_role("alert")).to_contain_text("an auditor or an admin")
     await expect(reviewer.rows).to_have_count(0)
 
 

@@ -140,7 +140,7 @@ def test_one_event_is_shown_with_all_that_is_known_of_it(full: Operator) -> None
         "node": "node, version 1",
     }.items()
     assert json.loads(full.says("audit", "show", str(row["seq"]), "--json")) == row
-    assert "no event of this number" in full.refuses("audit", "show", "999999")
+    assert "no event with this number" in full.refuses("audit", "show", "999999")
 
 
 def test_accounts_are_told_by_name(operator: Operator, database_url: str) -> None:
