@@ -13,7 +13,7 @@ import asyncpg
 from pairing_server.audit.store import search
 from pairing_server.audit.store.filters import Filter
 from pairing_server.audit.store.search import Place
-from pairing_server.db.database import Database
+from pairing_server.db.database import Database, PoolLimits
 
 LIMIT = 100
 PAGES = 1_000
@@ -97,7 +97,7 @@ async def _one(conn: asyncpg.Connection, where: str, column: str) -> str:
 
 async def measure(url: str, name: str, which: Filter) -> Times:
     """Time that filter's first page and its way to the thousandth."""
-    database = Database(url, statement_timeout=10)
+    database = Database(url, limits=PoolLimits(statement_timeout=10))
     times = Times(name)
     try:
         for _ in range(SAMPLES):

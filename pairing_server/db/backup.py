@@ -91,8 +91,8 @@ def _run(program: str, options: list[str], url: str | None) -> str:
         env=environment | {"LC_ALL": "C"} | (_where(url) if url else {}),
     )
     if done.returncode:
-        told = "\n  ".join(done.stderr.strip().splitlines()[-5:])
-        raise BackupError(f"{program} has failed:\n  {told}")
+        output = "\n  ".join(done.stderr.strip().splitlines()[-5:])
+        raise BackupError(f"{program} has failed:\n  {output}")
     return done.stdout
 
 

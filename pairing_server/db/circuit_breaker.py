@@ -1,7 +1,7 @@
-"""Whether it is worth asking the database: not after failures in a row, until a probe finds it well again.
+"""The circuit breaker: after failures in a row, requests fail at once until a probe finds that the database works.
 
-Whoever asks meanwhile is told at once, instead of waiting for a time-out like everybody before, and the database is
-not besieged when it comes back. docs/decisions/0012 says why it is our own.
+So they do not wait for a time-out each, and do not all reach the database when it comes back. docs/decisions/0012 says why
+it is our own.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from pairing_server.errors import Unavailable
 
 IN_A_ROW = 3
-# Seconds between two probes, and for one. Whatever the fault is, all is well within their sum of its end.
+# Seconds between two probes, and for one. An outage ends at the latest their sum after the fault has.
 PROBE_EVERY = 1.0
 PROBE_TIMEOUT = 3.0
 RETRY_AFTER = 3.0
-# All connections in use is an outage only if none of them has got anything done for so many seconds; else it is a crowd.
+# All connections in use is an outage only if none of them has finished anything for so many seconds; else it is load.
 STUCK_AFTER = 2.0
 
 # Called with "down", "up" or "failover", the reason, and how long it has been away, in seconds.
@@ -27,8 +27,8 @@ OutageListener = Callable[[str, str, float], None]
 
 
 class DatabaseUnavailable(Unavailable):
-    """The database cannot do it now. `reason`: why it is away, of a closed list; None if it is not, as when a
-    lock was not to be had."""
+    """The database cannot do it now. `reason`: why it is unavailable, of a closed list; None if it is available, as when a
+    lock timed out."""
 
     def __init__(self, message: str, reason: str | None = None) -> None:
         super().__init__(message, retry_after_s=RETRY_AFTER)
@@ -37,14 +37,14 @@ class DatabaseUnavailable(Unavailable):
 
 @dataclass(frozen=True, slots=True)
 class Outage:
-    """The database is away. `since`: monotonic seconds."""
+    """The database is unavailable. `since`: monotonic seconds."""
 
     reason: str
     since: float
 
 
 class CircuitBreaker:
-    """`probe` asks the database and raises Away; only its success ends an outage. Used in the event loop."""
+    """`probe` asks the database and raises DatabaseUnavailable; only its success ends an outage. Used in the event loop."""
 
     def __init__(self, probe: Callable[[], Awaitable[object]], on_outage: OutageListener) -> None:
         self.outage: Outage | None = None
@@ -58,28 +58,28 @@ class CircuitBreaker:
         self._probing: asyncio.Task[None] | None = None
 
     def check(self) -> None:
-        """Raises Away while the database is known to be away."""
+        """Raises DatabaseUnavailable during an outage."""
         if self.outage is not None:
             raise DatabaseUnavailable("The database is away. Try again in a moment.", self.outage.reason)
 
     def answered(self) -> None:
-        """It has not done what it was asked to, for a reason that does not lie with it."""
+        """A statement has failed, for a reason that does not lie with the database."""
         self._failures = 0
 
     def worked(self) -> None:
-        """It has done what it was asked to."""
+        """A statement has succeeded."""
         self._failures = 0
         self._worked_at = asyncio.get_running_loop().time()
 
     def failed(self, reason: str, asked_at: float) -> None:
-        """It has not, for a reason that lies with the database. `asked_at`: when it was asked to, in monotonic seconds."""
+        """A statement has failed, for a reason that lies with the database. `asked_at`: when it began, in monotonic seconds."""
         if self.outage is not None or (reason == "busy" and self._is_working()):
             return
-        # Who has waited since the last outage, in vain, says nothing of the database as it is now.
+        # A failure that began during the last outage says nothing of the database as it is now.
         if asked_at < self.back_at:
             return
         self._failures += 1
-        # A server that takes no writes any more is no accident, and another may already do.
+        # A server becomes read-only in a failover, and another may already take writes.
         if self._failures >= IN_A_ROW or reason == "read_only":
             self._open(reason)
 

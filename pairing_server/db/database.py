@@ -1,4 +1,4 @@
-"""The way to PostgreSQL: one engine with its pool, transactions, and what an absent database looks like.
+"""PostgreSQL: one engine with its pool, transactions, and the errors of an unavailable database.
 
 No SQL of ours lives here but the probe of `ready`. Taking a connection costs no round trip: whether it still works shows
 with the BEGIN that has to be sent anyway, and one that is lost then is replaced.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
 import asyncpg
@@ -31,13 +32,11 @@ from pairing_server.tracing import OFF, Traces
 # Related durations, in seconds: the server gives up on a statement before the client does, and a
 # request waits for a connection less long than for a statement.
 CONNECT_TIMEOUT = 3
-STATEMENT_TIMEOUT = 4
 COMMAND_GRACE = 1
 # For all of a transaction, the wait for a connection included, beyond the longest statement.
 TRANSACTION_GRACE = 1.5
 CLOSE_TIMEOUT = 5
 LOCK_TIMEOUT = "2s"
-POOL_TIMEOUT = 4
 MAX_AGE = 1800
 
 POOL_SIZE = 12
@@ -56,6 +55,15 @@ BEGIN_PLANNED = "BEGIN; SET LOCAL plan_cache_mode = force_generic_plan"
 T = TypeVar("T")
 
 
+@dataclass(frozen=True, slots=True)
+class PoolLimits:
+    """`size`: connections. Seconds: `wait` for one of them, and for one statement."""
+
+    size: int = POOL_SIZE
+    wait: float = 4
+    statement_timeout: int = 4
+
+
 class Database:
     """The engine and its connections. One for each process; made before the first request, closed at the end."""
 
@@ -63,17 +71,15 @@ class Database:
         self,
         url: str,
         *,
-        pool_size: int = POOL_SIZE,
-        pool_timeout: float = POOL_TIMEOUT,
-        statement_timeout: int = STATEMENT_TIMEOUT,
+        limits: PoolLimits = PoolLimits(),
         on_outage: OutageListener = lambda *_: None,
         breaker: CircuitBreaker | None = None,
         traces: Traces = OFF,
     ) -> None:
-        """`url`: postgresql://…, with one host or several; query parameters are asyncpg's. The timeouts are in seconds.
+        """`url`: postgresql://…, with one host or several; query parameters are asyncpg's.
 
-        `on_outage` is called for each outage. `breaker`: that of another way to the same database, which knows when it is away;
-        what goes wrong on this one does not count there.
+        `on_outage` is called for each outage. `breaker`: that of another pool of the same database;
+        failures of this pool do not count there.
         """
         self._asking: asyncio.Future[None] | None = None
         self._on_outage = on_outage
@@ -81,14 +87,14 @@ class Database:
         self._server: str | None = None
         self._counts = breaker is None
         self.breaker = breaker or CircuitBreaker(self._probe, on_outage)
-        self._transaction_timeout = statement_timeout + TRANSACTION_GRACE
+        self._transaction_timeout = limits.statement_timeout + TRANSACTION_GRACE
         self._hosts = endpoints.Endpoints(
             url,
             timeout=CONNECT_TIMEOUT,
-            command_timeout=statement_timeout + COMMAND_GRACE,
+            command_timeout=limits.statement_timeout + COMMAND_GRACE,
             server_settings={
                 "application_name": "pairing-server",
-                "statement_timeout": f"{statement_timeout}s",
+                "statement_timeout": f"{limits.statement_timeout}s",
                 "lock_timeout": LOCK_TIMEOUT,
                 "idle_in_transaction_session_timeout": "10s",
                 "timezone": "UTC",
@@ -99,9 +105,9 @@ class Database:
             endpoints.parse(url)[0],
             async_creator=self._hosts.connect,
             isolation_level="AUTOCOMMIT",
-            pool_size=pool_size,
+            pool_size=limits.size,
             max_overflow=0,
-            pool_timeout=pool_timeout,
+            pool_timeout=limits.wait,
             pool_recycle=MAX_AGE,
             # Those that are not needed grow old together.
             pool_use_lifo=True,
@@ -113,8 +119,8 @@ class Database:
         event.listen(self.engine.sync_engine, "checkout", self._checked_out)
 
     async def warm(self) -> None:
-        """Open the first connections, and note which server they lead to. If the database is away, whoever asks
-        first is told."""
+        """Open the first connections, and note which server they lead to. If the database is unavailable, the first
+        request finds out."""
         with suppress(DatabaseUnavailable):
             await self.ready()
         wanted = (self.engine.connect().start() for _ in range(WARM))
@@ -216,7 +222,7 @@ class Database:
                 return direct, await act(direct)
             except BaseException as error:
                 lost = await undo(direct, error, time)
-                # Who has waited for one in vain need not wait for another.
+                # A connection that timed out is not tried once more.
                 if lost and not last and isinstance(error, Exception) and not isinstance(error, TimeoutError):
                     continue
                 if (unavailable := unavailable_error(error, lost=lost)) is not None:
@@ -236,8 +242,8 @@ class Database:
     async def ready(self) -> None:
         """Return if the database answers and takes writes; raise Unavailable otherwise.
 
-        Whoever asks while another's question is under way shares its answer, so that asking, which needs
-        no login, never takes more than one connection.
+        Calls at the same time share one question, so that this, which needs no login, never takes more than one
+        connection.
         """
         if self._asking is None:
             self._asking = asyncio.ensure_future(self._ask())
@@ -247,13 +253,13 @@ class Database:
     def _asked(self, asked: asyncio.Future[None]) -> None:
         self._asking = None
         if not asked.cancelled():
-            asked.exception()  # whoever still waits has it; nobody may be left
+            asked.exception()  # retrieved: it may be that no caller waits any more
 
     async def _ask(self) -> None:
         self._look_at(await self.once(_LOOK))
 
     def _look_at(self, row: asyncpg.Record | None) -> None:
-        """Raises Away if it takes no writes."""
+        """Raises DatabaseUnavailable if it takes no writes."""
         if row is None or row["read_only"]:
             self.breaker.failed("read_only", asyncio.get_running_loop().time())
             raise DatabaseUnavailable("The database is read-only. Try again in a moment.", "read_only")
@@ -262,7 +268,7 @@ class Database:
             self._on_outage("failover", "", 0.0)
 
     async def _probe(self) -> None:
-        """Ask on a connection of its own: those of the pool may all be stuck. Raises Away."""
+        """Ask on a connection of its own: those of the pool may all be stuck. Raises DatabaseUnavailable."""
         try:
             async with asyncio.timeout(PROBE_TIMEOUT):
                 driver = await self._hosts.connect()

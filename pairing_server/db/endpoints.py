@@ -24,11 +24,11 @@ def parse(url: str) -> list[URL]:
 
 
 class Endpoints:
-    """Where connections come from. With several hosts, each gets its share of the time, or one that is cut
-    off without a word would use up the others' as well."""
+    """Where connections come from. With several hosts, each gets its share of the time, or one that does not answer at all
+    would use up that of the others."""
 
     def __init__(self, url: str, *, timeout: float, **options: Any) -> None:
-        """`timeout`: seconds for a connection, whichever host it is to; `options`: asyncpg's."""
+        """`timeout`: seconds for a connection, all hosts together; `options`: asyncpg's."""
         self.places: list[tuple[str | None, int | None]] = []
         given: dict[str, Any] = {}
         for one in parse(url):
@@ -44,7 +44,7 @@ class Endpoints:
 
     @property
     def wanted(self) -> str | None:
-        """Which kind of server will do (`target_session_attrs`); None for whichever there is."""
+        """Which kind of server is acceptable (`target_session_attrs`); None for any."""
         return self._options.get("target_session_attrs")
 
     async def absent(self) -> list[str]:
@@ -65,7 +65,7 @@ class Endpoints:
     async def connect(self) -> asyncpg.Connection:
         """A connection to the first host that will do; the one that did last time is asked first.
 
-        Raises what asyncpg does; of several failures, one that a server has told.
+        Raises what asyncpg does; of several failures, one that a server has answered.
         """
         failure: Exception | None = None
         for place in list(self.places):

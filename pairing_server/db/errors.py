@@ -36,7 +36,7 @@ _HANGING_UP = (
 
 def breaks_off(error: BaseException) -> bool:
     """Whether the connection is not to be used again after this: it is lost, or was cut off in the middle of
-    something, and nobody knows what it is still doing."""
+    something, and its state is not known."""
     return not isinstance(error, Exception) or isinstance(error, (*_HANGING_UP, OSError))
 
 
@@ -69,5 +69,5 @@ def _by_state(state: str) -> DatabaseUnavailable | None:
     if found is None:
         return None
     reason = _PASSING[found]
-    told = "read-only" if reason == "read_only" else "not available"
-    return DatabaseUnavailable(f"The database is {told}. Try again in a moment.", reason)
+    description = "read-only" if reason == "read_only" else "not available"
+    return DatabaseUnavailable(f"The database is {description}. Try again in a moment.", reason)

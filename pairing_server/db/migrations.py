@@ -102,8 +102,8 @@ def _told_to_the_operator() -> Iterator[None]:
         kind = NotReachable if state.startswith(("08", "53", "57P")) else MigrationError
         raise kind(f"The database cannot be migrated: {error.orig}.") from None
     except (OSError, TimeoutError) as error:
-        told = str(error) or type(error).__name__
-        raise NotReachable(f"The database is not reachable: {told}. Check PAIRING_DATABASE_URL.") from None
+        cause = str(error) or type(error).__name__
+        raise NotReachable(f"The database is not reachable: {cause}. Check PAIRING_DATABASE_URL.") from None
 
 
 def head() -> str:

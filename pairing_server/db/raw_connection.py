@@ -1,6 +1,7 @@
-"""Statements that go to the driver directly: the way there, and the connection while somebody has it.
+"""Connections for statements that go to the driver directly.
 
-What everybody waits for is one round trip, without SQLAlchemy's share of the time. See `Database.once` and `Database.direct`.
+They are for requests that each device makes: one round trip, without SQLAlchemy's share of the time. See `Database.once` and
+`Database.direct`.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ class RawConnection:
 
     @property
     def dead(self) -> bool:
-        """Whether it is known not to work; False promises nothing."""
+        """Whether it is known to be lost; False promises nothing."""
         return self.driver.is_closed() or self.conn.invalidated
 
 
@@ -46,7 +47,7 @@ async def undo(direct: RawConnection, error: BaseException, time: asyncio.Timeou
     except Exception:
         lost = True
     finally:
-        # Nobody is there to say goodbye to, or there is no time for it, which would be two seconds.
+        # The server does not answer, or there is no time for the two seconds that a proper end may take.
         if isinstance(error, OSError) or time.expired():
             direct.driver.terminate()
         if not clean:

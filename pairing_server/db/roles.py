@@ -95,5 +95,5 @@ def _run(url: str, statements: Sequence[str]) -> None:
         OSError,
         TimeoutError,
     ) as error:
-        told = str(error) or type(error).__name__
-        raise MigrationError(f"The rights of the role that runs the server cannot be set: {told}") from None
+        cause = str(error) or type(error).__name__
+        raise MigrationError(f"The rights of the role that runs the server cannot be set: {cause}") from None

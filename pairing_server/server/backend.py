@@ -22,7 +22,7 @@ from pairing_server.audit.seals.verification import Verifier
 from pairing_server.audit.tail import AuditTail
 from pairing_server.clock import utcnow
 from pairing_server.config import Configuration
-from pairing_server.db.database import Database
+from pairing_server.db.database import Database, PoolLimits
 from pairing_server.relay.context import RelayContext
 from pairing_server.relay.hub import Hub
 from pairing_server.security.issuers import Issuers
@@ -84,8 +84,7 @@ class Backend:
         )
         self.reading = Database(
             database_url,
-            pool_size=READERS,
-            statement_timeout=READING_TIMEOUT,
+            limits=PoolLimits(READERS, statement_timeout=READING_TIMEOUT),
             breaker=database.breaker,
             traces=traces,
         )

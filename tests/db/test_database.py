@@ -12,7 +12,7 @@ from sqlalchemy.exc import DBAPIError
 from tornado.ioloop import IOLoop
 
 from pairing_server.db import database as module
-from pairing_server.db.database import Database
+from pairing_server.db.database import Database, PoolLimits
 from pairing_server.errors import Unavailable
 
 BACKEND = "SELECT pg_backend_pid() AS pid"
@@ -21,7 +21,7 @@ BACKEND = "SELECT pg_backend_pid() AS pid"
 @pytest.fixture
 def narrow(io_loop: IOLoop, database_url: str) -> Iterator[Database]:
     """A database with two connections at most, for which nobody waits long."""
-    made = Database(database_url, pool_size=2, pool_timeout=0.05)
+    made = Database(database_url, limits=PoolLimits(2, wait=0.05))
     yield made
     io_loop.run_sync(made.close)
 
@@ -189,7 +189,7 @@ async def test_who_waits_for_a_connection_in_vain_is_told_and_takes_none(narrow:
 
 
 async def test_more_than_there_are_connections_take_turns(database_url: str) -> None:
-    patient = Database(database_url, pool_size=2)
+    patient = Database(database_url, limits=PoolLimits(2))
     try:
         pids = await asyncio.gather(*(backend(patient) for _ in range(50)))
     finally:

@@ -11,7 +11,7 @@ from sqlalchemy import select
 
 from harness.fault_proxy import FaultProxy
 from pairing_server.clock import utcnow
-from pairing_server.db.database import Database
+from pairing_server.db.database import Database, PoolLimits
 from pairing_server.errors import Unavailable
 from pairing_server.request_context import RequestContext
 from pairing_server.store.pairings import COLUMNS
@@ -87,7 +87,7 @@ async def test_who_has_used_up_his_time_does_not_wait_to_say_goodbye(
     far_url: str, proxy: FaultProxy, database_url: str
 ) -> None:
     """A server far away would take another two seconds for it, and a connection more for what it shall break off."""
-    database = Database(far_url, statement_timeout=2)
+    database = Database(far_url, limits=PoolLimits(statement_timeout=2))
     try:
         with pytest.raises(Unavailable):
             async with database.direct() as direct:
