@@ -1,15 +1,16 @@
 """The frame engine: picows parses frames, this makes messages of them and keeps RFC 6455.
 
-After Tornado has parsed and checked the upgrade, the socket is handed over (websocket/takeover.py); handlers stay
+After Tornado has parsed and checked the upgrade, the socket is handed over (websocket/handover.py); handlers stay
 ordinary WebSocketHandlers.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import struct
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import cast
 
 from picows import WSFrame, WSMsgType, WSTransport
 from tornado.iostream import StreamClosedError
@@ -17,35 +18,74 @@ from tornado.websocket import WebSocketHandler
 
 from pairing_server.relay.close_codes import CloseCode
 from pairing_server.relay.connection_limits import ConnectionLimits
+from pairing_server.relay.send_queue import Entry, SendQueue
 from pairing_server.relay.token_bucket import TokenBucket
-from pairing_server.websocket.closing import Closing
-from pairing_server.websocket.frames import valid_close_code
-from pairing_server.websocket.sending import PONG, frame_of, gathering
-from pairing_server.websocket.takeover import hand_over
+from pairing_server.websocket.frame_writer import PONG, FrameWriter, write_batch
+from pairing_server.websocket.handover import Listener, TransportProxy, hand_over
+from pairing_server.websocket.keepalive import Keepalive
+from pairing_server.websocket.receive_queue import OnMessage, ReceiveQueue
 
-_TEXT_FRAME = WSMsgType.TEXT
-# So many messages of one connection are served at a stretch; then the others have their turn.
-STRETCH = 20
+_TEXT = WSMsgType.TEXT
+# Seconds: how long the client may take to answer our close frame.
+CLOSE_TIMEOUT = 5.0
+# A control frame's 125 bytes, less the code.
+REASON_SIZE = 123
 
 
-class PicowsProtocol(Closing):
-    """One connection's protocol. `on_abuse` is called once with "frames", "pings" or "fragments" too many."""
+def valid_close_code(code: int) -> bool:
+    """Whether a client may send that close code (RFC 6455, section 7.4)."""
+    return code in (1000, 1001, 1002, 1003) or 1007 <= code <= 1014 or 3000 <= code < 5000
 
-    # Most are found faster than what an ordinary instance has, and there are many of them.
+
+class FragmentedMessage:
+    """A message of which more frames are to come."""
+
+    __slots__ = ("_binary", "fragments", "size")
+
+    def __init__(self, binary: bool) -> None:
+        self._binary = binary
+        self.fragments: list[bytes] = []
+        self.size = 0
+
+    def add(self, payload: bytes) -> None:
+        self.fragments.append(payload)
+        self.size += len(payload)
+
+    def joined(self) -> str | bytes:
+        """Raises UnicodeDecodeError."""
+        message = b"".join(self.fragments)
+        return message if self._binary else message.decode("utf-8")
+
+
+class PicowsProtocol(Listener):
+    """One connection's protocol: for Tornado's handler a WebSocketProtocol, for the relay a Transport.
+
+    It has no more of Tornado's WebSocketProtocol than a handler of a server calls. `on_abuse` is called once with
+    "frames", "pings" or "fragments" too many.
+    """
+
+    # There is one for each connection.
     __slots__ = (
-        "_at",
-        "_fragments",
-        "_fragments_size",
-        "_fragments_type",
+        "_close_received",
+        "_close_sent",
+        "_closing_timer",
         "_frames",
+        "_handler",
+        "_keepalive",
+        "_limits",
         "_now",
         "_on_abuse",
+        "_partial",
         "_pings",
-        "_receive",
-        "_serving",
-        "_stretch",
-        "_subprotocol",
-        "_waiting",
+        "_queue",
+        "_read_at",
+        "_transport",
+        "_writer",
+        "_writing_paused",
+        "close_code",
+        "close_reason",
+        "send_queue",
+        "write",
     )
 
     def __init__(
@@ -55,32 +95,27 @@ class PicowsProtocol(Closing):
         now: Callable[[], float],
         on_abuse: Callable[[str], None],
     ) -> None:
-        super().__init__(handler, limits)
-        # With the time, which it need not ask for then.
-        self._receive: Callable[[str | bytes, float], Awaitable[None] | None] = handler.on_message  # type: ignore[assignment]
+        self._handler = handler
+        self._limits = limits
         self._now = now
         self._on_abuse = on_abuse
-        # When the last read was.
-        self._at = started = now()
+        self._read_at = started = now()
+        # A burst of two seconds: a burst of messages and its audio together are no flood.
         self._frames = TokenBucket(limits.frame_rate, 2 * limits.frame_rate, started)
         self._pings = TokenBucket(limits.ping_count / limits.ping_seconds, limits.ping_count, started)
-        self._fragments: list[bytes] = []
-        self._fragments_size = 0
-        self._fragments_type = 0
-        # What was parsed while a message was still being served: messages, and the client's close last.
-        self._waiting: list[Callable[[], None]] = []
-        self._serving = False
-        # Messages served at this stretch.
-        self._stretch = 0
-        self._subprotocol: str | None = None
+        self._partial: FragmentedMessage | None = None
+        self._transport: asyncio.Transport | None = None
+        self._close_sent = self._close_received = False
+        self._closing_timer: asyncio.TimerHandle | None = None
+        self._writing_paused = False
+        self.close_code: int | None = None
+        self.close_reason: str | None = None
+        self.send_queue: SendQueue | None = None
 
-    # Opening
-
-    @property
-    def selected_subprotocol(self) -> str | None:
-        return self._subprotocol
+    # The beginning
 
     async def accept_connection(self, handler: WebSocketHandler) -> None:
+        """Tornado has checked the upgrade: answer it."""
         headers = handler.request.headers
         key = headers.get("Sec-WebSocket-Key", "")
         if not (headers.get("Host") and len(key) == 24 and key.isascii() and key.isprintable()):
@@ -90,26 +125,29 @@ class PicowsProtocol(Closing):
         offered = [
             name.strip() for name in headers.get("Sec-WebSocket-Protocol", "").split(",") if name.strip()
         ]
-        self._subprotocol = handler.select_subprotocol(offered)
-        stream = handler.detach()
+        subprotocol = handler.select_subprotocol(offered)
         try:
-            transport = await hand_over(stream, key, self._subprotocol, self, self._limits.frame_size)
+            transport = await hand_over(handler.detach(), key, subprotocol, self, self._limits.frame_size)
         except StreamClosedError:
             return
-        if self._serving:
-            # It was paused before it had begun to read.
+        if self._queue.held:
+            # By what came with the upgrade, before the transport had begun to read.
             transport.pause_reading()
 
     def on_ws_connected(self, transport: WSTransport) -> None:
-        guarded: Any = transport.underlying_transport
-        self._out = guarded.real
-        # Whatever the kernel does not take at once is the send queue's business.
-        self._out.set_write_buffer_limits(0)
+        real = self._transport = cast(TransportProxy, transport.underlying_transport).real
+        # The send queue keeps whatever the kernel does not take at once.
+        real.set_write_buffer_limits(0)
+        self._writer = FrameWriter(real)
+        # An attribute: a method would be one more call for each message.
+        self.write = self._writer.write
+        self._queue = ReceiveQueue(real, cast(OnMessage, self._handler.on_message), self._failed, self._now)
+        self._keepalive = Keepalive(self._writer, self._limits, self._abort)
         try:
-            self.handler.open()  # type: ignore[attr-defined]
+            self._handler.open()
         except Exception as error:
             self._failed(error)
-        self.start_pinging()
+        self._keepalive.start()
         transport.request.headers.clear()
         transport.response.headers.clear()
 
@@ -117,176 +155,178 @@ class PicowsProtocol(Closing):
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
         last = frame.last_in_buffer
-        if not gathering.on:
-            # The first of this read.
-            self._at = self._now()
-            gathering.on = not last
+        if not write_batch.is_open:
+            # The first frame of this read.
+            self._read_at = self._now()
+            write_batch.is_open = not last
         try:
-            if self.client_terminated:
+            if self._close_received:
                 return
-            if self._frames.take(self._at):
+            if self._frames.take(self._read_at):
                 self._abuse("frames")
             elif (
-                frame.msg_type is _TEXT_FRAME
+                frame.msg_type is _TEXT
                 and frame.fin
-                and not (
-                    frame.rsv1 or frame.rsv2 or frame.rsv3 or self._fragments_type or self.server_terminated
-                )
+                and not (frame.rsv1 or frame.rsv2 or frame.rsv3 or self._partial or self._close_sent)
             ):
                 # Nearly every frame.
-                self._message(frame.get_payload_as_utf8_text(), self._at)
+                self._queue.put(frame.get_payload_as_utf8_text(), self._read_at)
             else:
-                self._other(frame)
+                self._other_frame(frame)
         except UnicodeDecodeError:
             self._fail(CloseCode.INVALID_TEXT, "not UTF-8")
         finally:
-            if last and gathering.on:
-                gathering.end()
-                self._stretch = 0
+            if last and write_batch.is_open:
+                write_batch.end()
+                self._queue.burst = 0
 
-    def _other(self, frame: WSFrame) -> None:
+    def _other_frame(self, frame: WSFrame) -> None:
+        """Raises UnicodeDecodeError."""
         kind = frame.msg_type
-        if self.server_terminated and kind is not WSMsgType.CLOSE:
-            # We have closed, and wait for the answer only.
+        if self._close_sent and kind is not WSMsgType.CLOSE:
+            # Only the answer is waited for.
             return
         if frame.rsv1 or frame.rsv2 or frame.rsv3:
             self._fail(CloseCode.PROTOCOL_ERROR, "reserved bits")
-        elif kind in (WSMsgType.TEXT, WSMsgType.BINARY, WSMsgType.CONTINUATION):
-            self._data(int(kind.value), frame)
-        elif kind == WSMsgType.PING:
+        elif kind is WSMsgType.PING:
             self._ping_received(frame.get_payload_as_bytes())
-        elif kind == WSMsgType.PONG:
-            self._pong_seen = True
+        elif kind is WSMsgType.PONG:
+            self._keepalive.pong_received = True
+        elif kind is WSMsgType.CLOSE:
+            self._finish(partial(self._answer_close, frame.get_payload_as_bytes()))
         else:
-            self._close_received(frame)
+            self._data(frame)
 
-    def _data(self, opcode: int, frame: WSFrame) -> None:
-        """A part of a message, or a whole binary one."""
-        if bool(opcode) == bool(self._fragments_type):
-            # A new message inside another, or a continuation of nothing.
+    def _data(self, frame: WSFrame) -> None:
+        """A binary message, or a part of a message. Raises UnicodeDecodeError."""
+        message, payload = self._partial, frame.get_payload_as_bytes()
+        if (frame.msg_type is WSMsgType.CONTINUATION) == (message is None):
             self._fail(CloseCode.PROTOCOL_ERROR, "fragments out of order")
             return
-        if opcode:
-            self._fragments_type = opcode
-        self._fragments.append(frame.get_payload_as_bytes())
-        self._fragments_size += frame.payload_size
-        if self._fragments_size > self._limits.frame_size:
+        if message is None:
+            if frame.fin:
+                self._queue.put(payload, self._read_at)
+                return
+            message = self._partial = FragmentedMessage(frame.msg_type is WSMsgType.BINARY)
+        message.add(payload)
+        if message.size > self._limits.frame_size:
             self._fail(CloseCode.FRAME_TOO_BIG, "message too big")
-        elif len(self._fragments) > self._limits.fragments:
+        elif len(message.fragments) > self._limits.fragments:
             self._abuse("fragments")
         elif frame.fin:
-            whole, opcode = b"".join(self._fragments), self._fragments_type
-            self._forget_fragments()
-            self._whole(opcode, whole)
-
-    def _forget_fragments(self) -> None:
-        self._fragments = []
-        self._fragments_size = 0
-        self._fragments_type = 0
-
-    def _whole(self, opcode: int, message: bytes) -> None:
-        """Raises UnicodeDecodeError."""
-        self._message(message if opcode == WSMsgType.BINARY.value else message.decode("utf-8"))
-
-    def _message(self, message: str | bytes, now: float | None = None) -> None:
-        if self._serving:
-            self._waiting.append(partial(self._message, message))
-            return
-        try:
-            serving = self._receive(message, self._now() if now is None else now)
-        except Exception as error:
-            self._failed(error)
-            return
-        if serving is not None:
-            self._hold()
-            asyncio.ensure_future(serving).add_done_callback(self._served)
-        elif gathering.on:
-            self._stretch += 1
-            if self._stretch == STRETCH:
-                self._hold()
-                self._loop.call_soon(self._go_on)
-
-    def _hold(self) -> None:
-        """Read no more for now; what is parsed already waits."""
-        self._serving = True
-        if self._out is not None:
-            self._out.pause_reading()
-
-    def _served(self, done: asyncio.Future[None]) -> None:
-        if not done.cancelled() and (error := done.exception()) is not None:
-            self._failed(error)
-        self._go_on()
-
-    def _go_on(self) -> None:
-        """Serve what waits, and then read again."""
-        self._serving = False
-        self._stretch = 0
-        gathering.on = True
-        try:
-            self._serve_waiting()
-        finally:
-            gathering.end()
-        if not self._serving and not self.client_terminated and self._out is not None:
-            self._out.resume_reading()
-
-    def _serve_waiting(self) -> None:
-        waiting, self._waiting = self._waiting, []
-        for place, act in enumerate(waiting):
-            if self._serving or self.server_terminated:
-                self._waiting = waiting[place:] + self._waiting
-                return
-            act()
-
-    def _failed(self, error: BaseException) -> None:
-        self.handler.log_exception(type(error), error, error.__traceback__)
-        self.close(CloseCode.INTERNAL, "internal error")
+            self._partial = None
+            self._queue.put(message.joined(), self._read_at)
 
     def _ping_received(self, payload: bytes) -> None:
         if self._pings.take(self._now()):
             self._abuse("pings")
-        elif not self._paused:
+        elif not self._writing_paused:
             # With a full buffer the pong waits for the next ping: only the newest must be answered.
-            self._write(frame_of(PONG, payload))
+            self._writer.write_control(PONG, payload)
 
-    def _close_received(self, frame: WSFrame) -> None:
-        self._last(partial(self._answer_close, frame.get_payload_as_bytes()))
+    def refused(self, code: int, reason: str) -> None:
+        if not self._close_received:
+            self._fail(code, reason)
 
-    def _last(self, act: Callable[[], None]) -> None:
-        """Nothing that comes behind is looked at, but what came before is served first."""
-        self.client_terminated = True
-        if self._serving and not self.server_terminated:
-            self._waiting.append(act)
-        else:
+    def _fail(self, code: int, reason: str) -> None:
+        """The client breaks the protocol: say so, and look at nothing more."""
+        self._finish(partial(self.close, code, reason))
+
+    def _finish(self, act: Callable[[], None]) -> None:
+        """Nothing that comes behind is looked at; what came before is served first."""
+        self._close_received = True
+        if self._close_sent:
             act()
+        else:
+            self._queue.finish(act)
+
+    def _failed(self, error: BaseException) -> None:
+        self._handler.log_exception(type(error), error, error.__traceback__)
+        self.close(CloseCode.INTERNAL, "internal error")
+
+    def _abuse(self, kind: str) -> None:
+        if self._close_sent:
+            self._abort()
+            return
+        self._on_abuse(kind)
+        # A client that floods is not waited for.
+        self._close_received = True
+        self.close()
+
+    # To the client (relay.send_queue.Transport)
+
+    def write_all(self, entries: Sequence[Entry]) -> None:
+        self._writer.write_all(entries)
+
+    def pending(self) -> int:
+        return self._writer.pending()
+
+    def busy(self) -> None:
+        self._writer.acknowledge_later()
+
+    def pause_writing(self) -> None:
+        self._writing_paused = True
+        if self.send_queue is not None:
+            self.send_queue.stalled()
+
+    def resume_writing(self) -> None:
+        self._writing_paused = False
+        if self.send_queue is not None:
+            self.send_queue.drained()
+
+    # The end
 
     def _answer_close(self, payload: bytes) -> None:
-        code = int.from_bytes(payload[:2], "big") if len(payload) >= 2 else None
+        code = int.from_bytes(payload[:2], "big") if payload else None
         if code is not None and not valid_close_code(code):
             self.close(CloseCode.PROTOCOL_ERROR, "invalid close code")
             return
         self.close_code = code
-        self.close_reason = payload[2:].decode("utf-8") if len(payload) > 2 else None
+        self.close_reason = payload[2:].decode("utf-8") or None
         self.close(code)
 
-    def refused(self, code: int, reason: str) -> None:
-        """picows has found a frame that breaks the protocol, or `on_ws_frame` has failed."""
-        if not self.client_terminated:
-            self._fail(code, reason)
-
-    def _abuse(self, kind: str) -> None:
-        if self.server_terminated:
-            # Closed already, and it goes on.
-            self._abort()
+    def close(self, code: int | None = None, reason: str | None = None) -> None:
+        """Start the closing handshake, or end it: the first close frame of ours is the only one."""
+        if self._transport is None:
             return
-        self._on_abuse(kind)
-        # Whoever floods is not waited for.
-        self.client_terminated = True
-        self.close()
+        if not self._close_sent:
+            if code is None and reason is not None:
+                code = CloseCode.NORMAL
+            self._writer.close(
+                b"" if code is None else struct.pack("!H", code) + (reason or "").encode()[:REASON_SIZE]
+            )
+            self._close_sent = True
+            self._queue.drop()
+            self._keepalive.stop()
+        if self._close_received:
+            # Everything is written first, but no longer than for so long.
+            self._transport.close()
+            self._abort_after_timeout()
+        elif self._closing_timer is None:
+            self._abort_after_timeout()
 
-    def _fail(self, code: int, reason: str) -> None:
-        """The client breaks the protocol: say so, and hear no more."""
-        self._last(partial(self.close, code, reason))
+    def _abort_after_timeout(self) -> None:
+        self._cancel_closing_timer()
+        self._closing_timer = asyncio.get_running_loop().call_later(CLOSE_TIMEOUT, self._abort)
+
+    def _cancel_closing_timer(self) -> None:
+        if self._closing_timer is not None:
+            self._closing_timer.cancel()
+            self._closing_timer = None
+
+    def _abort(self) -> None:
+        self._close_received = self._close_sent = True
+        if self._transport is not None:
+            self._transport.abort()
 
     def on_ws_disconnected(self, transport: WSTransport) -> None:
-        self._waiting.clear()
-        super().on_ws_disconnected(transport)
+        self._close_received = self._close_sent = True
+        self._transport = None
+        self._cancel_closing_timer()
+        self._keepalive.stop()
+        self._queue.drop()
+        self._writer.is_open = False
+        self._handler.on_ws_connection_close(self.close_code, self.close_reason)
+
+    def on_connection_close(self) -> None:
+        """The handler lets go of the connection after `on_ws_connection_close`; nothing is left to do."""

@@ -67,7 +67,9 @@ class PairingSocket(BaseHandler, WebSocketHandler):
     def get_websocket_protocol(self) -> WebSocketProtocol | None:
         if self.request.headers.get("Sec-WebSocket-Version") != "13":
             return None
-        return PicowsProtocol(self, self.app.hub.context.limits, self.app.now, self._close_for_abuse)
+        engine = PicowsProtocol(self, self.app.hub.context.limits, self.app.now, self._close_for_abuse)
+        # It has what a handler calls of one.
+        return cast(WebSocketProtocol, engine)
 
     def open(self, *_: str, **__: str) -> None:
         try:

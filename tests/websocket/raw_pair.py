@@ -109,7 +109,7 @@ async def until(condition: Callable[[], bool]) -> None:
 async def ping_time_passes(connection: Connection, seconds: float) -> None:
     """The at most so many seconds have passed until the engine pings next, or looks whether that was answered."""
     protocol: Any = connection._transport
-    timer: asyncio.TimerHandle = protocol._timer
+    timer: asyncio.TimerHandle = protocol._keepalive._timer
     assert timer.when() - asyncio.get_running_loop().time() <= seconds
     timer._run()
     timer.cancel()

@@ -10,7 +10,7 @@ from functools import partial
 import pytest
 
 from pairing_server.config import Configuration
-from pairing_server.websocket.frames import RECEIVE_BUFFER, SEND_BUFFER
+from pairing_server.websocket.handover import RECEIVE_BUFFER, SEND_BUFFER
 from tests.conftest import StartNode
 from tests.devices import Site
 from tests.web.clock import Clock
@@ -37,7 +37,7 @@ def fast(start_node: StartNode) -> Site:
 async def test_the_kernel_holds_little_of_what_a_client_sends_at_once(site: Site) -> None:
     """The process has to hold it next, and goes on holding as much as long as the connection lasts."""
     desktop, _ = await raw_pair(site)
-    sock = desktop.protocol._out.get_extra_info("socket")
+    sock = desktop.protocol._transport.get_extra_info("socket")
     # Linux doubles what it is told, for its own bookkeeping.
     assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) == 2 * RECEIVE_BUFFER
     assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) == 2 * SEND_BUFFER

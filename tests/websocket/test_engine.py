@@ -13,8 +13,8 @@ import pytest
 from tornado.http1connection import HTTP1Connection
 from tornado.httputil import HTTPConnection, HTTPHeaders, HTTPMessageDelegate, HTTPServerConnectionDelegate
 
-from pairing_server.websocket.engine import STRETCH
 from pairing_server.websocket.handler import SAMPLED
+from pairing_server.websocket.receive_queue import BURST
 from tests.conftest import StartNode
 from tests.devices import Site
 from tests.websocket.raw import PING, PONG, Frame, frame
@@ -33,10 +33,10 @@ class Counted:
     """The event loop's transport, with what is written to it."""
 
     def __init__(self, device: RawDevice) -> None:
-        self._real = device.protocol._out
+        self._real = device.protocol._transport
         self.written: list[bytes] = []
         self.get_extra_info: Any = self._real.get_extra_info
-        device.protocol._out = self
+        device.protocol._writer._transport = self
 
     def write(self, data: bytes) -> None:
         self.written.append(bytes(data))
@@ -57,7 +57,7 @@ async def test_the_messages_of_one_segment_leave_in_few_writes(busy: Site) -> No
     await desktop.raw.send_bytes(b"".join(map(text, messages)))
     assert await mobile.numbers(100) == list(range(100))
     assert [ack["id"] for ack in await desktop.messages(100)] == list(range(100))
-    # The buffer that is read into grows from 512 bytes, and a stretch has its end.
+    # The buffer that is read into grows from 512 bytes, and a burst has its end.
     assert len(out.written) <= 12
     assert len(back.written) <= 12
 
@@ -86,7 +86,7 @@ class Options:
 @pytest.mark.skipif(not hasattr(socket, "TCP_QUICKACK"), reason="Linux has it")
 async def test_a_client_that_sends_on_and_on_is_not_told_of_each_segment(busy: Site) -> None:
     desktop, mobile = await raw_pair(busy)
-    options = Options(desktop.protocol._out.get_extra_info("socket"))
+    options = Options(desktop.protocol._transport.get_extra_info("socket"))
     out = Counted(desktop)
     out.get_extra_info = lambda name: options if name == "socket" else None
     before = desktop.connection.received
@@ -114,7 +114,7 @@ async def test_large_messages_of_one_read_leave_before_they_pile_up(busy: Site) 
 
 
 @pytest.mark.parametrize("talk", [0, 1, 10])
-async def test_no_turn_of_the_loop_serves_more_than_a_stretch_of_a_flood(busy: Site, talk: int) -> None:
+async def test_no_turn_of_the_loop_serves_more_than_a_burst_of_a_flood(busy: Site, talk: int) -> None:
     desktop, mobile = await raw_pair(busy)
     # The buffer grows with what comes: a large message before lets hundreds of small ones be read at once.
     await desktop.raw.send_bytes(said(0, pad="x" * 60_000))
@@ -132,7 +132,7 @@ async def test_no_turn_of_the_loop_serves_more_than_a_stretch_of_a_flood(busy: S
         await asyncio.sleep(0)
         steps.append(connection.received - last)
         last = connection.received
-    assert max(steps) <= 2 * STRETCH
+    assert max(steps) <= 2 * BURST
     await sending
     assert await hearing == list(range(FLOOD))
 

@@ -15,7 +15,7 @@ import pytest
 from pairing_server.config import Configuration
 from pairing_server.relay.close_codes import CloseCode
 from pairing_server.relay.connection import Connection
-from pairing_server.websocket.frames import CLOSE_TIMEOUT
+from pairing_server.websocket.engine import CLOSE_TIMEOUT
 from tests.devices import Device, Site
 from tests.web.clock import Clock
 from tests.websocket.raw import BINARY, CLOSE, PING, PONG, TEXT, Frame, RawSocket, frame
@@ -45,8 +45,9 @@ class Peer:
     @property
     def buffered(self) -> int:
         """Bytes that the engine holds for the client or of a message that is being joined."""
-        out = self.protocol._out
-        return (out.get_write_buffer_size() if out else 0) + sum(len(p) for p in self.protocol._fragments)
+        transport, message = self.protocol._transport, self.protocol._partial
+        unsent = transport.get_write_buffer_size() if transport else 0
+        return int(unsent + (message.size if message else 0))
 
     @property
     def gone(self) -> bool:
@@ -255,6 +256,27 @@ async def test_on_close_is_called_once_whoever_goes_first(site: Site) -> None:
         one.raw.close()
         assert len(await site.events("ws.disconnected")) == number, way
     assert site.node.hub.connections == {}
+
+
+async def test_a_connection_that_ends_with_its_upgrade_leaves_its_descriptor_to_the_next(site: Site) -> None:
+    token = await token_of(site)
+    for behind in (closing(1000), frame(3), frame(PING) * 1000):
+        raw = RawSocket()
+        await raw.open(site, f"?token={token}", behind=behind)
+        assert (await raw.rest())[-1].opcode == CLOSE
+        raw.close()
+        gone = RawSocket()
+        await gone.open(site, f"?token={token}", behind=behind)
+        gone.reset()
+        while site.node.hub.connections:
+            await site.get("/healthz")
+        # The lowest free descriptors are given out first.
+        following = [await peer(site, token) for _ in range(3)]
+        for one in following:
+            await one.raw.send(TEXT, BEAT)
+            assert b'"pong"' in (await one.raw.read()).payload
+            one.raw.close()
+            await one.until_gone()
 
 
 async def pinged(one: Peer) -> None:

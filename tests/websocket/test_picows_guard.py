@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
+import re
 import socket
 from collections.abc import Iterator
 from typing import Any
@@ -17,7 +18,9 @@ from tornado.http1connection import HTTP1ServerConnection
 from tornado.httpserver import HTTPServer
 from tornado.iostream import IOStream
 from tornado.web import Application
+from tornado.websocket import WebSocketHandler
 
+from pairing_server.websocket.engine import PicowsProtocol
 from tests.websocket.raw import CLOSE, PING, TEXT, frame
 
 UPGRADE = (
@@ -241,3 +244,10 @@ def test_tornados_server_knows_its_connections(loop: asyncio.AbstractEventLoop) 
 
     loop.run_until_complete(look())
     assert "stream" in inspect.signature(HTTP1ServerConnection).parameters
+
+
+def test_tornados_handler_calls_of_its_protocol_what_the_engine_has() -> None:
+    for method in (WebSocketHandler.get, WebSocketHandler.close, WebSocketHandler.on_connection_close):
+        called = set(re.findall(r"self\.ws_connection\.(\w+)", inspect.getsource(method)))
+        assert called
+        assert all(callable(getattr(PicowsProtocol, name)) for name in called)

@@ -1,6 +1,6 @@
 """How a socket passes from Tornado to picows: a duplicate of its descriptor, and the upgrade once more.
 
-What is leant on of both beyond what they promise is guarded by a test.
+tests/websocket/test_picows_guard.py guards what this leans on of both beyond what they promise.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import logging
 import os
 import socket
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 from picows import WSAutoPingStrategy, WSListener, WSUpgradeResponse
@@ -18,7 +17,10 @@ from picows.common import WSUpgradeResponseWithListener
 from picows.picows import WSProtocol  # type: ignore[attr-defined]
 from tornado.iostream import IOStream, StreamClosedError
 
-from pairing_server.websocket.frames import bound_buffers
+# Linux would let the kernel's buffers grow to megabytes: the one for sending would hide a slow client and age its
+# audio, and what is received at once has to be held by this process.
+SEND_BUFFER = 128 * 1024
+RECEIVE_BUFFER = 64 * 1024
 
 # picows logs each connection; that is the audit log's business. Of a Logger it would make one for each connection.
 _picows_log = logging.LoggerAdapter(logging.getLogger("picows"))
@@ -30,10 +32,12 @@ _CLOSE = 0x88
 
 
 class Listener(WSListener):
-    """What a connection tells its listener beside picows' own events."""
+    """What is called when something has come from the client."""
+
+    __slots__ = ()
 
     def refused(self, code: int, reason: str) -> None:
-        """A frame breaks the protocol: picows would close with that, and what came before is served."""
+        """A frame breaks the protocol, and is to be answered with that close code."""
         raise NotImplementedError
 
 
@@ -49,10 +53,11 @@ async def hand_over(
     early = bytes(stream._read_buffer[: stream._read_buffer_size])
     own = socket.socket(fileno=os.dup(stream.socket.fileno()))
     own.setblocking(False)
-    bound_buffers(own)
+    own.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
+    own.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
     stream.close()
-    factory = partial(_Parser, _upgrade(key) + early, listener, subprotocol, max_frame_size)
-    transport, _ = await asyncio.get_running_loop().connect_accepted_socket(factory, own)
+    parser = _Parser(_upgrade(key) + early, listener, subprotocol, max_frame_size)
+    transport, _ = await asyncio.get_running_loop().connect_accepted_socket(lambda: parser, own)
     return transport
 
 
@@ -64,8 +69,8 @@ def _upgrade(key: str) -> bytes:
     ).encode()
 
 
-class Guarded:
-    """The transport as picows sees it: it may answer the upgrade, but the closing is the listener's.
+class TransportProxy:
+    """The transport as picows sees it: picows may answer the upgrade, but the listener closes.
 
     picows looks one frame ahead, and closes for that one before it hands out the one before.
     """
@@ -94,16 +99,16 @@ class Guarded:
             asyncio.get_running_loop().call_soon(self._listener.refused, code, reason)
 
     def close(self) -> None:
-        # With a refusal the listener closes, once it has served what came before.
+        # After a refusal the listener closes, once it has served what came before.
         if not self._refused:
             self.real.close()
 
 
 class _Parser(WSProtocol):  # type: ignore[misc]
-    """picows' protocol: it first reads `replayed`, then the socket."""
+    """picows' protocol: it first reads what was `received` already, then the socket."""
 
     def __init__(
-        self, replayed: bytes, listener: Listener, subprotocol: str | None, max_frame_size: int
+        self, received: bytes, listener: Listener, subprotocol: str | None, max_frame_size: int
     ) -> None:
         extra = {"Sec-WebSocket-Protocol": subprotocol} if subprotocol else {}
         accepted: Callable[[object], WSUpgradeResponseWithListener] = lambda _: WSUpgradeResponseWithListener(  # noqa: E731
@@ -126,16 +131,16 @@ class _Parser(WSProtocol):  # type: ignore[misc]
             extra_headers=None,
             read_buffer_init_size=READ_BUFFER,
         )
-        self._replayed = replayed
+        self._received = received
         self._owner = listener
 
     def connection_made(self, transport: asyncio.Transport) -> None:
-        super().connection_made(Guarded(transport, self._owner))
-        data, self._replayed = self._replayed, b""
-        while data:
+        super().connection_made(TransportProxy(transport, self._owner))
+        received, self._received = self._received, b""
+        while received:
             # As the event loop would.
             buffer = self.get_buffer(-1)
-            size = min(len(buffer), len(data))
-            buffer[:size] = data[:size]
+            size = min(len(buffer), len(received))
+            buffer[:size] = received[:size]
             self.buffer_updated(size)
-            data = data[size:]
+            received = received[size:]
