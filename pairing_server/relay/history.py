@@ -1,4 +1,4 @@
-"""The last messages of a channel, for a member that comes back."""
+"""The last messages of a channel, for a member that reconnects."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from pairing_server.relay.connection_limits import ConnectionLimits
 
 
 class History:
-    """Bounded in count and bytes; the oldest go first.
+    """Bounded in count and bytes; the oldest messages are dropped first.
 
-    `to`: the role that a message is for. `id_`: what its sender calls it.
+    `to`: the role that a message is for. `id_`: its sender's id for it.
     """
 
     __slots__ = ("_count", "_forgotten", "_messages", "_room", "_size")
@@ -20,7 +20,7 @@ class History:
         self._room = limits.history_size
         self._messages: deque[tuple[int, str, bytes, str | int | None]] = deque()
         self._size = 0
-        # By role, the newest seq that is gone.
+        # By role, the newest seq that was dropped.
         self._forgotten = {"desktop": 0, "mobile": 0}
 
     def __len__(self) -> int:
@@ -36,7 +36,7 @@ class History:
         kept = self._messages
         size = self._size + len(message)
         if len(kept) == self._count:
-            # Nearly always the only one that has to go.
+            # Nearly always the only one that has to be dropped.
             gone, role, old, _ = kept.popleft()
             self._forgotten[role] = gone
             size -= len(old)
@@ -52,7 +52,7 @@ class History:
             self._size -= len(message)
 
     def after(self, seq: int, to: str) -> list[tuple[int, bytes]]:
-        """What that role has been sent after `seq`, as far as it is kept, oldest first, with each one's seq."""
+        """The messages to that role after `seq`, as far as they are kept, oldest first, each with its seq."""
         found: list[tuple[int, bytes]] = []
         for number, role, message, _ in reversed(self._messages):
             if number <= seq:
@@ -63,12 +63,12 @@ class History:
         return found
 
     def number_of(self, id_: str | int, to: str) -> int | None:
-        """The seq of the newest message kept for that role that its sender has called so."""
+        """The seq of the newest message kept for that role with that id of its sender."""
         for number, role, _, name in reversed(self._messages):
             if name == id_ and role == to:
                 return number
         return None
 
     def kept_after(self, seq: int, to: str) -> int:
-        """The number after which nothing for that role is gone; `seq` itself if nothing was."""
+        """The seq after which no message to that role was dropped; `seq` itself if none was."""
         return max(seq, self._forgotten[to])

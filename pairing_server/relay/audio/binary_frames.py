@@ -29,7 +29,7 @@ _LONGEST = 128
 
 @dataclass(frozen=True, slots=True)
 class BinaryAudio:
-    """A client's chunk; like requests.AudioChunk to the channel, which makes either form of it."""
+    """A client's chunk. It has what the channel uses of a requests.AudioChunk, so either can be forwarded in either form."""
 
     chunk_id: str | None
     format: str | None

@@ -1,8 +1,8 @@
-"""What a decoder needs before it can start in the middle of a stream. No I/O.
+"""The header that a decoder needs before it can start in the middle of a stream. No I/O.
 
-A recorder says once, at the beginning, which tracks there are; later chunks make no sense without. Known are
-WebM (RFC 9559: EBML header, segment and tracks, up to the first cluster) and Ogg (RFC 3533: the pages without
-sound of their own). Other formats are left alone.
+A recorder writes once, at the beginning, which tracks there are; later chunks cannot be decoded without it. Supported
+are WebM (RFC 9559: EBML header, segment and tracks, up to the first cluster) and Ogg (RFC 3533: the pages without
+audio). Other formats pass unchanged.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Clusters:
     def __init__(self) -> None:
         # The cluster's own header and time; empty while it is not known where one begins.
         self._head = b""
-        # What was heard of the element that is not complete.
+        # The part received of the element that is not complete.
         self._open = b""
 
     @property
@@ -93,64 +93,64 @@ def _width(first: int) -> int:
 
 
 class StreamHeader:
-    """Fed with all chunks of one sender, says what a receiver that comes in between must get first."""
+    """The header of one sender's stream: fed with all chunks, it gives what a late receiver must get first."""
 
-    __slots__ = ("_begun", "_clusters", "_collecting", "_start", "_torn")
+    __slots__ = ("_clusters", "_first_bytes", "_format", "_header", "_partial")
 
     def __init__(self) -> None:
         # What came last, if it may be the first bytes of a beginning.
-        self._torn = b""
-        # What was heard of a beginning that is not complete, and of which format.
-        self._begun = b""
-        self._collecting: bytes | None = None
-        self._start: bytes | None = None
+        self._first_bytes = b""
+        # The part received of a header that is not complete, and its format.
+        self._partial = b""
+        self._format: bytes | None = None
+        self._header: bytes | None = None
         # WebM only.
         self._clusters: Clusters | None = None
 
     @property
     def watching(self) -> bool:
-        """Whether the chunks must be fed: a known stream has begun, or may have."""
-        return self._collecting is not None or self._start is not None or bool(self._torn)
+        """Whether the chunks must be fed: a stream of a known format has begun, or may have."""
+        return self._format is not None or self._header is not None or bool(self._first_bytes)
 
     def before(self, chunk: bytes) -> bytes | None:
         """What goes before this chunk, which is to be fed then; None if nothing is known, or it is the beginning."""
         if begins(chunk):
             return None
-        return self._torn if begins(self._torn + chunk) else self.before_next()
+        return self._first_bytes if begins(self._first_bytes + chunk) else self.before_next()
 
     def before_next(self) -> bytes | None:
         """What goes before the next chunk; None if nothing is known, or the beginning itself is under way."""
-        if self._start is None or self._clusters is None:
-            return self._start
+        if self._header is None or self._clusters is None:
+            return self._header
         inside = self._clusters.before_next
-        return self._start + inside if inside else None
+        return self._header + inside if inside else None
 
     def feed(self, chunk: bytes) -> None:
         """The next chunk of the stream, or the first of a new one."""
-        whole = self._torn + chunk
+        whole = self._first_bytes + chunk
         if not begins(chunk) and begins(whole):
             chunk = whole
-        self._torn = next((heard for heard in (whole, chunk) if may_begin(heard)), b"")
+        self._first_bytes = next((data for data in (whole, chunk) if may_begin(data)), b"")
         if begins(chunk):
-            self._begun, self._collecting = b"", chunk[:4]
-            self._start = self._clusters = None
-        if self._collecting is not None:
+            self._partial, self._format = b"", chunk[:4]
+            self._header = self._clusters = None
+        if self._format is not None:
             self._collect(chunk)
         elif self._clusters is not None:
             self._clusters.feed(chunk)
 
     def _collect(self, chunk: bytes) -> None:
-        self._begun += chunk
-        webm = self._collecting == EBML
-        end = self._begun.find(CLUSTER) if webm else _end_of_ogg_headers(self._begun)
+        self._partial += chunk
+        webm = self._format == EBML
+        end = self._partial.find(CLUSTER) if webm else _end_of_ogg_headers(self._partial)
         if 0 <= end <= LARGEST:
-            self._start, rest = self._begun[:end], self._begun[end:]
-            self._collecting, self._begun = None, b""
+            self._header, rest = self._partial[:end], self._partial[end:]
+            self._format, self._partial = None, b""
             if webm:
                 self._clusters = Clusters()
                 self._clusters.feed(rest)
-        elif end > LARGEST or len(self._begun) > LARGEST:
-            self._collecting, self._begun = None, b""
+        elif end > LARGEST or len(self._partial) > LARGEST:
+            self._format, self._partial = None, b""
 
 
 def may_begin(chunk: bytes) -> bool:

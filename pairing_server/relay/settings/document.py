@@ -1,7 +1,7 @@
-"""The settings that both members share: the merged document, and when it has to be sent once more.
+"""The settings document that both members share: how it is merged, and when it has to be sent again.
 
-What in a message is an edit, and what only an echo, is told by echo.py. No sockets, no clock (`now` is
-monotonic seconds) and no sending: sharing.py does what is said here. docs/decisions/0004 has the rules.
+echo_detector.py classifies what in a message is an edit and what is an echo; sync.py does the sending. No sockets, and
+no clock: `now` is monotonic seconds. docs/decisions/0004 has the rules.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from pairing_server.errors import PayloadTooLarge, ValidationFailed
 from pairing_server.relay.settings.echo_detector import PeerView
 from pairing_server.relay.settings.json_values import Value, Values, differing
 
-Role = str  # "desktop" | "mobile": the session's seat
+Role = str  # "desktop" | "mobile"
 
-SETTLE_AFTER = 0.4  # seconds after the last event that left a doubt about what a member holds
-SETTLE_LATE = 5.0  # the same where only a link slower than echo.UNDER_WAY could leave one
+SETTLE_AFTER = 0.4  # seconds after the last event that left it uncertain what a member holds
+SETTLE_LATE = 5.0  # the same where only a link slower than echo_detector.UNDER_WAY leaves it uncertain
 REVISIONS_KEPT = 64  # for `base_rev`
 
 
 @dataclass(frozen=True, slots=True)
 class Merge:
-    """The document has come to `rev` by these `changed` keys."""
+    """A change of the document: its new `rev`, and the keys that were `changed`."""
 
     changed: tuple[str, ...]
     rev: int
@@ -32,7 +32,7 @@ class Merge:
 
 @dataclass(frozen=True, slots=True)
 class SettingsSnapshot:
-    """A document at `rev` as it is kept outside: a JSON object, its values as they came."""
+    """A document at `rev` as it is saved: a JSON object, its values as they came."""
 
     rev: int
     document: bytes
@@ -41,17 +41,15 @@ class SettingsSnapshot:
 class SettingsDocument:
     """One channel's merged document. `rev` is 0 until the first merge and grows by one with each.
 
-    `settle_at`: when `settle` must be called; None: nothing is due. Look at it after every call here,
-    for it moves either way. `echoes`: how many messages had nothing new.
+    `settle_at`: when `settle` must be called; None: it need not be. Every call here may change it.
     """
 
     def __init__(
-        self, kept: SettingsSnapshot | None = None, *, max_keys: int = 64, max_bytes: int = 16384
+        self, saved: SettingsSnapshot | None = None, *, max_keys: int = 64, max_bytes: int = 16384
     ) -> None:
-        """`kept`: where an earlier life of the channel has left off."""
+        """`saved`: the document that an earlier channel of this pairing has left."""
         self.rev = 0
         self.settle_at: float | None = None
-        self.echoes = 0
         self._max_keys = max_keys
         self._max_bytes = max_bytes
         self._document: Values = {}
@@ -59,18 +57,18 @@ class SettingsDocument:
         self._revisions: dict[int, Values] = {0: self._document}
         self._views = {"desktop": PeerView(), "mobile": PeerView()}
         self._settle_delay = SETTLE_LATE
-        if kept is not None:
-            self._restore(kept)
+        if saved is not None:
+            self._restore(saved)
 
-    def _restore(self, kept: SettingsSnapshot) -> None:
-        found = msgspec.json.decode(kept.document, type=dict[str, msgspec.Raw])
-        self.rev = kept.rev
+    def _restore(self, saved: SettingsSnapshot) -> None:
+        found = msgspec.json.decode(saved.document, type=dict[str, msgspec.Raw])
+        self.rev = saved.rev
         self._document = {key: Value(bytes(raw)) for key, raw in found.items()}
-        self._size = len(kept.document)
-        self._revisions = {kept.rev: self._document}
+        self._size = len(saved.document)
+        self._revisions = {saved.rev: self._document}
 
     def snapshot(self) -> SettingsSnapshot:
-        """The document as it is to be kept."""
+        """The document as it is to be saved."""
         values = {key: msgspec.Raw(value.raw) for key, value in self._document.items()}
         return SettingsSnapshot(self.rev, msgspec.json.encode(values))
 
@@ -87,12 +85,12 @@ class SettingsDocument:
         *,
         fill: bool = False,
     ) -> Merge | None:
-        """Merge what the session has edited; then the whole document is to go to its peer.
+        """Merge what the device has edited; then the whole document must be sent to its peer.
 
-        `fill`: these are no edits, and only what the document lacks is merged.
+        `fill`: these are no edits, and only keys that the document lacks are merged.
 
-        None: an echo, or nothing new. An unknown `base_rev` counts as none given. Raises ValidationFailed
-        or PayloadTooLarge if the merged document would be over its bounds; then nothing has changed.
+        None: an echo, or nothing new. An unknown `base_rev` counts as none. Raises ValidationFailed or
+        PayloadTooLarge if the merged document would be over its limits; then nothing has changed.
         """
         view = self._views[role]
         values = {key: Value(raw) for key, raw in settings.items()}
@@ -109,10 +107,7 @@ class SettingsDocument:
             self._apply(edits)
         view.learn(classification, values, now, base_rev)
         self._schedule_settling(view, now, merged=merged, ignored=len(other) > len(edits) * merged)
-        if not merged:
-            self.echoes += 1
-            return None
-        return Merge(tuple(edits), self.rev)
+        return Merge(tuple(edits), self.rev) if merged else None
 
     def _apply(self, edits: Values) -> None:
         merged = {**self._document, **edits}
@@ -131,7 +126,7 @@ class SettingsDocument:
         self._revisions.pop(self.rev - REVISIONS_KEPT, None)
 
     def _schedule_settling(self, view: PeerView, now: float, *, merged: bool, ignored: bool) -> None:
-        """A delivery under way will undo what was merged, or what was ignored stands at the client."""
+        """Settle later if a delivery under way will undo what was merged, or the client holds what was ignored."""
         if ignored or (merged and view.under_way):
             delay = SETTLE_AFTER
         elif merged and view.unproven(now):
@@ -147,21 +142,21 @@ class SettingsDocument:
         self.settle_at = now + delay
 
     def note_delivery(self, role: Role, now: float) -> None:
-        """The whole document, as it is now, has been put on its way to that session, for whatever reason."""
+        """The whole document, as it is now, has been sent to that device."""
         self._views[role].deliver(self._document, self.rev, self._size, now)
         if not any(view.uncertain for view in self._views.values()):
             self.settle_at = None
 
     def settle(self, now: float) -> tuple[Role, ...]:
-        """`settle_at` has come. The roles to send the document to; `delivered` is to be called for each."""
+        """At `settle_at`: the roles to send the document to. Call `note_delivery` for each."""
         if self.settle_at is None or now < self.settle_at:
             return ()
         self.settle_at = None
         return tuple(role for role, view in self._views.items() if view.uncertain)
 
     def note_reconnect(self, role: Role) -> None:
-        """The seat's session is on a new socket: what was under way to it is lost.
+        """The device is on a new connection: what was under way to it is lost.
 
-        What it was known to hold stays as a guess; a restarted app is told by the delivery that follows.
+        What it was known to hold stays as a guess; the delivery that follows corrects it for a restarted app.
         """
         self._views[role].resume()

@@ -1,9 +1,9 @@
-"""What is known of one session's copy of the settings, and what a `settings_sync` of it is taken for.
+"""What is known of one device's view of the settings, and how a `settings_sync` of it is classified.
 
-Clients send whole objects, parts of them, or again whatever reaches them; none says which it is, and
-messages cross on the way. A `Copy` remembers what was delivered to its session and what the session
-said last, and tells an edit from an echo and from the stale part of a whole object. It decides nothing
-about the document: that is settings.py. docs/decisions/0004 has the rules and their reasons.
+Some clients send whole objects, some send parts of them, and some send back all that they receive; none says which, and
+messages cross on the way. A `PeerView` remembers what was delivered to its device and what the device sent last, and
+tells an edit from an echo and from the stale part of a whole object. It decides nothing about the document: that is
+document.py. docs/decisions/0004 has the rules and their reasons.
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ from dataclasses import dataclass, field
 from pairing_server.relay.settings.json_values import Value, Values, differing
 
 UNDER_WAY = 1.5  # seconds in which a delivery may not have been applied yet, and its echo is expected
-ECHO_KEPT = 30.0  # the same for a session known to echo; liveness lets no slower link live
-LATE_ECHO = 10.0  # seconds after which a repetition does not speak for an echoing session any more
-RESEND_WITHIN = 0.25  # seconds in which nobody sees a change and takes it back
-DELIVERIES_KEPT = 256  # a copy: four seconds of a slider's 60 a second
-BYTES_KEPT = 1 << 20  # a copy, whatever its documents weigh
+ECHO_KEPT = 30.0  # the same for a device known to echo; a slower link does not survive the pings
+LATE_ECHO = 10.0  # seconds after which a repetition is no sign of an echoing device any more
+RESEND_WITHIN = 0.25  # seconds: too short for a user to see a change and take it back
+DELIVERIES_KEPT = 256  # for each view: four seconds of a slider's 60 a second
+BYTES_KEPT = 1 << 20  # for each view
 
-SURE_ECHO, SURE_QUIET = 12, -6  # the bounds of Copy.score
-ECHOING, QUIET = 4, -4  # from here on a session is known to echo, or not to
-ALLOWANCE = 64  # edits in a row that bring only values the session has been sent: a loop, or a patient finger
+SURE_ECHO, SURE_QUIET = 12, -6  # the limits of PeerView._score
+ECHOING, QUIET = 4, -4  # from here on a device is known to echo, or not to
+ALLOWANCE = 64  # edits in a row that bring only values the device was sent; more than these are a loop
 
 
 @dataclass(slots=True, eq=False)
 class Delivery:
-    """A document handed to a session. `is_news`: it differs from what the session was expected to hold."""
+    """A document sent to a device. `is_news`: it differs from what the device was expected to hold."""
 
     document: Values
     rev: int
@@ -39,7 +39,7 @@ class Delivery:
 
 @dataclass(frozen=True, slots=True)
 class Classification:
-    """What a message is taken for: the keys it has `edited`.
+    """What a message is: the keys that it has `edited`.
 
     `repeats`: the delivery it equals. `seen`: the last delivery that it shows to have been applied.
     """
@@ -51,7 +51,7 @@ class Classification:
 
 @dataclass(slots=True)
 class PeerView:
-    """One session's. `doubt`: when all has arrived it may hold something else than the document."""
+    """One device's. `uncertain`: when all has arrived, it may hold another document than the channel's."""
 
     uncertain: bool = False
     _held: Values = field(default_factory=dict)  # when it sent its last message
@@ -65,27 +65,26 @@ class PeerView:
     _allowance: int = ALLOWANCE
     _last_rev: int = -1
     _score: int = 0  # grows with echoes in order, falls with deliveries that were not echoed
-    _presumed_applied_at: float = (
-        -math.inf
-    )  # when the last delivery left that is only presumed to have been applied
-    _resumed: bool = False  # it is on a new socket and has not been heard yet
+    # When the last delivery was sent that is only presumed to have been applied.
+    _presumed_applied_at: float = -math.inf
+    _resumed: bool = False  # it is on a new connection and has sent nothing yet
 
     @property
     def echoing(self) -> bool:
-        """Is it known to send again what it receives?"""
+        """Whether it is known to send back what it receives."""
         return self._score >= ECHOING
 
     @property
     def under_way(self) -> bool:
-        """May a delivery not have been applied yet when the last message left?"""
+        """Whether a delivery may not have been applied yet when the last message was sent."""
         return bool(self._unapplied)
 
     def unproven(self, now: float) -> bool:
-        """Would only a very slow link have kept a delivery from being applied before the last message?"""
+        """Whether only a very slow link would have kept a delivery from being applied before the last message."""
         return self._presumed_applied_at > now - ECHO_KEPT
 
     def deliver(self, document: Values, rev: int, size: int, now: float) -> None:
-        """The document, of `size` bytes, has been put on its way to the session."""
+        """The document, of `size` bytes, has been sent to the device."""
         before = self._unapplied[-1].document if self._unapplied else {}
         is_news = bool(differing(document, before, self._held))
         delivery = Delivery(document, rev, now, is_news, again=rev == self._last_rev)
@@ -98,7 +97,7 @@ class PeerView:
                 kept.pop(0)
 
     def resume(self) -> None:
-        """The session is on a new socket: what was under way is lost, or applied without an echo to come."""
+        """The device is on a new connection: what was under way is lost, or applied without an echo to come."""
         self._unechoed.clear()
         self._base_rev = None
         self._resumed = True
@@ -108,9 +107,8 @@ class PeerView:
         while self._unapplied and self._unapplied[0].at < now - self._patience(self._unapplied[0]):
             delivery = self._unapplied.pop(0)
             self._presumed_applied_at = delivery.at
-            if (
-                delivery.at < self._last_message_at
-            ):  # the last message may stand on it; if not, it is settled anyway
+            if delivery.at < self._last_message_at:
+                # The last message may be based on it; if not, it is settled anyway.
                 self._held = {**delivery.document, **self._held}
             else:
                 self._held = {**self._held, **delivery.document}
@@ -121,13 +119,13 @@ class PeerView:
             self._allowance = ALLOWANCE
 
     def _patience(self, delivery: Delivery) -> float:
-        """Who echoes says when it has applied something, unless there was nothing to apply."""
+        """Seconds to wait for a sign that it was applied. An echoing device gives one, unless there was nothing to apply."""
         return ECHO_KEPT if self.echoing and delivery.is_news else UNDER_WAY
 
     def classify(
         self, values: Values, now: float, base_rev: int | None, base: Values | None
     ) -> Classification:
-        """What the message is taken for. `base`: the document at `base_rev`, if the client gave one."""
+        """Classify the message. `base`: the document at `base_rev`, if the client gave one."""
         repeated = self._repeated(values, now, -1 if base_rev is None else base_rev)
         if repeated is not None and self._trusts(repeated, now):
             unknown = [key for key in values if key not in repeated.document and key not in self._held]
@@ -148,9 +146,9 @@ class PeerView:
         return found
 
     def _equal(self, values: Values, delivery: Delivery, now: float) -> bool:
-        """Is that what the session sends on this delivery: all of it, or at least what was new to it?
+        """Whether the device sends this delivery back: all of it, or at least what was new to it.
 
-        Keys that nobody has heard of may be there too.
+        There may be unknown keys, too.
         """
         document, held = delivery.document, self._held
         for key, value in values.items():
@@ -161,16 +159,16 @@ class PeerView:
         if len(values) > 1 and (whole or self._sent <= values.keys()):
             return True
         if not delivery.is_news and now - delivery.at > UNDER_WAY:
-            return False  # who sends only what is new had nothing to send
+            return False  # a device that sends back only what is new had nothing to send
         new = differing(document, {}, held)
         return whole or (bool(new) and values.keys() >= set(new))
 
     def _trusts(self, delivery: Delivery, now: float) -> bool:
-        """Is a repetition of this delivery an echo, and not an edit that leads back to it?"""
+        """Whether a repetition of this delivery is an echo, and not an edit that leads back to it."""
         return self.echoing or (self._score > QUIET and now - delivery.at <= UNDER_WAY)
 
     def _compare_with_base(self, values: Values, base_rev: int, base: Values) -> Classification:
-        """Exact: the client says what it had. What it has edited since it had it counts as held."""
+        """Exact: the client names its base. What it has edited since counts as held."""
         own = self._base_rev == base_rev
         edited = differing(values, {} if own else base, self._held)
         seen = None
@@ -180,35 +178,35 @@ class PeerView:
         return Classification(edited, seen=seen)
 
     def _guess_edits(self, values: Values, now: float, repeated: Delivery | None) -> Classification:
-        """The session had what it sent last, or one of the deliveries since: whichever needs fewest edits."""
+        """The device held what it sent last, or one of the deliveries since: the one that needs fewest edits."""
         edits = [differing(values, {}, self._held)]
         if edits[0] and self.echoing:
-            return Classification(edits[0], repeated)  # it would have echoed what it got since
+            return Classification(edits[0], repeated)  # it would have echoed what it received since
         unapplied = list(self._unapplied)
         edits += [differing(values, delivery.document, self._held) for delivery in unapplied]
         if not edits[0] and unapplied and self._sends_again(now):
             return Classification([], repeated)
-        # Of equals the newest: what one sees is what one takes back.
+        # Of equals the newest: a user takes back what is on the screen.
         best = min((i for i, keys in enumerate(edits) if keys), key=lambda i: (len(edits[i]), -i), default=0)
         seen = unapplied[best - 1] if best and self._shown(edits, best) else None
         return Classification(edits[best], repeated, seen)
 
     def _sends_again(self, now: float) -> bool:
-        """Is the very message it sent last a repetition, and not an edit back to what it says?"""
+        """Whether the same message as its last is a repetition, and not an edit back to those values."""
         if self.echoing or self._resumed:
             return now - self._unapplied[-1].at < UNDER_WAY
         return now - self._unapplied[0].at < RESEND_WITHIN
 
     def _shown(self, edits: list[list[str]], best: int) -> bool:
-        """Does a value come from that delivery and from nothing older?"""
+        """Whether a value comes from that delivery and from nothing older."""
         if any(len(keys) <= len(edits[best]) for keys in edits[1:best]):
             return False
         return any(key in self._held and key not in edits[best] for key in edits[0])
 
     def allow_edits(self, edits: Values) -> bool:
-        """The fuse: whatever was misread above, an echo brings no value that the session was not sent.
+        """The guard against loops: even if it was misclassified, an echo brings no value that the device was not sent.
 
-        So without a new value only so many edits are let in a row. That ends every loop.
+        So without a new value only so many edits in a row are allowed. That ends every loop.
         """
         if not all(self._was_sent(key, value) for key, value in edits.items()):
             self._allowance = ALLOWANCE
@@ -228,7 +226,7 @@ class PeerView:
         return False
 
     def learn(self, classification: Classification, values: Values, now: float, base_rev: int | None) -> None:
-        """Note what the message shows of the session, once its edits are merged."""
+        """Note what the message shows of the device, once its edits are merged."""
         if classification.repeats is not None:
             if classification.repeats is self._unechoed[0]:
                 self._learn_echo(now - classification.repeats.at)
@@ -245,7 +243,7 @@ class PeerView:
         self._resumed = False
 
     def _learn_echo(self, age: float) -> None:
-        """An echo in order; or, the later the likelier, an edit that leads back there."""
+        """A repetition in order: an echo, or, the later it comes, an edit that leads back there."""
         if age <= LATE_ECHO:
             self._score = min(SURE_ECHO, self._score + (2 if age <= UNDER_WAY else 1))
 

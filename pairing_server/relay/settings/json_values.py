@@ -1,6 +1,6 @@
-"""JSON values as they came, and whether two of them mean the same to clients in whatever language.
+"""JSON values as they came, and whether two of them mean the same to clients of any language.
 
-A client that sends a value again may have written it anew: spaces, 3.0 for 3, other escapes.
+A client that sends a value again may write it differently: spaces, 3.0 for 3, other escapes.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import math
 
 
 class Value:
-    """A JSON value as it came, and what it means, worked out only where the bytes differ."""
+    """A JSON value as it came, and its meaning, worked out only where the bytes differ."""
 
     __slots__ = ("_meaning", "raw")
 
@@ -23,7 +23,7 @@ class Value:
 
     @property
     def meaning(self) -> object:
-        """What clients would call the same has the same, and nothing else has."""
+        """Equal for values that are the same to clients, and for no others."""
         if self._meaning is self:
             try:
                 self._meaning = _meaning(self.raw.decode())
@@ -38,7 +38,7 @@ _ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
 
 
 def _meaning(text: str) -> str:
-    """The value written in the one way that all others of that meaning are written in.
+    """The value in its canonical form, the same for all values of that meaning.
 
     A text, since one value is compared with dozens, and thousands of numbers would be compared one by one each time.
     """

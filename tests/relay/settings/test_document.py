@@ -48,13 +48,11 @@ def test_only_what_differs_is_a_change() -> None:
     assert document.raw() == START | {"gain": b"51"}
 
 
-def test_what_a_session_sends_again_is_counted_and_not_relayed() -> None:
+def test_what_a_device_sends_back_changes_nothing() -> None:
     document = shared()
     edit(document, "desktop", {"gain": b"75"}, 1.0)
-    echoes = document.echoes
-
     assert document.merge("mobile", START | {"gain": b"75"}, 1.2) is None
-    assert (document.echoes, document.rev, document.settle_at) == (echoes + 1, 2, None)
+    assert (document.rev, document.settle_at) == (2, None)
 
 
 def test_the_echo_of_an_older_document_is_not_an_edit_back() -> None:
