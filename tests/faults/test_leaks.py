@@ -58,7 +58,7 @@ async def held(site: Site) -> dict[str, Any]:
         "timers": len(timers),
         "objects": dict(objects),
         "channels": len(node.hub.channels),
-        "places": len(node.hub._places),
+        "places": len(node.hub._last_channel),
         "devices": len(node.hub._by_device),
         "users": len(node.hub._of_user),
         "addresses": len(node.hub._of_address),
