@@ -23,7 +23,7 @@ from pairing_server.server.scheduler import Job, Scheduler
 from pairing_server.server.startup_checks import DatabaseAway, StartError, check_schema
 from pairing_server.tracing import OFF, Traces
 from pairing_server.web.app_context import AppContext
-from pairing_server.web.http_server import Listener
+from pairing_server.web.http_server import BoundedHTTPServer
 from pairing_server.web.routes import make_app
 from pairing_server.websocket.handler import PairingSocket
 
@@ -71,7 +71,7 @@ class Node:
             version=backend.version,
             demo=bool(config.demo),
         )
-        self.http = Listener(make_app(self.app, {"/ws": PairingSocket}))
+        self.http = BoundedHTTPServer(make_app(self.app, {"/ws": PairingSocket}))
         self.scheduler = Scheduler(backend, utcnow, loop.time, self.http.cut_slow)
         # Done once the database is known to have the schema of this release; an exception is a StartError.
         self.schema_checked: asyncio.Future[None] = loop.create_future()

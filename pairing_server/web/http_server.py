@@ -28,7 +28,7 @@ READ_TIMEOUT = 30.0
 RESERVED = 64
 
 
-class Listener(HTTPServer):
+class BoundedHTTPServer(HTTPServer):
     """Serves the application. Call `cut_slow` once a second."""
 
     def initialize(self, application: Application) -> None:  # type: ignore[override]

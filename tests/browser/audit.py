@@ -61,10 +61,10 @@ class Reviewer:
     async def sign_in(self, name: str = NAME, password: str = PASSWORD) -> None:
         await self.page.get_by_label("Username").fill(name)
         await self.page.get_by_label("Password").fill(password)
-        await self.page.get_by_role("button", name="Sign in").click()
+        await self.page.get_by_role("button", name="Log in").click()
 
     async def sign_out(self) -> None:
-        await self.page.get_by_role("button", name="Sign out").click()
+        await self.page.get_by_role("button", name="Log out").click()
         await expect(self.page.get_by_label("Username")).to_be_visible()
 
     async def search(self, **filters: str) -> None:
@@ -86,7 +86,7 @@ class Reviewer:
 
 
 async def visit(visitors: Visitors, site: Site, path: str = "/audit") -> Reviewer:
-    """A reviewer who has signed in."""
+    """A reviewer who has logged in."""
     reviewer = Reviewer(await visitors.visit(f"{site.url}{path}"))
     await reviewer.sign_in()
     await expect(reviewer.rows.first).to_be_visible()

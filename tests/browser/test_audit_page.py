@@ -87,7 +87,7 @@ async def test_a_login_that_has_ended_is_asked_for_again_and_the_question_is_kep
     await reviewer.search(event="pairing.*")
     await expect(reviewer.page.get_by_text("Your login has ended")).to_be_visible()
     await reviewer.page.get_by_label("Password").fill(PASSWORD)
-    await reviewer.page.get_by_role("button", name="Sign in").click()
+    await reviewer.page.get_by_role("button", name="Log in").click()
     await expect(reviewer.rows.first.get_by_role("button")).to_have_text(re.compile(r"pairing\."))
 
 

@@ -22,11 +22,11 @@ export class Api {
   /** Called when the token is not taken any more. */
   onexpired = () => {};
 
-  get signedIn() {
+  get loggedIn() {
     return this.#token !== null;
   }
 
-  async signIn(username, password) {
+  async logIn(username, password) {
     const answer = await reach("/api/auth/login", {
       method: "POST",
       headers: { "Content-Type": "application/json" },
@@ -37,7 +37,7 @@ export class Api {
   }
 
   /** Forget the token, and have the server refuse it from now on. */
-  async signOut() {
+  async logOut() {
     const token = this.#token;
     this.#token = null;
     if (token) await reach("/api/auth/logout", { method: "POST", headers: { Authorization: `Bearer ${token}` } }).catch(() => null);

@@ -1,17 +1,17 @@
-/** Signing in. */
+/** The login of a reviewer. */
 
 import { askForLogin } from "./login-form.js";
 
 /** Resolves once a user who may read the log has logged in. `why`: the text above the form. */
-export function signIn(api, place, why) {
-  const logIn = async (username, password) => {
-    await api.signIn(username, password);
+export function logIn(api, place, why) {
+  const attempt = async (username, password) => {
+    await api.logIn(username, password);
     try {
       await api.get("/api/audit/seals");
     } catch (error) {
-      if (error.status === 403) await api.signOut();
+      if (error.status === 403) await api.logOut();
       throw error;
     }
   };
-  return askForLogin(place, "Sign in", why, logIn, api.username);
+  return askForLogin(place, "Log in", why, attempt, api.username);
 }

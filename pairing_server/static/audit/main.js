@@ -1,11 +1,11 @@
-/** The page: sign in, then the question in the address is answered whenever it changes. */
+/** The page: log in, then the question in the address is answered whenever it changes. */
 
 import { Api } from "./api.js";
 import { Details } from "./details.js";
 import { h } from "./dom.js";
 import { Export } from "./export.js";
 import { Filters } from "./filters.js";
-import { signIn } from "./login.js";
+import { logIn } from "./login.js";
 import { ask, changed, count, current, shown } from "./question.js";
 import { Seals } from "./seals.js";
 import { Table } from "./table.js";
@@ -93,7 +93,7 @@ class Page {
   }
 
   readdress() {
-    if (this.api.signedIn) this.#askAgain();
+    if (this.api.loggedIn) this.#askAgain();
   }
 
   /** What is shown is not all of the answer before `answer` is there. */
@@ -206,16 +206,16 @@ const page = new Page(api, stage);
 async function enter(why) {
   page.end();
   who.replaceChildren();
-  await signIn(api, stage, why);
+  await logIn(api, stage, why);
   const leave = async () => {
-    await api.signOut();
-    enter("You have signed out.");
+    await api.logOut();
+    enter("You have logged out.");
   };
-  who.replaceChildren(h("span", {}, api.username), h("button", { type: "button", class: "quiet", onclick: leave }, "Sign out"));
+  who.replaceChildren(h("span", {}, api.username), h("button", { type: "button", class: "quiet", onclick: leave }, "Log out"));
   page.begin();
 }
 
-api.onexpired = () => enter("Your login has ended. Sign in again; what you asked is kept.");
+api.onexpired = () => enter("Your login has ended. Log in again; what you asked is kept.");
 addEventListener("hashchange", () => page.readdress());
 // One menu is open at a time, and none once something else is pressed.
 addEventListener("pointerdown", ({ target }) => {
