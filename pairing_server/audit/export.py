@@ -85,7 +85,7 @@ class Export:
         more = True
         while more:
             async with self._reader.database.transaction() as conn:
-                page = await search.page(conn, self._which, PAGE, place, oldest_first=True)
+                page = await search.page(conn, self._which, PAGE, place, search.OLDEST_FIRST)
                 names = await names_in(conn, page.events)
             place, more = page.next, page.next is not None
             self.rows += len(page.events)

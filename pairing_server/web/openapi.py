@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from apispec import APISpec
 from apispec.ext.marshmallow import MarshmallowPlugin
 from marshmallow import Schema
+from tornado.web import RequestHandler
 
 from pairing_server.errors import PairingServerError
 from pairing_server.services.lockouts import POLICIES
@@ -48,6 +49,30 @@ VARIABLES = {
     "key": Variable("[^/]+", {"type": "string", "minLength": 1, "maxLength": 512}),
     "login": Variable("[^/]+", {"type": "string", "minLength": 1, "maxLength": 128}),
 }
+
+
+class Route(NamedTuple):
+    """`path`: as in the contract, with variables such as {id}; without an operation it is not in the contract."""
+
+    path: str
+    handler: type[RequestHandler]
+    operation: Operation | None = None
+
+    @property
+    def pattern(self) -> str:
+        """The regular expression for Tornado."""
+        literals = re.split(r"{(\w+)}", self.path)
+        return "".join(
+            f"({VARIABLES[part].pattern})" if place % 2 else re.escape(part)
+            for place, part in enumerate(literals)
+        )
+
+    @property
+    def form(self) -> str:
+        """The path without the names of its variables, for traces."""
+        return re.sub(r"{\w+}", "{}", self.path)
+
+
 _TAGS = (
     ("/api/auth/", "accounts"),
     ("/api/logins", "accounts"),

@@ -8,14 +8,14 @@ import re
 from collections.abc import Mapping
 from functools import lru_cache
 from http import HTTPStatus
-from typing import Any, NamedTuple
+from typing import Any
 
 from tornado.web import Application, RedirectHandler, RequestHandler
 
 from pairing_server.web import client_files, demo, schemas
 from pairing_server.web.accounts import LoginHandler, RegisterHandler, WsTokenHandler, WsTokenMobileHandler
 from pairing_server.web.app_context import AppContext
-from pairing_server.web.audit import answers, handlers, page, questions
+from pairing_server.web.audit import handlers, page
 from pairing_server.web.base_handler import JSONHandler, NotFoundHandler
 from pairing_server.web.health import (
     DocsHandler,
@@ -25,7 +25,7 @@ from pairing_server.web.health import (
 )
 from pairing_server.web.lockouts import LockoutHandler, LockoutsHandler
 from pairing_server.web.logins import LoginsHandler, LogoutHandler, OwnLoginHandler
-from pairing_server.web.openapi import VARIABLES, Operation, document
+from pairing_server.web.openapi import Operation, Route, document
 from pairing_server.web.page_files import STATIC, PageFileHandler
 from pairing_server.web.pairings import (
     GeneratePairCodeHandler,
@@ -46,28 +46,6 @@ class OpenAPIHandler(JSONHandler):
     def get(self) -> None:
         self.set_header("Content-Type", "application/json; charset=utf-8")
         self.finish(json.dumps(contract(self.app.version)))
-
-
-class Route(NamedTuple):
-    """`path`: as in the contract, with variables such as {id}; without an operation it is not in the contract."""
-
-    path: str
-    handler: type[RequestHandler]
-    operation: Operation | None = None
-
-    @property
-    def pattern(self) -> str:
-        """The regular expression for Tornado."""
-        literals = re.split(r"{(\w+)}", self.path)
-        return "".join(
-            f"({VARIABLES[part].pattern})" if place % 2 else re.escape(part)
-            for place, part in enumerate(literals)
-        )
-
-    @property
-    def form(self) -> str:
-        """The path without the names of its variables, for traces."""
-        return re.sub(r"{\w+}", "{}", self.path)
 
 
 ROUTES = (
@@ -128,42 +106,7 @@ ROUTES = (
             errors=(404, 503),
         ),
     ),
-    Route("/api/audit", handlers.AuditHandler,
-        Operation(
-            "get", "What has happened, for auditors and admins.", answers.AuditAnswer,
-            query=questions.AuditQuery, errors=(422, 503),
-        ),
-    ),
-    Route("/api/audit/events/{seq}", handlers.AuditEventHandler,
-        Operation("get", "One event.", answers.AuditOneAnswer, errors=(404, 503)),
-    ),
-    Route("/api/audit/timeline", handlers.AuditTimelineHandler,
-        Operation(
-            "get", "How much happened when.", answers.AuditTimelineAnswer,
-            query=questions.AuditFilter, errors=(422, 503),
-        ),
-    ),
-    Route("/api/audit/summary", handlers.AuditSummaryHandler,
-        Operation(
-            "get", "What a reviewer asks first.", answers.AuditSummaryAnswer,
-            query=questions.AuditTimes, errors=(422, 503),
-        ),
-    ),
-    Route("/api/audit/seals", handlers.AuditSealsHandler,
-        Operation("get", "How far the log is sealed.", answers.AuditSealsAnswer, errors=(503,)),
-    ),
-    Route("/api/audit/follow", handlers.AuditFollowHandler,
-        Operation(
-            "get", "What has come since, as soon as there is something.", answers.AuditTailAnswer,
-            query=questions.AuditFollowQuery, errors=(422, 429, 503),
-        ),
-    ),
-    Route("/api/audit/export", handlers.AuditExportHandler,
-        Operation(
-            "get", "The events as a file, oldest first.", None,
-            query=questions.AuditExportQuery, errors=(403, 422, 503), media="*/*",
-        ),
-    ),
+    *handlers.ROUTES,
     Route("/api/lockouts", LockoutsHandler,
         Operation("get", "Who is locked out now, for admins.", schemas.LockoutsAnswer, errors=(503,)),
     ),

@@ -19,7 +19,7 @@ from pairing_server.audit.store.search import Recorded
 from pairing_server.clock import utcnow
 from pairing_server.request_context import RequestContext
 from pairing_server.store.audit_events import Event
-from pairing_server.web.audit.answers import AuditEventAnswer
+from pairing_server.web.audit.handlers import AuditEventAnswer
 from tests.audit.logs import audit_log
 
 NOW = datetime(2026, 3, 1, 12, 0, 0, 250_000, tzinfo=UTC)

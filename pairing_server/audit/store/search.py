@@ -22,18 +22,20 @@ from pairing_server.store.audit_events import Event
 
 
 @dataclass(frozen=True, slots=True)
-class Reach:
-    """How many rows a walk passes at most: those of one index lie scattered, those of all beside each other.
+class Traversal:
+    """How a page walks through the log: in which direction, and past how many rows at most.
 
-    A network with at most `narrow` rows is sorted rather than walked to.
+    The rows of one index are scattered, all rows are beside each other. A network with at most `narrow` rows is sorted.
     """
 
+    oldest_first: bool = False
     of_index: int = 20_000
     of_all: int = 50_000
     narrow: int = 5_000
 
 
-REACH = Reach()
+NEWEST_FIRST = Traversal()
+OLDEST_FIRST = Traversal(oldest_first=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,16 +120,18 @@ async def page(
     which: Filter,
     limit: int,
     after: Place | None = None,
-    *,
-    oldest_first: bool = False,
-    reach: Reach = REACH,
+    traversal: Traversal = NEWEST_FIRST,
 ) -> Page:
-    """At most `limit` events that match, newest first, that come after the place (keyset paging)."""
-    order = _OLDEST if oldest_first else _NEWEST
+    """At most `limit` events that match, in that order, that come after the place (keyset paging)."""
+    order = _OLDEST if traversal.oldest_first else _NEWEST
+    conditions = within(which)
+    if after is not None:
+        conditions.add(_AFTER[order], **after.values())
     await in_order(conn)
-    if (few := await _few(conn, which, reach.narrow)) is not None:
-        return await _sorted(conn, which, few, limit, after, order)
-    walk = await _walk(conn, which, after, order, reach)
+    if (few := await _few(conn, which, traversal.narrow)) is not None:
+        add(conditions, which, few)
+        return await _sorted(conn, conditions, beside(which, frozenset((few,))), limit, order)
+    walk = await _walk(conn, which, conditions, order, traversal)
     if walk is None:
         return Page([], None)
     rest = beside(which, walk.asked)
@@ -144,7 +148,7 @@ async def page(
     found = [recorded(row) for row in rows]
     end = await _frontier(conn, walk, each) if rest.parts else None
     if end is not None:
-        found = [row for row in found if (row.place <= end if oldest_first else row.place >= end)]
+        found = [row for row in found if (row.place <= end if traversal.oldest_first else row.place >= end)]
     if len(found) == limit:
         return Page(found, found[-1].place)
     return Page(found, end)
@@ -166,13 +170,9 @@ async def _few(conn: AsyncConnection, which: Filter, narrow: int) -> str | None:
 
 
 async def _sorted(
-    conn: AsyncConnection, which: Filter, few: str, limit: int, after: Place | None, order: str
+    conn: AsyncConnection, conditions: Conditions, rest: Conditions, limit: int, order: str
 ) -> Page:
-    conditions = within(which)
-    add(conditions, which, few)
-    if after is not None:
-        conditions.add(_AFTER[order], **after.values())
-    rest = beside(which, frozenset((few,)))
+    """The conditions leave few rows."""
     # OFFSET keeps PostgreSQL from looking for them in the order of time instead, through all the log.
     rows = await conn.execute(
         text(
@@ -215,18 +215,15 @@ class _Walk:
 
 
 async def _walk(
-    conn: AsyncConnection, which: Filter, after: Place | None, order: str, reach: Reach
+    conn: AsyncConnection, which: Filter, conditions: Conditions, order: str, traversal: Traversal
 ) -> _Walk | None:
     """None: nothing can match."""
-    conditions = within(which)
-    if after is not None:
-        conditions.add(_AFTER[order], **after.values())
     for name in ("actor", "address"):
         if getattr(which, name) is not None and (name == "actor" or which.host):
             add(conditions, which, name)
-            return _Walk(conditions, order, frozenset((name,)), reach.of_index)
+            return _Walk(conditions, order, frozenset((name,)), traversal.of_index)
     if not which.of_kinds:
-        return _Walk(conditions, order, frozenset(), reach.of_all)
+        return _Walk(conditions, order, frozenset(), traversal.of_all)
     matching = [kind for kind in await kinds(conn) if which.has(kind)]
     if not matching:
         return None
@@ -241,7 +238,7 @@ async def _walk(
         " AS arm (event, outcome, severity)"
     )
     return _Walk(
-        conditions, order, frozenset(("event", "outcome", "severity")), reach.of_index, arm, len(matching)
+        conditions, order, frozenset(("event", "outcome", "severity")), traversal.of_index, arm, len(matching)
     )
 
 

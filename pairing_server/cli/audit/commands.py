@@ -26,7 +26,7 @@ from pairing_server.cli.epilog import epilog
 from pairing_server.cli.runtime import administrator, run
 from pairing_server.clock import utcnow
 from pairing_server.server.backend import Backend
-from pairing_server.web.audit.answers import AuditSummaryAnswer
+from pairing_server.web.audit.handlers import AuditSummaryAnswer
 
 _SUMMARY = AuditSummaryAnswer()
 _AS_JSON = click.option("--json", "as_json", is_flag=True, help="For programs: one JSON object a line.")

@@ -1,4 +1,4 @@
-"""Questions to the audit log as text. The answers are in web/audit/answers.py.
+"""Questions to the audit log as text. The answers are in web/audit/handlers.py.
 
 There is one set of filters: the URL's parameters and the command line's options are both made from AuditFilter.
 """

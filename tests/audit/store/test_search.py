@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from pairing_server.audit.store import search
 from pairing_server.audit.store.filters import Filter
-from pairing_server.audit.store.search import Place, Reach, Recorded
+from pairing_server.audit.store.search import Place, Recorded, Traversal
 from pairing_server.clock import utcnow
 from pairing_server.request_context import RequestContext
 from pairing_server.store import audit_events
@@ -35,7 +35,7 @@ ACTORS = ("ada", "ada", "ada", "grace", None)
 IDS = tuple(UUID(int=number) for number in range(1, 6))
 ROWS = 300
 # Walks end after a few rows, so that most pages are cut short.
-SHORT = Reach(of_index=7, of_all=11, narrow=3)
+SHORT = Traversal(of_index=7, of_all=11, narrow=3)
 
 
 def drawn(draw: random.Random) -> Event:
@@ -89,13 +89,13 @@ def matches(which: Filter, row: Recorded) -> bool:
 
 
 async def gathered(
-    conn: AsyncConnection, which: Filter, limit: int, reach: Reach, *, oldest_first: bool
+    conn: AsyncConnection, which: Filter, limit: int, reach: Traversal, *, oldest_first: bool
 ) -> list[int]:
     """The numbers of what all pages hold."""
     found: list[int] = []
     after: Place | None = None
     for _ in range(10 * ROWS):
-        page = await search.page(conn, which, limit, after, oldest_first=oldest_first, reach=reach)
+        page = await search.page(conn, which, limit, after, replace(reach, oldest_first=oldest_first))
         assert len(page.events) <= limit
         found += [row.seq for row in page.events]
         if page.next is None:
@@ -123,7 +123,7 @@ async def test_the_pages_of_any_filter_hold_what_matches_once_and_in_order(
         which, limit = asked(draw, rows), draw.randint(1, 9)
         expected = [row.seq for row in rows if matches(which, row)]
         oldest_first = draw.random() < 0.5
-        reach = draw.choice([SHORT, Reach()])
+        reach = draw.choice([SHORT, Traversal()])
         found = await gathered(conn, which, limit, reach, oldest_first=oldest_first)
         assert found == (expected[::-1] if oldest_first else expected), which
 
@@ -131,10 +131,10 @@ async def test_the_pages_of_any_filter_hold_what_matches_once_and_in_order(
 async def test_a_walk_that_has_come_far_enough_says_where_to_go_on(conn: AsyncConnection) -> None:
     _, rows = await filled(conn, 1)
     nowhere = Filter(address=ip_network("10.0.0.0/8"), event="auth.lockout", actor="ada")
-    page = await search.page(conn, replace(nowhere, event="msg.invalid"), 5, reach=SHORT)
+    page = await search.page(conn, replace(nowhere, event="msg.invalid"), 5, traversal=SHORT)
     of_ada = [row for row in rows if row.event.actor_subject == "ada"]
     assert (page.events, page.next) == ([], of_ada[SHORT.of_index - 1].place)
-    page = await search.page(conn, Filter(event="msg.invalid"), 5, reach=SHORT)
+    page = await search.page(conn, Filter(event="msg.invalid"), 5, traversal=SHORT)
     assert (page.events, page.next) == ([], None)
 
 
