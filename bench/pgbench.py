@@ -18,7 +18,7 @@ from pairing_server.db.database import BEGIN_PLANNED, Database
 from pairing_server.db.embedded.postgres import DATABASE, find_programs
 from pairing_server.request_context import RequestContext
 from pairing_server.store import codes
-from pairing_server.store.codes import Draw, Making, Redeeming
+from pairing_server.store.codes import CodeRequest, Draw, RedeemRequest
 from pairing_server.store.pairings import Seat
 
 USERS = 250
@@ -82,7 +82,7 @@ def script() -> str:
     log = AuditLog("pgbench", "1", EventQueue(nowhere, nowhere))
     context = RequestContext(NOW, kind="user", subject=str(USER), address="10.0.0.1", request_id=UUID(int=1))
     drawn = [Draw(bytes([number]), (bytes([number]),)) for number in range(DRAWS)]
-    wanted = Making(
+    wanted = CodeRequest(
         pairing_id=NEW,
         desktop=DESKTOP,
         account=USER,
@@ -92,7 +92,7 @@ def script() -> str:
         bound=log.draft("session.bound", "success", context, session_id="s" * 40, device_type="desktop"),
         made=log.draft("pairing.code_created", "success", context, desktop_session="s" * 40, expires_at=NOW),
     )
-    typed = Redeeming(
+    typed = RedeemRequest(
         macs=[bytes([0])],
         mobile=MOBILE,
         account=USER,

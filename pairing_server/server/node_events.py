@@ -1,5 +1,4 @@
-"""What happens to a running server by itself, as events of the audit log: the relay, the database and the keys of
-foreign issuers tell of it by calling these."""
+"""Records in the audit log what happens in the relay, to the database and to the keys of foreign issuers, which call this."""
 
 from __future__ import annotations
 
@@ -49,9 +48,9 @@ class NodeEvents:
     def of_database(self, what: str, reason: str, seconds: float) -> None:
         """The database is `down`, `up` again, or there is a `failover`. `seconds`: how long it was away."""
         if what == "down":
-            log.warning("the database is away (%s); what does not need it goes on", reason)
+            log.warning("database down", extra={"reason": reason})
         else:
-            log.warning("database: %s, after %.1f s", what, seconds)
+            log.warning("database %s", what, extra={"seconds": round(seconds, 1)})
         outcome = "error" if what == "down" else "success"
         self._enqueue(
             f"db.{what}", outcome, system(self._now()), reason=reason or None, duration_s=round(seconds, 1)

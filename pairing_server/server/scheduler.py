@@ -106,10 +106,10 @@ class Scheduler:
         except Unavailable as error:
             if job.name not in self._waiting:
                 self._waiting.add(job.name)
-                log.warning("%s: %s", job.name, error)
+                log.warning("job postponed", extra={"job": job.name, "reason": str(error)})
             return False
         except Exception as error:
-            log.exception("%s failed", job.name)
+            log.exception("job failed", extra={"job": job.name})
             audit, kind = self._backend.audit, type(error).__name__
             event = audit.event(
                 "system.error", "error", system(self._wall()), where=job.name, exception_class=kind

@@ -20,7 +20,7 @@ from pairing_server.security.limits import SlidingWindow
 from pairing_server.server.backend import Backend
 from pairing_server.server.reload import take_over
 from pairing_server.server.scheduler import Job, Scheduler
-from pairing_server.server.startup_checks import DatabaseAway, StartError, check_schema
+from pairing_server.server.startup_checks import DatabaseUnreachable, StartError, check_schema
 from pairing_server.tracing import OFF, Traces
 from pairing_server.web.app_context import AppContext
 from pairing_server.web.http_server import BoundedHTTPServer
@@ -83,17 +83,17 @@ class Node:
     ) -> list[tuple[str, int]]:
         """Check the schema, listen, start the scheduler. The addresses it listens on.
 
-        `sockets`: listening ones that the service manager holds for us; without any, our own are opened. `patient`: a
-        database that is away is waited for; see `schema_checked`. Without `timers` no job runs by itself. Raises
+        `sockets`: listening ones that the service manager holds for us; without any, our own are opened. `patient`: wait
+        for a database that is unavailable; see `schema_checked`. Without `timers` no job runs by itself. Raises
         StartError.
         """
         try:
             await check_schema(self.database)
             self.schema_checked.set_result(None)
-        except DatabaseAway as away:
+        except DatabaseUnreachable as away:
             if not patient:
                 raise
-            log.warning("starting all the same, and waiting for it: %s", away)
+            log.warning("started without a database", extra={"reason": str(away)})
             self.app.starting = True
             self.scheduler.add(Job("check schema", 2, self._check_schema_again))
         await self.database.warm()
@@ -123,22 +123,22 @@ class Node:
             ) from None
 
     async def _check_schema_again(self) -> None:
-        """The database was away at the start. Once it is there, `schema_checked` is done."""
+        """The database was unavailable at the start. Once it answers, `schema_checked` is done."""
         if self.schema_checked.done():
             return
         try:
             await check_schema(self.database)
-        except DatabaseAway:
+        except DatabaseUnreachable:
             return
         except StartError as error:
             self.schema_checked.set_exception(error)
         else:
             self.app.starting = False
             self.schema_checked.set_result(None)
-            log.info("the database is there")
+            log.info("database available")
 
     def reload(self, config: Configuration) -> None:
-        """Take over from the settings what may change while the server runs; the rest waits for the next start."""
+        """Take over the settings that are reloadable; the rest needs a restart."""
         take_over(self.backend, self.app, self.config, config)
         self.config = config
 
@@ -166,7 +166,7 @@ class Node:
                 await self.audit.flush(system(utcnow()), last=True)
                 await self.services.audit.sealer.seal(system(utcnow()))
         except (TimeoutError, Unavailable) as error:
-            log.warning("stopped without writing everything to the database: %s", error)
+            log.warning("stopped with unwritten data", extra={"error": str(error)})
         self.http.stop()
         self.scheduler.stop()
         await self.release()

@@ -17,7 +17,7 @@ class StartError(Exception):
     """The server cannot start. The text says why, and what to do."""
 
 
-class DatabaseAway(StartError):
+class DatabaseUnreachable(StartError):
     """The database does not answer."""
 
 
@@ -29,7 +29,9 @@ async def check_schema(database: Database) -> str:
     except Unavailable as error:
         cause = error.__cause__
         reason = str(getattr(cause, "orig", None) or cause or error) or type(cause).__name__
-        raise DatabaseAway(f"The database cannot be used: {reason}. Check PAIRING_DATABASE_URL.") from None
+        raise DatabaseUnreachable(
+            f"The database cannot be used: {reason}. Check PAIRING_DATABASE_URL."
+        ) from None
     if there.revision is not None and there.suits:
         if there.newer:
             log.warning(

@@ -84,7 +84,7 @@ class AccountService:
     async def list_users(self) -> list[User]:
         """All accounts, by name."""
         async with self.database.transaction() as conn:
-            return await users.everybody(conn)
+            return await users.list_all(conn)
 
     async def set_disabled(self, context: RequestContext, username: str, disabled: bool) -> bool:
         """Disable or enable the account. False if it was so already. Raises NotFound."""

@@ -83,8 +83,10 @@ class BruteForceGuard:
         was_active, self.until = self.active(now), until
         if self.active(now) and not was_active:
             log.warning(
-                "brute force guard active until=%s failures=%s window_s=%d",
-                f"{until:%Y-%m-%dT%H:%M:%SZ}",
-                self._rate.count,
-                self._rate.seconds,
+                "brute force guard active",
+                extra={
+                    "until": f"{until:%Y-%m-%dT%H:%M:%SZ}",
+                    "failures": self._rate.count,
+                    "window_s": round(self._rate.seconds),
+                },
             )

@@ -26,7 +26,7 @@ from pairing_server.services.redeem_failures import Attempt, RedeemFailures
 from pairing_server.services.rules import PairingRules
 from pairing_server.store import codes
 from pairing_server.store import pairings as store
-from pairing_server.store.codes import Draw, Made, Making, Redeeming
+from pairing_server.store.codes import CodeRequest, CodeResult, Draw, RedeemRequest
 from pairing_server.store.pairings import Pairing, Seat
 
 # How many codes are drawn at once. With 90 % of all names taken a thousand draws miss all free ones
@@ -71,16 +71,16 @@ class PairingService:
         Raises SessionConflict, RateLimited (codes made, codes waiting), Unavailable (too many live).
         """
         async with self.limits.making(context):
-            made, superseded = await self._create(self._making(desktop_session, context), context)
+            made, superseded = await self._create(self._request(desktop_session, context), context)
         self.limits.live += 1 - len(superseded)
         for pairing_id in superseded:
             self.hub.cancel_channel(pairing_id, "superseded")
         return made
 
-    def _making(self, desktop_session: str, context: RequestContext) -> Making:
+    def _request(self, desktop_session: str, context: RequestContext) -> CodeRequest:
         pairing_id = uuid4()
         expires_at = context.now + timedelta(seconds=self.rules.code_ttl)
-        return Making(
+        return CodeRequest(
             pairing_id=pairing_id,
             desktop=Seat(desktop_session, context.subject),
             account=account_of(context.subject),
@@ -98,42 +98,42 @@ class PairingService:
             ),
         )
 
-    async def _create(self, making: Making, context: RequestContext) -> tuple[Code, list[UUID]]:
+    async def _create(self, request: CodeRequest, context: RequestContext) -> tuple[Code, list[UUID]]:
         """The new code, and the pairings it has superseded."""
         for count in _DRAWS:
             drawn = self.codes.draw(count)
-            made = await self._make(making, [draw for _, draw in drawn.values()])
+            made = await self._make(request, [draw for _, draw in drawn.values()])
             if made.newly_bound:
-                self.audit.count(making.bound)
+                self.audit.count(request.bound)
             if made.mac is not None:
-                self.audit.count(making.made)
-            await self._check(made, making, context)
+                self.audit.count(request.made)
+            await self._check(made, request, context)
             if made.mac is not None:
-                code = Code(drawn[made.mac][0], making.pairing_id, context.now, making.expires_at)
+                code = Code(drawn[made.mac][0], request.pairing_id, context.now, request.expires_at)
                 return code, made.superseded
         raise Unavailable("No free code was found. Try again.")
 
-    async def _make(self, making: Making, draws: Sequence[Draw]) -> Made:
+    async def _make(self, request: CodeRequest, draws: Sequence[Draw]) -> CodeResult:
         """The statement's result."""
         for _ in range(_TRIES):
-            made = await codes.make(self.database.once, making, draws)
-            if not _contended(made, making):
+            made = await codes.make(self.database.once, request, draws)
+            if not _contended(made, request):
                 return made
         raise Unavailable("This desktop asked for several codes at once. Ask for one after the other.")
 
-    async def _check(self, made: Made, making: Making, context: RequestContext) -> None:
+    async def _check(self, made: CodeResult, request: CodeRequest, context: RequestContext) -> None:
         """Raises InvalidToken, RateLimited (as many codes of the user wait as may), SessionConflict."""
         if not made.enabled:
             raise not_enabled()
-        if not _admitted(made, making):
+        if not _admitted(made, request):
             raise RateLimited(
                 self.rules.code_ttl,
                 "Too many of your codes are unused. Use one, or wait until one expires.",
                 limit="codes_per_user",
             )
-        if made.owner is not None and made.owner != making.desktop.user:
+        if made.owner is not None and made.owner != request.desktop.user:
             async with self.database.transaction() as conn:
-                refusal = await conflict(self.audit, conn, making.desktop.session_id, made.owner, context)
+                refusal = await conflict(self.audit, conn, request.desktop.session_id, made.owner, context)
             raise refusal
 
     async def redeem_code(
@@ -164,33 +164,33 @@ class PairingService:
 
     def _attempt(self, code: str, mobile: Seat, device: str, context: RequestContext) -> Attempt:
         limits = self.failures.limits(context)
-        redeeming = Redeeming(
+        request = RedeemRequest(
             macs=self.codes.macs(code),
             mobile=mobile,
             account=account_of(mobile.user),
             now=context.now,
             same_user=self.rules.same_user,
             # A limit that only counts decides nothing: it is locked when a failure is counted, not by every request of an address.
-            limits=[(limit.kind, limit.key, limit.how) for limit in limits if limit.how != "counted"],
+            limits=[(limit.kind, limit.key, limit.mode) for limit in limits if limit.mode != "counted"],
             bound=bound_event(self.audit, mobile.session_id, "mobile", context),
             won=self.audit.draft("pairing.redeem", "success", context, mobile_session=mobile.session_id),
             confirm=self.failures.guard.active(context.now),
         )
-        return Attempt(code, device, limits, redeeming)
+        return Attempt(code, device, limits, request)
 
     async def _redeem(
         self, attempt: Attempt, context: RequestContext
     ) -> tuple[Pairing | None, PairingServerError | None, list[UUID]]:
         """The pairing, or why not; and the pairings it has superseded."""
         async with self.database.direct() as direct:
-            found = await codes.redeem(direct.driver.fetchrow, attempt.redeeming)
+            found = await codes.redeem(direct.driver.fetchrow, attempt.request)
             if not found.enabled:
                 raise not_enabled()
             if found.newly_bound:
-                self.audit.count(attempt.redeeming.bound)
+                self.audit.count(attempt.request.bound)
             if found.pairing is None:
                 return None, await self.failures.refuse(direct.conn, attempt, found, context), []
-            self.audit.count(attempt.redeeming.won)
+            self.audit.count(attempt.request.won)
             if found.superseded:
                 ended = [
                     self.audit.event(
@@ -220,9 +220,9 @@ class PairingService:
         return ended
 
 
-def _admitted(made: Made, making: Making) -> bool:
-    return made.enabled and made.waiting < making.most_waiting
+def _admitted(made: CodeResult, request: CodeRequest) -> bool:
+    return made.enabled and made.waiting < request.most_waiting
 
 
-def _contended(made: Made, making: Making) -> bool:
-    return _admitted(made, making) and making.desktop.user is not None and made.owner is None
+def _contended(made: CodeResult, request: CodeRequest) -> bool:
+    return _admitted(made, request) and request.desktop.user is not None and made.owner is None

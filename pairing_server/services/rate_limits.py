@@ -23,18 +23,18 @@ from pairing_server.store.rate_limits import Bucket
 class LimitKey:
     """One limit: `kind` names it, `key` is the user or address that it counts. `binding` False: it counts and refuses nothing.
 
-    `but_own`: it refuses everything but the codes of the user's own account.
+    `except_own`: it refuses everything but the codes of the user's own account.
     """
 
     kind: str
     key: str
     policy: Policy
     binding: bool = True
-    but_own: bool = False
+    except_own: bool = False
 
     @property
-    def how(self) -> str:
-        return "but_own" if self.but_own else "binding" if self.binding else "counted"
+    def mode(self) -> str:
+        return "except_own" if self.except_own else "binding" if self.binding else "counted"
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,7 @@ class KeyedLock:
                 del self._locks[key]
 
 
-class Counting:
+class HeldLimits:
     """The limits of one act, locked until its transaction ends, so that acts at once are counted in turn."""
 
     def __init__(self, conn: AsyncConnection, limits: Sequence[LimitKey], buckets: Sequence[Bucket]) -> None:
@@ -134,7 +134,7 @@ async def locked_until(conn: AsyncConnection, limit: LimitKey) -> datetime | Non
     return bucket.locked_until if bucket else None
 
 
-async def hold(conn: AsyncConnection, limits: Sequence[LimitKey], now: datetime) -> Counting:
+async def hold(conn: AsyncConnection, limits: Sequence[LimitKey], now: datetime) -> HeldLimits:
     """Lock these limits until the transaction ends."""
     buckets = await store.lock(conn, [(limit.kind, limit.key) for limit in limits], now)
-    return Counting(conn, limits, buckets)
+    return HeldLimits(conn, limits, buckets)

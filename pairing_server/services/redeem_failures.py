@@ -17,7 +17,7 @@ from pairing_server.services.confirmations import ConfirmationService
 from pairing_server.services.membership import conflict
 from pairing_server.services.rate_limits import LimitKey, Lockout, lockout_event
 from pairing_server.services.rules import PairingRules
-from pairing_server.store.codes import Redeemed, Redeeming
+from pairing_server.store.codes import RedeemRequest, RedeemResult
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class Attempt:
     code: str
     device: str
     limits: Sequence[LimitKey]
-    redeeming: Redeeming
+    request: RedeemRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,16 +48,18 @@ class RedeemFailures:
             return [LimitKey("redeem_address", context.address_key, REDEEM_ADDRESS)]
         others = not self.rules.same_user
         return [
-            LimitKey("redeem_address", context.address_key, REDEEM_ADDRESS, binding=others, but_own=others),
+            LimitKey(
+                "redeem_address", context.address_key, REDEEM_ADDRESS, binding=others, except_own=others
+            ),
             LimitKey("redeem_user", context.subject, REDEEM_USER),
         ]
 
     async def refuse(
-        self, conn: AsyncConnection, attempt: Attempt, found: Redeemed, context: RequestContext
+        self, conn: AsyncConnection, attempt: Attempt, found: RedeemResult, context: RequestContext
     ) -> PairingServerError:
         """Count and record the failure, under the locks it was decided under. The error to be raised."""
-        redeeming = attempt.redeeming
-        mobile = redeeming.mobile
+        request = attempt.request
+        mobile = request.mobile
         if found.owner is not None and found.owner != mobile.user:
             return await conflict(self.audit, conn, mobile.session_id, found.owner, context)
         counting = await rate_limits.hold(conn, attempt.limits, context.now)
@@ -65,8 +67,8 @@ class RedeemFailures:
         if seconds:
             await self._record(conn, attempt, "locked", [], context)
             return RateLimited(seconds, "Too many wrong codes. Wait, then try again.", limit=kind)
-        if redeeming.confirm:
-            needed, new = await self.confirmations.ask(conn, redeeming.macs, mobile, attempt.device, context)
+        if request.confirm:
+            needed, new = await self.confirmations.ask(conn, request.macs, mobile, attempt.device, context)
             if needed is not None:
                 if new:
                     # The code was right. It counts like a wrong one, so that guessing has a limit here, too.
@@ -85,7 +87,7 @@ class RedeemFailures:
         lockouts: Sequence[Lockout],
         context: RequestContext,
     ) -> None:
-        mobile = attempt.redeeming.mobile
+        mobile = attempt.request.mobile
         failed = self.audit.event(
             "pairing.redeem", "failure", context, reason=reason, mobile_session=mobile.session_id
         )

@@ -74,7 +74,7 @@ class SigningKeys:
             try:
                 self.take_over(self.keyfile.load(), context)
             except (OSError, ValueError) as error:
-                log.error("%s is not usable, the keys in use stay: %s", self.keyfile.path, error)
+                log.error("key file refused", extra={"path": str(self.keyfile.path), "error": str(error)})
         self._use_for_codes(context.now)
         if self.codes.stale:
             names = {

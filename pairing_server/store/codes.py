@@ -1,6 +1,6 @@
-"""Making and redeeming codes: each is one statement, with the event that tells of it.
+"""Making and redeeming codes: each is one statement, which records its event as well.
 
-These two are what everybody waits for, so they are one round trip each and go to the driver directly. A statement sees
+People wait for these two, so they are one round trip each and go to the driver directly. A statement sees
 the database as it was when it began. Rows that it locks (limits, session ids, the pairing with the code) it sees as
 they are once it has the lock, and what it decides by them holds; see docs/decisions/0010-one-statement.md.
 """
@@ -30,11 +30,11 @@ class Draw:
 
 
 @dataclass(frozen=True, slots=True)
-class Making:
+class CodeRequest:
     """A code that is wanted. `account`: the built-in user's, who must not be disabled; None for all others.
 
     `most_waiting`: how many codes of the user may wait, not counting this desktop session's. `bound`
-    tells that the session id is now the user's, `made` that the code was made.
+    is the event that the session id is now the user's, `made` that the code was made.
     """
 
     pairing_id: UUID
@@ -48,10 +48,10 @@ class Making:
 
 
 @dataclass(frozen=True, slots=True)
-class Made:
-    """What came of it. `mac` None: nothing, for the reason the others show, or for want of a free name.
+class CodeResult:
+    """`mac` None: no code was made, for the reason that the others show, or because no drawn name was free.
 
-    `owner`: whose the session id is; None if the same desktop was just asking elsewhere: ask again.
+    `owner`: whose the session id is; None if the same desktop was asking at the same time: ask again.
     """
 
     enabled: bool
@@ -113,7 +113,7 @@ FROM pairings WHERE id = $6
 """
 
 
-async def make(once: Fetch, wanted: Making, draws: Sequence[Draw]) -> Made:
+async def make(once: Fetch, wanted: CodeRequest, draws: Sequence[Draw]) -> CodeResult:
     """Make a pending pairing under the first of the drawn codes that is free, in the place of the session's last.
 
     The names that are taken are looked up in the statement itself, so that drawing takes one statement however
@@ -137,16 +137,16 @@ async def make(once: Fetch, wanted: Making, draws: Sequence[Draw]) -> Made:
         audit_events.as_json([wanted.made]),
         again=_MAKE_AGAIN,
     )
-    return Made(*_of(row))
+    return CodeResult(*_of(row))
 
 
 @dataclass(frozen=True, slots=True)
-class Redeeming:
-    """A code that is typed in. `macs`: what it may be stored under. `limits`: (kind, key, how) of what may refuse it.
+class RedeemRequest:
+    """A code that is typed in. `macs`: what it may be stored under. `limits`: (kind, key, mode) of what may refuse it.
 
-    While a limit is locked it refuses if it is "binding", and all but the codes of the same user if "but_own". `bound`
-    tells that the session id is now the user's, `won` that the code was redeemed; which pairing it was and how old are
-    put into it. With `confirm`, the code of another account needs its desktop's confirmation.
+    While a limit is locked it refuses if it is "binding", and all but the codes of the same user if "except_own". `bound`
+    is the event that the session id is now the user's, `won` that the code was redeemed; the statement adds the pairing and
+    its age. With `confirm`, the code of another account needs its desktop's confirmation.
     """
 
     macs: Sequence[bytes]
@@ -161,8 +161,8 @@ class Redeeming:
 
 
 @dataclass(frozen=True, slots=True)
-class Redeemed:
-    """What came of it. The limits stay locked until the transaction ends; then, too, `superseded` have ended."""
+class RedeemResult:
+    """The limits stay locked until the transaction ends; then, too, `superseded` have ended."""
 
     enabled: bool
     locked_out: bool
@@ -234,12 +234,11 @@ FROM decided LEFT JOIN seated ON true
 """
 
 
-async def redeem(fetch: Fetch, typed: Redeeming) -> Redeemed:
+async def redeem(fetch: Fetch, typed: RedeemRequest) -> RedeemResult:
     """Seat the mobile in the pending pairing that has this code, at most once; what the desktop had before ends.
 
-    The winner's retry (same session, same user, still live) finds the seat it has. No pairing for everybody
-    else: the caller cannot tell an unknown code from an expired, used or foreign one, and neither can whoever is
-    guessing. The limits are locked before the code is looked at, and before any pairing is.
+    The winner's retry (same session, same user, still live) finds the seat it has. All others get no pairing, so that
+    a caller who guesses cannot distinguish an unknown code from an expired, used or foreign one. The limits are locked before the code is looked at, and before any pairing is.
     """
     row = await fetch(
         _REDEEM,
@@ -247,19 +246,19 @@ async def redeem(fetch: Fetch, typed: Redeeming) -> Redeemed:
         typed.now,
         [kind for kind, _, _ in typed.limits],
         [key for _, key, _ in typed.limits],
-        [kind for kind, _, how in typed.limits if how == "binding"],
+        [kind for kind, _, mode in typed.limits if mode == "binding"],
         typed.mobile.session_id,
         typed.mobile.user,
         typed.macs,
         typed.same_user,
         audit_events.as_json([typed.won])[1:-1],
         audit_events.as_json([typed.bound]),
-        [kind for kind, _, how in typed.limits if how == "but_own"],
+        [kind for kind, _, mode in typed.limits if mode == "except_own"],
         typed.confirm,
     )
     enabled, locked_out, owner, new, superseded, *pairing = _of(row)
     found = as_pairing(pairing) if pairing[0] is not None else None
-    return Redeemed(enabled, locked_out, owner, new, found, superseded)
+    return RedeemResult(enabled, locked_out, owner, new, found, superseded)
 
 
 def _of(row: asyncpg.Record | None) -> tuple[Any, ...]:

@@ -72,7 +72,7 @@ async def confirm(
 async def reject(
     conn: AsyncConnection, macs: Sequence[bytes], desktop: Seat, now: datetime
 ) -> Request | None:
-    """End the pending pairing: its code is known to somebody else. None if nobody has asked for it."""
+    """End the pending pairing: another person knows its code. None if no phone waits for it."""
     statement = (
         update(pairings)
         .where(confirmations.c.pairing_id == pairings.c.id, *_desktops(macs, desktop, now))

@@ -82,7 +82,7 @@ WITH kept AS (
 )
 SELECT EXISTS (SELECT FROM kept)
 """
-# As the same again: the event may have been recorded, on whichever side the clock is ahead.
+# Sent again: the event may have been recorded already, whichever clock is ahead.
 _USED_FOR_AGAIN = _USED_FOR.replace(
     "/**/",
     """AND NOT EXISTS (
@@ -128,7 +128,7 @@ def _concerning(login: Login, token_id: str | None) -> ColumnElement[bool]:
 
 
 async def of(conn: AsyncConnection, subject: str | None, now: datetime, limit: int = 1000) -> list[Login]:
-    """The user's logins, or everybody's, newest first."""
+    """The user's logins, or those of all users, newest first."""
     statement = select(*_LOGIN).where(logins.c.expires_at > now)
     if subject is not None:
         statement = statement.where(logins.c.subject == subject)

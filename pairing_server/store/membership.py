@@ -1,7 +1,7 @@
-"""How a device comes back that is known, its session id and its seat looked at in one statement each; and who is present.
+"""Known devices that come back, one statement each for the session id and the seat; and which members are present.
 
-Whatever is not plain (a session id that is new, a seat that is a guest's, a refusal) is told by nothing being found,
-and decided in a transaction with the statements of store/users.py and store/pairings.py.
+In all other cases (a new session id, a guest's seat, a refusal) the statement finds nothing, and a transaction decides, with
+the statements of store/users.py and store/pairings.py.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ NOTED = timedelta(days=1)
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """A device that says who it is. `account`: the built-in user's, who must not be disabled; None for all others."""
+    """A device with its session id. `account`: the built-in user's, who must not be disabled; None for all others."""
 
     account: UUID | None
     user: str
@@ -61,8 +61,8 @@ class Entered:
     kept: tuple[int, bytes] | None
 
 
-# The answer to this statement waits for no disk: PostgreSQL writes what it did within a second. For notes of who is here,
-# which the timer makes again, and nothing else. docs/decisions/0010 says what a crash may lose of it.
+# The answer to this statement waits for no disk: PostgreSQL writes the change within a second. Only for presence, which
+# the scheduler notes again. docs/decisions/0010 says what a crash may lose of it.
 _SOON = "set_config('synchronous_commit', 'off', true)"
 
 _STATES = {
@@ -136,8 +136,8 @@ SELECT CASE WHEN bool_or(first) THEN 'that both have met must last' ELSE {_SOON}
 async def set_present(fetch: Fetch, met: Mapping[UUID, bool], now: datetime) -> None:
     """Note for live channels whether both members are connected ("active"), or only one or none ("waiting").
 
-    `seen_at` keeps the timers of other servers, and of this one after a crash, from ending them. Rows are locked in
-    one order everywhere, so two that note at the same time never wait for each other.
+    `seen_at` keeps other servers, and this one after a crash, from ending them. Rows are locked in
+    one order everywhere, so that two statements at the same time do not block each other.
     """
     if met:
         await fetch(_PRESENT, list(met), list(met.values()), now)

@@ -36,7 +36,7 @@ class Seat:
 
 @dataclass(frozen=True, slots=True)
 class Pairing:
-    """`seen_at`: when a member was last seen in the channel; None: nobody has joined yet."""
+    """`seen_at`: when a member was last seen in the channel; None: no device has joined yet."""
 
     id: UUID
     state: str

@@ -78,7 +78,7 @@ async def read(conn: AsyncConnection, kind: str, key: str) -> Bucket | None:
 
 
 async def full(conn: AsyncConnection, kinds: Iterable[str], now: datetime, limit: int = 1000) -> list[Bucket]:
-    """Buckets that may lock somebody out: those with a lock that lasts, and the fullest of the others."""
+    """Buckets that may lock their key: those with a lock that lasts, and the fullest of the others."""
     statement = (
         select(attempts.c.kind, attempts.c.key, attempts.c.times, attempts.c.level, attempts.c.locked_until)
         .where(

@@ -101,7 +101,7 @@ def _id(subject: str) -> UUID | None:
         return None
 
 
-async def everybody(conn: AsyncConnection) -> list[User]:
+async def list_all(conn: AsyncConnection) -> list[User]:
     """All users, by name."""
     return [User(*row) for row in await conn.execute(select(*_USER).order_by(users.c.username_key))]
 
@@ -150,6 +150,6 @@ async def bind_session(
 
 
 async def forget_sessions(conn: AsyncConnection, unseen_since: datetime) -> int:
-    """Release session ids that nobody has used for long. The number released."""
+    """Release session ids that were not used for long. The number released."""
     result = await conn.execute(sessions.delete().where(sessions.c.seen_at < unseen_since))
     return result.rowcount

@@ -58,7 +58,11 @@ async def test_a_job_that_fails_is_logged_and_stops_neither_the_others_nor_itsel
         await fine.done.wait()
     finally:
         timer.stop()
-    told = [record for record in caplog.records if record.getMessage() == "broken failed"]
+    told = [
+        record
+        for record in caplog.records
+        if (record.getMessage(), vars(record).get("job")) == ("job failed", "broken")
+    ]
     assert len(told) >= 3
     assert all(record.levelno == logging.ERROR and record.exc_info for record in told)
 
@@ -150,7 +154,8 @@ async def test_while_the_database_is_away_jobs_say_so_in_one_line_and_work_again
             caplog.clear()
             assert not await timer.run(job), job.name
             [record] = [each for each in caplog.records if each.name == "pairing_server.server.scheduler"]
-            assert record.getMessage().startswith(f"{job.name}: The database ")
+            assert (record.getMessage(), vars(record)["job"]) == ("job postponed", job.name)
+            assert vars(record)["reason"].startswith("The database ")
             assert record.exc_info is None
     breaker.outage = None
     assert all([await timer.run(job) for job in timer.jobs])

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from pairing_server.db.database import Database
-from pairing_server.server.startup_checks import DatabaseAway, StartError, check_schema
+from pairing_server.server.startup_checks import DatabaseUnreachable, StartError, check_schema
 from tests.cli.commands import NO_DATABASE
 from tests.conftest import execute
 
@@ -36,5 +36,5 @@ def test_a_schema_that_is_newer_is_refused(database_url: str) -> None:
 
 
 def test_a_database_that_is_away_is_another_error_than_one_with_a_wrong_schema() -> None:
-    with pytest.raises(DatabaseAway, match=r"cannot be used: .* Check PAIRING_DATABASE_URL"):
+    with pytest.raises(DatabaseUnreachable, match=r"cannot be used: .* Check PAIRING_DATABASE_URL"):
         check(NO_DATABASE)

@@ -186,8 +186,9 @@ async def test_a_damaged_file_leaves_the_keys_in_use_and_is_told_once(
     file.path.write_text(damage)
     await look_after(utcnow(), site, site)
     assert site.node.services.signing_keys.keyring.keys == in_use
-    [told] = [record.getMessage() for record in caplog.records]
-    assert told.startswith(f"{file.path} is not usable, the keys in use stay: key 1 is not kid:secret")
+    [record] = caplog.records
+    assert (record.getMessage(), vars(record)["path"]) == ("key file refused", str(file.path))
+    assert vars(record)["error"].startswith("key 1 is not kid:secret")
     file.path.unlink()
     await look_after(utcnow(), site)
     assert site.node.services.signing_keys.keyring.keys == in_use

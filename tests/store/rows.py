@@ -14,7 +14,7 @@ from pairing_server.db.tables import ENDED_STATES, pairings
 from pairing_server.services.codes import Codes
 from pairing_server.store import codes as store
 from pairing_server.store.audit_events import Event
-from pairing_server.store.codes import Draw, Made, Making, Redeemed, Redeeming
+from pairing_server.store.codes import CodeRequest, CodeResult, Draw, RedeemRequest, RedeemResult
 from pairing_server.store.pairings import Pairing, Seat
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -58,11 +58,11 @@ async def ask(
     account: UUID | None = None,
     most_waiting: int = 100,
     lost: bool = False,
-) -> tuple[UUID, Made]:
+) -> tuple[UUID, CodeResult]:
     """Ask for one of these codes, for 300 s: the pairing's id, and what came of it. `lost`: of the first answer."""
     pairing_id = uuid4()
     bound, made = event("session.bound"), event("pairing.code_created")
-    wanted = Making(pairing_id, desktop, account, now, now + seconds(300), most_waiting, bound, made)
+    wanted = CodeRequest(pairing_id, desktop, account, now, now + seconds(300), most_waiting, bound, made)
     return pairing_id, await store.make(fetch_on(conn, lost=lost), wanted, draws)
 
 
@@ -84,9 +84,9 @@ async def type_in(
     same_user: bool = True,
     account: UUID | None = None,
     limits: tuple[tuple[str, str, str], ...] = (),
-) -> Redeemed:
+) -> RedeemResult:
     bound, won = event("session.bound"), event("pairing.redeem")
-    typed = Redeeming(codes.macs(code), mobile, account, now, same_user, limits, bound, won)
+    typed = RedeemRequest(codes.macs(code), mobile, account, now, same_user, limits, bound, won)
     return await store.redeem(fetch_on(conn), typed)
 
 

@@ -276,21 +276,21 @@ async def test_a_disabled_account_makes_and_redeems_nothing(conn: AsyncConnectio
 
 
 @pytest.mark.parametrize(
-    ("how", "own", "strangers"),
-    [("binding", False, False), ("but_own", True, False), ("counted", True, True)],
+    ("mode", "own", "strangers"),
+    [("binding", False, False), ("except_own", True, False), ("counted", True, True)],
 )
 async def test_a_limit_that_is_locked_refuses_all_codes_all_but_ones_own_or_none(
-    conn: AsyncConnection, how: str, own: bool, strangers: bool
+    conn: AsyncConnection, mode: str, own: bool, strangers: bool
 ) -> None:
     await make(conn, "000001")
     await make(conn, "000002", Seat("desktop-of-bob", "bob"))
     locked = {"kind": "redeem_user", "key": "alice", "times": [], "touched_at": NOW}
     await conn.execute(attempts.insert().values(**locked, locked_until=NOW + seconds(60)))
-    limits = (("redeem_user", "alice", how),)
+    limits = (("redeem_user", "alice", mode),)
     bobs = await type_in(conn, "000002", same_user=False, limits=limits)
-    assert (bobs.locked_out, bobs.pairing is not None) == (how == "binding", strangers)
+    assert (bobs.locked_out, bobs.pairing is not None) == (mode == "binding", strangers)
     found = await type_in(conn, "000001", same_user=False, limits=limits)
-    assert (found.locked_out, found.pairing is not None) == (how == "binding", own)
+    assert (found.locked_out, found.pairing is not None) == (mode == "binding", own)
     after = await type_in(conn, "000001", now=NOW + seconds(60), same_user=False, limits=limits)
     assert after.pairing is not None
 
