@@ -25,11 +25,13 @@ from pairing_server.server.lifecycle import Resources
 from pairing_server.server.lifecycle import serve as serve_node
 from pairing_server.server.systemd import take_activation
 
+DEFAULTS = Configuration()
+
 
 @click.command(
     epilog=epilog(
         {
-            "pairing-server serve": "on 127.0.0.1:8089, data in ./data",
+            "pairing-server serve": f"on {DEFAULTS.host}:{DEFAULTS.port}, data in ./{DEFAULTS.data_dir}",
             "pairing-server serve --host 0.0.0.0 --port 8090 --data-dir /srv/pairing": "elsewhere",
             "PAIRING_DATABASE_URL=postgresql://pairing@db/pairing pairing-server serve": "with a database of your own",
         },

@@ -31,7 +31,7 @@ export class CodePanel {
 
   /** What a phone must be able to reach, where it cannot. */
   #reach() {
-    const { hostname, protocol } = new URL(this.#publicUrl);
+    const { hostname, protocol, port } = new URL(this.#publicUrl);
     if (LOOPBACK.test(hostname)) {
       return h(
         "p",
@@ -39,7 +39,7 @@ export class CodePanel {
         `${this.#publicUrl} works on this machine only. For a phone, start the server with `,
         h("code", {}, "PAIRING_HOST=0.0.0.0"), ", ",
         h("code", {}, "PAIRING_REGISTRATION=open"), " and ",
-        h("code", {}, "PAIRING_PUBLIC_URL=http://<this machine>:8089"),
+        h("code", {}, `PAIRING_PUBLIC_URL=http://<this machine>:${port || 80}`),
         ".",
       );
     }
