@@ -59,7 +59,7 @@ def adding(username: str) -> str:
     )
 
 
-async def test_connections_that_broke_while_nobody_used_them_are_replaced_unnoticed(
+async def test_idle_connections_that_broke_are_replaced_without_an_error(
     database: Database, database_url: str
 ) -> None:
     await database.warm()
@@ -102,7 +102,7 @@ async def test_what_is_sent_a_second_time_may_be_another_statement(
     assert (first[0], second[0]) == (1, 2)
 
 
-async def test_a_connection_lost_in_the_middle_of_a_transaction_is_told(
+async def test_a_connection_lost_in_the_middle_of_a_transaction_is_an_error(
     database: Database, database_url: str
 ) -> None:
     with pytest.raises(Unavailable):
@@ -113,7 +113,7 @@ async def test_a_connection_lost_in_the_middle_of_a_transaction_is_told(
     assert await count_of(database, "lost") == 0
 
 
-async def test_both_views_of_a_lane_are_in_one_transaction(database: Database) -> None:
+async def test_both_views_of_a_raw_connection_are_in_one_transaction(database: Database) -> None:
     with pytest.raises(asyncpg.DivisionByZeroError):
         async with database.direct() as direct:
             await direct.conn.execute(text(adding("by-sqlalchemy")))
@@ -150,7 +150,9 @@ async def test_after_an_error_the_connection_is_used_again_and_is_in_no_transact
     assert await count_of(narrow, "undone") == 0
 
 
-async def test_who_is_cut_off_in_the_middle_leaves_nothing_open(narrow: Database, database_url: str) -> None:
+async def test_a_transaction_that_times_out_leaves_no_connection_open(
+    narrow: Database, database_url: str
+) -> None:
     started = asyncio.Event()
 
     async def long() -> None:
@@ -177,7 +179,7 @@ async def test_who_is_cut_off_in_the_middle_leaves_nothing_open(narrow: Database
     assert open_ones == 0
 
 
-async def test_who_waits_for_a_connection_in_vain_is_told_and_takes_none(narrow: Database) -> None:
+async def test_a_wait_for_a_connection_that_times_out_takes_none(narrow: Database) -> None:
     async with narrow.direct(), narrow.direct():
         with pytest.raises(Unavailable):
             await narrow.once(BACKEND)
@@ -188,7 +190,7 @@ async def test_who_waits_for_a_connection_in_vain_is_told_and_takes_none(narrow:
         assert one.driver is not other.driver
 
 
-async def test_more_than_there_are_connections_take_turns(database_url: str) -> None:
+async def test_more_transactions_than_connections_wait_for_each_other(database_url: str) -> None:
     patient = Database(database_url, limits=PoolLimits(2))
     try:
         pids = await asyncio.gather(*(backend(patient) for _ in range(50)))
@@ -213,15 +215,15 @@ async def test_a_statement_whose_connection_is_lost_is_sent_once_more_and_no_oft
     assert row["tries"] == 5
 
 
-async def test_a_database_that_is_away_is_told_at_once_by_everybody(database_url: str) -> None:
-    unavailable_error = Database(database_url.replace("?host=", "?host=/nonexistent"))
+async def test_during_an_outage_every_call_fails_at_once(database_url: str) -> None:
+    away = Database(database_url.replace("?host=", "?host=/nonexistent"))
     try:
-        await unavailable_error.warm()
+        await away.warm()
         for _ in range(module.POOL_SIZE + 1):
             with pytest.raises(Unavailable):
-                await unavailable_error.once(BACKEND)
+                await away.once(BACKEND)
             with pytest.raises(Unavailable):
-                async with unavailable_error.transaction():
+                async with away.transaction():
                     raise AssertionError("there is no database")
     finally:
-        await unavailable_error.close()
+        await away.close()

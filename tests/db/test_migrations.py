@@ -234,7 +234,7 @@ def test_alembic_without_a_database_says_what_to_set(tmp_path: Path) -> None:
     )
 
 
-def test_the_statements_can_be_printed_for_whoever_runs_them_by_hand(
+def test_the_statements_can_be_printed_to_be_run_by_hand(
     empty_database: str, database_url: str, tmp_path: Path
 ) -> None:
     done = alembic(tmp_path, {}, "upgrade", "head", "--sql")

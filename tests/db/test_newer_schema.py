@@ -62,14 +62,14 @@ def test_a_newer_schema_that_does_not_say_so_is_refused(
         check(database_url)
 
 
-def test_what_was_said_of_another_revision_counts_for_nothing(database_url: str, tmp_path: Path) -> None:
+def test_a_comment_on_another_revision_does_not_count(database_url: str, tmp_path: Path) -> None:
     newer.upgrade(database_url, tmp_path, works_with=migrations.head())
     execute(database_url, "UPDATE alembic_version SET version_num = '9999'")
     with pytest.raises(StartError, match="revision 9999"):
         check(database_url)
 
 
-def test_a_downgrade_takes_the_word_back(database_url: str, tmp_path: Path) -> None:
+def test_a_downgrade_withdraws_the_compatibility(database_url: str, tmp_path: Path) -> None:
     newer.upgrade(database_url, tmp_path, works_with=migrations.head())
     newer.downgrade(database_url, tmp_path, migrations.head())
 
@@ -151,7 +151,7 @@ def test_the_rights_that_a_newer_release_gave_stay(database_url: str, tmp_path: 
     execute(running, "SELECT * FROM of_tomorrow")
 
 
-async def test_doctor_tells_of_a_newer_schema_that_works(database_url: str, tmp_path: Path) -> None:
+async def test_doctor_reports_a_newer_schema_that_works(database_url: str, tmp_path: Path) -> None:
     await asyncio.to_thread(newer.upgrade, database_url, tmp_path, migrations.head())
     [finding] = await of_database(replace(CONFIGURATION, database_url=database_url))
     assert f"revision {newer.NEWER}" in finding.what and "works with releases from" in finding.what

@@ -1,77 +1,28 @@
-"""Accounts: the rules of the services that no HTTP answer shows."""
+"""Accounts: what HTTP answers do not show of making and changing them."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Iterator
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
 import pytest
-from argon2 import PasswordHasher
 
 from pairing_server.clock import utcnow
 from pairing_server.errors import (
-    BadCredentials,
     Forbidden,
-    InvalidToken,
     NotFound,
-    RateLimited,
     UsernameTaken,
     ValidationFailed,
 )
 from pairing_server.request_context import RequestContext
-from pairing_server.security.passwords import Passwords
 from pairing_server.server.server import Node
-from pairing_server.services import account_status
-from pairing_server.store import rate_limits, users
-from tests.devices import Site
+from pairing_server.store import users
+from tests.services.conftest import stored_hash
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 PASSWORD = "correct horse battery"
 ADMIN = RequestContext(utcnow(), kind="admin")
 ANYBODY = RequestContext(utcnow(), address="192.0.2.1", address_key="192.0.2.1")
-
-
-@pytest.fixture
-def cheap() -> Iterator[Passwords]:
-    """Passwords with parameters of long ago, or for tests that are not about them."""
-    made = Passwords(hasher=PasswordHasher(time_cost=1, memory_cost=8, parallelism=1))
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def node(site: Site, cheap: Passwords) -> Node:
-    today = site.node.services
-    site.use(
-        accounts=replace(today.accounts, passwords=cheap),
-        authentication=replace(today.authentication, passwords=cheap),
-    )
-    return site.node
-
-
-async def stored_hash(node: Node, username: str) -> str:
-    async with node.database.transaction() as conn:
-        found = await users.with_password(conn, username)
-    assert found is not None
-    return found[1]
-
-
-async def test_a_login_renews_a_hash_with_outdated_parameters(site: Site, cheap: Passwords) -> None:
-    node, today = site.node, site.node.services.authentication
-    await replace(node.services.accounts, passwords=cheap).add_user(ADMIN.at(NOW), "alice", PASSWORD, "user")
-    old = await stored_hash(node, "alice")
-    with pytest.raises(BadCredentials):
-        await today.log_in(ANYBODY.at(NOW), "alice", "wrong")
-    assert await stored_hash(node, "alice") == old
-    await today.log_in(ANYBODY.at(NOW), "alice", PASSWORD)
-    new = await stored_hash(node, "alice")
-    assert "m=19456" in new
-    assert "m=19456" not in old
-    await today.log_in(ANYBODY.at(NOW), "alice", PASSWORD)
-    assert await stored_hash(node, "alice") == new
 
 
 async def test_a_password_is_stored_only_as_a_hash_of_its_own(node: Node) -> None:
@@ -81,44 +32,6 @@ async def test_a_password_is_stored_only_as_a_hash_of_its_own(node: Node) -> Non
     assert one.startswith("$argon2id$")
     assert PASSWORD not in one
     assert one != other
-
-
-async def test_wrong_logins_made_at_once_are_all_counted(node: Node) -> None:
-    await node.services.accounts.add_user(ADMIN.at(NOW), "alice", PASSWORD, "user")
-    tries = [node.services.authentication.log_in(ANYBODY.at(NOW), "alice", f"wrong {n}") for n in range(15)]
-    refused = [type(error) for error in await asyncio.gather(*tries, return_exceptions=True)]
-    assert (refused.count(BadCredentials), refused.count(RateLimited)) == (10, 5)
-    with pytest.raises(RateLimited) as raised:
-        await node.services.authentication.log_in(ANYBODY.at(NOW), "alice", PASSWORD)
-    assert raised.value.retry_after_s == 900
-
-
-async def test_right_logins_made_at_once_count_nothing(node: Node) -> None:
-    await node.services.accounts.add_user(ADMIN.at(NOW), "alice", PASSWORD, "user")
-    made = await asyncio.gather(
-        *(
-            node.services.authentication.log_in(
-                ANYBODY.at(NOW + timedelta(milliseconds=n)), "alice", PASSWORD
-            )
-            for n in range(8)
-        )
-    )
-    assert len({issued.token_id for issued in made}) == 8
-    async with node.database.transaction() as conn:
-        for kind, key in (("login_user", "alice"), ("login_address", "192.0.2.1")):
-            bucket = await rate_limits.read(conn, kind, key)
-            assert bucket is not None
-            assert bucket.times == ()
-
-
-async def test_a_lock_of_one_name_is_not_one_of_another(node: Node) -> None:
-    await node.services.accounts.add_user(ADMIN.at(NOW), "bob", PASSWORD, "user")
-    for _ in range(10):
-        with pytest.raises(BadCredentials):
-            await node.services.authentication.log_in(ANYBODY.at(NOW), "Alice", "wrong")
-    with pytest.raises(RateLimited):
-        await node.services.authentication.log_in(ANYBODY.at(NOW), "ａlice", "wrong")
-    assert (await node.services.authentication.log_in(ANYBODY.at(NOW), "bob", PASSWORD)).token
 
 
 async def test_registration_obeys_the_setting_and_the_command_does_not(node: Node) -> None:
@@ -134,7 +47,7 @@ async def test_registration_obeys_the_setting_and_the_command_does_not(node: Nod
     assert [user.username for user in await node.services.accounts.list_users()] == ["alice", "bob"]
 
 
-async def test_what_is_done_to_an_unknown_user_is_refused(node: Node) -> None:
+async def test_an_act_on_an_unknown_user_is_refused(node: Node) -> None:
     for act in (
         node.services.accounts.set_disabled(ADMIN.at(NOW), "nobody", True),
         node.services.accounts.set_password(ADMIN.at(NOW), "nobody", PASSWORD),
@@ -145,7 +58,7 @@ async def test_what_is_done_to_an_unknown_user_is_refused(node: Node) -> None:
             await act
 
 
-async def test_a_new_password_must_be_as_good_as_a_first_one(node: Node) -> None:
+async def test_a_changed_password_obeys_the_rules_of_a_new_one(node: Node) -> None:
     await node.services.accounts.add_user(ADMIN.at(NOW), "alice", PASSWORD, "user")
     with pytest.raises(ValidationFailed):
         await node.services.accounts.set_password(ADMIN.at(NOW), "alice", "short")
@@ -161,59 +74,6 @@ async def test_disabling_twice_changes_nothing_the_second_time(node: Node) -> No
     assert alice.disabled_at == NOW
     assert await node.services.accounts.set_disabled(ADMIN.at(later), "alice", False)
     assert not await node.services.accounts.set_disabled(ADMIN.at(later), "alice", False)
-
-
-async def test_a_disabled_user_gets_no_token_and_does_nothing_with_those_he_has(site: Site) -> None:
-    node, account = site.node, await site.account()
-    caller = RequestContext(utcnow(), subject=account.subject, address_key="192.0.2.1", kind="user")
-    code = await node.services.pairings.create_code(caller.at(utcnow()), "desktop-1")
-    claims = await node.backend.tokens.verify_access(account.token, utcnow())
-    await node.services.accounts.set_disabled(ADMIN.at(utcnow()), account.username, True)
-    with pytest.raises(Forbidden, match="disabled"):
-        await node.services.authentication.issue_access_token(ADMIN.at(utcnow()), account.username, None)
-    for act in (
-        node.services.authentication.issue_ws_token(caller.at(utcnow()), claims, "desktop", None),
-        node.services.pairings.create_code(caller.at(utcnow()), "desktop-2"),
-        node.services.pairings.redeem_code(caller.at(utcnow()), code.code, "mobile-1"),
-        node.services.pairings.list_own(caller),
-        node.services.pairings.unpair(caller.at(utcnow()), code.pairing_id),
-        node.services.membership.identify(caller.at(utcnow()), "desktop-1", "desktop"),
-        node.services.membership.admit(caller.at(utcnow()), code.channel, "desktop", "desktop-1"),
-    ):
-        with pytest.raises(InvalidToken):
-            await act
-    await node.services.accounts.set_disabled(ADMIN.at(utcnow()), account.username, False)
-    assert (
-        await node.services.pairings.redeem_code(caller.at(utcnow()), code.code, "mobile-1")
-    ).code == code.code
-
-
-async def test_a_disabled_user_joins_no_channel_with_a_socket_that_is_open_already(site: Site) -> None:
-    account = await site.account()
-    channel = f"pair-{await site.code(account, 'desktop-1')}"
-    socket = await site.connect(account, "desktop")
-    await site.node.services.accounts.set_disabled(ADMIN.at(utcnow()), account.username, True)
-    socket.send(
-        {
-            "type": "join_channel",
-            "channel": channel,
-            "device_type": "desktop",
-            "session_id": "desktop-1",
-        }
-    )
-    assert (await socket.error())["code"] == "INVALID_TOKEN"
-    assert site.node.hub.channels == {}
-
-
-async def test_a_token_of_an_account_that_is_gone_is_refused_and_a_foreign_one_is_its_issuers(
-    node: Node,
-) -> None:
-    async with node.database.transaction() as conn:
-        for subject in (str(uuid4()), "no uuid"):
-            with pytest.raises(InvalidToken):
-                await account_status.require_enabled(conn, subject)
-        await account_status.require_enabled(conn, "https://id.example|alice")
-        await account_status.require_enabled(conn, None)
 
 
 async def test_only_enabled_built_in_users_have_a_role(node: Node) -> None:

@@ -54,7 +54,7 @@ async def redeemed(site: Site, account: Account | None = None) -> str:
 # Codes
 
 
-async def test_a_code_that_nobody_uses_expires_once(site: Site) -> None:
+async def test_an_unused_code_expires_once(site: Site) -> None:
     await site.code(await site.account(), "desktop-1")
     [row] = await rows(site)
     end = row["created_at"] + timedelta(seconds=300)
@@ -66,7 +66,7 @@ async def test_a_code_that_nobody_uses_expires_once(site: Site) -> None:
     assert event["age_s"] == 300
 
 
-async def test_the_desktop_that_waits_is_told_that_its_code_has_expired(site: Site) -> None:
+async def test_a_waiting_desktop_receives_the_expiry_of_its_code(site: Site) -> None:
     account = await site.account()
     channel = f"pair-{await site.code(account, 'desktop-1')}"
     desktop = await site.join(account, "desktop", channel, "desktop-1")
@@ -201,7 +201,9 @@ def start_two(start_node: StartNode) -> tuple[Site, Site]:
     return start_node(), start_node()
 
 
-async def test_what_two_servers_end_at_once_is_ended_and_told_once(start_two: tuple[Site, Site]) -> None:
+async def test_a_pairing_that_two_servers_end_at_once_ends_and_is_announced_once(
+    start_two: tuple[Site, Site],
+) -> None:
     one, other = start_two
     account = await one.account()
     for number in range(20):
@@ -223,7 +225,7 @@ async def test_what_two_servers_end_at_once_is_ended_and_told_once(start_two: tu
     assert sum(released) == 30
 
 
-async def test_codes_are_counted_anew_whoever_made_them(start_two: tuple[Site, Site]) -> None:
+async def test_live_codes_of_all_servers_are_counted(start_two: tuple[Site, Site]) -> None:
     one, other = start_two
     account = await one.account()
     for number in range(3):
@@ -284,7 +286,7 @@ async def test_what_was_counted_is_forgotten_after_two_days_and_session_ids_afte
     assert (owner, new) == ("bob", True)
 
 
-async def test_more_than_a_batch_is_done_in_several_turns(site: Site) -> None:
+async def test_more_than_a_batch_takes_several_runs(site: Site) -> None:
     node = site.node
     async with node.database.transaction() as conn:
         await conn.execute(

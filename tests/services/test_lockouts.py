@@ -57,7 +57,7 @@ async def locked_for(site: Site, context: RequestContext) -> float:
     return refused.value.retry_after_s
 
 
-async def test_an_address_that_goes_on_is_locked_5_15_60_minutes_and_then_a_day(any_user: Site) -> None:
+async def test_an_address_that_keeps_failing_is_locked_5_15_60_minutes_and_then_a_day(any_user: Site) -> None:
     now = NOW
     for seconds in (300, 900, 3600, 86400, 86400):
         for _ in range(5):
@@ -161,7 +161,7 @@ async def test_an_account_that_cannot_be_made_does_not_count(site: Site) -> None
 # Whom a stranger cannot lock out
 
 
-async def test_a_stranger_behind_the_same_address_locks_nobody_out_of_his_own_accounts_codes(
+async def test_failures_of_others_behind_an_address_do_not_lock_a_user_out_of_own_codes(
     any_user: Site,
 ) -> None:
     ada, grace = user("ada"), user("grace", "203.0.113.8")
@@ -179,7 +179,7 @@ async def test_a_stranger_behind_the_same_address_locks_nobody_out_of_his_own_ac
     ).pairing_id == own.pairing_id
 
 
-async def test_ones_own_failures_do_lock_out(any_user: Site) -> None:
+async def test_a_users_own_failures_lock_the_user_out_of_own_codes(any_user: Site) -> None:
     ada = user("ada")
     own = await any_user.node.services.pairings.create_code(ada.at(NOW), "desktop-of-ada")
     for number in range(10):
@@ -188,7 +188,7 @@ async def test_ones_own_failures_do_lock_out(any_user: Site) -> None:
         await any_user.node.services.pairings.redeem_code(ada.at(NOW), own.code, "mobile-of-ada")
 
 
-async def test_whoever_locks_a_users_login_stops_neither_his_tokens_nor_him_for_long(site: Site) -> None:
+async def test_a_locked_login_ends_within_15_minutes_and_leaves_tokens_valid(site: Site) -> None:
     """Live tokens go on, and the lock is over within a quarter of an hour."""
     node = site.node
     victim = await site.account("victim")
@@ -217,7 +217,7 @@ async def test_whoever_locks_a_users_login_stops_neither_his_tokens_nor_him_for_
 # Seeing and lifting
 
 
-async def test_an_admin_sees_who_is_locked_out_and_lifts_it(any_user: Site) -> None:
+async def test_an_admin_lists_and_lifts_lock_outs(any_user: Site) -> None:
     node = any_user.node
     now = utcnow()
     ada = user("ada")
@@ -273,7 +273,7 @@ async def test_failed_logins_are_listed_as_long_as_they_lock(site: Site) -> None
 
 
 @pytest.mark.parametrize("role", ["user", "auditor"])
-async def test_nobody_but_an_admin_sees_or_lifts_a_lock_out(site: Site, role: str) -> None:
+async def test_only_an_admin_lists_or_lifts_lock_outs(site: Site, role: str) -> None:
     account = await site.account(role=role)
     for method, path in (("GET", "/api/lockouts"), ("DELETE", "/api/lockouts/redeem_user/ada")):
         answer = await site.call(method, path, None, account.token)
@@ -283,7 +283,7 @@ async def test_nobody_but_an_admin_sees_or_lifts_a_lock_out(site: Site, role: st
 
 
 @pytest.mark.parametrize("path", ["nonsense/ada", "redeem_user/%00", "redeem_user/nobody"])
-async def test_what_is_not_counted_cannot_be_lifted(site: Site, path: str) -> None:
+async def test_lifting_a_lock_out_that_does_not_exist_is_refused(site: Site, path: str) -> None:
     admin = await site.account(role="admin")
     answer = await site.call("DELETE", f"/api/lockouts/{path}", None, admin.token)
     assert (answer.status, answer.error) == (404, "NOT_FOUND")

@@ -47,7 +47,7 @@ async def test_a_device_that_is_known_is_identified_and_let_in_by_one_statement_
     assert admitted.pairing.desktop.session_id == SESSION
 
 
-async def test_a_name_that_is_given_out_anew_leads_to_the_newer_channel(site: Site) -> None:
+async def test_a_reused_channel_name_means_the_newer_channel(site: Site) -> None:
     desktop, _ = await site.pair()
     hub = site.node.hub
     [old] = hub.channels.values()

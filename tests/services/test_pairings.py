@@ -62,7 +62,7 @@ async def redeem(site: Site, code: str, caller: RequestContext, session: str, no
     return await site.node.services.pairings.redeem_code(caller.at(now), code, session)
 
 
-async def test_of_two_hundred_who_redeem_a_code_at_once_exactly_one_wins(any_user: Site) -> None:
+async def test_of_two_hundred_redeemers_of_one_code_exactly_one_wins(any_user: Site) -> None:
     made = await generate(any_user, somebody(0))
 
     async def attempt(number: int) -> PairingServerError | int:
@@ -113,7 +113,7 @@ async def test_a_retry_by_another_user_with_the_same_session_id_is_refused(any_u
     assert refused.value.code == "SESSION_CONFLICT"
 
 
-async def test_a_user_does_not_wait_for_others_who_fail_behind_his_address(site: Site) -> None:
+async def test_a_user_does_not_wait_for_failures_of_others_behind_the_address(site: Site) -> None:
     user = somebody(1)
     made = await generate(site, user)
     theirs = LimitKey("redeem_address", user.address_key, REDEEM_ADDRESS)

@@ -40,7 +40,7 @@ async def state(site: Site) -> str:
     return found
 
 
-async def test_what_comes_up_while_one_note_is_under_way_goes_with_the_next(site: Site) -> None:
+async def test_changes_during_a_write_go_with_the_next_write(site: Site) -> None:
     await site.pair()
     [channel] = site.node.hub.channels
 
@@ -60,7 +60,7 @@ async def test_what_comes_up_while_one_note_is_under_way_goes_with_the_next(site
     assert presence.note(channel, active=True), "nobody is writing any more"
 
 
-async def test_what_the_database_knows_newer_is_not_noted(site: Site) -> None:
+async def test_a_change_older_than_the_database_is_not_written(site: Site) -> None:
     await site.pair()
     [channel] = site.node.hub.channels
     presence, counting = counted(site)
@@ -70,7 +70,7 @@ async def test_what_the_database_knows_newer_is_not_noted(site: Site) -> None:
     assert counting.sent == 0
 
 
-async def test_a_note_under_way_does_not_have_the_last_word_over_a_newer_one(site: Site) -> None:
+async def test_a_write_under_way_does_not_undo_a_newer_change(site: Site) -> None:
     await site.pair()
     [channel] = site.node.hub.channels
 

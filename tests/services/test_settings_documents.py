@@ -23,7 +23,7 @@ async def change(desktop: Device, mobile: Device, gain: int) -> None:
         pass
 
 
-async def test_what_has_changed_is_written_once(site: Site) -> None:
+async def test_a_changed_document_is_written_once(site: Site) -> None:
     desktop, mobile = await site.pair()
     await site.pair()
     await change(desktop, mobile, 1)

@@ -135,7 +135,7 @@ def before_and_after(start_node: StartNode) -> tuple[Site, Site]:
     return start_node(jwt_keys=(old,)), start_node(jwt_keys=(generate_key(), old))
 
 
-async def test_whoever_joins_brings_the_name_under_the_current_key(
+async def test_a_join_stores_the_name_under_the_current_key(
     before_and_after: tuple[Site, Site],
 ) -> None:
     before, after = before_and_after
@@ -151,7 +151,7 @@ async def test_whoever_joins_brings_the_name_under_the_current_key(
         )
 
 
-async def test_a_rotation_is_recorded_by_whoever_gives_it_and_by_each_server_that_takes_it_over(
+async def test_a_rotation_is_recorded_when_ordered_and_by_each_server_that_takes_it_over(
     two_on_a_file: RotatedPair,
 ) -> None:
     first, second, _ = two_on_a_file
@@ -178,7 +178,7 @@ async def test_reloaded_settings_bring_their_keys(site: Site) -> None:
 
 
 @pytest.mark.parametrize("damage", ["damaged", ""])
-async def test_a_damaged_file_leaves_the_keys_in_use_and_is_told_once(
+async def test_a_damaged_file_leaves_the_keys_in_use_and_is_logged_once(
     two_on_a_file: RotatedPair, caplog: pytest.LogCaptureFixture, damage: str
 ) -> None:
     site, _, file = two_on_a_file
@@ -211,12 +211,12 @@ async def test_a_key_is_retired_only_when_its_last_token_is_over(two_on_a_file: 
     assert old not in node.services.signing_keys.keyfile.read()
 
 
-async def test_keys_of_the_settings_are_changed_where_they_are_set(site: Site) -> None:
+async def test_keys_set_by_configuration_are_not_rotated_by_the_server(site: Site) -> None:
     with pytest.raises(Forbidden, match="PAIRING_JWT_KEYS"):
         await site.node.services.signing_keys.rotate(system(utcnow()))
 
 
-def test_there_are_never_more_keys_than_a_list_should_have() -> None:
+def test_the_number_of_keys_is_limited() -> None:
     many = [SigningKey(f"k{number}", b"s" * 32) for number in range(signing_keys.MOST)]
     with pytest.raises(ValidationFailed, match="retire old ones"):
         signing_keys.with_fresh(many, generate_key())

@@ -139,7 +139,7 @@ async def test_of_many_that_redeem_one_code_at_once_one_wins(database: Database)
     assert stored.state == "redeemed"
 
 
-async def test_the_winner_who_tries_again_gets_the_same_and_nobody_else_does(conn: AsyncConnection) -> None:
+async def test_only_the_winners_retry_gets_the_same_pairing(conn: AsyncConnection) -> None:
     await make(conn, "000001")
     first = await redeem(conn, "000001")
     assert first is not None

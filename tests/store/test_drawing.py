@@ -123,7 +123,7 @@ def crowd(alone: int, database_url: str) -> range:
     return range(900_000)
 
 
-async def test_with_nine_of_ten_names_taken_drawing_takes_as_few_statements(
+async def test_with_nine_of_ten_names_taken_drawing_takes_at_most_one_statement_more(
     drawing: PairingService, alone: int, crowd: range
 ) -> None:
     drawn = []
@@ -136,7 +136,7 @@ async def test_with_nine_of_ten_names_taken_drawing_takes_as_few_statements(
     assert not any(int(code.code) in crowd for code in drawn)
 
 
-async def test_when_every_name_is_taken_that_is_said_after_two_draws(
+async def test_with_every_name_taken_drawing_fails_after_two_draws(
     drawing: PairingService, alone: int, database_url: str
 ) -> None:
     class OneCode(ReadableCodes):

@@ -48,7 +48,7 @@ async def test_the_use_of_a_login_is_noted_and_recorded_together(conn: AsyncConn
     assert await seen(conn) == [("login-1", USED.seen_at)]
 
 
-async def test_what_is_sent_again_since_its_answer_was_lost_is_recorded_once(conn: AsyncConnection) -> None:
+async def test_a_statement_sent_again_is_recorded_once(conn: AsyncConnection) -> None:
     event = told()
     assert await use(conn, event, twice=True)
     assert await recorded(conn, event) == 1

@@ -98,7 +98,7 @@ async def test_a_code_that_has_expired_lets_its_desktop_in_no_more(conn: AsyncCo
     )
 
 
-async def test_only_the_very_device_is_let_into_a_seat(conn: AsyncConnection) -> None:
+async def test_a_seat_admits_only_its_own_device(conn: AsyncConnection) -> None:
     await row_in(conn, "active")
     for seat, role in (
         (Seat("desktop-2", "alice"), "desktop"),
@@ -118,7 +118,7 @@ async def test_a_guests_seat_is_claimed_elsewhere(conn: AsyncConnection) -> None
     assert await enter(conn, await known(conn, DESKTOP, "desktop"), "desktop") is None
 
 
-async def test_who_comes_back_to_another_that_is_here_makes_the_pairing_active(
+async def test_a_device_that_comes_back_to_a_present_one_makes_the_pairing_active(
     conn: AsyncConnection,
 ) -> None:
     pairing_id = await row_in(conn, "redeemed")

@@ -22,7 +22,7 @@ async def test_a_bucket_is_made_empty_when_it_is_first_asked_for(conn: AsyncConn
     assert await rate_limits.read(conn, "login_user", "alice") == bucket
 
 
-async def test_what_is_put_is_what_is_found(conn: AsyncConnection) -> None:
+async def test_a_bucket_comes_back_as_it_was_written(conn: AsyncConnection) -> None:
     [bucket] = await rate_limits.lock(conn, [("login_user", "alice")], NOW)
     times = (NOW - timedelta(seconds=1, microseconds=1), NOW)
     full = replace(bucket, times=times, level=3, locked_until=NOW + timedelta(hours=1))
@@ -57,7 +57,7 @@ async def test_attempts_made_at_once_are_all_counted(database: Database) -> None
     assert len(set(found.times)) == 12
 
 
-async def test_those_who_ask_for_the_same_buckets_in_another_order_do_not_block_each_other(
+async def test_requests_for_the_same_buckets_in_another_order_do_not_block_each_other(
     database: Database,
 ) -> None:
     keys = [("a", "1"), ("a", "2"), ("b", "1")]

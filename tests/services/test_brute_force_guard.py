@@ -42,7 +42,7 @@ async def guess(site: Site, code: str, context: RequestContext) -> str:
 
 
 @pytest.mark.timeout(seconds=600)
-async def test_one_account_has_thirty_guesses_and_then_one_an_hour_however_many_addresses_it_comes_from(
+async def test_one_account_has_thirty_guesses_and_then_one_an_hour_from_any_number_of_addresses(
     any_user: Site,
 ) -> None:
     """Some fifty on the first day, thirty on each after it: with a thousand live codes a chance of 5 %, then 3 %."""
@@ -56,12 +56,12 @@ async def test_one_account_has_thirty_guesses_and_then_one_an_hour_however_many_
     assert len(await any_user.events("pairing.redeem")) == 24 * 6 * 3
 
 
-async def test_one_address_has_five_guesses_however_many_accounts_it_comes_with(any_user: Site) -> None:
+async def test_one_address_has_five_guesses_with_any_number_of_accounts(any_user: Site) -> None:
     outcomes = [await guess(any_user, "000000", user(n, "203.0.113.9").at(NOW)) for n in range(20)]
     assert outcomes == ["tried"] * 5 + ["locked"] * 15
 
 
-async def test_two_hundred_accounts_from_as_many_addresses_set_the_alarm_off_and_a_hit_is_worth_nothing(
+async def test_guesses_of_two_hundred_accounts_activate_the_guard_and_a_right_guess_needs_confirmation(
     any_user: Site,
 ) -> None:
     """A guess each, five a second: none of their own limits sees them. In the end every live code is hit."""
