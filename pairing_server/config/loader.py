@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -93,10 +94,7 @@ def load(
     Raises ConfigurationError with every fault. It makes no file: see `with_keys`.
     """
     given = {**gather(environ, dotenv), **overrides}
-    faults = [
-        f"{name}: there is no such setting; see docs/operations.md"
-        for name in sorted(set(given) - set(NAMES))
-    ]
+    faults = [f"{name}: there is no such setting; {_hint(name)}" for name in sorted(set(given) - set(NAMES))]
     values: dict[str, Any] = {}
     for setting in SETTINGS:
         if setting.variable in given:
@@ -107,6 +105,12 @@ def load(
     if faults:
         raise ConfigurationError("\n".join(faults))
     return _completed(values, environ, terminal=terminal)
+
+
+def _hint(unknown: str) -> str:
+    names = [setting.name.upper() for setting in SETTINGS]
+    similar = get_close_matches(unknown.removeprefix(PREFIX), names, 1, cutoff=0.7)
+    return f"did you mean {PREFIX}{similar[0]}?" if similar else "see docs/operations.md"
 
 
 def _completed(values: dict[str, Any], environ: Mapping[str, str], *, terminal: bool) -> Configuration:

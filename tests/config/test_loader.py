@@ -18,6 +18,13 @@ def test_an_unknown_name_stops_the_start_wherever_it_stands(tmp_path: Path) -> N
     assert [line.partition(":")[0] for line in found] == ["PAIRING_DATABSE_URL", "PAIRING_PROT"]
 
 
+def test_the_fault_of_an_unknown_name_says_which_name_is_meant() -> None:
+    assert faults({"PAIRING_DATABSE_URL": "x"}) == [
+        "PAIRING_DATABSE_URL: there is no such setting; did you mean PAIRING_DATABASE_URL?"
+    ]
+    assert faults({"PAIRING_WORKERS": "x"})[0].endswith("there is no such setting; see docs/operations.md")
+
+
 def test_all_faults_are_named_at_once() -> None:
     found = faults({"PAIRING_PORT": "x", "PAIRING_CODE_TTL": "0", "PAIRING_NOPE": "1"})
     assert len(found) == 3
