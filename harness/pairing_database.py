@@ -17,6 +17,7 @@ from uuid import uuid4
 import asyncpg
 
 from harness.load_client import Endpoint, Pair, frame_template
+from pairing_server.config import Configuration
 from pairing_server.db import migrations
 from pairing_server.db.embedded.postgres import EmbeddedPostgres
 from pairing_server.security.keys import format_keys, generate_key
@@ -76,7 +77,7 @@ class PairingDatabase:
     def __init__(self, folder: Path, url: str | None = None) -> None:
         """Start an embedded PostgreSQL in `folder`, on the cores of this process; or take the one at `url`."""
         keys = [generate_key()]
-        self._tokens = Tokens(keys)
+        self._tokens = Tokens(keys, ws_ttl=Configuration().ws_token_ttl)
         self._codes = Codes([key.secret for key in keys])
         self._unused_codes = random.sample(range(10**6), 10**6)
         self.postgres = EmbeddedPostgres(folder / "database")
