@@ -99,16 +99,21 @@ def compare(this: Server, other: Server, load: Load, scale: Scale, say: Callable
 
 
 def table(used: dict[str, list[tuple[float, float]]], this: str, other: str) -> str:
-    """Medians of the rounds, in Markdown. `used`: µs of CPU of this and of the other, by benchmark and round."""
+    """Medians of the rounds, and the share of the least disturbed ones, in Markdown.
+
+    `used`: µs of CPU of this and of the other, by benchmark and round.
+    """
     lines = [
         f"A: {this}; B: {other}; medians of the rounds.",
         "",
-        "| benchmark | A: CPU, µs each | B: CPU, µs each | A / B | in each round |",
-        "|---|---:|---:|---:|---|",
+        "| benchmark | A: CPU, µs each | B: CPU, µs each | A / B | of the least | in each round |",
+        "|---|---:|---:|---:|---:|---|",
     ]
     for name, rounds in used.items():
         shares = [one / another for one, another in rounds]
-        a, b = (median(side) for side in zip(*rounds, strict=True))
+        a, b = zip(*rounds, strict=True)
         each = ", ".join(f"{share:.3f}" for share in shares)
-        lines.append(f"| {name} | {a:.2f} | {b:.2f} | {median(shares):.3f} | {each} |")
+        lines.append(
+            f"| {name} | {median(a):.2f} | {median(b):.2f} | {median(shares):.3f} | {min(a) / min(b):.3f} | {each} |"
+        )
     return "\n".join(lines)

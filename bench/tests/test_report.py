@@ -108,4 +108,4 @@ def test_pgbench_is_given_the_servers_own_statements_with_all_values_in_place() 
 def test_a_comparison_shows_the_medians_and_the_share_of_each_round() -> None:
     used = {"relay": [(9.0, 10.0), (8.0, 10.0), (11.0, 10.0)]}
     row = comparison.table(used, "this", "other").splitlines()[-1]
-    assert row == "| relay | 9.00 | 10.00 | 0.900 | 0.900, 0.800, 1.100 |"
+    assert row == "| relay | 9.00 | 10.00 | 0.900 | 0.800 | 0.900, 0.800, 1.100 |"
