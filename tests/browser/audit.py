@@ -58,7 +58,7 @@ class Reviewer:
     def chip(self, label: str) -> Locator:
         return self.page.locator(".chip", has_text=label)
 
-    async def sign_in(self, name: str = NAME, password: str = PASSWORD) -> None:
+    async def log_in(self, name: str = NAME, password: str = PASSWORD) -> None:
         await self.page.get_by_label("Username").fill(name)
         await self.page.get_by_label("Password").fill(password)
         await self.page.get_by_role("button", name="Log in").click()
@@ -88,7 +88,7 @@ class Reviewer:
 async def visit(visitors: Visitors, site: Site, path: str = "/audit") -> Reviewer:
     """A reviewer who has logged in."""
     reviewer = Reviewer(await visitors.visit(f"{site.url}{path}"))
-    await reviewer.sign_in()
+    await reviewer.log_in()
     await expect(reviewer.rows.first).to_be_visible()
     await reviewer.settled()
     return reviewer

@@ -53,7 +53,7 @@ async def test_a_user_without_the_role_gets_an_alert_and_no_rows(visitors: Visit
     visitors.expected.append("403")  # the browser tells of refused requests
     await busy.node.services.accounts.set_role(system(utcnow()), NAME, "user")
     reviewer = Reviewer(await visitors.visit(f"{busy.url}/audit"))
-    await reviewer.sign_in()
+    await reviewer.log_in()
     await expect(reviewer.page.get_by_role("alert")).to_contain_text("an auditor or an admin")
     await expect(reviewer.rows).to_have_count(0)
 
@@ -61,10 +61,10 @@ async def test_a_user_without_the_role_gets_an_alert_and_no_rows(visitors: Visit
 async def test_a_wrong_password_is_told_and_may_be_mended(visitors: Visitors, busy: Site) -> None:
     visitors.expected.append("401")
     reviewer = Reviewer(await visitors.visit(f"{busy.url}/audit"))
-    await reviewer.sign_in(password="a wrong long password")
+    await reviewer.log_in(password="a wrong long password")
     await expect(reviewer.page.get_by_role("alert")).to_contain_text("wrong")
     await expect(reviewer.page.get_by_label("Password")).to_be_focused()
-    await reviewer.sign_in()
+    await reviewer.log_in()
     await expect(reviewer.rows.first).to_be_visible()
 
 
@@ -104,7 +104,7 @@ async def test_a_late_answer_to_a_login_that_has_ended_does_not_end_the_next_one
     await reviewer.page.keyboard.press("Escape")
     await reviewer.search(event="pairing.*")
     await expect(reviewer.page.get_by_text("Your login has ended")).to_be_visible()
-    await reviewer.sign_in()
+    await reviewer.log_in()
     await expect(reviewer.rows.first).to_be_visible()
     async with reviewer.page.expect_response(re.compile("/api/audit/events/")) as answer:
         await late.continue_()
