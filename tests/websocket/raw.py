@@ -1,4 +1,4 @@
-"""A WebSocket client by the byte: it sends whatever it is told to, and reads only when it is asked to."""
+"""A WebSocket client by the byte: it sends any bytes, and reads only when a test calls `read` or `rest`."""
 
 from __future__ import annotations
 

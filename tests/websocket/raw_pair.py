@@ -70,7 +70,7 @@ async def connected(site: Site, token: str) -> tuple[RawSocket, Connection]:
 
 
 async def take_seat(site: Site, token: str, device: Device) -> RawDevice:
-    """Join in the place of that device, which is told and closed."""
+    """Join in the place of that device, which the server closes."""
     raw, connection = await connected(site, token)
     taken = RawDevice(raw, connection, device.session_id, device.channel)
     join = {"type": "join_channel", "channel": device.channel, "session_id": device.session_id}
@@ -93,7 +93,7 @@ async def raw_pair(site: Site) -> tuple[RawDevice, RawDevice]:
 
 
 async def undisturbed(desktop: Device, mobile: Device) -> None:
-    """The two still talk, and have been told nothing."""
+    """The two still talk, and nothing else was sent to them."""
     for one, other in ((desktop, mobile), (mobile, desktop)):
         one.socket.send({"type": "channel_message", "payload": {"n": 1}})
         assert (await other.socket.receive())["payload"] == {"n": 1}
@@ -116,12 +116,12 @@ async def ping_time_passes(connection: Connection, seconds: float) -> None:
 
 
 def codes(frames: Iterable[Frame]) -> list[str | int]:
-    """What a client was told: of each message its error code or else its type, of a close frame the code."""
-    told: list[str | int] = []
+    """Of each message its error code or else its type, of a close frame the code."""
+    found_codes: list[str | int] = []
     for found in frames:
         if found.opcode == TEXT:
             message = json.loads(found.payload)
-            told.append(message.get("code", message["type"]))
+            found_codes.append(message.get("code", message["type"]))
         elif found.opcode == CLOSE:
-            told.append(found.close_code or 0)
-    return told
+            found_codes.append(found.close_code or 0)
+    return found_codes

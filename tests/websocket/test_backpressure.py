@@ -1,4 +1,4 @@
-"""A receiver that reads slowly or not at all: memory is bounded, nothing is lost unsaid, the sender is told."""
+"""A receiver that reads slowly or not at all: memory is bounded, each loss is announced, and the sender is notified."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ async def test_the_kernel_holds_little_of_what_a_client_sends_at_once(site: Site
     """The process has to hold it next, and goes on holding as much as long as the connection lasts."""
     desktop, _ = await raw_pair(site)
     sock = desktop.protocol._transport.get_extra_info("socket")
-    # Linux doubles what it is told, for its own bookkeeping.
+    # Linux doubles the value that is set, for its own bookkeeping.
     assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) == 2 * RECEIVE_BUFFER
     assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) == 2 * SEND_BUFFER
 
@@ -153,8 +153,8 @@ async def test_a_batch_that_the_kernel_takes_in_part_arrives_whole_and_in_order(
     assert await mobile.numbers(count) == list(range(count))
     await sending
     assert mobile.connection.send_queue.size == 0
-    told = (await fast.get("/metrics")).body.decode()
-    [waits] = re.findall(r"^pairing_queue_wait_seconds_count (\S+)$", told, re.MULTILINE)
+    metrics = (await fast.get("/metrics")).body.decode()
+    [waits] = re.findall(r"^pairing_queue_wait_seconds_count (\S+)$", metrics, re.MULTILINE)
     assert float(waits) > 0
     await desktop.raw.send_bytes(said(1))
     assert await mobile.numbers(1) == [1]

@@ -16,10 +16,10 @@ from pairing_server.config import Configuration
 from pairing_server.relay.close_codes import CloseCode
 from pairing_server.relay.connection import Connection
 from pairing_server.websocket.engine import CLOSE_TIMEOUT
-from tests.devices import Device, Site
+from tests.devices import Site
 from tests.web.clock import Clock
 from tests.websocket.raw import BINARY, CLOSE, PING, PONG, TEXT, Frame, RawSocket, frame
-from tests.websocket.raw_pair import ping_time_passes
+from tests.websocket.raw_pair import ping_time_passes, undisturbed
 
 pytestmark = pytest.mark.one_node
 
@@ -71,14 +71,6 @@ async def peer(site: Site, token: str) -> Peer:
 
 async def token_of(site: Site) -> str:
     return await site.ws_token(await site.account(), "desktop")
-
-
-async def undisturbed(desktop: Device, mobile: Device) -> None:
-    """The two still talk, and have been told nothing."""
-    for one, other in ((desktop, mobile), (mobile, desktop)):
-        one.socket.send({"type": "channel_message", "payload": {"n": 1}})
-        assert (await other.socket.receive())["payload"] == {"n": 1}
-        assert await one.socket.pending() == []
 
 
 def closing(code: int, reason: bytes = b"") -> bytes:
@@ -247,7 +239,7 @@ WAYS: tuple[Callable[[Peer], Awaitable[None]], ...] = (
 )
 
 
-async def test_on_close_is_called_once_whoever_goes_first(site: Site) -> None:
+async def test_on_close_is_called_once_whichever_side_ends_first(site: Site) -> None:
     token = await token_of(site)
     for number, way in enumerate(WAYS, 1):
         one = await peer(site, token)
@@ -287,7 +279,7 @@ async def pinged(one: Peer) -> None:
     assert b'"pong"' in (await one.raw.read()).payload
 
 
-async def test_a_client_that_does_not_answer_our_ping_is_closed_and_its_peer_told(site: Site) -> None:
+async def test_a_client_that_does_not_answer_our_ping_is_closed_and_its_peer_notified(site: Site) -> None:
     account = await site.account()
     desktop, mobile = await site.pair(account)
     dead = await peer(site, await site.ws_token(account, "mobile"))
@@ -307,9 +299,9 @@ async def test_a_client_that_does_not_answer_our_ping_is_closed_and_its_peer_tol
     assert (await desktop.socket.expect("mobile_disconnected"))["channel"] == mobile.channel
     assert dead.gone
     assert not live.gone
-    told = [found.opcode for found in await dead.raw.rest()]
-    assert told[-1:] == [PING]
-    assert CLOSE not in told
+    sent = [found.opcode for found in await dead.raw.rest()]
+    assert sent[-1:] == [PING]
+    assert CLOSE not in sent
     live.raw.close()
     dead.raw.close()
 

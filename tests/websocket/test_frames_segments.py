@@ -35,7 +35,7 @@ async def test_half_a_frame_holds_up_nothing_of_what_came_before_it(site: Site) 
     desktop, mobile = await raw_pair(site)
     last = said(5)
     await desktop.raw.send_bytes(b"".join(said(n) for n in range(5)) + last[:10])
-    # Nobody sends anything more.
+    # No more data comes.
     assert await mobile.numbers(5) == [0, 1, 2, 3, 4]
     await desktop.raw.send_bytes(last[10:])
     assert await mobile.numbers(1) == [5]
@@ -81,8 +81,12 @@ async def test_after_the_servers_close_the_rest_of_the_segment_is_not_served(sit
     await desktop.raw.send_bytes(said(1) + text({"type": "unpair"}) + b"".join(said(n) for n in range(2, 30)))
     assert codes(await desktop.raw.rest())[-1] == 4410
     assert connection.received == before + 2
-    told = codes(await mobile.raw.rest())
-    assert told == ["channel_message", "desktop_disconnected", "channel_closed", 4410]
+    assert codes(await mobile.raw.rest()) == [
+        "channel_message",
+        "desktop_disconnected",
+        "channel_closed",
+        4410,
+    ]
 
 
 async def test_messages_both_ways_at_once_keep_their_order(busy: Site) -> None:
