@@ -42,21 +42,12 @@ class Command(Generic[R]):
     # Handled by services, outside the relay: called with a websocket.commands.CommandContext.
     serve: Callable[[Any, R], Awaitable[None]] | None = None
 
-    def check(self, request: R, frame: str | bytes, limits: ConnectionLimits) -> None:
-        """Raises PayloadTooLarge with `limit` and `size`, or ValidationFailed with the `field`."""
-        limit = getattr(limits, self.size_limit)
-        # A character has four bytes at most.
-        if len(frame) * 4 > limit:
-            check_size(frame, limit)
-        if self.check_content is not None:
-            self.check_content(request, limits)
-
-
-def check_size(frame: str | bytes, limit: int) -> None:
-    """Raises PayloadTooLarge if the frame has more bytes."""
-    size = size_of(frame)
-    if size > limit:
-        raise PayloadTooLarge(limit=limit, size=size)
+    def check_size(self, frame: str | bytes, limits: ConnectionLimits) -> None:
+        """Raises PayloadTooLarge with `limit` and `size`."""
+        limit: int = getattr(limits, self.size_limit)
+        # A character has four bytes at most, so most frames need not be measured.
+        if len(frame) * 4 > limit and (size := size_of(frame)) > limit:
+            raise PayloadTooLarge(limit=limit, size=size)
 
 
 class CommandRegistry:

@@ -26,7 +26,7 @@ from pairing_server.relay.audio import binary_frames
 from pairing_server.relay.audio.binary_frames import BinaryAudio
 from pairing_server.relay.channel import Channel
 from pairing_server.relay.close_codes import CloseCode
-from pairing_server.relay.commands import Command, CommandRegistry, check_size
+from pairing_server.relay.commands import Command, CommandRegistry
 from pairing_server.relay.context import RelayContext, RelayEvent
 from pairing_server.relay.identity import Device, Identity, Peer
 from pairing_server.relay.members import Joined, Member
@@ -57,6 +57,7 @@ class Connection:
         "channel",
         "close_code",
         "closing",
+        "connection_id",
         "device",
         "device_type",
         "opened_at",
@@ -64,6 +65,7 @@ class Connection:
         "received",
         "send",
         "send_queue",
+        "subject",
         "when_relieved",
     )
 
@@ -72,6 +74,8 @@ class Connection:
     ) -> None:
         limits = context.limits
         self.peer = peer
+        self.connection_id = peer.connection_id
+        self.subject = peer.identity.subject
         self.device_type = peer.identity.device_type
         self.device: Device | None = None
         self.channel: Channel | None = None
@@ -99,16 +103,8 @@ class Connection:
         self._expiry_announced = False
 
     @property
-    def connection_id(self) -> str:
-        return self.peer.connection_id
-
-    @property
     def identity(self) -> Identity:
         return self.peer.identity
-
-    @property
-    def subject(self) -> str:
-        return self.peer.identity.subject
 
     @property
     def session_id(self) -> str:
@@ -143,8 +139,10 @@ class Connection:
                     request = self._decode_large(frame, now)
                 command = self._by_struct[type(request)]
                 command.charge(self._rates, frame, now)
-                if size > self._surely_small or command.check_content is not None:
-                    command.check(request, frame, self._limits)
+                if size > self._surely_small:
+                    command.check_size(frame, self._limits)
+                if command.check_content is not None:
+                    command.check_content(request, self._limits)
                 if command.on_channel is None:
                     result = self._handle_here(command, request)
                 else:
@@ -159,10 +157,7 @@ class Connection:
                         channel = self.joined_channel(request)
                     result = command.on_channel(channel, self, request, now)
         except PairingServerError as error:
-            if request is not None:
-                error.answers = request.reply_to
-            if isinstance(error, _BAD_MESSAGE):
-                self._bad_in_a_row += 1
+            self._note_refused(request, error)
             raise
         self._bad_in_a_row = 0
         return result
@@ -177,6 +172,12 @@ class Connection:
             self.send_message(command.reply(request))
         return None if command.serve is None else request
 
+    def _note_refused(self, request: requests.ClientMessage | None, error: PairingServerError) -> None:
+        if request is not None:
+            error.answers = request.reply_to
+        if isinstance(error, _BAD_MESSAGE):
+            self._bad_in_a_row += 1
+
     def _decode_large(self, frame: str, now: float) -> requests.ClientMessage:
         try:
             return self._commands.decode_large(frame, self._limits)
@@ -186,9 +187,11 @@ class Connection:
             raise
 
     def _receive_audio(self, frame: bytes, now: float) -> Member | None:
+        """A binary frame is another form of an AudioChunk, with the same limits."""
+        command = self._by_struct[requests.AudioChunk]
         chunk = binary_frames.decode(frame)
-        self._rates.charge_audio(frame, now)
-        check_size(frame, self._limits.audio_size)
+        command.charge(self._rates, frame, now)
+        command.check_size(frame, self._limits)
         return self.joined_channel(chunk).forward_audio(self, chunk, now)
 
     def joined_channel(self, request: requests.ChannelRequest | BinaryAudio) -> Channel:
@@ -239,9 +242,6 @@ class Connection:
     def send_message(self, message: messages.ServerMessage) -> None:
         self.send(messages.encode(message))
 
-    def send_error(self, error: PairingServerError) -> None:
-        self.send_message(messages.error_message(error))
-
     def refuse(self, error: PairingServerError, now: float) -> None:
         """Send the error for a refused message, and close if too many are refused."""
         self._context.counters.refused[error.code] += 1
@@ -254,7 +254,7 @@ class Connection:
             self._bad_reported += 1
             self._report("msg.invalid", "failure", rule=error.code)
         if not isinstance(error, RateLimited) or self._rates.may_send_refusal(now):
-            self.send_error(error)
+            self.send_message(messages.error_message(error))
         if self._bad_in_a_row >= self._limits.bad_in_a_row:
             self.close(CloseCode.BAD_MESSAGES, "bad messages without end")
 
@@ -262,14 +262,15 @@ class Connection:
         if self._rates.note_exceeded(now):
             self._report("limit.rate", "denied", None, scope="connection", **error.details)
         if self._rates.exceeded_too_long(now):
-            self.send_error(error)
-            self.close(CloseCode.RATE_LIMITED, "over the rate limit for too long")
+            self.close(CloseCode.RATE_LIMITED, "over the rate limit for too long", error)
 
     # The end
 
-    def close(self, code: CloseCode, reason: str) -> None:
-        """Decide to close: nothing more is taken from or sent to the client."""
+    def close(self, code: CloseCode, reason: str, error: PairingServerError | None = None) -> None:
+        """Send the error, if any, and decide to close: nothing more is taken from or sent to the client."""
         if not self.closing:
+            if error is not None:
+                self.send_message(messages.error_message(error))
             self.closing = True
             self.close_code = code
             self.send_queue.close()
@@ -281,16 +282,11 @@ class Connection:
         self._report("limit.protocol_abuse", "denied", kind=kind)
         self.close(CloseCode.RATE_LIMITED, f"too many {kind}")
 
-    def close_logged_out(self) -> None:
-        """The login that this connection is from has ended."""
-        self.send_error(InvalidToken("This login has been ended; log in again."))
-        self.close(CloseCode.INVALID_TOKEN, "login ended")
-
     def remove_from_channel(self, error: PairingServerError | None, code: CloseCode | None) -> None:
         """The channel has taken this connection out (see Member)."""
         channel, self.channel = self.channel, None
         if error is not None:
-            self.send_error(error)
+            self.send_message(messages.error_message(error))
         if code == CloseCode.REPLACED and channel is not None:
             self._report("channel.replaced", "success", channel)
         if code is not None:
@@ -334,8 +330,8 @@ class Connection:
             return
         left = self.identity.expires_at - now
         if left <= -self._limits.token_grace:
-            self.send_error(InvalidToken("The ws token has expired."))
-            self.close(CloseCode.INVALID_TOKEN, "token expired")
+            expired = InvalidToken("The ws token has expired. Get a fresh one, then connect again.")
+            self.close(CloseCode.INVALID_TOKEN, "token expired", expired)
         elif left <= self._limits.token_warning and not self._expiry_announced:
             self._expiry_announced = True
             self.send_message(messages.TokenExpiring(expires_in=max(0, round(left))))

@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from pairing_server.audit.recorder import AuditLog
 from pairing_server.db.database import Database
 from pairing_server.errors import InvalidToken, NotFound
+from pairing_server.relay.close_codes import CloseCode
 from pairing_server.relay.connection import Connection
 from pairing_server.relay.hub import Hub
 from pairing_server.request_context import RequestContext
@@ -184,7 +185,8 @@ class LoginService:
             if _covered(self.revocations, connection)
         ]
         for connection in closing:
-            connection.close_logged_out()
+            ended = InvalidToken("This login has ended. Log in again.")
+            connection.close(CloseCode.INVALID_TOKEN, "login ended", ended)
         return len(closing)
 
 

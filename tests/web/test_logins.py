@@ -44,9 +44,9 @@ async def learn(site: Site) -> int:
 
 
 async def ended(device: Device) -> bool:
-    """Whether the server has told the device that its login is over, and closed."""
+    """Whether the device gets the error that its login has ended, and the close."""
     error = await device.socket.error()
-    assert "log in again" in error["message"]
+    assert "Log in again" in error["message"]
     return (error["code"], await device.socket.closed()) == ("INVALID_TOKEN", 4401)
 
 
