@@ -10,8 +10,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from pairing_server.audit.recorder import AuditLog
 from pairing_server.audit.seals import Chain, Fault, Report, Rows, Seal
+from pairing_server.audit.seals.sealed_lines import RowsInOrder, seals
 from pairing_server.audit.seals.sealer import Sealer
-from pairing_server.audit.seals.sealing_order import RowsInOrder, seals
 from pairing_server.audit.store import partitions
 from pairing_server.audit.store import seals as store
 from pairing_server.audit.store.seals import BEGINNING

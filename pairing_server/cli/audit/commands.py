@@ -1,4 +1,4 @@
-"""audit …: questions to the audit log."""
+"""audit …: questions to the audit log, and its export. About its seals: cli/audit/seals.py."""
 
 from __future__ import annotations
 
@@ -7,30 +7,44 @@ import json
 import shutil
 import signal
 import sys
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from datetime import timedelta
-from typing import Any
+from pathlib import Path
+from typing import Any, BinaryIO, TypeVar
 
 import click
 
+from pairing_server.audit.export import Export
+from pairing_server.audit.formats import MEDIA
 from pairing_server.audit.formats.fields import as_json as event_as_json
-from pairing_server.audit.query import EventDetails, EventPage
+from pairing_server.audit.query import AuditReader
 from pairing_server.audit.store.search import Recorded
-from pairing_server.audit.summary import Summary
 from pairing_server.audit.tail import PAGE, TailBatch
-from pairing_server.cli.audit.export import export
 from pairing_server.cli.audit.filters import filters, question
 from pairing_server.cli.audit.summary import lines
 from pairing_server.cli.audit.table import details, followed, heads, table
 from pairing_server.cli.epilog import epilog
 from pairing_server.cli.runtime import administrator, run
 from pairing_server.clock import utcnow
+from pairing_server.request_context import RequestContext
 from pairing_server.server.backend import Backend
 from pairing_server.web.audit.handlers import AuditSummaryAnswer
+
+T = TypeVar("T")
 
 _SUMMARY = AuditSummaryAnswer()
 _AS_JSON = click.option("--json", "as_json", is_flag=True, help="For programs: one JSON object a line.")
 _GUIDE = "docs/audit.md, A reviewer's guide"
+
+
+def _ask(ask: Callable[[AuditReader, RequestContext], Awaitable[T]]) -> T:
+    """What the reader answers. Raises ClickException."""
+
+    async def work(backend: Backend) -> T:
+        return await ask(backend.services.audit.reader, administrator(utcnow()))
+
+    return run(work)
 
 
 def _json(recorded: Recorded) -> str:
@@ -66,13 +80,8 @@ def audit() -> None:
 @_AS_JSON
 def list_events(limit: int, as_json: bool, **given: Any) -> None:
     """The events that match, newest first."""
-    now = utcnow()
-    asked = question(given, now)
-
-    async def work(backend: Backend) -> EventPage:
-        return await backend.services.audit.reader.newest(administrator(now), asked, limit)
-
-    found = run(work)
+    asked = question(given, utcnow())
+    found = _ask(lambda reader, context: reader.newest(context, asked, limit))
     if as_json:
         for recorded in found.events:
             click.echo(_json(recorded))
@@ -90,11 +99,7 @@ def list_events(limit: int, as_json: bool, **given: Any) -> None:
 @_AS_JSON
 def show(number: int, as_json: bool) -> None:
     """All that is known of one event; its number is the first column of the list."""
-
-    async def work(backend: Backend) -> EventDetails:
-        return await backend.services.audit.reader.event(administrator(utcnow()), number)
-
-    found = run(work)
+    found = _ask(lambda reader, context: reader.event(context, number))
     if as_json:
         click.echo(_json(found.event))
     else:
@@ -107,13 +112,8 @@ def show(number: int, as_json: bool) -> None:
 @_AS_JSON
 def summary(as_json: bool, since: str | None, until: str | None) -> None:
     """What a reviewer asks first: who failed, who was locked out, who intruded, who is somewhere new."""
-    now = utcnow()
-    asked = question({"since": since, "until": until, "event": ()}, now)
-
-    async def work(backend: Backend) -> Summary:
-        return await backend.services.audit.reader.summary(administrator(now), asked)
-
-    found = run(work)
+    asked = question({"since": since, "until": until, "event": ()}, utcnow())
+    found = _ask(lambda reader, context: reader.summary(context, asked))
     if as_json:
         click.echo(json.dumps(_SUMMARY.dump(found), ensure_ascii=False))
         return
@@ -165,4 +165,67 @@ def follow(as_json: bool, **given: Any) -> None:
     run(work)
 
 
-audit.add_command(export)
+@audit.command(
+    "export",
+    epilog=epilog(
+        {
+            "pairing-server audit export --since 30d --output november.jsonl": "with seals, to be verified",
+            "pairing-server audit export --since 24h --format ocsf --output day.ocsf": "for a SIEM",
+        },
+        _GUIDE,
+    ),
+)
+@filters
+@click.option(
+    "--format", "form", type=click.Choice([*MEDIA]), default="jsonl", show_default=True, help="See above."
+)
+@click.option(
+    "--output", type=click.Path(dir_okay=False, path_type=Path), help="A new file, rather than the output."
+)
+def export(form: str, output: Path | None, **given: Any) -> None:
+    """The events that match, oldest first.
+
+    \b
+    jsonl   one JSON object a line, with the seals: `audit verify --from-export` verifies it
+    csv     for spreadsheets; what one would take for a formula is made a text
+    cef     Common Event Format, for SIEMs
+    ocsf    Open Cybersecurity Schema Framework, one JSON object a line
+    """
+    now = utcnow()
+    asked = question(given, now)
+
+    async def work(backend: Backend) -> Export:
+        made = Export(backend.services.audit.reader, administrator(now), asked, form)
+        await made.begin()
+        complete = False
+        try:
+            with _target(output) as target:
+                async for chunk in made.chunks():
+                    target.write(chunk)
+                    _progress(made)
+                target.flush()
+            complete = True
+        finally:
+            await made.end(utcnow(), complete=complete)
+        return made
+
+    made = run(work)
+    if sys.stderr.isatty():
+        click.echo("\r\x1b[K", nl=False, err=True)
+    click.echo(f"{made.rows:,} events, SHA-256 {made.sha256}", err=True)
+
+
+def _target(output: Path | None) -> Any:
+    if output is None:
+        return click.open_file("-", "wb")
+    try:
+        target: BinaryIO = output.open("xb")
+    except OSError as error:
+        raise click.ClickException(f"Cannot write {output}: {error.strerror or error}.") from None
+    return target
+
+
+def _progress(made: Export) -> None:
+    if sys.stderr.isatty():
+        reached = f", up to {made.reached:%Y-%m-%d %H:%M}" if made.reached else ""
+        click.echo(f"\r\x1b[K{made.rows:,} events{reached} …", nl=False, err=True)

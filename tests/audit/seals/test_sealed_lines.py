@@ -9,7 +9,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from pairing_server.audit.seals import Report, SealKey, sealing_order, verify_export
+from pairing_server.audit.seals import Report, SealKey, sealed_lines, verify_export
 from pairing_server.audit.seals.sealed_lines import SealedLines
 from pairing_server.audit.store.filters import Filter
 from pairing_server.clock import utcnow
@@ -43,7 +43,7 @@ async def test_pages_of_an_export_lose_and_repeat_nothing(
     whole = await export(sealed_log)
     for page in (1, 2, 3, 7):
         for what in ("SEALS", "LINES"):
-            monkeypatch.setattr(sealing_order, what, page)
+            monkeypatch.setattr(sealed_lines, what, page)
         assert (await export(sealed_log))[1:] == whole[1:]
 
 

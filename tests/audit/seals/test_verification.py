@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pairing_server.audit.seals import SealKey, sealing_order
+from pairing_server.audit.seals import SealKey, sealed_lines
 from pairing_server.audit.seals.memory import read_copies
 from pairing_server.audit.seals.sealer import to_file
 from pairing_server.clock import utcnow
@@ -86,7 +86,7 @@ async def test_pages_of_a_verification_lose_and_repeat_nothing(
     whole = await verify(sealed_log)
     for page in (1, 2, 3, 7):
         for what in ("SEALS", "DIGESTS"):
-            monkeypatch.setattr(sealing_order, what, page)
+            monkeypatch.setattr(sealed_lines, what, page)
         report = await verify(sealed_log)
         # Each verification is recorded, and nothing is sealed meanwhile.
         assert (report.seals, report.rows, report.fault) == (whole.seals, whole.rows, None)
