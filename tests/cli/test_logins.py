@@ -18,7 +18,7 @@ KEYS = f"k1:{'s' * 32}"
 
 @pytest.fixture
 def site(start_node: StartNode) -> Site:
-    return start_node(jwt_keys=parse_keys(KEYS))
+    return start_node(timers=True, jwt_keys=parse_keys(KEYS))
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import asyncpg
 import pytest
 
 from harness.program import environment
-from pairing_server.cli.doctor.checks import of_database
+from pairing_server.cli.doctor.checks import check_database
 from pairing_server.db import migrations
 from pairing_server.db.database import Database
 from pairing_server.db.embedded.postgres import EmbeddedPostgres
@@ -153,9 +153,9 @@ def test_the_rights_that_a_newer_release_gave_stay(database_url: str, tmp_path: 
 
 async def test_doctor_reports_a_newer_schema_that_works(database_url: str, tmp_path: Path) -> None:
     await asyncio.to_thread(newer.upgrade, database_url, tmp_path, migrations.head())
-    [finding] = await of_database(replace(CONFIGURATION, database_url=database_url))
-    assert f"revision {newer.NEWER}" in finding.what and "works with releases from" in finding.what
-    assert "install the newer release when you can" in finding.todo
+    [finding] = await check_database(replace(CONFIGURATION, database_url=database_url))
+    assert f"revision {newer.NEWER}" in finding.problem and "works with releases from" in finding.problem
+    assert "install the newer release when you can" in finding.remedy
 
 
 def test_every_migration_to_come_says_which_releases_work_with_it() -> None:
