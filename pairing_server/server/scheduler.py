@@ -48,7 +48,7 @@ class Scheduler:
         expiry, settings = backend.expiry, backend.settings
         self.jobs: tuple[Job, ...] = (
             Job("tick", 1, self._tick),
-            Job("tell followers", 1, lambda: audit.tail.answer_waiting(wall())),
+            Job("answer audit tails", 1, lambda: audit.tail.answer_waiting(wall())),
             Job("flush audit", 1, lambda: backend.audit.flush(system(wall()))),
             Job("keep settings", 1, settings.keep),
             Job("expire pairings", 2, lambda: expiry.expire_pairings(system(wall()))),

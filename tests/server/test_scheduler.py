@@ -139,7 +139,7 @@ WITH_NOTHING_TO_DO = (
     "close overdue channels",
     "close disabled accounts",
     "reload keys",
-    "tell followers",
+    "answer audit tails",
 )
 
 
