@@ -1,4 +1,4 @@
-"""The client's core under Node.js, each story against a server of its own."""
+"""The client's core under Node.js, each story against a server of its own, which does its jobs as in life."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SERVERS: dict[str, dict[str, Any]] = {
 
 @pytest.fixture
 def server(start_node: StartNode, story: str) -> Site:
-    return start_node(**{**PATIENT, **SERVERS.get(story, {})})
+    return start_node(timers=True, **{**PATIENT, **SERVERS.get(story, {})})
 
 
 @pytest.mark.parametrize("story", stories("core.mjs"))
