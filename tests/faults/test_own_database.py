@@ -55,8 +55,10 @@ def reasons(server: Serving) -> list[str]:
 
 
 def until(server: Serving, *, ready: bool) -> list[str]:
+    """Ask ten times a second until it is ready, or is not; why it is not."""
     while bool(found := reasons(server)) == ready:
-        pass
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            pytest.fail(f"it has ended with {server.process.wait(0.1)}")
     return found
 
 
