@@ -122,7 +122,7 @@ def test_a_cef_line_has_its_seven_columns_and_its_keys() -> None:
 
 
 @pytest.mark.parametrize("nasty", NASTY, ids=range(len(NASTY)))
-def test_nothing_in_a_cef_line_ends_a_value_or_the_line(nasty: str) -> None:
+def test_cef_escapes_what_would_end_a_value_or_the_line(nasty: str) -> None:
     text = line("cef", recorded(actor_subject=nasty, reason=nasty, app_version=nasty))
     assert len(text.splitlines()) == 1
     columns, values = parsed(text)
@@ -171,7 +171,7 @@ def test_each_event_has_a_class_and_what_the_class_requires(name: str, address: 
         assert made["user"].get("uid") or made["user"].get("name")
 
 
-def test_only_events_that_there_are_have_a_place_in_the_schema() -> None:
+def test_the_ocsf_types_are_of_events_in_the_inventory() -> None:
     assert set(ocsf.TYPES) <= set(EVENTS)
 
 
@@ -197,6 +197,6 @@ def test_an_ocsf_event_is_one_line_of_json(nasty: str) -> None:
     assert json.loads(text)["unmapped"]["attrs"] == {"x": nasty}
 
 
-def test_recording_leaves_nothing_that_steers_a_terminal() -> None:
+def test_recording_removes_control_characters() -> None:
     event = audit_log().event("ws.connected", "success", RequestContext(utcnow()).at(NOW), origin=NASTY[-2])
     assert event.attrs == {"origin": "[31mred"}

@@ -56,7 +56,7 @@ def test_names_and_severities_have_their_form(name: str) -> None:
     assert spec.when.endswith(".")
 
 
-def test_what_is_not_in_the_inventory_cannot_be_recorded() -> None:
+def test_an_event_or_attribute_outside_the_inventory_cannot_be_recorded() -> None:
     audit = audit_log()
     with pytest.raises(ValueError, match=r"auth.nonsense is not in the inventory"):
         audit.event("auth.nonsense", "success", system(NOW))

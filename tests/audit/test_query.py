@@ -17,7 +17,7 @@ from tests.devices import Site
 ADMIN = RequestContext(utcnow(), kind="admin")
 
 
-async def test_a_question_that_takes_too_long_is_broken_off_with_advice(site: Site) -> None:
+async def test_a_question_that_takes_too_long_is_cancelled_with_advice(site: Site) -> None:
     async def answer(conn: AsyncConnection) -> None:
         # Sooner than the ten seconds, after which this side gives up as well.
         await conn.execute(text("SET LOCAL statement_timeout = '50ms'"))

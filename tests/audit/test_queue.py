@@ -1,4 +1,4 @@
-"""Events on their way: floods are folded, refusals too; what waits survives outages and the process, and comes once."""
+"""Events in the queue: refusals are folded; events survive outages and a killed process, and are written once."""
 
 from __future__ import annotations
 
@@ -15,33 +15,18 @@ import asyncpg
 import pytest
 from tornado.ioloop import IOLoop
 
-from pairing_server.audit.folding import MOST_KINDS, Folding
-from pairing_server.audit.recorder import AuditLog
 from pairing_server.audit.spool import Spool
 from pairing_server.clock import utcnow
 from pairing_server.errors import BadCredentials, InvalidCode, RateLimited, Unavailable
 from pairing_server.request_context import RequestContext, system
 from pairing_server.server.server import Node
-from pairing_server.store.audit_events import Event
-from tests.audit.logs import Switchable, audit_log
+from tests.audit.logs import NOW, Switchable, audit_log, invalid_message
 from tests.devices import Site
-
-NOW = datetime(2026, 3, 1, 12, 0, 5, tzinfo=UTC)
-
-
-def made(log: AuditLog, number: int, outcome: str = "denied") -> Event:
-    """Each of another source."""
-    return log.event(
-        "msg.invalid",
-        outcome,
-        RequestContext(utcnow(), subject=f"user-{number}").at(NOW),
-        rule=f"rule-{number}",
-    )
 
 
 @pytest.fixture
 def node(io_loop: IOLoop, site: Site) -> Node:
-    """Of a node that does nothing by itself."""
+    """A node without timers; the events of its start are written."""
 
     async def begin() -> None:
         await site.node.audit.flush(system(NOW))
@@ -67,21 +52,6 @@ def expected(count: int) -> Counter[str]:
 
 
 # Floods
-
-
-def test_sources_beyond_what_a_minute_holds_share_one_count() -> None:
-    log, folding = audit_log(), Folding()
-    singly = sum(not folding.folds(made(log, number)) for number in range(MOST_KINDS + 500))
-    [rest] = folding.take_out()
-    assert singly == MOST_KINDS + 10
-    assert (rest.count, rest.actor_subject, rest.address) == (490, None, None)
-
-
-def test_the_addresses_of_one_home_are_one_source() -> None:
-    log, folding = audit_log(), Folding()
-    callers = [RequestContext(utcnow(), address=f"2001:db8::{number:x}") for number in range(1, 40)]
-    events = [log.event("ws.rejected", "denied", caller.at(NOW)) for caller in callers]
-    assert sum(not folding.folds(event) for event in events) == 10
 
 
 async def test_of_a_flood_of_failed_logins_eleven_rows_are_left_and_the_counts_add_up(
@@ -134,7 +104,7 @@ async def test_of_a_flood_of_wrong_codes_eleven_rows_are_left_and_the_counts_add
         }
 
 
-async def test_what_succeeds_is_never_folded(node: Node, site: Site) -> None:
+async def test_successes_are_never_folded(node: Node, site: Site) -> None:
     admin = RequestContext(utcnow(), kind="admin")
     for number in range(15):
         await site.node.services.accounts.add_user(
@@ -143,7 +113,7 @@ async def test_what_succeeds_is_never_folded(node: Node, site: Site) -> None:
     assert len(await site.events("account.created")) == 15
 
 
-async def test_what_an_administrator_does_to_accounts_is_recorded(node: Node, site: Site) -> None:
+async def test_changes_of_accounts_are_recorded(node: Node, site: Site) -> None:
     admin = RequestContext(utcnow(), kind="admin")
     user = await site.node.services.accounts.add_user(admin.at(NOW), "ada", "a long enough password", "user")
     await site.node.services.accounts.set_disabled(admin.at(NOW), "ada", True)
@@ -160,7 +130,7 @@ async def test_what_an_administrator_does_to_accounts_is_recorded(node: Node, si
 # Starting and stopping
 
 
-async def test_starting_and_stopping_to_record_is_recorded(site: Site, database_url: str) -> None:
+async def test_the_start_and_the_stop_of_recording_are_recorded(site: Site, database_url: str) -> None:
     [started] = await site.events("audit.started")
     assert started["spooled_bytes"] == 0
     await site.node.stop()
@@ -174,7 +144,7 @@ async def test_starting_and_stopping_to_record_is_recorded(site: Site, database_
         await connection.close()
 
 
-async def test_what_fails_inside_is_recorded(site: Site) -> None:
+async def test_a_job_that_fails_is_recorded(site: Site) -> None:
     from pairing_server.server.scheduler import Job
 
     async def broken() -> None:
@@ -188,7 +158,7 @@ async def test_what_fails_inside_is_recorded(site: Site) -> None:
 # The spool
 
 
-async def test_events_of_an_outage_come_once_and_in_order_when_it_is_over(
+async def test_events_of_an_outage_are_written_once_and_in_order_after_it(
     node: Node, database_url: str, tmp_path: Path
 ) -> None:
     database = Switchable(node.database)
@@ -196,7 +166,7 @@ async def test_events_of_an_outage_come_once_and_in_order_when_it_is_over(
     log.spool_to(tmp_path / "spool", NOW)
     database.away = True
     for number in range(1700):
-        log.enqueue(made(log, number))
+        log.enqueue(invalid_message(log, number))
         if number % 400 == 0:
             with pytest.raises(Unavailable):
                 await log.flush(system(NOW))
@@ -215,13 +185,13 @@ async def test_events_of_an_outage_come_once_and_in_order_when_it_is_over(
     assert list((tmp_path / "spool").iterdir()) == []
 
 
-async def test_a_process_that_died_leaves_its_events_to_the_next_and_they_come_once(
+async def test_events_of_a_dead_process_are_written_once_by_the_next(
     node: Node, database_url: str, tmp_path: Path
 ) -> None:
     dead = audit_log(node.database)
     dead.spool_to(tmp_path / "spool", NOW)
     for number in range(30):
-        dead.enqueue(made(dead, number))
+        dead.enqueue(invalid_message(dead, number))
     [file] = (tmp_path / "spool").iterdir()
     written = file.read_bytes()
     await dead.flush(system(NOW))
@@ -237,13 +207,15 @@ async def test_a_process_that_died_leaves_its_events_to_the_next_and_they_come_o
     assert log.lost == 0
 
 
-async def test_of_a_replay_that_was_killed_in_the_middle_nothing_comes_twice(
+async def test_a_replay_that_was_killed_writes_no_event_twice(
     node: Node, database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spool = Spool(tmp_path / "spool")
     spool.open(NOW.timestamp())
     log = audit_log(node.database)
-    long_ago = [replace(made(log, number), occurred_at=NOW - timedelta(days=30)) for number in range(1200)]
+    long_ago = [
+        replace(invalid_message(log, number), occurred_at=NOW - timedelta(days=30)) for number in range(1200)
+    ]
     log._queue.spool = spool
     for event in long_ago:
         log._queue.put(event)
@@ -285,7 +257,7 @@ async def test_a_batch_whose_commit_was_in_doubt_is_not_written_twice(
     """The database commits, and the answer is lost on the way."""
     log = audit_log(node.database)
     for number in range(20):
-        log.enqueue(made(log, number))
+        log.enqueue(invalid_message(log, number))
     add = log._queue._add
 
     async def lose(lines: Any) -> None:
@@ -296,17 +268,17 @@ async def test_a_batch_whose_commit_was_in_doubt_is_not_written_twice(
     with pytest.raises(Unavailable):
         await log.flush(system(NOW))
     monkeypatch.setattr(log._queue, "_add", add)
-    log.enqueue(made(log, 20))
+    log.enqueue(invalid_message(log, 20))
     await log.flush(system(NOW))
     assert await recorded(database_url) == expected(21)
 
 
-async def test_a_line_that_is_no_event_is_counted_as_lost_and_holds_up_no_other(
+async def test_a_line_that_is_no_event_is_counted_as_lost_and_does_not_block_others(
     node: Node, database_url: str, tmp_path: Path
 ) -> None:
     log = audit_log(node.database)
     log.spool_to(tmp_path / "spool", NOW)
-    log.enqueue(made(log, 0))
+    log.enqueue(invalid_message(log, 0))
     [file] = (tmp_path / "spool").iterdir()
     good = file.read_bytes()
     (tmp_path / "spool" / "1-a-000001.jsonl").write_bytes(b"\x00\xff\n[]\n" + good)
@@ -328,7 +300,7 @@ async def gaps(node: Node) -> list[tuple[int, str]]:
         return [(found["lost"], found["lost_by_severity"]) for found in map(json.loads, rows.scalars())]
 
 
-async def test_when_the_spool_is_full_info_is_lost_first_and_the_log_says_what(
+async def test_when_the_spool_is_full_info_is_lost_first_and_the_loss_is_recorded(
     node: Node, database_url: str, tmp_path: Path
 ) -> None:
     log = audit_log(node.database, 1)
@@ -348,7 +320,7 @@ async def test_when_the_spool_is_full_info_is_lost_first_and_the_log_says_what(
     lost = log.lost
     assert 0 < lost < 200
     for number in range(8):
-        log.enqueue(made(log, number))
+        log.enqueue(invalid_message(log, number))
     assert log.lost == lost, size
     await log.flush(system(NOW))
     await log.flush(system(NOW))
@@ -357,19 +329,19 @@ async def test_when_the_spool_is_full_info_is_lost_first_and_the_log_says_what(
     log.close()
 
 
-async def test_without_a_place_on_the_disk_events_wait_in_memory(
+async def test_without_a_folder_events_wait_in_memory(
     node: Node, database_url: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     log = audit_log(node.database)
     (tmp_path / "file").write_text("")
     assert log.spool_to(tmp_path / "file" / "spool", NOW) == 0
     assert "wait in memory only" in caplog.text
-    log.enqueue(made(log, 0))
+    log.enqueue(invalid_message(log, 0))
     await log.flush(system(NOW))
     assert await recorded(database_url) == expected(1)
 
 
-async def test_what_clients_choose_is_one_line_on_the_disk_and_in_the_database(
+async def test_client_text_is_one_line_on_disk_and_in_the_database(
     node: Node, database_url: str, tmp_path: Path
 ) -> None:
     """Line ends, escapes, quotes, formulas, direction marks, NUL, and far too much of it."""
@@ -411,7 +383,7 @@ async def test_a_database_that_is_another_server_than_before_is_recorded(site: S
     assert failover["outcome"] == "success"
 
 
-async def test_when_the_disk_is_full_it_goes_on_in_memory_and_what_that_does_not_hold_is_told(
+async def test_when_the_disk_is_full_events_wait_in_memory_and_losses_are_recorded(
     node: Node, database_url: str, tmp_path: Path
 ) -> None:
     database = Switchable(node.database)
@@ -423,7 +395,7 @@ async def test_when_the_disk_is_full_it_goes_on_in_memory_and_what_that_does_not
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (0, limit[1]))
         for number in range(60):
-            log.enqueue(made(log, number))
+            log.enqueue(invalid_message(log, number))
         with pytest.raises(Unavailable):
             await log.flush(system(NOW))
     finally:

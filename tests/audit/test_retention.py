@@ -47,7 +47,7 @@ def exported(folder: Path) -> Report:
     return verify_export(file.read_bytes().splitlines(), {KEY.public})
 
 
-async def test_what_is_old_and_sealed_is_exported_then_dropped_and_the_rest_verifies(
+async def test_an_old_sealed_partition_is_exported_then_dropped_and_the_rest_verifies(
     sealed_log: SealedLog, database_url: str, tmp_path: Path
 ) -> None:
     assert len(await sealed_log.sealer.seal(system(utcnow()))) == 1
@@ -66,19 +66,19 @@ async def test_what_is_old_and_sealed_is_exported_then_dropped_and_the_rest_veri
     assert await verify(sealed_log) is None
 
 
-async def test_nothing_is_dropped_before_its_time(sealed_log: SealedLog, database_url: str) -> None:
+async def test_a_partition_within_the_retention_is_kept(sealed_log: SealedLog, database_url: str) -> None:
     await sealed_log.sealer.seal(system(utcnow()))
     assert await retention(sealed_log, 36_500).drop_old(system(utcnow())) == 0
     assert await fetch(database_url, COUNT) == [(1,)]
 
 
-async def test_what_is_not_sealed_is_not_dropped(sealed_log: SealedLog, database_url: str) -> None:
+async def test_an_unsealed_partition_is_not_dropped(sealed_log: SealedLog, database_url: str) -> None:
     with pytest.raises(Exception, match="not wholly sealed"):
         await retention(sealed_log, 400).drop_old(system(utcnow()))
     assert await fetch(database_url, COUNT) == [(1,)]
 
 
-async def test_what_cannot_be_exported_is_not_dropped(
+async def test_a_partition_that_cannot_be_exported_is_not_dropped(
     sealed_log: SealedLog, database_url: str, tmp_path: Path
 ) -> None:
     await sealed_log.sealer.seal(system(utcnow()))
@@ -87,7 +87,7 @@ async def test_what_cannot_be_exported_is_not_dropped(
     assert await fetch(database_url, COUNT) == [(1,)]
 
 
-async def test_a_partition_that_somebody_drops_silently_shows(
+async def test_verification_reveals_a_partition_that_was_dropped_without_a_record(
     sealed_log: SealedLog, database_url: str
 ) -> None:
     await sealed_log.sealer.seal(system(utcnow()))

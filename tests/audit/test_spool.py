@@ -29,7 +29,7 @@ def read(segment: Segment | None) -> list[bytes]:
     return lines
 
 
-def test_what_is_appended_is_read_in_order_and_in_parts(tmp_path: Path) -> None:
+def test_lines_are_read_in_order_and_in_parts(tmp_path: Path) -> None:
     spool = opened(tmp_path)
     for number in range(5):
         assert spool.append(b"%d" % number, needed=False)
@@ -45,7 +45,7 @@ def test_what_is_appended_is_read_in_order_and_in_parts(tmp_path: Path) -> None:
     assert len(list((tmp_path / "spool").iterdir())) == 1
 
 
-def test_what_has_reached_the_database_takes_no_room(tmp_path: Path) -> None:
+def test_lines_in_the_database_take_no_room(tmp_path: Path) -> None:
     spool = opened(tmp_path, cap=80)
     for _ in range(100):
         assert spool.append(b"x" * 50, needed=True)
@@ -93,7 +93,7 @@ def test_when_its_lines_began_to_go_into_the_database_is_remembered(tmp_path: Pa
     assert segment.since == 1000
 
 
-def test_the_last_eighth_is_for_what_is_needed(tmp_path: Path) -> None:
+def test_the_last_eighth_is_reserved_for_needed_lines(tmp_path: Path) -> None:
     spool = opened(tmp_path, cap=800)
     written = sum(spool.append(b"x" * 9, needed=False) for _ in range(200))
     assert written == 70
@@ -101,7 +101,7 @@ def test_the_last_eighth_is_for_what_is_needed(tmp_path: Path) -> None:
     assert spool.size == 800
 
 
-def test_a_line_that_the_disk_refuses_is_not_half_there(tmp_path: Path) -> None:
+def test_a_line_that_the_disk_refuses_is_not_written_in_part(tmp_path: Path) -> None:
     spool = opened(tmp_path)
     assert spool.append(b"whole", needed=True)
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -120,6 +120,6 @@ def test_a_line_that_the_disk_refuses_is_not_half_there(tmp_path: Path) -> None:
     assert read(spool.oldest()) == [b"whole", b"after"]
 
 
-def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_made_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="missing"):
         Spool(tmp_path / "missing" / "spool").open(0.0)

@@ -72,7 +72,7 @@ def contract() -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", ["index.html", "init.js", "page.css"])
-def test_our_files_name_no_other_origin(name: str) -> None:
+def test_the_pages_files_name_no_other_origin(name: str) -> None:
     assert not ELSEWHERE.findall((DOCS / name).read_text("utf-8"))
 
 

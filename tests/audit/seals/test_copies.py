@@ -123,7 +123,7 @@ async def test_each_seal_is_delivered_once_as_a_line_of_json_that_verifies(
 
 
 @pytest.mark.parametrize("status", [500, 503, 429, 401, 302])
-async def test_a_receiver_that_refuses_gets_it_again_later_and_the_log_says_so(
+async def test_a_refused_seal_is_sent_again_and_logged(
     site: Site, receiver: Receiver, status: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     receiver.status = status
@@ -140,7 +140,7 @@ async def test_a_receiver_that_refuses_gets_it_again_later_and_the_log_says_so(
     assert receiver.numbers == [1, 2, 3], "in their order, none twice"
 
 
-async def test_a_receiver_that_is_away_holds_nothing_up_and_gets_it_when_it_is_back(
+async def test_sealing_goes_on_without_the_receiver_which_gets_the_seal_when_it_is_back(
     site: Site, receiver: Receiver, caplog: pytest.LogCaptureFixture
 ) -> None:
     await receiver.close()
@@ -151,7 +151,7 @@ async def test_a_receiver_that_is_away_holds_nothing_up_and_gets_it_when_it_is_b
     assert receiver.numbers == [1]
 
 
-async def test_a_receiver_that_does_not_answer_is_given_up_and_gets_it_again(
+async def test_a_seal_that_is_not_answered_times_out_and_is_sent_again(
     site: Site, receiver: Receiver, caplog: pytest.LogCaptureFixture
 ) -> None:
     receiver.answers.clear()
@@ -169,7 +169,7 @@ async def test_a_receiver_that_does_not_answer_is_given_up_and_gets_it_again(
     assert list(dict.fromkeys(receiver.numbers)) == [1, 2]
 
 
-async def test_what_was_copied_is_remembered_over_a_restart(
+async def test_copied_seals_are_remembered_across_restarts(
     site: Site, receiver: Receiver, database_url: str, tmp_path: Path
 ) -> None:
     assert await seal(site, "alice") == [1]

@@ -47,7 +47,7 @@ async def test_pages_of_an_export_lose_and_repeat_nothing(
         assert (await export(sealed_log))[1:] == whole[1:]
 
 
-async def test_of_what_is_not_wanted_an_export_has_only_digests_and_still_verifies(
+async def test_a_filtered_export_has_digests_of_the_other_events_and_verifies(
     sealed_log: SealedLog,
 ) -> None:
     await sealed(sealed_log, 3)

@@ -31,7 +31,7 @@ from tests.audit.sealing import (
 from tests.devices import Site
 
 
-async def test_what_is_recorded_is_sealed_and_verifies(sealed_log: SealedLog) -> None:
+async def test_recorded_events_are_sealed_and_verify(sealed_log: SealedLog) -> None:
     await sealed(sealed_log, 3)
     report = await verify(sealed_log)
     assert (report.seals, report.fault) == (3, None)
@@ -53,7 +53,7 @@ async def test_the_digests_go_to_the_system_log(
     assert f"audit seal 1: {made.rows} rows, digest {made.digest.hex()}" in caplog.messages
 
 
-async def test_a_seal_by_itself_is_no_reason_for_the_next_one(sealed_log: SealedLog) -> None:
+async def test_the_event_of_a_seal_alone_is_not_sealed(sealed_log: SealedLog) -> None:
     await record(sealed_log, "alice")
     assert await seal(sealed_log) == [1]
     assert await seal(sealed_log) == await seal(sealed_log) == []
@@ -68,7 +68,7 @@ async def test_a_verification_is_recorded(sealed_log: SealedLog) -> None:
     ]
 
 
-async def test_a_transaction_under_way_is_sealed_once_it_has_ended_and_not_before(
+async def test_an_open_transaction_is_sealed_after_it_has_ended(
     sealed_log: SealedLog, database_url: str
 ) -> None:
     await record(sealed_log, "before")
@@ -98,7 +98,7 @@ async def test_a_transaction_under_way_is_sealed_once_it_has_ended_and_not_befor
     assert first.to_xid == second.from_xid
 
 
-async def test_a_seal_takes_no_more_rows_than_it_may_but_of_one_transaction(
+async def test_a_seal_has_a_bounded_number_of_rows_except_of_one_transaction(
     sealed_log: SealedLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(store, "MOST_ROWS", 5)

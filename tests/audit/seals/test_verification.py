@@ -65,7 +65,7 @@ TAMPERINGS = {
 
 
 @pytest.mark.parametrize("how", TAMPERINGS)
-async def test_tampering_shows_and_the_seal_is_named(
+async def test_verification_names_the_seal_whose_rows_were_tampered_with(
     sealed_log: SealedLog, database_url: str, how: str
 ) -> None:
     expected, act = TAMPERINGS[how]
@@ -105,7 +105,7 @@ async def test_the_rows_under_a_bad_seal_are_named(sealed_log: SealedLog, databa
     assert sum("auth.login" in each for each in report.suspects) == 2
 
 
-async def test_seals_made_anew_with_another_key_show(sealed_log: SealedLog, database_url: str) -> None:
+async def test_verification_refuses_seals_of_another_key(sealed_log: SealedLog, database_url: str) -> None:
     await sealed(sealed_log, 2)
     async with triggers_off(database_url) as connection:
         await connection.execute(f"DELETE FROM audit_events WHERE {BOB}")
@@ -119,7 +119,7 @@ async def test_seals_made_anew_with_another_key_show(sealed_log: SealedLog, data
     assert "not trusted" in report.fault.what
 
 
-async def test_what_was_copied_outside_shows_that_seals_were_made_anew_with_the_same_key(
+async def test_copies_outside_reveal_seals_that_were_made_anew_with_the_same_key(
     sealed_log: SealedLog, database_url: str, tmp_path: Path
 ) -> None:
     copies = tmp_path / "copies.jsonl"

@@ -58,7 +58,7 @@ async def found(conn: AsyncConnection, which: Filter | None = None, limit: int =
         "TRUNCATE audit_events",
     ],
 )
-async def test_what_is_recorded_cannot_be_changed(conn: AsyncConnection, act: str) -> None:
+async def test_recorded_events_cannot_be_changed(conn: AsyncConnection, act: str) -> None:
     await audit_events.add(conn, [event("auth.login", "failure", actor="mallory")])
     with pytest.raises(DBAPIError, match=r"append-only: \w+ of \w+ refused"):
         async with conn.begin_nested():
@@ -121,7 +121,7 @@ async def test_events_are_listed_newest_first_page_after_page(conn: AsyncConnect
     assert (await search.page(conn, Filter(), 3, place)).events == []
 
 
-async def test_what_is_recorded_between_two_pages_moves_nothing(conn: AsyncConnection) -> None:
+async def test_events_recorded_between_two_pages_shift_no_rows(conn: AsyncConnection) -> None:
     await audit_events.add(conn, [event(actor=f"{number}") for number in range(4)])
     first = (await search.page(conn, Filter(), 2)).events
     await audit_events.add(conn, [event(actor="late")])
@@ -132,7 +132,7 @@ async def test_what_is_recorded_between_two_pages_moves_nothing(conn: AsyncConne
     ]
 
 
-async def test_each_filter_leaves_what_matches(conn: AsyncConnection) -> None:
+async def test_each_filter_selects_what_matches(conn: AsyncConnection) -> None:
     pairing = uuid4()
     await audit_events.add(conn, [event("auth.login", "failure", actor="a")])
     await audit_events.add(conn, [event("pairing.redeem", actor="b", pairing=pairing)])
@@ -211,7 +211,7 @@ async def test_an_act_whose_event_cannot_be_recorded_does_not_happen(site: Site,
 # The queue
 
 
-async def test_queued_events_are_written_once_and_in_order_whoever_flushes(site: Site) -> None:
+async def test_concurrent_flushes_write_queued_events_once_and_in_order(site: Site) -> None:
     node = site.node
     for number in range(1200):
         node.audit.enqueue(event("msg.invalid", actor=f"{number % 200}", rule=number))
@@ -244,7 +244,7 @@ async def test_a_full_queue_loses_the_newest_and_says_how_many(site: Site) -> No
     assert [event["lost"] for event in await site.events("audit.gap")] == [2]
 
 
-async def test_an_event_that_the_database_refuses_holds_up_no_other(site: Site) -> None:
+async def test_an_event_that_the_database_refuses_does_not_block_others(site: Site) -> None:
     node = site.node
     for number in range(3):
         node.audit.enqueue(event("msg.invalid", rule=number))
@@ -265,7 +265,7 @@ async def test_a_flood_from_one_source_is_ten_rows_and_a_count(site: Site) -> No
     assert [row.event.count for row in rows] == [240, *[1] * 10]
 
 
-async def test_what_clients_choose_is_one_short_line_in_the_log(site: Site) -> None:
+async def test_client_text_is_one_short_line_in_the_log(site: Site) -> None:
     node = site.node
     nasty = "a\r\nb\x1b[31m\u202ec\u0000" + "x" * 500
     node.audit.enqueue(event("ws.connected", origin=nasty))

@@ -62,7 +62,7 @@ async def test_partitions_are_not_made_without_end(database_url: str, ahead: int
         await fetch(database_url, "SELECT audit_make_partitions($1)", ahead)
 
 
-async def test_each_partition_refuses_to_be_changed_whoever_asks(database_url: str) -> None:
+async def test_each_partition_refuses_changes_by_every_role(database_url: str) -> None:
     await fetch(database_url, ROW.format(count=3))
     await fetch(database_url, "SELECT audit_make_partitions(3)")
     partitions = [name for (name,) in await fetch(database_url, "SELECT name FROM audit_partitions()")]
@@ -167,7 +167,7 @@ async def test_an_old_sealed_partition_is_dropped_and_the_log_says_so(database_u
         (15, 400, True, "audit_seals", "not the oldest"),
     ],
 )
-async def test_what_is_young_unsealed_or_not_the_oldest_is_not_dropped(
+async def test_a_partition_that_is_young_unsealed_or_not_the_oldest_is_not_dropped(
     database_url: str, months: int, days: int, sealed: bool, which: str, why: str
 ) -> None:
     await old_partition(database_url, months=months)
@@ -178,7 +178,7 @@ async def test_what_is_young_unsealed_or_not_the_oldest_is_not_dropped(
     assert await fetch(database_url, "SELECT count(*) FROM audit_events") == [(1,)]
 
 
-async def test_a_server_that_was_off_for_months_makes_its_partitions_before_it_does_anything(
+async def test_a_server_that_was_off_for_months_makes_its_partitions_first(
     database_url: str,
 ) -> None:
     await old_partition(database_url, months=15)

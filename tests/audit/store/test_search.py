@@ -128,7 +128,7 @@ async def test_the_pages_of_any_filter_hold_what_matches_once_and_in_order(
         assert found == (expected[::-1] if oldest_first else expected), which
 
 
-async def test_a_walk_that_has_come_far_enough_says_where_to_go_on(conn: AsyncConnection) -> None:
+async def test_a_page_that_reaches_its_bound_says_where_to_go_on(conn: AsyncConnection) -> None:
     _, rows = await filled(conn, 1)
     nowhere = Filter(address=ip_network("10.0.0.0/8"), event="auth.lockout", actor="ada")
     page = await search.page(conn, replace(nowhere, event="msg.invalid"), 5, traversal=SHORT)

@@ -126,7 +126,7 @@ def test_json_has_one_whole_event_a_line(full: Operator) -> None:
     assert row["occurred_at"] == "2026-03-01T12:00:00Z"
 
 
-def test_one_event_is_shown_with_all_that_is_known_of_it(full: Operator) -> None:
+def test_show_prints_every_field_of_one_event(full: Operator) -> None:
     row = json.loads(full.says("audit", "list", "--actor", "bob", "--json"))
     told = full.says("audit", "show", str(row["seq"]))
     shown = dict(line.split("  ", 1) for line in told.splitlines())

@@ -17,7 +17,7 @@ NAMESPACE = "http://www.w3.org/2000/svg"
 FILES = sorted(path for folder in (AUDIT, SHARED) for path in folder.iterdir())
 
 
-async def test_the_page_runs_our_files_only_and_is_in_nobodys_frame(site: Site) -> None:
+async def test_the_page_loads_this_servers_files_only_and_refuses_frames(site: Site) -> None:
     answer = await site.get("/audit")
     assert answer.status == 200
     assert answer.headers["Content-Type"] == "text/html; charset=utf-8"
@@ -39,7 +39,7 @@ async def test_each_file_is_served_as_what_it_is(site: Site, name: str) -> None:
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
-def test_our_files_name_no_other_origin(path: Path) -> None:
+def test_the_pages_files_name_no_other_origin(path: Path) -> None:
     assert not ELSEWHERE.findall(path.read_text("utf-8").replace(NAMESPACE, ""))
 
 

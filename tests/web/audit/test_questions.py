@@ -51,7 +51,7 @@ async def record(
 
 
 @pytest.mark.parametrize("what", QUESTIONS)
-async def test_auditors_and_admins_may_ask_and_nobody_else(site: Site, what: str) -> None:
+async def test_only_auditors_and_admins_may_ask(site: Site, what: str) -> None:
     for role, status in (("user", 403), ("auditor", 200), ("admin", 200)):
         assert (await ask(site, what, await site.account(role=role))).status == status, role
     assert (await site.get(f"/api/audit/{what}")).error == "UNAUTHORIZED"
@@ -131,7 +131,7 @@ async def test_the_summary_has_lockouts_and_intruders_but_no_harmless_refusal(si
     }
 
 
-async def test_the_summary_tells_where_known_users_are_for_the_first_time(site: Site) -> None:
+async def test_the_summary_has_new_addresses_of_known_users(site: Site) -> None:
     reader = await site.account(role="auditor")
     await record(site, "auth.login", subject="ada", address="203.0.113.1")
     await record(site, "auth.login", subject="grace", address="203.0.113.2")
@@ -187,7 +187,7 @@ async def waiting(site: Site, count: int = 1) -> None:
         await site.get("/healthz")
 
 
-async def test_who_follows_hears_of_each_event_once_and_of_nothing_before(site: Site) -> None:
+async def test_a_follower_gets_each_new_event_once(site: Site) -> None:
     reader = await site.account(role="auditor")
     await record(site, "session.bound")
     begun = await got(site, "follow", reader, event="session.bound")
@@ -221,7 +221,7 @@ async def test_an_event_that_commits_late_is_not_missed(site: Site) -> None:
     assert [row["attrs"]["n"] for row in answer["events"]] == ["slow", 0]
 
 
-async def test_who_waits_is_answered_as_soon_as_something_has_come(site: Site) -> None:
+async def test_a_waiting_follower_is_answered_when_an_event_comes(site: Site) -> None:
     reader = await site.account(role="auditor")
     answer = asyncio.ensure_future(got(site, "follow", reader, event="session.bound", wait=20))
     await waiting(site)
@@ -233,7 +233,7 @@ async def test_who_waits_is_answered_as_soon_as_something_has_come(site: Site) -
     assert not site.node.services.audit.tail.waiting
 
 
-async def test_who_waits_in_vain_is_told_so_after_the_wait(site: Site) -> None:
+async def test_a_waiting_follower_gets_an_empty_answer_after_the_wait(site: Site) -> None:
     reader = await site.account(role="auditor")
     answer = asyncio.ensure_future(got(site, "follow", reader, event="session.bound", wait=5))
     await waiting(site)
@@ -245,7 +245,7 @@ async def test_who_waits_in_vain_is_told_so_after_the_wait(site: Site) -> None:
     assert len(later["events"]) == 1
 
 
-async def test_who_has_lost_the_right_hears_nothing_more(site: Site) -> None:
+async def test_a_follower_without_the_role_gets_no_more_events(site: Site) -> None:
     reader = await site.account(role="auditor")
     answer = asyncio.ensure_future(ask(site, "follow", reader, event="session.bound", wait=20))
     await waiting(site)
@@ -258,7 +258,7 @@ async def test_who_has_lost_the_right_hears_nothing_more(site: Site) -> None:
     assert again.status == 403
 
 
-async def test_another_question_under_the_same_word_is_recorded(site: Site) -> None:
+async def test_another_question_with_the_same_token_is_recorded(site: Site) -> None:
     reader, other = await site.account(role="auditor"), await site.account(role="auditor")
     after = (await got(site, "follow", reader, event="session.bound"))["next"]
     await got(site, "follow", reader, event="auth.*", after=after)
@@ -267,7 +267,7 @@ async def test_another_question_under_the_same_word_is_recorded(site: Site) -> N
     assert len(await site.events("audit.query")) == 4
 
 
-async def test_a_word_that_is_none_of_ours_is_refused(site: Site) -> None:
+async def test_an_unknown_cursor_is_refused(site: Site) -> None:
     reader = await site.account(role="auditor")
     for word in ("", "1", "x.y.z", "1.1", "-1.1.a", f"{10**30}.1.a", "1.1.ä", "1.1." + "a" * 60):
         answer = await ask(site, "follow", reader, after=word)
@@ -326,7 +326,7 @@ async def test_an_export_with_seals_verifies_with_the_public_key_alone(
     assert complete["rows"] == len(names)
 
 
-async def test_an_export_that_is_broken_off_is_recorded_as_that(site: Site) -> None:
+async def test_an_export_that_is_broken_off_is_recorded_so(site: Site) -> None:
     reader = await site.account(role="auditor")
     for _ in range(8):
         await record(site, "session.bound", count=2000)
