@@ -1,6 +1,6 @@
 """Saving a whole database in one file and loading it again, with PostgreSQL's own programs.
 
-What else belongs to a backup, and who may do it, is the command's business (cli/backup.py). Nothing here is for
+What else belongs to a backup is in the command (cli/backup.py). Nothing here is for
 use in an event loop.
 """
 

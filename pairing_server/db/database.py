@@ -1,6 +1,6 @@
 """PostgreSQL: one engine with its pool, transactions, and the errors of an unavailable database.
 
-No SQL of ours lives here but the probe of `ready`. Taking a connection costs no round trip: whether it still works shows
+The only SQL here is the probe of `ready`. Taking a connection costs no round trip: whether it still works shows
 with the BEGIN that has to be sent anyway, and one that is lost then is replaced.
 """
 
@@ -140,7 +140,7 @@ class Database:
 
     @asynccontextmanager
     async def direct(self) -> AsyncIterator[RawConnection]:
-        """As `transaction`, for those who also send statements to the driver directly.
+        """As `transaction`, for callers that also send statements to the driver directly.
 
         Its statements are planned once for each connection, not anew for their values: the one it is for takes
         longer to plan than to do. So none may need values to find its index.

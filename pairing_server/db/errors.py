@@ -1,4 +1,4 @@
-"""What an error on the way to PostgreSQL means: a fault of ours, "not now", or that the database is away and why."""
+"""Classifies errors of PostgreSQL: a fault of the server, "not now", or an unavailable database and why."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The schema, as SQLAlchemy Core tables. Migrations build it; a test compares the two.
 
-No rules live here: who may do what is the services' business.
+Permissions are not here: the services decide them.
 """
 
 from __future__ import annotations

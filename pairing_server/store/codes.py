@@ -92,7 +92,7 @@ WITH asked AS (
     WHERE desktop_session = $3 AND desktop_user IS NOT DISTINCT FROM $2
       AND ended_at IS NULL AND state = 'pending' AND EXISTS (SELECT FROM made)
     RETURNING id
-), told AS (
+), recorded AS (
     {
     audit_events.adding(
         "CASE WHEN (SELECT new FROM bound) THEN $11::jsonb ELSE '[]' END"
@@ -217,7 +217,7 @@ WITH asked AS (
       AND pairings.ended_at IS NULL AND pairings.state IN ('redeemed', 'active', 'waiting')
       AND pairings.id <> seated.id
     RETURNING pairings.id
-), told AS (
+), recorded AS (
     {
     audit_events.adding('''CASE WHEN (SELECT new FROM bound) THEN $11::jsonb ELSE '[]' END || (
         SELECT coalesce(jsonb_agg($10::jsonb || jsonb_build_object(

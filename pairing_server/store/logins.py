@@ -77,7 +77,7 @@ WITH kept AS (
     ON CONFLICT (subject, login_id) DO UPDATE
     SET expires_at = excluded.expires_at, seen_at = excluded.seen_at, address = excluded.address
     RETURNING login_id
-), told AS (
+), recorded AS (
     {audit_events.adding("CASE WHEN EXISTS (SELECT FROM kept) /**/ THEN $10::jsonb ELSE '[]' END")}
 )
 SELECT EXISTS (SELECT FROM kept)

@@ -82,10 +82,10 @@ def account_for(cluster: Path) -> Account:
 
 
 def prepare_data_dir(data_dir: Path) -> None:
-    """Make sure that `data_dir` exists and that nobody but its owner can list it or write to it.
+    """Make sure that `data_dir` exists and that only its owner can list it or write to it.
 
-    A folder that others can list is closed only if all in it is private already: then it is surely ours
-    to close, and not a place like /var/lib that was named by mistake. Raises EmbeddedPostgresError.
+    A folder that others can list is closed only if all in it is private already: then it is the server's,
+    and not a place like /var/lib that was named by mistake. Raises EmbeddedPostgresError.
     """
     if "\n" in str(data_dir):
         raise EmbeddedPostgresError(
@@ -162,7 +162,7 @@ def socket_directory(cluster: Path, account: Account) -> Path:
 def _private_directory(base: Path, name: str, account: Account) -> Path:
     """A real folder in `base` that belongs to `account` alone: `name`, or one like it if that is taken.
 
-    `base` may be open to all, so that a stranger may have put something under our name.
+    `base` may be open to all, so that another user may have taken the name.
     """
     path = base / name
     try:

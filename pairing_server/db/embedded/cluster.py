@@ -1,7 +1,7 @@
 """One PostgreSQL cluster on disk: made, started, found again, asked and shut down.
 
 Programs are run as lists of arguments, never through a shell that would read our paths; therefore
-PostgreSQL is not started by pg_ctl, which builds a shell command. Who calls when, and the locks that keep
+PostgreSQL is not started by pg_ctl, which builds a shell command. When it is called, and the locks that keep
 two processes apart, are in `db/embedded/postgres.py`.
 """
 
@@ -29,8 +29,8 @@ STOP_TIMEOUT_S = 60
 START_TIMEOUT_S = 300.0
 # How long the children of a killed PostgreSQL may hold on to its shared memory, and one that has stopped may take to go.
 ORPHANS_TIMEOUT_S = 10.0
-# PostgreSQL outlives us and so is not our child, and it tells nobody that it is ready, has ended or has let go of its
-# memory: only postmaster.pid, which it writes in place, and its process show it. (`pg_ctl -w` looks at the same file.)
+# PostgreSQL may outlive this process and so is not its child. That it is ready, has ended or has released its memory
+# shows only in postmaster.pid, which it writes in place, and in its process. (`pg_ctl -w` looks at the same file.)
 POLL_S = 0.02
 LOG_BYTES_KEPT = 1_000_000
 LOG_LINES_SHOWN = 10
@@ -42,7 +42,7 @@ _LAUNCH = '"$@" >&2 & echo $!'
 
 @dataclass(frozen=True)
 class _Postmaster:
-    """What PostgreSQL says of itself in postmaster.pid."""
+    """The content of postmaster.pid."""
 
     pid: int
     socket_dir: Path
@@ -82,9 +82,9 @@ class Cluster:
         return True
 
     def make(self) -> None:
-        """Make the cluster beside its place and move it there when it is whole.
+        """Make the cluster beside its place and move it there when it is complete.
 
-        So one whose making was interrupted is never taken for a cluster. Each is made in a folder of its
+        So a cluster whose making was interrupted is never used. Each is made in a folder of its
         own name, as the program that makes it lives on for a while when we are killed.
         """
         self._remove_unfinished()
@@ -145,8 +145,8 @@ class Cluster:
             works_here = _works_in(found.pid, self.folder)
             now = time.monotonic()
             if works_here is False and _is_taken(found.pid):
-                # By another process, in a restarted container say, or by its own remains. PostgreSQL would
-                # believe that it still runs.
+                # The number belongs to another process, as in a restarted container, or to one that has ended. PostgreSQL
+                # would conclude that it still runs.
                 (self.folder / "postmaster.pid").unlink(missing_ok=True)
             if works_here is False or (works_here is None and found.is_ready and now > patience):
                 return False
@@ -186,7 +186,7 @@ class Cluster:
             "unix_socket_directories": f'"{self._socket_dir}"',
             "unix_socket_permissions": "0700",
             "max_connections": "100",
-            # Errors of statements reach whoever sent them; their texts may hold personal data.
+            # Errors of statements go to their sender; their texts may hold personal data.
             "log_min_messages": "log",
             "log_destination": "stderr",
             "logging_collector": "off",
@@ -255,13 +255,13 @@ class Cluster:
 
 
 def _failure(what: str, *said: str) -> EmbeddedPostgresError:
-    """The error that says `what` and shows the last lines of what the programs `said`."""
+    """The error with the text `what` and the last lines of the programs' output."""
     lines = [line for text in said for line in text.strip().splitlines()[-LOG_LINES_SHOWN:]]
     return EmbeddedPostgresError("\n  ".join([f"{what}. PostgreSQL says:", *lines]) if lines else f"{what}.")
 
 
 def _read_postmaster(folder: Path) -> _Postmaster | None:
-    """Who holds the cluster, or held it when it was killed; None after a clean stop."""
+    """The process that holds the cluster, or held it when it was killed; None after a clean stop."""
     try:
         lines = (folder / "postmaster.pid").read_text(encoding="utf-8", errors="surrogateescape").split("\n")
         pid = int(lines[0])

@@ -1,7 +1,7 @@
 """The PostgreSQL that comes with the server: used when PAIRING_DATABASE_URL is not set.
 
-Here is who uses it, how it is shared by several processes and when it stops. How it is made and run is
-in `db/embedded/cluster.py`, who may reach its files in `db/embedded/access.py`, connecting to it
+Here is how several processes share it and when it stops. How it is made and run is
+in `db/embedded/cluster.py`, which account may reach its files in `db/embedded/access.py`, connecting to it
 in `db/database.py`.
 
 Every process that uses the cluster holds a shared lock on `postgres.lock`; the kernel drops the lock of
@@ -132,7 +132,7 @@ class EmbeddedPostgres:
         return f"postgresql://postgres@/{DATABASE}?host={quote(str(socket_dir))}"
 
     def _leave(self) -> None:
-        """Drop our lock; stop PostgreSQL if nobody else holds one. Needs the exclusive lock."""
+        """Drop our lock; stop PostgreSQL if no other process holds one. Needs the exclusive lock."""
         lock, self._use = self._use, None
         if lock is None:
             return
@@ -173,13 +173,13 @@ def find_programs() -> Path:
 
 
 def _open_lock(path: Path) -> int:
-    """A lock file that only we can open, or a stranger could keep it locked."""
+    """A lock file that only this account can open, or another user could keep it locked."""
     return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
 
 
 @contextlib.contextmanager
 def _told_to_the_operator(data_dir: Path) -> Iterator[None]:
-    """Turn what the system refuses into an EmbeddedPostgresError that says what to do."""
+    """Turn errors of the system into an EmbeddedPostgresError that says what to do."""
     try:
         yield
     except subprocess.TimeoutExpired as error:
