@@ -19,7 +19,7 @@ def say(client: Client, payload: Any = None, **fields: Any) -> None:
     client.send({"type": "channel_message", "payload": payload or {}, **fields})
 
 
-def test_the_joiner_is_told_of_the_channel_as_it_is() -> None:
+def test_channel_joined_describes_the_channel() -> None:
     relay = Relay()
     channel = relay.channel()
     desktop = relay.client("desktop")
@@ -39,7 +39,7 @@ def test_the_joiner_is_told_of_the_channel_as_it_is() -> None:
 
 
 @pytest.mark.parametrize("order", [("desktop", "mobile"), ("mobile", "desktop")])
-def test_both_get_pairing_success_once_whoever_comes_last(order: tuple[str, str]) -> None:
+def test_both_get_pairing_success_once_in_either_order(order: tuple[str, str]) -> None:
     relay = Relay()
     channel = relay.channel()
     first, second = (relay.client(role) for role in order)
@@ -66,7 +66,7 @@ def test_both_get_pairing_success_once_whoever_comes_last(order: tuple[str, str]
     assert celebrated == success
 
 
-def test_joining_again_on_the_same_socket_tells_only_the_joiner() -> None:
+def test_joining_again_on_the_same_connection_notifies_only_the_joiner() -> None:
     relay = Relay()
     desktop, mobile = relay.pair()
     assert mobile.connection.channel is not None
@@ -87,7 +87,7 @@ def test_an_activation_that_ended_is_celebrated_anew() -> None:
     assert mobile.types() == ["channel_left", "channel_joined", "pairing_success"]
 
 
-def test_the_same_session_on_a_new_socket_takes_over_and_the_peer_hears_of_no_disconnect() -> None:
+def test_the_same_device_on_a_new_connection_takes_over_without_a_disconnect_for_the_peer() -> None:
     relay = Relay()
     desktop, old = relay.pair()
     channel = desktop.connection.channel
@@ -104,7 +104,7 @@ def test_the_same_session_on_a_new_socket_takes_over_and_the_peer_hears_of_no_di
     assert [e.pairing_id for e in relay.reported if e.name == "channel.replaced"] == [channel.pairing_id]
 
 
-def test_what_is_relayed_is_numbered_in_one_row_whoever_speaks() -> None:
+def test_messages_of_both_members_are_numbered_in_one_sequence() -> None:
     relay = Relay()
     desktop, mobile = relay.pair()
     say(desktop)
@@ -196,7 +196,7 @@ def test_audio_goes_either_way_by_either_name_numbered_apart(sender: str) -> Non
     assert speaker.received()[0]["seq"] == 2
 
 
-def test_audio_for_nobody_is_gone_and_its_number_with_it() -> None:
+def test_audio_without_a_receiver_is_dropped_and_uses_up_its_number() -> None:
     relay = Relay()
     desktop, mobile = relay.pair()
     mobile.send({"type": "leave_channel"})
@@ -230,7 +230,7 @@ def test_dropped_audio_is_announced_to_the_receiver() -> None:
 
 
 @pytest.mark.parametrize("role", ["desktop", "mobile"])
-def test_who_leaves_is_announced_as_one_that_may_come_back(role: str) -> None:
+def test_a_member_that_leaves_is_announced_as_one_that_may_come_back(role: str) -> None:
     relay = Relay()
     desktop, mobile = relay.pair()
     leaver, other = (desktop, mobile) if role == "desktop" else (mobile, desktop)
@@ -248,7 +248,7 @@ def test_who_leaves_is_announced_as_one_that_may_come_back(role: str) -> None:
     ]
 
 
-def test_the_end_of_a_channel_names_who_is_gone_for_good_then_closes_everybody() -> None:
+def test_the_end_of_a_channel_names_the_devices_gone_for_good_then_closes_all() -> None:
     relay = Relay()
     desktop, mobile = relay.pair()
     channel = desktop.connection.channel
@@ -277,7 +277,7 @@ def test_a_pairing_that_has_ended_is_not_revived_by_a_late_join_and_forgotten_af
     assert relay.hub.open_channel(pairing_id, CHANNEL, relay.now + 60.1).name == CHANNEL
 
 
-def test_a_code_that_lapses_leaves_the_socket_open_for_the_next() -> None:
+def test_an_unused_code_leaves_the_connection_open_for_the_next() -> None:
     relay = Relay()
     channel = relay.channel()
     desktop = relay.client("desktop")
@@ -291,7 +291,7 @@ def test_a_code_that_lapses_leaves_the_socket_open_for_the_next() -> None:
     assert desktop.received()[0]["channel"] == "pair-654321"
 
 
-def test_members_are_told_of_an_intruder() -> None:
+def test_members_get_intruder_refused() -> None:
     relay = Relay()
     desktop, mobile = relay.pair()
     assert desktop.connection.channel is not None
@@ -300,7 +300,7 @@ def test_members_are_told_of_an_intruder() -> None:
     assert desktop.received() == mobile.received() == [told]
 
 
-def test_members_are_not_told_of_intruders_without_end() -> None:
+def test_intruder_refused_is_limited() -> None:
     relay = Relay()
     desktop, _ = relay.pair()
     assert desktop.connection.channel is not None
@@ -374,7 +374,7 @@ def test_only_channels_somebody_is_missing_from_too_long_are_overdue() -> None:
     assert relay.hub.overdue_channels(relay.now + 301) == [channel]
 
 
-def test_lapse_names_the_reason_it_was_given() -> None:
+def test_the_error_of_a_cancelled_channel_names_the_reason() -> None:
     relay = Relay()
     channel = relay.channel()
     desktop = relay.client("desktop")

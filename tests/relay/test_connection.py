@@ -155,7 +155,7 @@ def test_a_binary_frame_is_an_invalid_message() -> None:
     assert client.ask(PING) == [{"type": "pong", "sequence": 1}]
 
 
-def test_an_error_reaches_only_who_made_it() -> None:
+def test_an_error_reaches_only_its_sender() -> None:
     desktop, mobile = Relay().pair()
     for bad in ("{", '{"type":"channel_closed"}', '{"type":"channel_message","payload":1}', b"x"):
         desktop.send(bad)
@@ -298,7 +298,7 @@ def test_the_sender_is_to_pause_while_its_peer_has_too_much_to_read() -> None:
 
 
 @pytest.mark.parametrize("how", ["size", "age"])
-def test_a_peer_that_does_not_read_is_closed_and_the_sender_told(how: str) -> None:
+def test_a_peer_that_does_not_read_is_closed_and_the_sender_gets_peer_slow(how: str) -> None:
     relay = Relay()
     desktop, mobile = relay.pair()
     mobile.wire.stalled = True
@@ -348,7 +348,7 @@ def test_a_socket_that_goes_leaves_its_channel_and_can_no_longer_be_found() -> N
     assert relay.hub.remove(desktop.connection, "Connection closed", relay.now) is None
 
 
-def test_the_desktop_is_told_that_its_code_was_claimed_and_nobody_else_is() -> None:
+def test_only_the_desktop_of_the_code_gets_pairing_claimed() -> None:
     relay = Relay()
     desktop, stranger = relay.client("desktop"), relay.client("desktop", "mallory")
     desktop.identify(Device("desktop-1"))
@@ -358,7 +358,7 @@ def test_the_desktop_is_told_that_its_code_was_claimed_and_nobody_else_is() -> N
     assert stranger.received() == []
 
 
-def test_who_tried_while_the_server_could_not_answer_has_its_ten_seconds_again() -> None:
+def test_a_try_that_the_server_could_not_answer_restarts_the_ten_seconds() -> None:
     relay = Relay()
     client = relay.client("desktop")
     relay.pass_time(9)

@@ -44,7 +44,7 @@ def test_many_are_closed_one_after_the_other_and_both_of_a_channel_together() ->
     assert len(gone) == pytest.approx(200 / CLOSED_AT_ONCE, abs=1)
 
 
-def test_a_channel_whose_turn_has_not_come_goes_on() -> None:
+def test_a_channel_that_is_not_closed_yet_works() -> None:
     relay = Relay()
     pairs = open_pairs(relay, 100)
     close_all(relay)

@@ -101,7 +101,7 @@ def test_ten_seconds_over_the_limit_close() -> None:
     assert relay.events("limit.rate") == [{"scope": "connection", "limit": "messages"}]
 
 
-def test_who_pauses_after_going_over_the_limit_stays() -> None:
+def test_a_pause_after_exceeding_the_limit_keeps_the_connection_open() -> None:
     relay = Relay()
     client = relay.client("desktop")
     for _ in range(20):

@@ -71,7 +71,7 @@ def test_what_was_missed_comes_in_order_behind_channel_joined_and_before_the_set
     assert numbers(mobile.received()) == [4]
 
 
-def test_a_client_that_says_nothing_gets_what_its_session_had_not_been_sent() -> None:
+def test_a_join_without_last_seq_gets_what_the_device_had_not_been_sent() -> None:
     relay = Relay()
     desktop, mobile = relay.pair()
     say(desktop, 1)
@@ -84,7 +84,7 @@ def test_a_client_that_says_nothing_gets_what_its_session_had_not_been_sent() ->
     assert numbers(received) == []
 
 
-def test_the_joiner_is_told_from_where_on_it_gets_everything() -> None:
+def test_channel_joined_names_the_number_after_which_nothing_is_missing() -> None:
     relay = Relay()
     desktop, mobile = relay.pair()
     channel = mobile.connection.channel
@@ -110,7 +110,7 @@ def test_from_where_on_it_gets_everything_is_behind_what_is_forgotten() -> None:
     assert (received[0]["last_seq"], numbers(received)) == (3, [4, 5])
 
 
-def test_what_was_said_before_the_peer_ever_came_is_not_lost() -> None:
+def test_messages_before_the_peers_first_join_are_not_lost() -> None:
     relay = Relay()
     channel = relay.channel()
     desktop, mobile = relay.client("desktop"), relay.client("mobile")
@@ -120,7 +120,7 @@ def test_what_was_said_before_the_peer_ever_came_is_not_lost() -> None:
     assert numbers(mobile.received()) == [1]
 
 
-def test_nobody_gets_his_own_messages_back() -> None:
+def test_a_member_does_not_get_its_own_messages_back() -> None:
     desktop, mobile = Relay().pair()
     say(desktop, 1)
     say(mobile, 2)
@@ -156,7 +156,7 @@ def test_a_slow_consumer_gets_after_its_return_what_had_not_left_the_queue() -> 
 
 
 @pytest.mark.parametrize("how", ["count", "size"])
-def test_what_is_no_longer_kept_is_said_to_be_missing_and_the_rest_comes(how: str) -> None:
+def test_dropped_messages_are_reported_missing_and_the_rest_is_sent(how: str) -> None:
     relay = Relay(**FAST)
     desktop, mobile = relay.pair()
     channel = mobile.connection.channel
@@ -206,7 +206,7 @@ def test_what_is_sent_again_is_acknowledged_again_and_arrives_once() -> None:
     assert numbers(mobile.received()) == [1]
 
 
-def test_what_the_server_had_not_got_arrives_when_it_is_sent_again() -> None:
+def test_a_message_that_was_lost_arrives_when_it_is_sent_again() -> None:
     desktop, mobile = Relay().pair()
     [ack] = desktop.ask({"type": "channel_message", "payload": {"n": 1}, "id": "a", "again": True})
     assert (ack["type"], ack["id"], ack["seq"]) == ("ack", "a", 1)

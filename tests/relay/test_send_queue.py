@@ -122,7 +122,7 @@ def test_a_queue_is_congested_from_the_bound_on_and_calls_back_once_it_is_not() 
     assert called == ["at once", "later"]
 
 
-def test_release_frees_whoever_waits() -> None:
+def test_release_calls_those_that_wait() -> None:
     queue = Queue()
     called: list[int] = []
     for letter in "abcd":
@@ -164,7 +164,7 @@ def test_a_slow_reader_that_goes_on_reading_is_not_too_old() -> None:
     assert queue.overflows == []
 
 
-def test_overflow_frees_whoever_waits() -> None:
+def test_overflow_calls_those_that_wait() -> None:
     queue = Queue()
     called: list[int] = []
     for letter in "abcd":
@@ -176,7 +176,7 @@ def test_overflow_frees_whoever_waits() -> None:
     assert called == [1, 2]
 
 
-def test_the_oldest_audio_is_dropped_first_and_said_and_messages_stay() -> None:
+def test_the_oldest_audio_is_dropped_first_and_reported_and_messages_stay() -> None:
     queue = Queue()
     queue.send("m")
     queue.send("1", lane=Lane.AUDIO, number=1)
@@ -198,7 +198,7 @@ def test_audio_larger_than_the_bound_is_dropped_without_touching_what_is_under_w
     assert queue.overflows == []
 
 
-def test_only_the_newest_settings_wait_behind_what_was_said_before() -> None:
+def test_only_the_newest_settings_wait_behind_earlier_messages() -> None:
     queue = Queue()
     queue.send("a")
     queue.send("s", lane=Lane.SETTINGS)

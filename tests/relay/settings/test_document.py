@@ -110,7 +110,7 @@ def test_values_that_clients_hold_alike_are_the_same(one: str, other: str) -> No
         ("[" * 5000 + "]" * 5000, "[]"),
     ],
 )
-def test_values_that_clients_tell_apart_are_not_the_same(one: str, other: str) -> None:
+def test_values_that_differ_to_clients_are_not_the_same(one: str, other: str) -> None:
     assert not Value(one.encode()).same(Value(other.encode()))
     assert Value(one.encode()).same(Value(one.encode()))
 
@@ -190,7 +190,7 @@ def test_a_slow_link_is_thought_of_later() -> None:
     assert document.settle_at == pytest.approx(15.0 + SETTLE_LATE)
 
 
-def test_who_edits_alone_is_never_sent_the_document() -> None:
+def test_a_device_that_edits_alone_is_never_sent_the_document() -> None:
     document = SettingsDocument()
     for second in range(100):
         edit(document, "desktop", {"gain": str(second).encode()}, float(second))
@@ -218,7 +218,7 @@ def test_what_fills_is_merged_only_where_there_is_nothing() -> None:
     assert document.raw() == START | {"gain": b"75"}
 
 
-def test_who_fills_with_something_else_than_there_is_gets_the_document() -> None:
+def test_a_device_that_fills_with_other_values_gets_the_document() -> None:
     document = SettingsDocument()
     document.merge("mobile", {"gain": b"75"}, 0.0)
 
@@ -226,7 +226,7 @@ def test_who_fills_with_something_else_than_there_is_gets_the_document() -> None
     assert document.settle(0.1 + SETTLE_AFTER) == ("desktop",)
 
 
-def test_what_fills_is_merged_though_the_session_has_said_it_before() -> None:
+def test_a_fill_is_merged_though_the_device_has_sent_it_before() -> None:
     document = SettingsDocument()
     with pytest.raises(PayloadTooLarge):
         document.merge("mobile", {"gain": b"50", "pad": b'"' + b"x" * 20_000 + b'"'}, 0.0)
@@ -297,7 +297,7 @@ def test_a_document_of_just_the_allowed_size_is_taken_and_one_byte_more_is_not()
     assert (document.rev, document.raw()) == (1, START)
 
 
-def test_a_session_that_only_repeats_what_it_was_sent_is_stopped_in_the_end() -> None:
+def test_a_device_that_only_repeats_what_it_was_sent_is_stopped_in_the_end() -> None:
     document = SettingsDocument()
     document.merge("desktop", {"gain": b"1"}, 0.0)
     for number in range(3 * ALLOWANCE):

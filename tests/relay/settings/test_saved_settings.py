@@ -1,4 +1,4 @@
-"""A channel's settings go on where an earlier life of it has left off."""
+"""A channel is opened with the settings that an earlier channel of its pairing has saved."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.relay.wire import Relay
 RAW = {"gain": b"75", "name": '"\\u0000 é"'.encode(), "big": b"1e400", "list": b"[1, 2]"}
 
 
-def test_a_document_that_was_kept_is_the_same_document() -> None:
+def test_a_restored_document_equals_the_saved_one() -> None:
     before = SettingsDocument()
     before.merge("desktop", RAW, 0.0)
     before.merge("mobile", {"gain": b"76"}, 1.0)
@@ -19,7 +19,7 @@ def test_a_document_that_was_kept_is_the_same_document() -> None:
     assert after.snapshot() == before.snapshot()
 
 
-def test_the_next_change_is_the_next_revision_and_merges_into_what_was_kept() -> None:
+def test_a_change_after_a_restore_is_the_next_revision_of_the_saved_document() -> None:
     document = SettingsDocument(SettingsSnapshot(41, b'{"a":1,"b":2}'))
     merge = document.merge("desktop", {"a": b"1", "b": b"3"}, 0.0)
     assert merge is not None
@@ -27,7 +27,7 @@ def test_the_next_change_is_the_next_revision_and_merges_into_what_was_kept() ->
     assert document.raw() == {"a": b"1", "b": b"3"}
 
 
-def test_base_rev_may_name_the_revision_that_was_kept() -> None:
+def test_base_rev_may_name_the_saved_revision() -> None:
     document = SettingsDocument(SettingsSnapshot(41, b'{"a":1,"b":2}'))
     assert document.merge("desktop", {"a": b"1", "b": b"2"}, 0.0, base_rev=41) is None
     merge = document.merge("mobile", {"a": b"5", "b": b"2"}, 9.0, base_rev=41)
@@ -35,7 +35,7 @@ def test_base_rev_may_name_the_revision_that_was_kept() -> None:
     assert merge.changed == ("a",)
 
 
-def test_what_was_kept_counts_towards_the_bounds() -> None:
+def test_the_saved_document_counts_towards_the_limits() -> None:
     kept = SettingsDocument()
     kept.merge("desktop", {"a": b'"%s"' % (b"x" * 100)}, 0.0)
     restored = SettingsDocument(kept.snapshot(), max_keys=1)
@@ -49,7 +49,7 @@ def test_what_was_kept_counts_towards_the_bounds() -> None:
     assert restored.raw() == {"a": b"1"}
 
 
-def test_only_channels_whose_settings_have_changed_are_to_be_kept() -> None:
+def test_only_channels_whose_settings_have_changed_are_to_be_saved() -> None:
     relay = Relay()
     desktop, _ = relay.pair()
     relay.pair("pair-000002")
@@ -64,21 +64,21 @@ def test_only_channels_whose_settings_have_changed_are_to_be_kept() -> None:
     assert relay.hub.unsaved_channels() == [channel]
 
 
-def test_members_of_the_next_life_get_the_document_and_nothing_of_the_old_numbers() -> None:
+def test_members_of_a_reopened_channel_get_the_document_and_new_numbers() -> None:
     relay = Relay()
     channel = relay.hub.open_channel(
         uuid4(), "pair-123456", relay.now, ever_active=True, settings=SettingsSnapshot(3, b'{"gain":1}')
     )
     assert relay.hub.unsaved_channels() == []
     mobile = relay.client("mobile")
-    mobile.join(channel, last_seq=12, epoch="a life before")
+    mobile.join(channel, last_seq=12, epoch="earlier")
     joined, settings = mobile.received()
     assert (joined["settings"], joined["rev"], joined["seq"]) == ({"gain": 1}, 3, 0)
     assert joined["recovered"] is False
     assert (settings["type"], settings["settings"], settings["rev"]) == ("settings_sync", {"gain": 1}, 3)
 
 
-def test_a_channel_that_lives_does_not_go_back_to_what_was_kept() -> None:
+def test_an_open_channel_does_not_go_back_to_the_saved_settings() -> None:
     relay = Relay()
     pairing = uuid4()
     channel = relay.hub.open_channel(pairing, "pair-123456", relay.now)
