@@ -74,9 +74,9 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
     return Workshop(tmp_path_factory.mktemp("app"))
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def browser(io_loop: IOLoop, chromium: str) -> Iterator[Browser]:
-    """A Chromium of the test's own, in its event loop."""
+    """A Chromium for all tests of a worker; each visitor of a test has a context of its own in it."""
     playwright = io_loop.run_sync(async_playwright().start)
     try:
         browser = io_loop.run_sync(
@@ -94,8 +94,12 @@ def browser(io_loop: IOLoop, chromium: str) -> Iterator[Browser]:
 
 @pytest.fixture
 def demo(start_node: StartNode) -> Site:
-    """A node with the demonstration, where anyone may register."""
-    return start_node(demo=True)
+    """A node with the demonstration, where anyone may register. It does its jobs, as in life."""
+    return start_node(demo=True, timers=True)
+
+
+async def begin_jobs(site: Site) -> None:
+    site.node.scheduler.start()
 
 
 @pytest.fixture
@@ -104,9 +108,10 @@ def busy(io_loop: IOLoop, start_node: StartNode, database_url: str) -> Site:
     site = start_node()
     io_loop.run_sync(lambda: hire(site))
     times = io_loop.run_sync(lambda: happen(site))
-    # In the node's loop: its jobs that are under way go on.
     io_loop.run_sync(lambda: execute_within(database_url, "SET session_replication_role = replica", *times))
     io_loop.run_sync(lambda: seal(site))
+    # From now on what comes is recorded, and shown to those who follow, as in life.
+    io_loop.run_sync(lambda: begin_jobs(site))
     return site
 
 

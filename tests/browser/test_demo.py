@@ -207,7 +207,7 @@ async def test_a_wrong_code_is_told(visitors: Visitors, demo: Site) -> None:
 @pytest.fixture
 def closed(start_node: StartNode) -> Site:
     """A node with the demonstration, where only the operator makes accounts."""
-    return start_node(demo=True, registration="closed")
+    return start_node(timers=True, demo=True, registration="closed")
 
 
 async def test_where_registration_is_closed_the_pages_ask_who_it_is(visitors: Visitors, closed: Site) -> None:
@@ -281,7 +281,7 @@ async def test_everything_can_be_done_with_the_keyboard(visitors: Visitors, demo
 @pytest.fixture
 def attacked(start_node: StartNode) -> Site:
     """A node that sees an attack in a single wrong code, and admits any account."""
-    return start_node(demo=True, redeem_policy="any_user", redeem_alarm=Rate(1, 60))
+    return start_node(timers=True, demo=True, redeem_policy="any_user", redeem_alarm=Rate(1, 60))
 
 
 async def test_while_codes_are_guessed_the_desktop_is_asked_whether_the_phone_is_wanted(

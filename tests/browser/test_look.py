@@ -122,7 +122,7 @@ async def test_a_screen_reader_is_told_of_the_link_and_of_messages(visitors: Vis
 @pytest.fixture
 def local(start_node: StartNode) -> Site:
     """A node that says of itself that it is on this machine."""
-    return start_node(demo=True, public_url="http://127.0.0.1:8089")
+    return start_node(timers=True, demo=True, public_url="http://127.0.0.1:8089")
 
 
 async def test_the_page_says_how_a_phone_can_reach_a_server_on_this_machine(

@@ -85,7 +85,7 @@ async def test_a_token_that_is_refused_is_replaced_by_a_new_one(pair: Visitors, 
 @pytest.fixture
 def short_tokens(start_node: StartNode) -> Site:
     """A node whose ws tokens live for 61 seconds: it says after one that they expire."""
-    return start_node(demo=True, ws_token_ttl=61)
+    return start_node(timers=True, demo=True, ws_token_ttl=61)
 
 
 async def test_a_token_that_expires_is_refreshed_while_they_talk(pair: Visitors, short_tokens: Site) -> None:
@@ -118,7 +118,7 @@ async def test_a_server_that_restarts_finds_them_again(pair: Visitors, demo: Sit
     by_desktop += await say(desktop, 2, 3)
     by_phone += await say(phone, 2, 3)
     demo.node = Node(replace(demo.node.config, port=demo.port), database_url)
-    await demo.node.start(timers=False)
+    await demo.node.start()
     await nothing_is_missing(desktop, phone, by_desktop, by_phone)
 
 
