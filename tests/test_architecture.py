@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import ast
 import re
+from collections import defaultdict
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENT = (ROOT / "docs" / "architecture.md").read_text("utf-8")
@@ -32,6 +36,36 @@ def test_the_map_has_each_package_and_nothing_that_is_gone() -> None:
     assert mapped() == packages | {"static"}
 
 
+def imports(name: str) -> set[str]:
+    """The modules of ours that a module imports: at its top, in a function, or for types only."""
+    found = set()
+    for node in ast.walk(MODULES[name]):
+        if isinstance(node, ast.ImportFrom) and node.module in MODULES:
+            full = (f"{node.module}.{alias.name}" for alias in node.names)
+            found |= {module if module in MODULES else node.module for module in full}
+        elif isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names if alias.name in MODULES}
+    return found - {name}
+
+
+def test_no_imports_form_a_circle() -> None:
+    try:
+        TopologicalSorter({name: imports(name) for name in MODULES}).prepare()
+    except CycleError as error:
+        pytest.fail(" -> ".join(error.args[1]))
+
+
 def test_each_module_says_what_it_holds() -> None:
     silent = [name for name, tree in MODULES.items() if tree.body and not ast.get_docstring(tree)]
     assert silent == []
+
+
+def test_no_class_is_too_large_to_be_read_as_one_thing() -> None:
+    large = defaultdict(int)
+    for name, tree in MODULES.items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ClassDef):
+                large[f"{name}.{node.name}"] = sum(
+                    isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef) for child in node.body
+                )
+    assert {name: count for name, count in large.items() if count > METHODS} == {}

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from bench.audit import database, page_times
+from bench.audit.generator import EventGenerator
 from harness.machine import processor
 from harness.program import ROOT
 
@@ -49,7 +50,8 @@ def main() -> None:
         return
     with database.database(given.data_dir, given.database_url) as url:
         if given.command == "fill":
-            asyncio.run(database.fill(url, given.rows, given.days, given.seed, datetime.now(UTC), say))
+            generator = EventGenerator(given.rows, given.days, datetime.now(UTC), given.seed)
+            asyncio.run(database.fill(url, generator, say))
         else:
             asyncio.run(measure(url, given.only))
 

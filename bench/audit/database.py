@@ -31,20 +31,20 @@ def database(folder: Path, url: str | None) -> Iterator[str]:
         yield embedded.url
 
 
-async def fill(url: str, rows: int, days: int, seed: int, end: datetime, say: Callable[[str], None]) -> None:
-    """Write so many events of the `days` days before `end`; nothing else may be in the log yet. Raises SystemExit."""
+async def fill(url: str, generator: EventGenerator, say: Callable[[str], None]) -> None:
+    """Write the events of the generator; nothing else may be in the log yet. Raises SystemExit."""
     conn = await asyncpg.connect(url)
     try:
         if await conn.fetchval("SELECT EXISTS (SELECT FROM audit_events)"):
             raise SystemExit("This log has events already, which cannot be removed. Give another database.")
-        await _make_months(conn, end - timedelta(days=days))
+        await _make_months(conn, generator.begin)
         await conn.execute("SET synchronous_commit = off")
-        lines = EventGenerator(rows, days, end, seed).lines()
+        lines = generator.lines()
         written = 0
         while batch := list(islice(lines, BATCH)):
             await conn.copy_to_table("audit_events", source=_pieces(batch), columns=COLUMNS)
             written += len(batch)
-            say(f"{written:,} of {rows:,} rows")
+            say(f"{written:,} of {generator.rows:,} rows")
         say("VACUUM ANALYZE")
         await conn.execute("VACUUM (ANALYZE) audit_events")
     finally:

@@ -109,9 +109,9 @@ class EventGenerator:
 
     def __init__(self, rows: int, days: int, end: datetime, seed: int = 1) -> None:
         self._random = random.Random(seed)
-        self._rows = rows
+        self.rows = rows
         self._end = end
-        self._begin = end - timedelta(days=days)
+        self.begin = end - timedelta(days=days)
         self.users = [self._uuid() for _ in range(USERS)]
         self.programs = [f"service-{number}" for number in range(PROGRAMS)]
         self.addresses = [f"10.{n >> 8 & 255}.{n & 255}.{n % 199 + 1}" for n in range(USERS)]
@@ -124,18 +124,18 @@ class EventGenerator:
         """The lines, each with its end."""
         # How many pairings come to that many rows, beside the attacks.
         each = len(_PAIRING) + sum(len(steps) / one_in for one_in, steps in _RARE)
-        attackers = self.attackers[: max(1, self._rows // 100_000)]
-        about = max(1, round((self._rows - len(attackers) * (GUESSES + GUESSES // 50)) / each))
-        span = (self._end - self._begin).total_seconds()
+        attackers = self.attackers[: max(1, self.rows // 100_000)]
+        about = max(1, round((self.rows - len(attackers) * (GUESSES + GUESSES // 50)) / each))
+        span = (self._end - self.begin).total_seconds()
         attacks = {self._random.randrange(about): address for address in attackers}
         made = 0
         for number in count():
-            at = self._begin + timedelta(seconds=span * min(1.0, number / about))
+            at = self.begin + timedelta(seconds=span * min(1.0, number / about))
             steps = self._attack(attacks[number], at) if number in attacks else self._pairing(at)
             for line in steps:
                 yield line
                 made += 1
-                if made == self._rows:
+                if made == self.rows:
                     return
 
     def _pairing(self, at: datetime) -> Iterator[str]:

@@ -57,9 +57,9 @@ def test_a_log_is_filled_once_by_months_and_every_filter_is_timed(database_url: 
 
     async def run() -> dict[str, page_times.Times]:
         end = datetime.now(UTC)
-        await database.fill(database_url, 3_000, DAYS, 1, end, said.append)
+        await database.fill(database_url, EventGenerator(3_000, DAYS, end), said.append)
         with pytest.raises(SystemExit, match="events already"):
-            await database.fill(database_url, 10, DAYS, 1, end, said.append)
+            await database.fill(database_url, EventGenerator(10, DAYS, end), said.append)
         filters = await page_times.filters(database_url)
         parts = {part for which in filters.values() for part in which.attributes()}
         assert parts == {field.name for field in fields(Filter)}, "each filter is among those that are timed"
@@ -78,5 +78,5 @@ def test_a_log_is_filled_once_by_months_and_every_filter_is_timed(database_url: 
 def test_a_log_is_filled_also_when_a_month_has_begun_since_it_was_made(database_url: str) -> None:
     said: list[str] = []
     next_month = (datetime.now(UTC).replace(day=1, hour=0) + timedelta(days=32)).replace(day=2)
-    asyncio.run(database.fill(database_url, 3_000, DAYS, 1, next_month, said.append))
+    asyncio.run(database.fill(database_url, EventGenerator(3_000, DAYS, next_month), said.append))
     assert said[0] == "3,000 of 3,000 rows"
