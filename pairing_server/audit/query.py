@@ -1,7 +1,7 @@
 """Questions to the audit log: who may ask, and the record of each question in the log itself.
 
-A question is recorded in the transaction that answers it. To add one: its SQL in audit/store/, a method here, its
-handler and answer in web/audit/, its command in cli/audit/commands.py.
+A question is recorded in the transaction that answers it. To add one: its SQL in audit/store/, a method here, its answer,
+handler and route in web/audit/handlers.py, its command in cli/audit/commands.py, and its heading in docs/protocol.md.
 """
 
 from __future__ import annotations
