@@ -293,14 +293,21 @@ async def test_what_a_client_has_chosen_is_text_and_never_markup(visitors: Visit
 # Live, seals, export
 
 
-async def test_what_comes_appears_at_the_top_while_the_switch_is_on(visitors: Visitors, busy: Site) -> None:
+async def test_new_events_appear_at_the_top_while_live_is_on(visitors: Visitors, busy: Site) -> None:
     reviewer = await visit(visitors, busy, "/audit#event=auth.login,session.bound&since=24h")
     before = await reviewer.rows.count()
     live = reviewer.page.get_by_role("switch", name="Live")
     async with reviewer.page.expect_response(re.compile("/api/audit/follow")):
         await live.check()
+    tail = busy.node.services.audit.tail
+    while not tail.waiting:
+        await busy.get("/healthz")
+    [waiter] = tail.waiting
     await record(busy, "session.bound", address="203.0.113.200")
     await record(busy, "ws.connected", address="203.0.113.201")
+    # An event is final once no transaction before it is open, on the whole PostgreSQL.
+    while not waiter.answer.done():
+        await busy.run("answer audit tails")
     await expect(reviewer.rows).to_have_count(before + 1)
     await expect(reviewer.rows.first).to_contain_text("203.0.113.200")
     await live.uncheck()
