@@ -27,6 +27,8 @@ from pairing_server.client import (
 )
 from tests.devices import Site
 
+pytestmark = pytest.mark.one_node
+
 PASSWORD = "correct horse battery"
 
 

@@ -14,6 +14,8 @@ from pairing_server.web.client_files import CLIENT
 from tests.conftest import StartNode
 from tests.devices import Site
 
+pytestmark = pytest.mark.one_node
+
 MODULES = sorted(path.name for path in CLIENT.glob("*.js"))
 APP = "https://app.example.com"
 

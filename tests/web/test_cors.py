@@ -9,6 +9,8 @@ from tests.conftest import StartNode
 from tests.devices import Answer, Site
 from tests.web.test_http_edges import ENDPOINTS, allowed
 
+pytestmark = pytest.mark.one_node
+
 APP = "https://app.example.com"
 LISTED = [APP, "http://localhost:5173", "https://*.example.org"]
 

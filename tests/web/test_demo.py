@@ -14,6 +14,8 @@ from pairing_server.web.page_files import SHARED
 from tests.conftest import StartNode
 from tests.devices import Site
 
+pytestmark = pytest.mark.one_node
+
 # Any URL with a host.
 ELSEWHERE = re.compile(r"(?:\b[a-z]+:)?//[\w\[]", re.IGNORECASE)
 # Names that are no requests.

@@ -10,6 +10,8 @@ from tests.conftest import StartNode
 from tests.devices import Account, Answer, Site, Socket
 from tests.web.clock import waits_for
 
+pytestmark = pytest.mark.one_node
+
 DESKTOP, MOBILE = "desktop-session", "mobile-session"
 
 

@@ -14,6 +14,8 @@ from pairing_server.security.addresses import parse_networks
 from tests.conftest import StartNode
 from tests.devices import Answer, Site
 
+pytestmark = pytest.mark.one_node
+
 KIB_16 = 16 * 1024
 LOGIN = "/api/auth/login"
 

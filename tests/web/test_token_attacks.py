@@ -15,6 +15,8 @@ from tests.devices import Site
 from tests.security.forge import KEY, access_token
 from tests.security.test_token_attacks import attacks
 
+pytestmark = pytest.mark.one_node
+
 # What no header can carry does not come that far.
 _SENDABLE = re.compile(r"[\x21-\x7e]{1,6000}")
 
