@@ -64,11 +64,7 @@ class AuditTail:
         self._known: OrderedDict[str, tuple[str, datetime]] = OrderedDict()
 
     async def follow(
-        self,
-        context: RequestContext,
-        question: Question,
-        after: tuple[str, Position] | None,
-        wait: timedelta,
+        self, context: RequestContext, question: Question, after: tuple[str, Position] | None, wait: timedelta
     ) -> TailBatch:
         """The events since `after` (None: since now), as soon as there are any, or none after the wait.
 

@@ -19,10 +19,7 @@ _TIMEOUT_SECONDS = 15
 
 @click.command(
     epilog=epilog(
-        {
-            "pairing-server status": "one screen",
-            "pairing-server status --json": "for programs",
-        },
+        {"pairing-server status": "one screen", "pairing-server status --json": "for programs"},
         "docs/operations.md, Watching it",
         "0 it runs; 1 none runs on this data directory; 2 wrong use",
     )

@@ -66,11 +66,7 @@ def app_version() -> str:
 
 class Backend:
     def __init__(
-        self,
-        config: Configuration,
-        database_url: str,
-        keyfile: KeyFile | None = None,
-        traces: Traces = OFF,
+        self, config: Configuration, database_url: str, keyfile: KeyFile | None = None, traces: Traces = OFF
     ) -> None:
         """`config` must hold keys (config.with_keys, with_seal_key), `keyfile` the file they are from, if any. The caller
         stops `traces` after closing this. Call in the event loop.

@@ -52,11 +52,7 @@ class Scheduler:
             Job("flush audit", 1, lambda: backend.audit.flush(system(wall()))),
             Job("keep settings", 1, settings.keep),
             Job("expire pairings", 2, lambda: expiry.expire_pairings(system(wall()))),
-            Job(
-                "close overdue channels",
-                2,
-                lambda: expiry.close_overdue(monotonic(), system(wall())),
-            ),
+            Job("close overdue channels", 2, lambda: expiry.close_overdue(monotonic(), system(wall()))),
             Job("poll revocations", 1, lambda: services.logins.poll_revocations(wall())),
             Job("settle the brute force guard", 1, self._settle_guard),
             Job("close disabled accounts", 1, lambda: backend.account_status.close_disabled(wall())),

@@ -43,11 +43,7 @@ def address_of(listening: socket.socket) -> tuple[str, int]:
 
 class Node:
     def __init__(
-        self,
-        config: Configuration,
-        database_url: str,
-        keyfile: KeyFile | None = None,
-        traces: Traces = OFF,
+        self, config: Configuration, database_url: str, keyfile: KeyFile | None = None, traces: Traces = OFF
     ) -> None:
         """As `Backend`. Call in the event loop."""
         loop = asyncio.get_running_loop()

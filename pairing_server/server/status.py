@@ -60,11 +60,7 @@ async def describe(node: Node) -> dict[str, Any]:
             "away_because": outage.reason if outage else None,
             "connections": {"used": used, "idle": open_ - used, "at_most": size},
         },
-        "audit": {
-            "waiting": audit.waiting,
-            "lost": audit.lost,
-            "last_seal": await _last_seal(node),
-        },
+        "audit": {"waiting": audit.waiting, "lost": audit.lost, "last_seal": await _last_seal(node)},
         "devices": [_device(connection, now) for connection in list(hub.connections.values())[:MAX_LISTED]],
     }
 

@@ -37,12 +37,7 @@ class ConfirmationService:
     sent: set[tuple[UUID, str]] = field(default_factory=set)
 
     async def ask(
-        self,
-        conn: AsyncConnection,
-        macs: Sequence[bytes],
-        mobile: Seat,
-        device: str,
-        context: RequestContext,
+        self, conn: AsyncConnection, macs: Sequence[bytes], mobile: Seat, device: str, context: RequestContext
     ) -> tuple[ConfirmationNeeded | None, bool]:
         """Record that the phone waits for the desktop with this code.
 

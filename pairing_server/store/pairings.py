@@ -7,18 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import (
-    ARRAY,
-    ColumnElement,
-    LargeBinary,
-    Uuid,
-    and_,
-    bindparam,
-    func,
-    or_,
-    select,
-    update,
-)
+from sqlalchemy import ARRAY, ColumnElement, LargeBinary, Uuid, and_, bindparam, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from pairing_server.db.tables import LIVE_STATES, pairings
@@ -58,20 +47,11 @@ class Pairing:
         return self.state in LIVE_STATES
 
 
-COLUMNS = (
-    pairings.c.id,
-    pairings.c.state,
-    pairings.c.desktop_session,
-    pairings.c.desktop_user,
-    pairings.c.mobile_session,
-    pairings.c.mobile_user,
-    pairings.c.created_at,
-    pairings.c.expires_at,
-    pairings.c.redeemed_at,
-    pairings.c.activated_at,
-    pairings.c.seen_at,
-    pairings.c.ended_at,
-    pairings.c.end_reason,
+COLUMNS = tuple(
+    pairings.c[
+        *("id", "state", "desktop_session", "desktop_user", "mobile_session", "mobile_user", "created_at"),
+        *("expires_at", "redeemed_at", "activated_at", "seen_at", "ended_at", "end_reason"),
+    ]
 )
 
 

@@ -132,10 +132,7 @@ class BaseHandler(RequestHandler):
         )
 
     def log_exception(
-        self,
-        typ: type[BaseException] | None,
-        value: BaseException | None,
-        tb: TracebackType | None,
+        self, typ: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None
     ) -> None:
         """Log faults with their traceback. Refusals, the protocol's and Tornado's, are answers and no faults."""
         if isinstance(value, Unavailable):

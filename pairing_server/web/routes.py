@@ -17,12 +17,7 @@ from pairing_server.web.accounts import LoginHandler, RegisterHandler, WsTokenHa
 from pairing_server.web.app_context import AppContext
 from pairing_server.web.audit import handlers, page
 from pairing_server.web.base_handler import JSONHandler, NotFoundHandler
-from pairing_server.web.health import (
-    DocsHandler,
-    HealthHandler,
-    MetricsHandler,
-    ReadyHandler,
-)
+from pairing_server.web.health import DocsHandler, HealthHandler, MetricsHandler, ReadyHandler
 from pairing_server.web.lockouts import LockoutHandler, LockoutsHandler
 from pairing_server.web.logins import LoginsHandler, LogoutHandler, OwnLoginHandler
 from pairing_server.web.openapi import Operation, Route, document

@@ -7,13 +7,7 @@ from pathlib import Path
 import click
 
 from pairing_server import logs
-from pairing_server.audit.seals import (
-    Report,
-    SealFormatError,
-    format_key,
-    parse_key,
-    verify_export,
-)
+from pairing_server.audit.seals import Report, SealFormatError, format_key, parse_key, verify_export
 from pairing_server.audit.seals.memory import read_copies
 from pairing_server.audit.seals.sealer import NotTheOwner
 from pairing_server.cli.epilog import epilog
