@@ -34,19 +34,10 @@ def one_of(*words: str) -> Callable[[str], str]:
 
 
 def flag(text: str) -> bool:
-    words = {
-        "true": True,
-        "1": True,
-        "yes": True,
-        "on": True,
-        "false": False,
-        "0": False,
-        "no": False,
-        "off": False,
-    }
-    if text.strip().lower() not in words:
+    word = text.strip().lower()
+    if word not in ("true", "1", "yes", "on", "false", "0", "no", "off"):
         raise ValueError(f"expected true or false, got {text[:40]!r}")
-    return words[text.strip().lower()]
+    return word in ("true", "1", "yes", "on")
 
 
 def url(*schemes: str) -> Callable[[str], str]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, select, update
+from sqlalchemy import ColumnElement, Update, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -59,27 +59,25 @@ async def confirm(
     conn: AsyncConnection, macs: Sequence[bytes], desktop: Seat, now: datetime
 ) -> Request | None:
     """Record that the desktop of the pending pairing wants that phone. None if there is nothing to confirm."""
-    statement = (
-        update(confirmations)
-        .where(confirmations.c.pairing_id == pairings.c.id, *_desktops(macs, desktop, now))
-        .values(confirmed_at=now)
-        .returning(confirmations.c.pairing_id, confirmations.c.device, confirmations.c.address)
-    )
-    row = (await conn.execute(statement)).one_or_none()
-    return None if row is None else Request(*row)
+    return await _answer(conn, update(confirmations).values(confirmed_at=now), _desktops(macs, desktop, now))
 
 
 async def reject(
     conn: AsyncConnection, macs: Sequence[bytes], desktop: Seat, now: datetime
 ) -> Request | None:
     """End the pending pairing: another person knows its code. None if no phone waits for it."""
-    statement = (
-        update(pairings)
-        .where(confirmations.c.pairing_id == pairings.c.id, *_desktops(macs, desktop, now))
-        .values(state="closed", ended_at=now, end_reason="rejected")
-        .returning(confirmations.c.pairing_id, confirmations.c.device, confirmations.c.address)
+    change = update(pairings).values(state="closed", ended_at=now, end_reason="rejected")
+    return await _answer(conn, change, _desktops(macs, desktop, now))
+
+
+async def _answer(
+    conn: AsyncConnection, change: Update, where: Sequence[ColumnElement[bool]]
+) -> Request | None:
+    statement = change.where(confirmations.c.pairing_id == pairings.c.id, *where)
+    answered = statement.returning(
+        confirmations.c.pairing_id, confirmations.c.device, confirmations.c.address
     )
-    row = (await conn.execute(statement)).one_or_none()
+    row = (await conn.execute(answered)).one_or_none()
     return None if row is None else Request(*row)
 
 

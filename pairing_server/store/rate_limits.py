@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import ARRAY, DateTime, delete, func, literal, or_, select, update
+from sqlalchemy import ARRAY, DateTime, Row, delete, func, literal, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -22,6 +22,13 @@ class Bucket:
     times: tuple[datetime, ...]
     level: int
     locked_until: datetime | None
+
+
+_BUCKET = (attempts.c.kind, attempts.c.key, attempts.c.times, attempts.c.level, attempts.c.locked_until)
+
+
+def _bucket(row: Row[str, str, list[datetime], int, datetime | None]) -> Bucket:
+    return Bucket(row.kind, row.key, tuple(row.times), row.level, row.locked_until)
 
 
 async def lock(conn: AsyncConnection, keys: Sequence[tuple[str, str]], now: datetime) -> list[Bucket]:
@@ -45,14 +52,9 @@ async def lock(conn: AsyncConnection, keys: Sequence[tuple[str, str]], now: date
         statement.on_conflict_do_update(
             index_elements=[attempts.c.kind, attempts.c.key],
             set_={"touched_at": statement.excluded.touched_at},
-        ).returning(
-            attempts.c.kind, attempts.c.key, attempts.c.times, attempts.c.level, attempts.c.locked_until
-        )
+        ).returning(*_BUCKET)
     )
-    found = {
-        (row.kind, row.key): Bucket(row.kind, row.key, tuple(row.times), row.level, row.locked_until)
-        for row in rows
-    }
+    found = {(row.kind, row.key): _bucket(row) for row in rows}
     return [found[key] for key in keys]
 
 
@@ -67,20 +69,15 @@ async def put(conn: AsyncConnection, bucket: Bucket) -> None:
 
 async def read(conn: AsyncConnection, kind: str, key: str) -> Bucket | None:
     """The bucket as it stands, without a lock."""
-    row = (
-        await conn.execute(
-            select(attempts.c.times, attempts.c.level, attempts.c.locked_until).where(
-                attempts.c.kind == kind, attempts.c.key == key
-            )
-        )
-    ).one_or_none()
-    return None if row is None else Bucket(kind, key, tuple(row.times), row.level, row.locked_until)
+    statement = select(*_BUCKET).where(attempts.c.kind == kind, attempts.c.key == key)
+    row = (await conn.execute(statement)).one_or_none()
+    return None if row is None else _bucket(row)
 
 
 async def full(conn: AsyncConnection, kinds: Iterable[str], now: datetime, limit: int = 1000) -> list[Bucket]:
     """Buckets that may lock their key: those with a lock that lasts, and the fullest of the others."""
     statement = (
-        select(attempts.c.kind, attempts.c.key, attempts.c.times, attempts.c.level, attempts.c.locked_until)
+        select(*_BUCKET)
         .where(
             attempts.c.kind.in_(list(kinds)),
             or_(attempts.c.locked_until > now, func.cardinality(attempts.c.times) >= 1),
@@ -91,10 +88,7 @@ async def full(conn: AsyncConnection, kinds: Iterable[str], now: datetime, limit
         )
         .limit(limit)
     )
-    return [
-        Bucket(kind, key, tuple(times), level, until)
-        for kind, key, times, level, until in await conn.execute(statement)
-    ]
+    return [_bucket(row) for row in await conn.execute(statement)]
 
 
 async def forget(conn: AsyncConnection, kind: str, key: str) -> bool:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from ipaddress import IPv4Network, IPv6Network
 from typing import Any
 from urllib.parse import urlsplit
@@ -42,6 +43,11 @@ def _peer(request: HTTPServerRequest) -> str:
     return str(peer[0]) if isinstance(peer, tuple) else "127.0.0.1"
 
 
+def _measured(name: str, text: str, bounds: Sequence[float]) -> Any:
+    """A field with a histogram of its own for each process."""
+    return field(default_factory=partial(histogram, name, text, bounds))
+
+
 @dataclass(slots=True)
 class AppContext:
     """One for each process. `now`: the loop's monotonic seconds."""
@@ -65,29 +71,21 @@ class AppContext:
     refused: Counter[str] = field(default_factory=Counter)
     # By status class, as in "2xx".
     answered: Counter[str] = field(default_factory=Counter)
-    loop_lag: Histogram = field(
-        default_factory=lambda: histogram(
-            "pairing_loop_lag_seconds", "How late the event loop was, twice a second.", LAG_BOUNDS
-        )
+    loop_lag: Histogram = _measured(
+        "pairing_loop_lag_seconds", "How late the event loop was, twice a second.", LAG_BOUNDS
     )
-    relay_time: Histogram = field(
-        default_factory=lambda: histogram(
-            "pairing_relay_seconds",
-            "From a message's arrival in the process until its peer has it or it is queued, one in 64.",
-            RELAY_BOUNDS,
-        )
+    relay_time: Histogram = _measured(
+        "pairing_relay_seconds",
+        "From a message's arrival in the process until its peer has it or it is queued, one in 64.",
+        RELAY_BOUNDS,
     )
-    http_time: Histogram = field(
-        default_factory=lambda: histogram(
-            "pairing_http_seconds", "HTTP requests, WebSockets and their upgrade left out.", LAG_BOUNDS
-        )
+    http_time: Histogram = _measured(
+        "pairing_http_seconds", "HTTP requests, WebSockets and their upgrade left out.", LAG_BOUNDS
     )
-    time_to_pair: Histogram = field(
-        default_factory=lambda: histogram(
-            "pairing_time_to_pair_seconds",
-            "From a code's making until both devices have met for the first time.",
-            PAIR_BOUNDS,
-        )
+    time_to_pair: Histogram = _measured(
+        "pairing_time_to_pair_seconds",
+        "From a code's making until both devices have met for the first time.",
+        PAIR_BOUNDS,
     )
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
 

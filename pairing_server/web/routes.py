@@ -44,79 +44,63 @@ class OpenAPIHandler(JSONHandler):
 
 
 ROUTES = (
-    Route("/api/auth/register", RegisterHandler,
-        Operation(
-            "post", "Make an account, where registration is open.", schemas.RegisteredAnswer,
-            status=201, body=schemas.RegisterBody, secured=False, errors=(*_BODY, 409, 429, 503),
-        ),
-    ),
-    Route("/api/auth/login", LoginHandler,
-        Operation(
-            "post", "A name and a password for an access token.", schemas.LoginAnswer,
-            body=schemas.LoginBody, secured=False, errors=(*_BODY, 401, 429, 503),
-        ),
-    ),
-    Route("/api/auth/logout", LogoutHandler,
-        Operation(
-            "post", "End this login, or all of the user's: tokens and connections.", schemas.LoggedOutAnswer,
-            body=schemas.LogoutBody, body_required=False, errors=(*_BODY, 503),
-        ),
-    ),
-    Route("/api/logins", LoginsHandler,
-        Operation("get", "The caller's own logins.", schemas.OwnLoginsAnswer, errors=(503,)),
-    ),
-    Route("/api/logins/{login}", OwnLoginHandler,
-        Operation("delete", "End one of the caller's logins.", schemas.LoggedOutAnswer, errors=(404, 503)),
-    ),
-    Route("/api/auth/ws-token", WsTokenHandler,
-        Operation(
-            "post", "A token for opening the WebSocket as the desktop.", schemas.WsTokenAnswer,
-            body=schemas.WsTokenBody, body_required=False, errors=(*_BODY, 503),
-        ),
-    ),
-    Route("/api/auth/ws-token-mobile", WsTokenMobileHandler,
-        Operation(
-            "post", "A token for opening the WebSocket as the mobile.", schemas.WsTokenAnswer,
-            body=schemas.WsTokenBody, body_required=False, errors=(*_BODY, 503),
-        ),
-    ),
-    Route("/api/generate-pair-code", GeneratePairCodeHandler,
-        Operation(
-            "post", "The code that the desktop shows.", schemas.CodeAnswer,
-            body=schemas.GenerateBody, guests=True, errors=(*_BODY, 409, 429, 503),
-        ),
-    ),
-    Route("/api/pair-device", PairDeviceHandler,
-        Operation(
-            "post", "The mobile redeems the code.", schemas.PairedAnswer,
-            body=schemas.PairBody, guests=True, errors=(*_BODY, 404, 409, 429, 503),
-        ),
-    ),
-    Route("/api/pairings", PairingsHandler,
-        Operation("get", "The caller's own live pairings.", schemas.PairingsAnswer, errors=(503,)),
-    ),
-    Route("/api/pairings/{id}", PairingHandler,
-        Operation(
-            "delete", "Unpair: the channel closes for both.", schemas.UnpairedAnswer,
-            errors=(404, 503),
-        ),
-    ),
+    Route("/api/auth/register", RegisterHandler, Operation(
+        "post", "Make an account, where registration is open.", schemas.RegisteredAnswer,
+        status=201, body=schemas.RegisterBody, secured=False, errors=(*_BODY, 409, 429, 503),
+    )),
+    Route("/api/auth/login", LoginHandler, Operation(
+        "post", "A name and a password for an access token.", schemas.LoginAnswer,
+        body=schemas.LoginBody, secured=False, errors=(*_BODY, 401, 429, 503),
+    )),
+    Route("/api/auth/logout", LogoutHandler, Operation(
+        "post", "End this login, or all of the user's: tokens and connections.", schemas.LoggedOutAnswer,
+        body=schemas.LogoutBody, body_required=False, errors=(*_BODY, 503),
+    )),
+    Route("/api/logins", LoginsHandler, Operation(
+        "get", "The caller's own logins.", schemas.OwnLoginsAnswer, errors=(503,),
+    )),
+    Route("/api/logins/{login}", OwnLoginHandler, Operation(
+        "delete", "End one of the caller's logins.", schemas.LoggedOutAnswer, errors=(404, 503),
+    )),
+    Route("/api/auth/ws-token", WsTokenHandler, Operation(
+        "post", "A token for opening the WebSocket as the desktop.", schemas.WsTokenAnswer,
+        body=schemas.WsTokenBody, body_required=False, errors=(*_BODY, 503),
+    )),
+    Route("/api/auth/ws-token-mobile", WsTokenMobileHandler, Operation(
+        "post", "A token for opening the WebSocket as the mobile.", schemas.WsTokenAnswer,
+        body=schemas.WsTokenBody, body_required=False, errors=(*_BODY, 503),
+    )),
+    Route("/api/generate-pair-code", GeneratePairCodeHandler, Operation(
+        "post", "The code that the desktop shows.", schemas.CodeAnswer,
+        body=schemas.GenerateBody, guests=True, errors=(*_BODY, 409, 429, 503),
+    )),
+    Route("/api/pair-device", PairDeviceHandler, Operation(
+        "post", "The mobile redeems the code.", schemas.PairedAnswer,
+        body=schemas.PairBody, guests=True, errors=(*_BODY, 404, 409, 429, 503),
+    )),
+    Route("/api/pairings", PairingsHandler, Operation(
+        "get", "The caller's own live pairings.", schemas.PairingsAnswer, errors=(503,),
+    )),
+    Route("/api/pairings/{id}", PairingHandler, Operation(
+        "delete", "Unpair: the channel closes for both.", schemas.UnpairedAnswer,
+        errors=(404, 503),
+    )),
     *handlers.ROUTES,
-    Route("/api/lockouts", LockoutsHandler,
-        Operation("get", "Who is locked out now, for admins.", schemas.LockoutsAnswer, errors=(503,)),
-    ),
-    Route("/api/lockouts/{kind}/{key}", LockoutHandler,
-        Operation("delete", "Let somebody try again at once.", schemas.DoneAnswer, errors=(404, 503)),
-    ),
-    Route("/healthz", HealthHandler,
-        Operation("get", "The process is alive.", schemas.HealthAnswer, secured=False),
-    ),
-    Route("/readyz", ReadyHandler,
-        Operation("get", "It can pair now.", schemas.HealthAnswer, secured=False, errors=(503,)),
-    ),
-    Route("/metrics", MetricsHandler,
-        Operation("get", "Counts in Prometheus' text form.", None, secured=False, media="text/plain"),
-    ),
+    Route("/api/lockouts", LockoutsHandler, Operation(
+        "get", "Who is locked out now, for admins.", schemas.LockoutsAnswer, errors=(503,),
+    )),
+    Route("/api/lockouts/{kind}/{key}", LockoutHandler, Operation(
+        "delete", "Let somebody try again at once.", schemas.DoneAnswer, errors=(404, 503),
+    )),
+    Route("/healthz", HealthHandler, Operation(
+        "get", "The process is alive.", schemas.HealthAnswer, secured=False,
+    )),
+    Route("/readyz", ReadyHandler, Operation(
+        "get", "It can pair now.", schemas.HealthAnswer, secured=False, errors=(503,),
+    )),
+    Route("/metrics", MetricsHandler, Operation(
+        "get", "Counts in Prometheus' text form.", None, secured=False, media="text/plain",
+    )),
     Route("/openapi.json", OpenAPIHandler),
     Route("/docs", DocsHandler),
 )  # fmt: skip
