@@ -14,7 +14,7 @@ import ssl
 import statistics
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 from urllib.parse import urlsplit
@@ -46,32 +46,25 @@ def check_configuration(config: Configuration, environ: Mapping[str, str]) -> li
     return [*_secrets(config, environ), *_access(config), *_machine(config)]
 
 
-def _secrets(config: Configuration, environ: Mapping[str, str]) -> list[Finding]:
-    found = [
-        Finding(
-            f"The secret of the signing key {key.kid!r} can be guessed: it looks written by hand.",
-            "Make another: pairing-server keys rotate, or openssl rand -base64 48.",
-        )
-        for key in config.jwt_keys
-        if is_weak(key)
-    ]
+def _secrets(config: Configuration, environ: Mapping[str, str]) -> Iterator[Finding]:
+    for key in config.jwt_keys:
+        if is_weak(key):
+            yield Finding(
+                f"The secret of the signing key {key.kid!r} can be guessed: it looks written by hand.",
+                "Make another: pairing-server keys rotate, or openssl rand -base64 48.",
+            )
     path = settings_file(environ)
     if path.is_file() and path.stat().st_mode & 0o044:
         text = path.read_text(encoding="utf-8", errors="replace")
         if any(f"\nPAIRING_{name}=" in f"\n{text}" for name in ("JWT_KEYS", "DATABASE_URL")):
-            found.append(
-                Finding(
-                    f"{path} holds secrets and can be read by others.",
-                    f"chmod 600 {path}, or put them into credential files (docs/operations.md, Settings).",
-                )
+            yield Finding(
+                f"{path} holds secrets and can be read by others.",
+                f"chmod 600 {path}, or put them into credential files (docs/operations.md, Settings).",
             )
     for folder in credential_folders(environ):
-        found += [
-            Finding(f"{file} can be read by others.", f"chmod 600 {file}")
-            for file in folder.iterdir()
-            if file.name in ("jwt-keys", "database-url") and file.stat().st_mode & 0o044
-        ]
-    return found
+        for file in folder.iterdir():
+            if file.name in ("jwt-keys", "database-url") and file.stat().st_mode & 0o044:
+                yield Finding(f"{file} can be read by others.", f"chmod 600 {file}")
 
 
 def is_weak(key: SigningKey) -> bool:
@@ -82,72 +75,52 @@ def is_weak(key: SigningKey) -> bool:
     return bits < MIN_SECRET_BITS or any(word in key.secret.lower() for word in words)
 
 
-def _access(config: Configuration) -> list[Finding]:
-    found = []
+def _access(config: Configuration) -> Iterator[Finding]:
     public = urlsplit(config.public_url)
     local = is_loopback(public.hostname or "")
     if wide := [str(network) for network in config.trusted_proxies if network.prefixlen < 8]:
-        found.append(
-            Finding(
-                f"Forwarding headers are believed from almost everywhere ({', '.join(wide)}): a client can claim any address.",
-                "Set PAIRING_TRUSTED_PROXIES to the addresses of your proxies.",
-            )
+        yield Finding(
+            f"Forwarding headers are believed from almost everywhere ({', '.join(wide)}): a client can claim any address.",
+            "Set PAIRING_TRUSTED_PROXIES to the addresses of your proxies.",
         )
     if any(opaque in str(config.allowed_origins).split(", ") for opaque in ("null", "file://")):
-        found.append(
-            Finding(
-                "Pages without an origin of their own (null, file://) are let in: every sandboxed frame of every site is one.",
-                "Take null and file:// out of PAIRING_ALLOWED_ORIGINS, unless one of your apps needs them.",
-            )
+        yield Finding(
+            "Pages without an origin of their own (null, file://) are let in: every sandboxed frame of every site is one.",
+            "Take null and file:// out of PAIRING_ALLOWED_ORIGINS, unless one of your apps needs them.",
         )
     if public.scheme == "http" and not local:
-        found.append(
-            Finding(
-                "The public URL is http: tokens and codes can be read on the way.",
-                "Put a proxy that speaks TLS before the server (deploy/nginx, deploy/caddy), and https:// into PAIRING_PUBLIC_URL.",
-            )
+        yield Finding(
+            "The public URL is http: tokens and codes can be read on the way.",
+            "Put a proxy that speaks TLS before the server (deploy/nginx, deploy/caddy), and https:// into PAIRING_PUBLIC_URL.",
         )
     if not local and is_loopback(config.host) and not config.trusted_proxies:
-        found.append(
-            Finding(
-                "Clients come through a proxy that is not trusted: all seem to have its address, and share its limits.",
-                "Set PAIRING_TRUSTED_PROXIES to the proxy's address, for example 127.0.0.1.",
-            )
+        yield Finding(
+            "Clients come through a proxy that is not trusted: all seem to have its address, and share its limits.",
+            "Set PAIRING_TRUSTED_PROXIES to the proxy's address, for example 127.0.0.1.",
         )
     if config.registration == "open" and (not local or config.trusted_proxies):
-        found.append(
-            Finding(
-                "Anyone may register an account.", "Set PAIRING_REGISTRATION=closed, unless that is wanted."
-            )
+        yield Finding(
+            "Anyone may register an account.", "Set PAIRING_REGISTRATION=closed, unless that is wanted."
         )
     if (config.guest_pairing or config.redeem_policy == "any_user") and config.max_live_codes > 1000:
-        found.append(
-            Finding(
-                f"A guessed code admits a stranger, and up to {config.max_live_codes} codes may be live to be guessed.",
-                "Lower PAIRING_MAX_LIVE_CODES, or set PAIRING_REDEEM_POLICY=same_user (docs/protocol.md, Security).",
-            )
+        yield Finding(
+            f"A guessed code admits a stranger, and up to {config.max_live_codes} codes may be live to be guessed.",
+            "Lower PAIRING_MAX_LIVE_CODES, or set PAIRING_REDEEM_POLICY=same_user (docs/protocol.md, Security).",
         )
-    return found
 
 
-def _machine(config: Configuration) -> list[Finding]:
-    found = []
+def _machine(config: Configuration) -> Iterator[Finding]:
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if files != resource.RLIM_INFINITY and files < MIN_OPEN_FILES:
-        found.append(
-            Finding(
-                f"A process may have {files} files open here; each connection is one.",
-                "Raise it: LimitNOFILE= in the unit, or ulimit -n, before the server starts.",
-            )
+        yield Finding(
+            f"A process may have {files} files open here; each connection is one.",
+            "Raise it: LimitNOFILE= in the unit, or ulimit -n, before the server starts.",
         )
     if config.data_dir.exists() and (free := shutil.disk_usage(config.data_dir).free) < MIN_FREE_BYTES:
-        found.append(
-            Finding(
-                f"{config.data_dir} has only {free // 1024**2} MiB left.",
-                "Free some space: without it the database stops.",
-            )
+        yield Finding(
+            f"{config.data_dir} has only {free // 1024**2} MiB left.",
+            "Free some space: without it the database stops.",
         )
-    return found
 
 
 async def check_database(config: Configuration) -> list[Finding]:
