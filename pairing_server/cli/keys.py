@@ -9,7 +9,6 @@ from pairing_server.cli.runtime import administrator, load_configuration, plain_
 from pairing_server.clock import utcnow
 from pairing_server.config import Configuration, keyfile_of, with_keys
 from pairing_server.security.keys import SigningKey, format_keys, generate_key
-from pairing_server.server.backend import Backend
 from pairing_server.services import signing_keys as service
 
 _MANUAL = (
@@ -77,11 +76,8 @@ def rotate() -> None:
             click.echo(format_keys(service.with_fresh(configured, generate_key(utcnow()))))
         click.echo(_MANUAL, err=True)
         return
-
-    async def work(backend: Backend) -> str:
-        return (await backend.services.signing_keys.rotate(administrator(utcnow()))).kid
-
-    click.echo(f"{run(work)} signs from now on. The earlier keys still verify.")
+    fresh = run(lambda backend: backend.services.signing_keys.rotate(administrator(utcnow())))
+    click.echo(f"{fresh.kid} signs from now on. The earlier keys still verify.")
 
 
 @keys.command(
@@ -106,9 +102,5 @@ def retire(kid: str, at_once: bool) -> None:
             click.echo(format_keys(service.without(configured, kid, utcnow(), at_once=at_once)))
         click.echo(_MANUAL, err=True)
         return
-
-    async def work(backend: Backend) -> None:
-        await backend.services.signing_keys.retire(administrator(utcnow()), kid, at_once=at_once)
-
-    run(work)
+    run(lambda backend: backend.services.signing_keys.retire(administrator(utcnow()), kid, at_once=at_once))
     click.echo(f"{kid} is retired.")

@@ -7,9 +7,7 @@ import click
 from pairing_server.cli.epilog import epilog
 from pairing_server.cli.runtime import administrator, run
 from pairing_server.clock import utcnow
-from pairing_server.server.backend import Backend
 from pairing_server.services import lockouts as service
-from pairing_server.services.lockouts import Lockout
 
 _LOCKOUTS = "docs/operations.md, Lock-outs"
 
@@ -35,11 +33,7 @@ def lockouts() -> None:
 )
 def list_lockouts() -> None:
     """Kind, user or address, until when, how often in a row."""
-
-    async def work(backend: Backend) -> list[Lockout]:
-        return await backend.services.lockouts.list_all(administrator(utcnow()))
-
-    found = run(work)
+    found = run(lambda backend: backend.services.lockouts.list_all(administrator(utcnow())))
     if not found:
         click.echo("There are no lock-outs.", err=True)
     for lockout in found:
@@ -59,9 +53,5 @@ def list_lockouts() -> None:
 @click.argument("key")
 def lift(kind: str, key: str) -> None:
     """Let a user or address try again at once; KIND and KEY are those of the list."""
-
-    async def work(backend: Backend) -> None:
-        await backend.services.lockouts.lift(administrator(utcnow()), kind, key)
-
-    run(work)
+    run(lambda backend: backend.services.lockouts.lift(administrator(utcnow()), kind, key))
     click.echo(f"{key} may try again.")

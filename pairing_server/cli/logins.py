@@ -8,7 +8,6 @@ from pairing_server.cli.epilog import epilog
 from pairing_server.cli.runtime import administrator, run
 from pairing_server.clock import utcnow
 from pairing_server.server.backend import Backend
-from pairing_server.store.logins import Login
 
 _LEAKED = "docs/operations.md, If a token or a key has leaked"
 
@@ -39,11 +38,7 @@ def login() -> None:
 @click.option("--user", help="Of this user only: a name, an id, or issuer|sub.")
 def list_logins(user: str | None) -> None:
     """The logins that have not ended, newest first: id, subject, since, last used, address."""
-
-    async def work(backend: Backend) -> list[Login]:
-        return await backend.services.logins.list_of(user, utcnow())
-
-    found = run(work)
+    found = run(lambda backend: backend.services.logins.list_of(user, utcnow()))
     if not found:
         click.echo("There are no logins.", err=True)
     for one in found:

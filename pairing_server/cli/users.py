@@ -7,7 +7,6 @@ import click
 from pairing_server.cli.epilog import epilog
 from pairing_server.cli.runtime import administrator, read_password, run
 from pairing_server.clock import utcnow
-from pairing_server.server.backend import Backend
 from pairing_server.services import accounts
 
 _ROLE = click.Choice(accounts.ROLES)
@@ -47,12 +46,10 @@ def add(name: str, role: str) -> None:
     An auditor may also read the audit log; an admin may also end the logins of others and lift lock-outs.
     """
     password = read_password(confirm=True)
-
-    async def work(backend: Backend) -> str:
-        made = await backend.services.accounts.add_user(administrator(utcnow()), name, password, role)
-        return made.subject
-
-    click.echo(f"Added {name} ({role}), id {run(work)}.")
+    made = run(
+        lambda backend: backend.services.accounts.add_user(administrator(utcnow()), name, password, role)
+    )
+    click.echo(f"Added {name} ({role}), id {made.subject}.")
 
 
 @user.command(
@@ -78,11 +75,11 @@ def list_users() -> None:
 
 
 def _set_disabled(name: str, disabled: bool) -> None:
-    async def work(backend: Backend) -> bool:
-        return await backend.services.accounts.set_disabled(administrator(utcnow()), name, disabled)
-
+    changed = run(
+        lambda backend: backend.services.accounts.set_disabled(administrator(utcnow()), name, disabled)
+    )
     word = "disabled" if disabled else "enabled"
-    click.echo(f"{name} is {word}." if run(work) else f"{name} was {word} already.")
+    click.echo(f"{name} is {word}." if changed else f"{name} was {word} already.")
 
 
 @user.command(
@@ -120,11 +117,7 @@ def enable(name: str) -> None:
 def set_password(name: str) -> None:
     """Set a new password; it is asked for, or read from standard input."""
     password = read_password(confirm=True)
-
-    async def work(backend: Backend) -> None:
-        await backend.services.accounts.set_password(administrator(utcnow()), name, password)
-
-    run(work)
+    run(lambda backend: backend.services.accounts.set_password(administrator(utcnow()), name, password))
     click.echo(f"{name} has a new password.")
 
 
@@ -138,11 +131,7 @@ def set_password(name: str) -> None:
 @click.argument("role", type=_ROLE)
 def set_role(name: str, role: str) -> None:
     """Make the account a user, an auditor (reads the audit log) or an admin."""
-
-    async def work(backend: Backend) -> None:
-        await backend.services.accounts.set_role(administrator(utcnow()), name, role)
-
-    run(work)
+    run(lambda backend: backend.services.accounts.set_role(administrator(utcnow()), name, role))
     click.echo(f"{name} is {role} now.")
 
 
@@ -167,9 +156,7 @@ def issue(name: str, ttl: int) -> None:
 
     It gives all rights of the account until it expires. `login revoke` and `user disable` end it earlier.
     """
-
-    async def work(backend: Backend) -> str:
-        issued = await backend.services.authentication.issue_access_token(administrator(utcnow()), name, ttl)
-        return issued.token
-
-    click.echo(run(work))
+    issued = run(
+        lambda backend: backend.services.authentication.issue_access_token(administrator(utcnow()), name, ttl)
+    )
+    click.echo(issued.token)

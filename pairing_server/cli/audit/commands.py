@@ -40,11 +40,7 @@ _GUIDE = "docs/audit.md, A reviewer's guide"
 
 def _ask(ask: Callable[[AuditReader, RequestContext], Awaitable[T]]) -> T:
     """What the reader answers. Raises ClickException."""
-
-    async def work(backend: Backend) -> T:
-        return await ask(backend.services.audit.reader, administrator(utcnow()))
-
-    return run(work)
+    return run(lambda backend: ask(backend.services.audit.reader, administrator(utcnow())))
 
 
 def _json(recorded: Recorded) -> str:

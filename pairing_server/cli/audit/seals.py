@@ -98,12 +98,10 @@ def _of_database(keys: tuple[bytes, ...], copies: Path | None) -> Report:
     target = load_configuration().audit_seal_copy
     if copies is None and target and "://" not in target and Path(target).exists():
         copies = Path(target)
-    known = read_copies(copies) if copies else {}
-
-    async def work(backend: Backend) -> Report:
-        return await backend.services.audit.verifier.verify(administrator(utcnow()), known, frozenset(keys))
-
-    return run(work)
+    known, trusted = read_copies(copies) if copies else {}, frozenset(keys)
+    return run(
+        lambda backend: backend.services.audit.verifier.verify(administrator(utcnow()), known, trusted)
+    )
 
 
 def _fault(report: Report) -> str:
