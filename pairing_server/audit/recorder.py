@@ -122,6 +122,10 @@ class AuditLog:
         if not self._folds(event):
             self._queue.put(event)
 
+    def enqueue_event(self, name: str, outcome: str, context: RequestContext, /, **given: Any) -> None:
+        """Make the event as `event` does, and `enqueue` it."""
+        self.enqueue(self.event(name, outcome, context, **given))
+
     def _folds(self, event: Event) -> bool:
         if self._folding.is_over(event.occurred_at):
             self._unfold()

@@ -72,4 +72,4 @@ class NodeEvents:
         )
 
     def _enqueue(self, event: str, outcome: str, context: RequestContext, /, **attrs: Any) -> None:
-        self._audit.enqueue(self._audit.event(event, outcome, context.at(self._now()), **attrs))
+        self._audit.enqueue_event(event, outcome, context.at(self._now()), **attrs)

@@ -35,10 +35,9 @@ def take_over(backend: Backend, app: AppContext, old: Configuration, new: Config
     waiting = [setting.variable for setting in changed if not setting.reloadable]
     for name in taken:
         if before[name] != after[name]:
-            event = backend.audit.event(
+            backend.audit.enqueue_event(
                 "config.changed", "success", system(utcnow()), setting=name, old=before[name], new=after[name]
             )
-            backend.audit.enqueue(event)
     log.info("configuration reloaded", extra={"changed": ",".join(taken)})
     if waiting:
         log.warning("configuration needs a restart", extra={"changed": ",".join(waiting)})

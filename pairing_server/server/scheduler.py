@@ -106,11 +106,10 @@ class Scheduler:
             return False
         except Exception as error:
             log.exception("job failed", extra={"job": job.name})
-            audit, kind = self._backend.audit, type(error).__name__
-            event = audit.event(
-                "system.error", "error", system(self._wall()), where=job.name, exception_class=kind
+            kind, context = type(error).__name__, system(self._wall())
+            self._backend.audit.enqueue_event(
+                "system.error", "error", context, where=job.name, exception_class=kind
             )
-            audit.enqueue(event)
             return False
         self._waiting.discard(job.name)
         return True

@@ -102,10 +102,8 @@ class Node:
         if timers:
             self.scheduler.start()
         spooled = self.audit.spool_to(self.config.data_dir / SPOOL, utcnow())
-        begun = self.audit.event("audit.started", "success", system(utcnow()), spooled_bytes=spooled)
-        self.audit.enqueue(begun)
-        started = self.audit.event("system.started", "success", system(utcnow()), schema=migrations.head())
-        self.audit.enqueue(started)
+        self.audit.enqueue_event("audit.started", "success", system(utcnow()), spooled_bytes=spooled)
+        self.audit.enqueue_event("system.started", "success", system(utcnow()), schema=migrations.head())
         return [address_of(listening) for listening in own or sockets]
 
     def _bound(self) -> list[socket.socket]:
@@ -156,9 +154,8 @@ class Node:
                 await self.app.settled()
                 await self.scheduler.settled()
                 await self.backend.settings.keep()
-                stopping = self.audit.event("system.stopping", "success", system(utcnow()))
-                self.audit.enqueue(stopping)
-                self.audit.enqueue(self.audit.event("audit.stopped", "success", system(utcnow())))
+                self.audit.enqueue_event("system.stopping", "success", system(utcnow()))
+                self.audit.enqueue_event("audit.stopped", "success", system(utcnow()))
                 await self.audit.flush(system(utcnow()), last=True)
                 await self.services.audit.sealer.seal(system(utcnow()))
         except (TimeoutError, Unavailable) as error:

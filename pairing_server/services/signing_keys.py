@@ -48,16 +48,14 @@ class SigningKeys:
             return False
         after = [key.kid for key in self.keyring.keys]
         self._use_for_codes(context.now)
-        self.audit.enqueue(
-            self.audit.event(
-                "key.rotated",
-                "success",
-                context,
-                state="taken_over",
-                kid=after[0],
-                added=" ".join(kid for kid in after if kid not in before),
-                removed=" ".join(sorted(before.difference(after))),
-            )
+        self.audit.enqueue_event(
+            "key.rotated",
+            "success",
+            context,
+            state="taken_over",
+            kid=after[0],
+            added=" ".join(kid for kid in after if kid not in before),
+            removed=" ".join(sorted(before.difference(after))),
         )
         return True
 

@@ -56,10 +56,9 @@ class AuthenticatedHandler(JSONHandler):
                 raise Unauthorized()
             claims = await self.app.tokens.verify_access(token, now)
         except InvalidToken as error:
-            rejected = self.app.audit.event(
+            self.app.audit.enqueue_event(
                 "auth.token_rejected", "denied", self.context.at(now), reason=error.reason, kind="access"
             )
-            self.app.audit.enqueue(rejected)
             raise
         self.context = replace(self.context, subject=claims.subject, login_id=claims.login_id, kind="user")
         return claims
