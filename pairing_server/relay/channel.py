@@ -58,9 +58,9 @@ class Channel:
         self._intrusions = TokenBucket(1, 5, now)
         # By sender's role; made with its first chunk.
         self._audio: dict[str, AudioForwarder] = {}
-        self._settings = SettingsSynchronizer(name, self.members, context, settings)
+        self.settings = SettingsSynchronizer(name, self.members, context, settings)
         # The revision that is in the database; services/settings_documents.py sets it.
-        self.saved_rev = self._settings.rev
+        self.saved_rev = self.settings.rev
         self._limits = context.limits
         self._counters = context.counters
 
@@ -72,14 +72,6 @@ class Channel:
     def devices(self) -> list[str]:
         """The types of the connected devices, desktop first."""
         return sorted(self.members)
-
-    @property
-    def settings_rev(self) -> int:
-        return self._settings.rev
-
-    def settings_snapshot(self) -> SettingsSnapshot:
-        """The settings as they are to be saved."""
-        return self._settings.snapshot()
 
     def is_overdue(self, now: float, grace: float) -> bool:
         """Whether a member has been missing for longer than the grace (see Hub.overdue_channels)."""
@@ -155,8 +147,8 @@ class Channel:
         welcome = messages.ChannelJoined(
             channel=self.name,
             devices=self.devices,
-            settings=self._settings.raw(),
-            rev=self._settings.rev,
+            settings=self.settings.raw(),
+            rev=self.settings.rev,
             epoch=self.epoch,
             seq=self.seq,
             last_seq=since,
@@ -173,8 +165,8 @@ class Channel:
             member.send(message, _MESSAGE, seq)
         if audio := self._audio.get(OTHER[role]):
             audio.header_needed = True
-        self._settings.note_reconnect(role)
-        self._settings.send(member, now)
+        self.settings.note_reconnect(role)
+        self.settings.send(member, now)
 
     def _broadcast(self, message: messages.ServerMessage) -> None:
         encoded = encode(message)
@@ -247,7 +239,7 @@ class Channel:
 
         Raises ValidationFailed or PayloadTooLarge if the merged document would be over its limits.
         """
-        merge = self._settings.merge(sender.device_type, request, now)
+        merge = self.settings.merge(sender.device_type, request, now)
         peer = self.members.get(OTHER[sender.device_type])
         congested = False
         if merge is None:
@@ -255,8 +247,8 @@ class Channel:
         else:
             self.seq += 1
             self._counters.settings_syncs += 1
-            congested = peer is not None and self._settings.pass_on(merge, peer, self.seq, now)
-        self._settings.schedule(now)
+            congested = peer is not None and self.settings.pass_on(merge, peer, self.seq, now)
+        self.settings.schedule(now)
         return peer if congested else None
 
     # Announcements to members
@@ -307,7 +299,7 @@ class Channel:
 
     def _close(self) -> None:
         self.closed = True
-        self._settings.stop()
+        self.settings.stop()
 
     def _remove_members(self, error: PairingServerError | None, code: CloseCode | None) -> None:
         members = list(self.members.values())

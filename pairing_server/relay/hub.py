@@ -225,7 +225,7 @@ class Hub:
 
     def unsaved_channels(self) -> list[Channel]:
         """The channels whose settings have changed since they were last saved."""
-        return [c for c in self.channels.values() if c.settings_rev != c.saved_rev]
+        return [c for c in self.channels.values() if c.settings.rev != c.saved_rev]
 
     def overdue_channels(self, now: float) -> list[Channel]:
         """Channels that a member has been missing from for longer than the grace.

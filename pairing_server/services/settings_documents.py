@@ -35,7 +35,7 @@ class SettingsKeeper:
         """
         changed = self.hub.unsaved_channels()
         for start in range(0, len(changed), _BATCH):
-            batch = [(channel, channel.settings_snapshot()) for channel in changed[start : start + _BATCH]]
+            batch = [(channel, channel.settings.snapshot()) for channel in changed[start : start + _BATCH]]
             rows = [store.Kept(c.pairing_id, c.epoch, now.rev, now.document) for c, now in batch]
             await store.keep(self.database.once, rows)
             for channel, now in batch:

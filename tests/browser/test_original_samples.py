@@ -96,7 +96,7 @@ async def until_quiet(site: Site, *pages: Page) -> int:
         assert total < 300, "the stores never stop talking"
         before = total
         # What is put off until the edits are over: now they are.
-        channel.settle(asyncio.get_running_loop().time() + FAR)
+        channel.settings.settle(asyncio.get_running_loop().time() + FAR)
     return before
 
 

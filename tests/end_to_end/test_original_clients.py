@@ -175,7 +175,7 @@ async def until_quiet(site: Site, *both: Store) -> int:
         handled = sum([await store.service.drain() for store in both])
         if not handled:
             # What is put off until the edits are over: now they are.
-            channel.settle(asyncio.get_running_loop().time() + FAR)
+            channel.settings.settle(asyncio.get_running_loop().time() + FAR)
             handled = sum([await store.service.drain() for store in both])
         if not handled:
             return total

@@ -90,11 +90,11 @@ class SettingsSynchronizer:
         def settle() -> None:
             if self._timer == due:
                 self._timer = None
-            self._settle(due)
+            self.settle(due)
 
         self._call_later(max(0.0, due - now), settle)
 
-    def _settle(self, now: float) -> None:
+    def settle(self, now: float) -> None:
         """Send the document to members that may hold another, if edits crossed and nothing has come for a moment."""
         if self._stopped:
             return

@@ -56,7 +56,7 @@ def test_only_channels_whose_settings_have_changed_are_to_be_saved() -> None:
     assert relay.hub.unsaved_channels() == []
     desktop.send({"type": "settings_sync", "settings": {"gain": 1}})
     [channel] = relay.hub.unsaved_channels()
-    assert channel.settings_snapshot() == SettingsSnapshot(1, b'{"gain":1}')
+    assert channel.settings.snapshot() == SettingsSnapshot(1, b'{"gain":1}')
     channel.saved_rev = 1
     desktop.send({"type": "settings_sync", "settings": {"gain": 1}})
     assert relay.hub.unsaved_channels() == []
@@ -84,4 +84,4 @@ def test_an_open_channel_does_not_go_back_to_the_saved_settings() -> None:
     channel = relay.hub.open_channel(pairing, "pair-123456", relay.now)
     again = relay.hub.open_channel(pairing, "pair-123456", relay.now, settings=SettingsSnapshot(3, b"{}"))
     assert again is channel
-    assert again.settings_rev == 0
+    assert again.settings.rev == 0
