@@ -1,4 +1,7 @@
-"""The configuration: every setting is one field, and its declaration is all there is to it."""
+"""The configuration: every setting is one field, whose declaration has its parser, default and explanation.
+
+server/ gives each value to its use; server/reload.py does so again for those that are reloadable.
+"""
 
 from __future__ import annotations
 
