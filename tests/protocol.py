@@ -69,7 +69,7 @@ def section(title: str, level: int = 2) -> str:
     """The text under a heading, up to the next heading of that level or above."""
     mark = "#" * level
     start = re.search(rf"^{mark} {re.escape(title)}$", _TEXT, re.MULTILINE)
-    assert start is not None, f"there is no heading {mark} {title}"
+    assert start is not None, f"docs/protocol.md has no heading {mark} {title}"
     end = re.compile(rf"^#{{1,{level}}} ", re.MULTILINE).search(_TEXT, start.end())
     return _TEXT[start.end() : end.start() if end else len(_TEXT)]
 

@@ -100,7 +100,8 @@ def test_every_field_from_a_client_is_described(type_: str) -> None:
         if example.name.replace("-", "_").startswith(type_):
             shown |= set(example.value)
     named_by_three = {"channel", "channelId", "channel_id"}
-    assert set(FROM_CLIENT[type_].__struct_fields__) - named_by_three <= shown
+    fields = set(FROM_CLIENT[type_].__struct_fields__) - named_by_three
+    assert fields <= shown, f"docs/protocol.md does not describe each field of {type_}"
 
 
 @pytest.mark.parametrize("type_", FROM_SERVER)
@@ -109,7 +110,8 @@ def test_every_field_from_the_server_is_in_an_example(type_: str) -> None:
     for example in EXAMPLES.values():
         if example.name.startswith("server-") and example.value["type"] == type_:
             shown |= set(example.value)
-    assert set(FROM_SERVER[type_].__struct_encode_fields__) == shown - {"type"}
+    expected = set(FROM_SERVER[type_].__struct_encode_fields__)
+    assert shown - {"type"} == expected, f"fields in the server-… examples of {type_} in docs/protocol.md"
 
 
 # Errors.

@@ -126,7 +126,7 @@ TEXTS: dict[str, tuple[str, Any, tuple[str, ...], str]] = {
 
 
 def test_the_table_above_has_every_setting() -> None:
-    assert set(map(variable, TEXTS)) == set(NAMES)
+    assert set(map(variable, TEXTS)) == set(NAMES), "TEXTS needs a row for each setting, and no other"
 
 
 def test_every_setting_is_used() -> None:

@@ -272,7 +272,7 @@ async def test_endless_chunks_are_cut_off(site: Site) -> None:
 
 
 async def test_a_body_or_a_request_that_does_not_come_is_not_waited_for(site: Site) -> None:
-    # The times themselves are checked in test_listener.py; here they are short.
+    # The times themselves are checked in test_http_server.py; here they are short.
     site.node.http.conn_params.body_timeout = 0.05
     site.node.http.conn_params.header_timeout = 0.05
     for begun in (post(LOGIN, "Content-Length: 100", body=b'{"username": '), b""):

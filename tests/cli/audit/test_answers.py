@@ -1,4 +1,4 @@
-"""audit summary, export, follow: answers from the audit log on the command line. Lists: test_audit.py."""
+"""audit summary, export, follow: answers from the audit log on the command line. Lists: test_commands.py."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a single settings_sync does to the shared document. How whole stories end: test_settings_convergence."""
+"""What a single settings_sync does to the shared document. How whole stories end: test_convergence.py."""
 
 from __future__ import annotations
 

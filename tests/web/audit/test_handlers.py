@@ -1,4 +1,4 @@
-"""GET /api/audit: who may read it, filters, pages. What is recorded: test_audit_events.py."""
+"""GET /api/audit: who may read it, filters, pages. What is recorded: test_events.py."""
 
 from __future__ import annotations
 
