@@ -41,22 +41,10 @@ def cli() -> None:
     """
 
 
-for command in (
-    serve,
-    migrate,
-    config,
-    user,
-    token,
-    login,
-    lockouts,
-    keys,
-    audit,
-    doctor,
-    status,
-    backup,
-    restore,
-    completion,
-):
+for command in (serve, migrate, config, doctor, status, backup, restore, completion):
+    cli.add_command(command)
+
+for command in (user, token, login, lockouts, keys, audit):
     cli.add_command(command)
 
 for command in (key, verify, rebase):

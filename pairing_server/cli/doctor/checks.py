@@ -140,8 +140,7 @@ async def check_database(config: Configuration) -> list[Finding]:
         ]
     finally:
         await database.close()
-    found = _clock_skew("The database's clock", now)
-    return found + _schema(there) + await _hosts(config.database_url)
+    return [*_clock_skew("The database's clock", now), *_schema(there), *await _hosts(config.database_url)]
 
 
 async def _hosts(url: str) -> list[Finding]:
@@ -174,17 +173,13 @@ def _schema(there: migrations.State) -> list[Finding]:
     return [Finding(problem, "Install the newer release, or restore a backup.")]
 
 
-def _clock_skew(whose: str, other: datetime) -> list[Finding]:
-    skew = other - datetime.now(UTC)
-    if abs(skew) <= MAX_CLOCK_SKEW:
-        return []
-    seconds = skew.total_seconds()
-    return [
-        Finding(
-            f"{whose} and this machine's differ by {abs(seconds):.0f} s: tokens and codes seem to be too old, or not valid yet.",
+def _clock_skew(whose: str, other: datetime) -> Iterator[Finding]:
+    skew = abs(other - datetime.now(UTC))
+    if skew > MAX_CLOCK_SKEW:
+        yield Finding(
+            f"{whose} and this machine's differ by {skew.total_seconds():.0f} s: tokens and codes seem to be too old, or not valid yet.",
             "Let both be set by NTP: timedatectl set-ntp true.",
         )
-    ]
 
 
 async def check_connection(client: PairingClient) -> list[Finding]:
@@ -197,8 +192,10 @@ async def check_connection(client: PairingClient) -> list[Finding]:
         await client.healthz()
         times.append(time.perf_counter() - began)
     latency = statistics.median(times)
-    found = _address(client.url, str(own.get("address")))
-    found += _clock_skew("The server's clock", datetime.fromisoformat(own["seen_at"]))
+    found = [
+        *_address(client.url, str(own.get("address"))),
+        *_clock_skew("The server's clock", datetime.fromisoformat(own["seen_at"])),
+    ]
     if latency > SLOW_REQUEST_SECONDS:
         found.append(
             Finding(
@@ -209,17 +206,14 @@ async def check_connection(client: PairingClient) -> list[Finding]:
     return found + await _certificate(client.url)
 
 
-def _address(url: str, seen: str) -> list[Finding]:
+def _address(url: str, seen: str) -> Iterator[Finding]:
     host = urlsplit(url).hostname or ""
-    if is_loopback(host) or not is_loopback(seen):
-        return []
-    return [
-        Finding(
+    if is_loopback(seen) and not is_loopback(host):
+        yield Finding(
             f"The server saw this client as {seen}, which is the proxy's address: it does not trust the proxy, or the proxy"
             " says nothing of the client.",
             "Set PAIRING_TRUSTED_PROXIES to the proxy's address, and let the proxy send X-Forwarded-For (deploy/nginx, deploy/caddy).",
         )
-    ]
 
 
 async def _certificate(url: str) -> list[Finding]:
