@@ -9,34 +9,29 @@ from pairing_server.web import schemas
 from pairing_server.web.authentication import AuthenticatedHandler
 from pairing_server.web.base_handler import JSONHandler
 
-REGISTER = schemas.RegisterBody()
-REGISTERED = schemas.RegisteredAnswer()
-LOGIN = schemas.LoginBody()
-LOGGED_IN = schemas.LoginAnswer()
-WS_TOKEN = schemas.WsTokenBody()
-WS_TOKEN_ISSUED = schemas.WsTokenAnswer()
-
 
 class RegisterHandler(JSONHandler):
     """POST /api/auth/register: make an account, where registration is open."""
 
     async def post(self) -> None:
-        body = self.read(REGISTER)
+        body = self.read(schemas.RegisterBody)
         user = await self.app.services.accounts.register(
             self.context.at(utcnow()), body["username"], body["password"]
         )
-        self.answer(REGISTERED, {"user_id": user.subject, "username": user.username}, status=201)
+        self.answer(
+            schemas.RegisteredAnswer, {"user_id": user.subject, "username": user.username}, status=201
+        )
 
 
 class LoginHandler(JSONHandler):
     """POST /api/auth/login: a name and a password for an access token."""
 
     async def post(self) -> None:
-        body = self.read(LOGIN)
+        body = self.read(schemas.LoginBody)
         issued = await self.app.services.authentication.log_in(
             self.context.at(utcnow()), body["username"], body["password"]
         )
-        self.answer(LOGGED_IN, issued)
+        self.answer(schemas.LoginAnswer, issued)
 
 
 class WsTokenHandler(AuthenticatedHandler):
@@ -45,11 +40,11 @@ class WsTokenHandler(AuthenticatedHandler):
     device_type: ClassVar[str] = "desktop"
 
     async def post(self) -> None:
-        body = self.read(WS_TOKEN)
+        body = self.read(schemas.WsTokenBody)
         issued = await self.app.services.authentication.issue_ws_token(
             self.context.at(utcnow()), self.known_claims, self.device_type, body.get("username")
         )
-        self.answer(WS_TOKEN_ISSUED, issued)
+        self.answer(schemas.WsTokenAnswer, issued)
 
 
 class WsTokenMobileHandler(WsTokenHandler):

@@ -33,9 +33,6 @@ class QrBody(Schema):
     login = fields.String(validate=validate.Regexp(r"\A[A-Za-z0-9_-]{3,64}:[A-Za-z0-9_-]{12,64}\Z"))
 
 
-QR = QrBody()
-
-
 def policy(host: str) -> str:
     """The Content-Security-Policy of a page that was asked for at `host`.
 
@@ -97,7 +94,7 @@ class QrHandler(AuthenticatedHandler):
     """
 
     def post(self) -> None:
-        body = self.read(QR)
+        body = self.read(QrBody)
         uri = pairing_uri(self.app.rules, body["code"])
         if "login" in body:
             uri += f"&login={body['login']}"

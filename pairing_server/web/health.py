@@ -9,8 +9,6 @@ from pairing_server.web import metrics, schemas
 from pairing_server.web.base_handler import BaseHandler, JSONHandler
 from pairing_server.web.page_files import STATIC, protect_page
 
-HEALTH = schemas.HealthAnswer()
-
 
 class HealthHandler(JSONHandler):
     """GET /healthz: the process is alive."""
@@ -18,7 +16,7 @@ class HealthHandler(JSONHandler):
     traced = False
 
     def get(self) -> None:
-        self.answer(HEALTH, {"status": "ok"})
+        self.answer(schemas.HealthAnswer, {"status": "ok"})
 
 
 class ReadyHandler(JSONHandler):
@@ -40,7 +38,7 @@ class ReadyHandler(JSONHandler):
         except Unavailable as error:
             reason = f"database_{getattr(error, 'reason', None) or 'busy'}"
             raise Unavailable(error.text, reasons=[reason]) from error
-        self.answer(HEALTH, {"status": "ready"})
+        self.answer(schemas.HealthAnswer, {"status": "ready"})
 
 
 class MetricsHandler(BaseHandler):

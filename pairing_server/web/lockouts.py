@@ -6,16 +6,13 @@ from pairing_server.clock import utcnow
 from pairing_server.web import schemas
 from pairing_server.web.authentication import AuthenticatedHandler
 
-LOCKOUTS = schemas.LockoutsAnswer()
-LIFTED = schemas.DoneAnswer()
-
 
 class LockoutsHandler(AuthenticatedHandler):
     """GET /api/lockouts: the lock-outs in force."""
 
     async def get(self) -> None:
         found = await self.app.services.lockouts.list_all(self.context.at(utcnow()))
-        self.answer(LOCKOUTS, {"lockouts": found})
+        self.answer(schemas.LockoutsAnswer, {"lockouts": found})
 
 
 class LockoutHandler(AuthenticatedHandler):
@@ -23,4 +20,4 @@ class LockoutHandler(AuthenticatedHandler):
 
     async def delete(self, kind: str, key: str) -> None:
         await self.app.services.lockouts.lift(self.context.at(utcnow()), kind, key)
-        self.answer(LIFTED, {})
+        self.answer(schemas.DoneAnswer, {})

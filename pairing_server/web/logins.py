@@ -6,20 +6,16 @@ from pairing_server.clock import utcnow
 from pairing_server.web import schemas
 from pairing_server.web.authentication import AuthenticatedHandler
 
-LOGOUT = schemas.LogoutBody()
-LOGGED_OUT = schemas.LoggedOutAnswer()
-OWN_LOGINS = schemas.OwnLoginsAnswer()
-
 
 class LogoutHandler(AuthenticatedHandler):
     """POST /api/auth/logout: end this login, or all of the user's."""
 
     async def post(self) -> None:
-        body = self.read(LOGOUT)
+        body = self.read(schemas.LogoutBody)
         closed = await self.app.services.logins.log_out(
             self.context.at(utcnow()), self.known_claims, everywhere=body["everywhere"]
         )
-        self.answer(LOGGED_OUT, {"connections_closed": closed})
+        self.answer(schemas.LoggedOutAnswer, {"connections_closed": closed})
 
 
 class LoginsHandler(AuthenticatedHandler):
@@ -27,7 +23,8 @@ class LoginsHandler(AuthenticatedHandler):
 
     async def get(self) -> None:
         self.answer(
-            OWN_LOGINS, {"logins": await self.app.services.logins.list_own(self.context.at(utcnow()))}
+            schemas.OwnLoginsAnswer,
+            {"logins": await self.app.services.logins.list_own(self.context.at(utcnow()))},
         )
 
 
@@ -36,4 +33,4 @@ class OwnLoginHandler(AuthenticatedHandler):
 
     async def delete(self, login_id: str) -> None:
         closed = await self.app.services.logins.revoke_own(self.context.at(utcnow()), login_id)
-        self.answer(LOGGED_OUT, {"connections_closed": closed})
+        self.answer(schemas.LoggedOutAnswer, {"connections_closed": closed})

@@ -11,13 +11,6 @@ from pairing_server.text import clean
 from pairing_server.web import schemas
 from pairing_server.web.authentication import AuthenticatedHandler
 
-GENERATE = schemas.GenerateBody()
-CODE = schemas.CodeAnswer()
-PAIR_DEVICE = schemas.PairBody()
-PAIRED = schemas.PairedAnswer()
-PAIRINGS = schemas.PairingsAnswer()
-UNPAIRED = schemas.UnpairedAnswer()
-
 
 def pairing_uri(rules: PairingRules, code: str) -> str:
     """What a QR code holds. The code stands behind the #, which browsers do not send: it is in no log."""
@@ -30,12 +23,12 @@ class GeneratePairCodeHandler(AuthenticatedHandler):
     guests = True
 
     async def post(self) -> None:
-        body = self.read(GENERATE)
+        body = self.read(schemas.GenerateBody)
         made = await self.app.services.pairings.create_code(
             self.context.at(utcnow()), body["desktop_session_id"]
         )
         self.answer(
-            CODE,
+            schemas.CodeAnswer,
             {
                 "code": made.code,
                 "expires_at": made.expires_at,
@@ -53,21 +46,23 @@ class PairDeviceHandler(AuthenticatedHandler):
     guests = True
 
     async def post(self) -> None:
-        body = self.read(PAIR_DEVICE)
+        body = self.read(schemas.PairBody)
         pairing = await self.app.services.pairings.redeem_code(
             self.context.at(utcnow()),
             body["code"],
             body["mobile_session_id"],
             device=clean(self.request.headers.get("User-Agent", ""), 100),
         )
-        self.answer(PAIRED, {"channel_id": pairing.channel, "channelId": pairing.channel})
+        self.answer(schemas.PairedAnswer, {"channel_id": pairing.channel, "channelId": pairing.channel})
 
 
 class PairingsHandler(AuthenticatedHandler):
     """GET /api/pairings: the caller's own live pairings."""
 
     async def get(self) -> None:
-        self.answer(PAIRINGS, {"pairings": await self.app.services.pairings.list_own(self.context)})
+        self.answer(
+            schemas.PairingsAnswer, {"pairings": await self.app.services.pairings.list_own(self.context)}
+        )
 
 
 class PairingHandler(AuthenticatedHandler):
@@ -78,4 +73,6 @@ class PairingHandler(AuthenticatedHandler):
             wanted = UUID(pairing_id)
         except ValueError:
             raise NotFound("This is no id of a pairing. Send a UUID.") from None
-        self.answer(UNPAIRED, await self.app.services.pairings.unpair(self.context.at(utcnow()), wanted))
+        self.answer(
+            schemas.UnpairedAnswer, await self.app.services.pairings.unpair(self.context.at(utcnow()), wanted)
+        )

@@ -154,25 +154,12 @@ class AuditTailAnswer(Schema):
     names = _names()
 
 
-QUERY = questions.AuditQuery()
-EVENTS = AuditAnswer()
-EVENT = AuditOneAnswer()
-FILTER = questions.AuditFilter()
-TIMES = questions.AuditTimes()
-TIMELINE = AuditTimelineAnswer()
-SUMMARY = AuditSummaryAnswer()
-SEALS = AuditSealsAnswer()
-FOLLOW = questions.AuditFollowQuery()
-TAIL = AuditTailAnswer()
-EXPORT = questions.AuditExportQuery()
-
-
 class _AuditHandler(AuthenticatedHandler):
     @property
     def reader(self) -> AuditReader:
         return self.app.services.audit.reader
 
-    def question(self, schema: Schema) -> tuple[RequestContext, Question, dict[str, Any]]:
+    def question(self, schema: type[Schema]) -> tuple[RequestContext, Question, dict[str, Any]]:
         """Who asks, and what, by the parameters of the URL."""
         given, context = self.read_query(schema), self.context.at(utcnow())
         return context, questions.question_of(given, context.now), given
@@ -182,11 +169,11 @@ class AuditHandler(_AuditHandler):
     """GET /api/audit: what has happened, newest first, filtered, in pages."""
 
     async def get(self) -> None:
-        context, question, given = self.question(QUERY)
+        context, question, given = self.question(questions.AuditQuery)
         before = questions.from_page_cursor(given["after"]) if "after" in given else None
         page = await self.reader.page(context, question, given["limit"], before)
         following = None if page.next is None else questions.to_page_cursor(page.next)
-        self.answer(EVENTS, {"events": page.events, "next": following, "names": page.names})
+        self.answer(AuditAnswer, {"events": page.events, "next": following, "names": page.names})
 
 
 class AuditEventHandler(_AuditHandler):
@@ -194,30 +181,30 @@ class AuditEventHandler(_AuditHandler):
 
     async def get(self, seq: str) -> None:
         number = min(int(seq), questions.MAX_SEQ)
-        self.answer(EVENT, await self.reader.event(self.context.at(utcnow()), number))
+        self.answer(AuditOneAnswer, await self.reader.event(self.context.at(utcnow()), number))
 
 
 class AuditTimelineHandler(_AuditHandler):
     """GET /api/audit/timeline: how much happened when, by outcome."""
 
     async def get(self) -> None:
-        context, question, _ = self.question(FILTER)
-        self.answer(TIMELINE, await self.reader.timeline(context, question))
+        context, question, _ = self.question(questions.AuditFilter)
+        self.answer(AuditTimelineAnswer, await self.reader.timeline(context, question))
 
 
 class AuditSummaryHandler(_AuditHandler):
     """GET /api/audit/summary: what a reviewer asks first."""
 
     async def get(self) -> None:
-        context, question, _ = self.question(TIMES)
-        self.answer(SUMMARY, await self.reader.summary(context, question))
+        context, question, _ = self.question(questions.AuditTimes)
+        self.answer(AuditSummaryAnswer, await self.reader.summary(context, question))
 
 
 class AuditSealsHandler(_AuditHandler):
     """GET /api/audit/seals: how far the log is sealed."""
 
     async def get(self) -> None:
-        self.answer(SEALS, await self.reader.seals(self.context.at(utcnow())))
+        self.answer(AuditSealsAnswer, await self.reader.seals(self.context.at(utcnow())))
 
 
 class AuditFollowHandler(_AuditHandler):
@@ -226,7 +213,7 @@ class AuditFollowHandler(_AuditHandler):
     _waiting: asyncio.Future[TailBatch] | None = None
 
     async def get(self) -> None:
-        context, question, given = self.question(FOLLOW)
+        context, question, given = self.question(questions.AuditFollowQuery)
         after = questions.from_follow_cursor(given["after"]) if "after" in given else None
         wait = timedelta(seconds=given["wait"])
         self._waiting = asyncio.ensure_future(
@@ -237,7 +224,7 @@ class AuditFollowHandler(_AuditHandler):
         except asyncio.CancelledError:
             return  # the client has closed the connection
         following = questions.to_follow_cursor(batch.token, batch.position)
-        self.answer(TAIL, {"events": batch.events, "next": following, "names": batch.names})
+        self.answer(AuditTailAnswer, {"events": batch.events, "next": following, "names": batch.names})
 
     def on_connection_close(self) -> None:
         if self._waiting is not None:
@@ -248,7 +235,7 @@ class AuditExportHandler(_AuditHandler):
     """GET /api/audit/export: the events as a file, oldest first."""
 
     async def get(self) -> None:
-        context, question, given = self.question(EXPORT)
+        context, question, given = self.question(questions.AuditExportQuery)
         form, now = given["format"], context.now
         export = Export(self.reader, context, question, form)
         await export.begin()
