@@ -195,7 +195,11 @@ class PairingClient:
         except WebSocketError:
             raise NotAPairingServer(f"{self.ws_url} does not answer as a WebSocket.") from None
         if greeted:
-            await connection.greeting()
+            try:
+                await connection.greeting()
+            except BaseException:
+                connection.drop()
+                raise
         return connection
 
     async def _reach(self, answer: Awaitable[T]) -> T:

@@ -386,7 +386,7 @@ async def test_a_member_gone_longer_than_the_grace_ends_the_channel(site: Site) 
     desktop, mobile = await site.pair(account)
     mobile.socket.close()
     await desktop.socket.expect("mobile_disconnected")
-    assert await overdue(site, 300) == 0
+    assert await overdue(site, 299.9) == 0
     assert await overdue(site, 300.1) == 1
     gone = await desktop.socket.expect("mobile_disconnected")
     assert (gone["force_disconnect"], gone["client_id"]) == (True, mobile.session_id)
@@ -404,7 +404,7 @@ async def test_both_members_may_come_back_within_the_grace_and_not_after(site: S
     for member in (desktop, mobile):
         member.socket.send({"type": "leave_channel"})
         await member.socket.pending()
-    assert await overdue(site, 300) == 0
+    assert await overdue(site, 299.9) == 0
     desktop = await site.join(account, "desktop", desktop.channel, desktop.session_id)
     mobile = await site.join(account, "mobile", mobile.channel, mobile.session_id)
     await desktop.socket.pending()
