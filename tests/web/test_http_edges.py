@@ -283,7 +283,6 @@ async def test_a_body_or_a_request_that_does_not_come_is_not_waited_for(site: Si
 
 
 async def test_requests_with_two_readings_are_refused(site: Site) -> None:
-    body = padded(200)
     for lines in (
         ("Content-Length: 200", "Content-Length: 10"),
         ("Content-Length: 200", "Transfer-Encoding: chunked"),
@@ -293,7 +292,8 @@ async def test_requests_with_two_readings_are_refused(site: Site) -> None:
         ("Content-Length: " + "9" * 5000,),
         ("Content-Length: 200", "X-Folded: a", " b"),
     ):
-        answer = await exchange(site, post(LOGIN, *lines, body=body))
+        # Without the body: the head is refused, and what is sent behind it would meet a closed connection.
+        answer = await exchange(site, post(LOGIN, *lines, body=b""))
         assert answer.status == 400, lines
     assert (await site.get("/healthz")).status == 200
 
