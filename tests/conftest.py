@@ -35,6 +35,11 @@ settings.register_profile("pairing", deadline=None, suppress_health_check=[Healt
 settings.load_profile("pairing")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes a minute begins first: at the end one worker alone would be busy with it."""
+    items.sort(key=lambda item: "test_systemd_install" not in item.nodeid)
+
+
 def pytest_configure(config: pytest.Config) -> None:
     AuditLog.strict = True
     leaks.watch(config)
