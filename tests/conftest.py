@@ -182,6 +182,12 @@ def start_node(io_loop: IOLoop, database_url: str) -> Iterator[StartNode]:
         io_loop.run_sync(lambda site=site: ending(site, database_url))
 
 
+@pytest.fixture
+def own_site(start_node: StartNode) -> Site:
+    """A running node of the test's own, which it may stop or change, in a module that is marked with `one_node`, too."""
+    return start_node()
+
+
 @pytest.fixture(scope="module")
 def module_site(io_loop: IOLoop, module_database_url: str) -> Iterator[Site]:
     """A running node that the tests of a module share."""

@@ -271,12 +271,12 @@ async def test_endless_chunks_are_cut_off(site: Site) -> None:
     assert (await site.get("/healthz")).status == 200
 
 
-async def test_a_body_or_a_request_that_does_not_come_is_not_waited_for(site: Site) -> None:
+async def test_a_body_or_a_request_that_does_not_come_is_not_waited_for(own_site: Site) -> None:
     # The times themselves are checked in test_http_server.py; here they are short.
-    site.node.http.conn_params.body_timeout = 0.05
-    site.node.http.conn_params.header_timeout = 0.05
+    own_site.node.http.conn_params.body_timeout = 0.05
+    own_site.node.http.conn_params.header_timeout = 0.05
     for begun in (post(LOGIN, "Content-Length: 100", body=b'{"username": '), b""):
-        reader, writer = await asyncio.open_connection("127.0.0.1", site.port)
+        reader, writer = await asyncio.open_connection("127.0.0.1", own_site.port)
         writer.write(begun)
         assert await reader.read() == b""
         writer.close()

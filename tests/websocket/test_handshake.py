@@ -249,14 +249,13 @@ async def test_behind_a_trusted_proxy_every_client_has_tries_of_its_own(proxied:
     assert answer.code == 429
 
 
-async def test_a_node_that_drains_takes_no_new_connection(site: Site) -> None:
-    token = await site.ws_token(await site.account(), "desktop")
-    site.node.app.draining = True
-    answer = await refused(site, token)
+async def test_a_node_that_drains_takes_no_new_connection(own_site: Site) -> None:
+    token = await own_site.ws_token(await own_site.account(), "desktop")
+    own_site.node.app.draining = True
+    answer = await refused(own_site, token)
     assert answer.code == 503
     assert answer.response is not None
     assert "Retry-After" in answer.response.headers
-    site.node.app.draining = False
 
 
 class BrokenOrigins(Origins):
@@ -268,16 +267,10 @@ def broken(*_: object) -> NoReturn:
     raise RuntimeError("broken")
 
 
-@pytest.fixture
-def failing(start_node: StartNode) -> Site:
-    """A node whose handlers a test lets fail."""
-    return start_node()
-
-
 async def test_a_token_is_in_no_log_line_even_when_a_handler_fails(
-    failing: Site, caplog: pytest.LogCaptureFixture
+    own_site: Site, caplog: pytest.LogCaptureFixture
 ) -> None:
-    site = failing
+    site = own_site
     caplog.set_level(logging.DEBUG)
     account = await site.account()
     token = await site.ws_token(account, "desktop")

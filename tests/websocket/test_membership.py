@@ -418,16 +418,16 @@ async def test_both_members_may_come_back_within_the_grace_and_not_after(site: S
     assert [e["reason"] for e in await site.events("pairing.closed")] == ["deserted"]
 
 
-async def test_a_pairing_outlives_a_restart_of_the_process(site: Site, database_url: str) -> None:
-    account = await site.account()
-    desktop, mobile = await site.pair(account)
-    before = site.node.hub.channels[next(iter(site.node.hub.channels))].epoch
+async def test_a_pairing_outlives_a_restart_of_the_process(own_site: Site, database_url: str) -> None:
+    account = await own_site.account()
+    desktop, mobile = await own_site.pair(account)
+    before = own_site.node.hub.channels[next(iter(own_site.node.hub.channels))].epoch
     desktop.socket.send({"type": "settings_sync", "settings": {"gain": 1}})
     await mobile.socket.expect("settings_sync")
     closing = [asyncio.ensure_future(member.socket.closed()) for member in (desktop, mobile)]
-    await site.node.stop()
+    await own_site.node.stop()
     assert await asyncio.gather(*closing) == [1012, 1012]
-    node = Node(site.node.config, database_url)
+    node = Node(own_site.node.config, database_url)
     [(_, port), *_] = await node.start(timers=False)
     fresh = Site(node, port)
     try:
@@ -444,7 +444,7 @@ async def test_a_pairing_outlives_a_restart_of_the_process(site: Site, database_
     finally:
         await fresh.close()
         await node.stop()
-    assert len(await fresh_events(site, database_url, "ws.disconnected")) == 4
+    assert len(await fresh_events(own_site, database_url, "ws.disconnected")) == 4
 
 
 async def fresh_events(site: Site, database_url: str, name: str) -> list[dict[str, Any]]:
