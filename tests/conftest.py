@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -74,6 +75,16 @@ def io_loop(no_stray_loop: None) -> Iterator[IOLoop]:
     yield loop
     loop.clear_current()
     loop.close(all_fds=True)
+
+
+@pytest.fixture(autouse=True)
+def root_logger() -> Iterator[None]:
+    """Puts the root logger back as pytest needs it: a command that runs in this process configures it."""
+    logger = logging.getLogger()
+    handlers, level = logger.handlers[:], logger.level
+    yield
+    logger.handlers[:] = handlers
+    logger.setLevel(level)
 
 
 @pytest.fixture(scope="session")

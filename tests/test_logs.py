@@ -6,7 +6,6 @@ import io
 import json
 import logging
 import re
-from collections.abc import Iterator
 
 import pytest
 
@@ -17,16 +16,6 @@ from pairing_server.security.keys import generate_key
 from pairing_server.security.tokens import Tokens
 
 TOKEN = Tokens([generate_key()]).issue_access("alice", utcnow()).token
-
-
-@pytest.fixture
-def root() -> Iterator[None]:
-    """Puts the root logger back as pytest needs it."""
-    logger = logging.getLogger()
-    handlers, level = logger.handlers[:], logger.level
-    yield
-    logger.handlers[:] = handlers
-    logger.setLevel(level)
 
 
 def logged(form: str, text: str, *values: object, error: Exception | None = None, **fields: object) -> str:
@@ -71,12 +60,10 @@ def test_what_is_no_secret_is_left_alone() -> None:
     assert redact(text) == text
 
 
-@pytest.mark.usefixtures("root")
 def test_text_is_one_line_with_time_and_level() -> None:
     assert re.fullmatch(r"\d\d:\d\d:\d\d WARNING hello bob\n", logged("text", "hello %s", "bob"))
 
 
-@pytest.mark.usefixtures("root")
 def test_json_is_one_object_a_line_with_time_level_and_logger() -> None:
     told = logged("json", "hello %s", "bob")
     assert told.count("\n") == 1
@@ -85,7 +72,6 @@ def test_json_is_one_object_a_line_with_time_level_and_logger() -> None:
     assert row == {"level": "WARNING", "logger": "pairing_server.test", "message": "hello bob"}
 
 
-@pytest.mark.usefixtures("root")
 def test_an_event_has_its_fields_in_both_forms() -> None:
     fields = {"reason": "used", "seconds": 3, "cause": 'no "x"\n', "empty": "", "query": f"token={TOKEN}"}
     line = logged("text", "redeem refused", **fields)
@@ -96,7 +82,6 @@ def test_an_event_has_its_fields_in_both_forms() -> None:
     assert {name: row[name] for name in fields} == {**fields, "query": "token=[hidden]"}
 
 
-@pytest.mark.usefixtures("root")
 @pytest.mark.parametrize("form", ["text", "json"])
 def test_nothing_a_client_sends_looks_like_another_event(form: str) -> None:
     told = logged(form, "bad message: %s", "x\n12:00:00 INFO    all is well\r\n\x1b[2Jgone\x9b")
@@ -105,7 +90,6 @@ def test_nothing_a_client_sends_looks_like_another_event(form: str) -> None:
     assert "all is well" in told
 
 
-@pytest.mark.usefixtures("root")
 def test_the_lines_of_a_traceback_are_indented_below_their_event() -> None:
     told = logged("text", "failed", error=failure("first\n12:00:00 INFO    all is well"))
     first, *rest = told.rstrip("\n").split("\n")
@@ -115,14 +99,12 @@ def test_the_lines_of_a_traceback_are_indented_below_their_event() -> None:
     assert "all is well" in rest[-1]
 
 
-@pytest.mark.usefixtures("root")
 def test_a_traceback_in_json_stays_within_its_line() -> None:
     told = logged("json", "failed", error=failure("first\nsecond"))
     assert told.count("\n") == 1
     assert "ValueError: first\nsecond" in json.loads(told)["exc_info"]
 
 
-@pytest.mark.usefixtures("root")
 @pytest.mark.parametrize("form", ["text", "json"])
 def test_secrets_are_hidden_in_messages_and_tracebacks_of_either_form(form: str) -> None:
     told = logged(form, 'said code="123456" on pair-654321', error=failure(f"/ws?token={TOKEN}"))
@@ -132,7 +114,6 @@ def test_secrets_are_hidden_in_messages_and_tracebacks_of_either_form(form: str)
         assert json.loads(told)["message"] == 'said code="[hidden]" on pair-[hidden]'
 
 
-@pytest.mark.usefixtures("root")
 def test_below_the_level_nothing_is_logged() -> None:
     stream = io.StringIO()
     logs.configure("text", "error", stream)
@@ -140,7 +121,6 @@ def test_below_the_level_nothing_is_logged() -> None:
     assert stream.getvalue() == ""
 
 
-@pytest.mark.usefixtures("root")
 def test_the_access_log_of_the_web_framework_which_prints_addresses_with_tokens_is_off() -> None:
     stream = io.StringIO()
     logs.configure("text", "debug", stream)
