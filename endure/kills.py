@@ -132,6 +132,7 @@ def check(folder: Path, rounds: int, seed: int, say: Callable[[str], None]) -> b
         return asyncio.run(_Kills(server, random.Random(seed), say).run(rounds))
     finally:
         server.close()
+        logging.disable(logging.NOTSET)
 
 
 @dataclass(slots=True)
