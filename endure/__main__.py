@@ -47,6 +47,7 @@ def arguments() -> argparse.Namespace:
     one = what.add_parser("repeat", help="tests, many times")
     one.add_argument("rounds", type=int)
     one.add_argument("tests", nargs=argparse.REMAINDER, help="arguments of pytest")
+    what.add_parser("longer", help="the tests whose counts scripts/test keeps small, with larger ones")
     given = parser.parse_args()
     if not Path("/proc/self/stat").exists():
         parser.error("this reads /proc, so it runs on Linux only")
@@ -60,6 +61,8 @@ def main() -> int:
     def say(line: str) -> None:
         print(f"[{time.monotonic() - started:5.0f} s] {line}", flush=True)
 
+    if given.what == "longer":
+        return 0 if repeat.longer(say) else 1
     if given.what == "repeat":
         return 0 if repeat.repeat(given.rounds, given.tests, say) else 1
     server_core, load_core = two_cores()

@@ -20,9 +20,10 @@ from harness.program import environment, program
 from pairing_server.audit.seals import SealKey
 from tests.cli.commands import Operator
 from tests.conftest import execute
+from tests.longer import count
 
 # With the database there, and with the database away.
-KILLS = 2
+KILLS = count(2, 10)
 PATIENCE_S = 180
 _, SEAL_KEY = SealKey.generate()
 

@@ -19,9 +19,10 @@ from pairing_server.services.codes import Codes
 from tests.conftest import StartNode
 from tests.devices import Site
 from tests.leaks import RUN
+from tests.longer import count
 from tests.websocket.raw import PING, PONG, TEXT, RawSocket, frame
 
-CHANNELS = 60
+CHANNELS = count(60, 500)
 MESSAGES = 24
 AT_ONCE = 50
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import struct
 import tracemalloc
 from collections.abc import AsyncIterator
@@ -97,8 +98,17 @@ async def test_who_goes_on_above_the_rate_is_limited_and_closed_after_ten_second
         assert seconds < 30
     assert connection.close_code == 4429
     assert 10 <= seconds < 13
-    told = codes(await desktop.raw.rest())
-    assert told == ["RATE_LIMITED"] * (len(told) - 1) + [4429]
+    refused, *rest = await desktop.raw.rest()
+    error = json.loads(refused.payload)
+    assert (error["code"], error["retryable"], error["details"]["limit"]) == (
+        "RATE_LIMITED",
+        True,
+        "messages",
+    )
+    assert 1 <= error["details"]["retry_after_ms"] <= 17
+    assert codes(rest) == ["RATE_LIMITED"] * (len(rest) - 1) + [4429]
+    [limited] = await site.events("limit.rate")
+    assert (limited["scope"], limited["limit"], limited["outcome"]) == ("connection", "messages", "denied")
     heard = [m["payload"]["n"] for m in await mobile.pending() if m["type"] == "channel_message"]
     assert heard == sorted(set(heard))
     assert LIMITS.message_rate * 9 < len(heard) < LIMITS.message_rate * 16

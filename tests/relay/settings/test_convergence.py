@@ -6,7 +6,6 @@ The simulation is two_clients.py; docs/decisions/0004 has the figures of longer 
 from __future__ import annotations
 
 import itertools
-import os
 import random
 from typing import Any
 
@@ -14,6 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.longer import LONGER, count
 from tests.relay.settings.two_clients import (
     DEFAULTS,
     KEYS,
@@ -27,14 +27,13 @@ from tests.relay.settings.two_clients import (
     links,
 )
 
-# The same stories every time, unless a hunt asks for so many new ones.
-HUNT = os.environ.get("SETTINGS_STORIES")
+# The same stories every time; new ones in a longer run.
 drawn = settings(
-    max_examples=int(HUNT or 150),
+    max_examples=count(150, 2000),
     deadline=None,
-    derandomize=HUNT is None,
+    derandomize=not LONGER,
     database=None,
-    suppress_health_check=list(HealthCheck) if HUNT else [HealthCheck.too_slow],
+    suppress_health_check=list(HealthCheck) if LONGER else [HealthCheck.too_slow],
 )
 
 VALUES = st.sampled_from([0, 2, 3, True, "nl", 1.5, {"a": [1, None]}])
