@@ -76,8 +76,12 @@ _TRANSLATED: dict[int, type[PairingServerError]] = {
 _METHODS = ("GET", "POST", "DELETE", "PATCH", "PUT", "OPTIONS")
 
 
+@stream_request_body
 class BaseHandler(RequestHandler):
-    """What JSON handlers, pages and sockets share: the application, an id for the request, the client's address."""
+    """What JSON handlers, pages and sockets share: the application, an id for the request, the client's address.
+
+    A body is dropped as it comes, also where no method reads one: Tornado would keep all of it until its end.
+    """
 
     request_id: UUID
     context: RequestContext
@@ -93,6 +97,9 @@ class BaseHandler(RequestHandler):
         self.app = app
         if route:
             self.route = route
+
+    def data_received(self, chunk: bytes) -> None:
+        """Drop it; a handler that reads bodies keeps what it may."""
 
     def trace(self) -> None:
         """Begin the request's span, if traces are on. The rest of the request runs in it."""
@@ -153,6 +160,9 @@ class BaseHandler(RequestHandler):
         value = (kwargs.get("exc_info") or (None, None, None))[1]
         error = value if isinstance(value, PairingServerError) else self._translated(status_code)
         self.app.refused[error.code] += 1
+        if self._prepared_future is not None and not self._prepared_future.done():
+            # Tornado closes a connection that is answered before its body has been read.
+            self.set_header("Connection", "close")
         self.span.set_attribute("pairing.error", error.code)
         self.set_status(STATUS[error.code])
         if isinstance(error, RateLimited | Unavailable | ConfirmationNeeded):
@@ -190,7 +200,6 @@ def _made(schema: type[Schema]) -> Schema:
     return schema()
 
 
-@stream_request_body
 class JSONHandler(BaseHandler):
     """An endpoint whose requests and answers are JSON."""
 
@@ -199,7 +208,8 @@ class JSONHandler(BaseHandler):
 
     async def prepare(self) -> None:
         self.trace()
-        self._chunks: list[bytes] = []
+        # One object: of a body that comes byte by byte, a list would hold thousands.
+        self._body = bytearray()
         self._received = 0
         self.context = self.anonymous()
         origin = self.request.headers.get("Origin")
@@ -230,9 +240,6 @@ class JSONHandler(BaseHandler):
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         """Tornado has cleared the headers by now."""
         self._set_cors_headers()
-        if self._prepared_future is not None and not self._prepared_future.done():
-            # Tornado closes a connection that is answered before its body has been read.
-            self.set_header("Connection", "close")
         super().write_error(status_code, **kwargs)
 
     def options(self, *_: str) -> None:
@@ -248,7 +255,7 @@ class JSONHandler(BaseHandler):
     def data_received(self, chunk: bytes) -> None:
         self._received += len(chunk)
         if self._received <= BODY_SIZE:
-            self._chunks.append(chunk)
+            self._body += chunk
 
     def read(self, schema: type[Schema]) -> dict[str, Any]:
         """The checked body. An absent one is an empty object.
@@ -257,7 +264,7 @@ class JSONHandler(BaseHandler):
         """
         if self._received > BODY_SIZE:
             raise PayloadTooLarge(limit=BODY_SIZE, size=self._received)
-        body = b"".join(self._chunks)
+        body = bytes(self._body)
         given = self.request.headers.get("Content-Type", "")
         if body and given.partition(";")[0].strip().lower() != "application/json":
             raise UnsupportedMediaType()

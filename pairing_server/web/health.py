@@ -56,3 +56,10 @@ class DocsHandler(BaseHandler):
         protect_page(self)
         self.set_header("Content-Type", "text/html; charset=utf-8")
         self.finish((STATIC / "docs" / "index.html").read_bytes())
+
+
+class DocsSlashHandler(BaseHandler):
+    """GET /docs/: the same page."""
+
+    def get(self) -> None:
+        self.redirect("/docs", permanent=True)

@@ -12,7 +12,7 @@ from tornado.httpserver import HTTPServer
 from tornado.iostream import IOStream
 from tornado.web import Application
 
-from pairing_server.web.base_handler import DRAINED_SIZE
+from pairing_server.web.base_handler import BODY_SIZE, DRAINED_SIZE
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +35,8 @@ class BoundedHTTPServer(HTTPServer):
         super().initialize(
             application,
             xheaders=False,  # it would trust any client; see AppContext.address
+            # What is read at once, and so what a connection holds of a body that nobody keeps.
+            chunk_size=BODY_SIZE,
             max_header_size=HEADER_SIZE,
             idle_connection_timeout=IDLE_TIMEOUT,
             body_timeout=BODY_TIMEOUT,

@@ -10,14 +10,20 @@ from functools import lru_cache
 from http import HTTPStatus
 from typing import Any
 
-from tornado.web import Application, RedirectHandler, RequestHandler
+from tornado.web import Application, RequestHandler
 
 from pairing_server.web import client_files, demo, schemas
 from pairing_server.web.accounts import LoginHandler, RegisterHandler, WsTokenHandler, WsTokenMobileHandler
 from pairing_server.web.app_context import AppContext
 from pairing_server.web.audit import handlers, page
 from pairing_server.web.base_handler import JSONHandler, NotFoundHandler
-from pairing_server.web.health import DocsHandler, HealthHandler, MetricsHandler, ReadyHandler
+from pairing_server.web.health import (
+    DocsHandler,
+    DocsSlashHandler,
+    HealthHandler,
+    MetricsHandler,
+    ReadyHandler,
+)
 from pairing_server.web.lockouts import LockoutHandler, LockoutsHandler
 from pairing_server.web.logins import LoginsHandler, LogoutHandler, OwnLoginHandler
 from pairing_server.web.openapi import Operation, Route, document
@@ -119,7 +125,7 @@ def make_app(app: AppContext, sockets: Mapping[str, type[RequestHandler]]) -> Ap
     return Application(
         [
             *((route.pattern, route.handler, {**own, "route": route.form}) for route in routes),
-            (r"/docs/", RedirectHandler, {"url": "/docs"}),
+            (r"/docs/", DocsSlashHandler, own),
             (r"/docs/(.+)", PageFileHandler, {"app": app, "path": str(STATIC / "docs")}),
             *client_files.routes(app),
             *page.routes(app),
