@@ -1,8 +1,8 @@
 """How the process logs: text for people, JSON for machines, no secret in either.
 
 A log line is an event with fields: `log.info("configuration reloaded", extra={"changed": names})` becomes
-`configuration reloaded changed=…` as text, and members of the object as JSON. Code that has a secret does not log it;
-the filter here is the second line of defence.
+`configuration reloaded changed=…` as text, and members of the object as JSON. A library's line has its text in place
+of an event, and the field `logger`. Code that has a secret does not log it; the filter here is the second line of defence.
 """
 
 from __future__ import annotations
@@ -11,11 +11,18 @@ import json
 import logging
 import re
 import sys
+import threading
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from types import TracebackType
 from typing import Any, TextIO
 
 from pythonjsonlogger.core import RESERVED_ATTRS
 from pythonjsonlogger.json import JsonFormatter
 
+log = logging.getLogger(__name__)
+
+_OURS = "pairing_server"
 # What a log record has besides the event's fields.
 _RECORD = frozenset(RESERVED_ATTRS) | {"taskName"}
 _SECRETS = (
@@ -35,11 +42,21 @@ def redact(text: str) -> str:
     return text
 
 
-class _Text(logging.Formatter):
+class _Timed(logging.Formatter):
+    """A time is written as RFC 3339 has it: in UTC, with milliseconds."""
+
+    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: N802
+        return datetime.fromtimestamp(record.created, UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"
+
+
+class _Text(_Timed):
     """An event is one line that begins with a time. The lines of a traceback are indented below it."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
-        fields = [f" {name}={_shown(value)}" for name, value in vars(record).items() if name not in _RECORD]
+        named = {name: value for name, value in vars(record).items() if name not in _RECORD}
+        if record.name.partition(".")[0] != _OURS:
+            named["logger"] = record.name
+        fields = [f" {name}={_shown(value)}" for name, value in named.items()]
         # Text from a client must not look like another event.
         return (super().formatMessage(record) + "".join(fields)).replace("\n", "\\n")
 
@@ -56,7 +73,7 @@ def _shown(value: object) -> str:
     return text if re.fullmatch(r'[^\s"]+', text) else json.dumps(text, ensure_ascii=False)
 
 
-class _JSON(JsonFormatter):
+class _JSON(_Timed, JsonFormatter):
     def process_log_record(self, log_data: dict[str, Any]) -> dict[str, Any]:
         # Before encoding: the quotes and escapes of JSON are not part of a secret.
         return {
@@ -78,14 +95,33 @@ def configure(form: str, level: str, stream: TextIO | None = None) -> None:
             _JSON(
                 "%(asctime)s %(levelname)s %(name)s %(message)s",
                 rename_fields={"asctime": "time", "levelname": "level", "name": "logger"},
-                datefmt="%Y-%m-%dT%H:%M:%S%z",
             )
         )
     else:
-        handler.setFormatter(_Text("%(asctime)s %(levelname)-7s %(message)s", "%H:%M:%S"))
+        handler.setFormatter(_Text("%(asctime)s %(levelname)-7s %(message)s"))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     set_level(level)
     # Its lines have the query, which can hold a token; handlers write an access log of their own.
     logging.getLogger("tornado.access").setLevel(logging.WARNING)
     logging.getLogger("alembic").setLevel(logging.WARNING)
+
+
+def before_configuration(environ: Mapping[str, str]) -> None:
+    """Log in the form that the environment names, until the configuration is known; then call `configure`."""
+    form = environ.get("PAIRING_LOG_FORMAT", "").strip().lower()
+    configure("text" if form == "text" or (form != "json" and sys.stderr.isatty()) else "json", "info")
+
+
+def log_everything() -> None:
+    """Warnings of Python and exceptions that no code catches are log lines as well. For a process that serves."""
+    logging.captureWarnings(True)
+    sys.excepthook = _uncaught
+    threading.excepthook = lambda found: _uncaught(found.exc_type, found.exc_value, found.exc_traceback)
+    sys.unraisablehook = lambda found: _uncaught(found.exc_type, found.exc_value, found.exc_traceback)
+
+
+def _uncaught(
+    kind: type[BaseException], error: BaseException | None, traceback: TracebackType | None
+) -> None:
+    log.critical("uncaught exception", exc_info=(kind, error or kind(), traceback))

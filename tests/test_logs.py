@@ -60,15 +60,39 @@ def test_what_is_no_secret_is_left_alone() -> None:
     assert redact(text) == text
 
 
+# RFC 3339, in UTC, with milliseconds.
+TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z"
+
+
 def test_text_is_one_line_with_time_and_level() -> None:
-    assert re.fullmatch(r"\d\d:\d\d:\d\d WARNING hello bob\n", logged("text", "hello %s", "bob"))
+    assert re.fullmatch(TIME + r" WARNING hello bob\n", logged("text", "hello %s", "bob"))
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_a_time_is_that_of_the_event_in_utc(form: str) -> None:
+    stream = io.StringIO()
+    logs.configure(form, "info", stream)
+    record = logging.LogRecord("pairing_server.test", logging.INFO, "", 0, "hello", (), None)
+    for record.created, shown in (
+        (0.0, "1970-01-01T00:00:00.000Z"),
+        (1e9 + 0.9996, "2001-09-09T01:46:40.999Z"),
+    ):
+        logging.getLogger().handle(record)
+        assert shown in stream.getvalue()
+
+
+def test_the_line_of_a_library_names_its_logger() -> None:
+    stream = io.StringIO()
+    logs.configure("text", "info", stream)
+    logging.getLogger("asyncio").error("Task was destroyed but it is pending!")
+    assert stream.getvalue().endswith("ERROR   Task was destroyed but it is pending! logger=asyncio\n")
 
 
 def test_json_is_one_object_a_line_with_time_level_and_logger() -> None:
     told = logged("json", "hello %s", "bob")
     assert told.count("\n") == 1
     row = json.loads(told)
-    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[+-]\d{4}", row.pop("time"))
+    assert re.fullmatch(TIME, row.pop("time"))
     assert row == {"level": "WARNING", "logger": "pairing_server.test", "message": "hello bob"}
 
 

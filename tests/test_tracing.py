@@ -261,7 +261,7 @@ async def test_what_is_logged_within_a_span_says_which(start: Start, monkeypatch
         span = (await traced.done()).one("GET /openapi.json")
     finally:
         logging.getLogger().removeHandler(kept)
-    [line] = [line for line in lines if "GET /openapi.json" in line.getMessage()]
+    [line] = [line for line in lines if line.__dict__.get("route") == "/openapi.json"]
     assert (line.trace_id, line.span_id) == (span.trace_id, span.span_id)  # type: ignore[attr-defined]
     assert not [line for line in lines if "system.started" in line.getMessage() and hasattr(line, "trace_id")]
 
@@ -302,6 +302,6 @@ def test_a_receiver_that_is_away_costs_spans_and_nothing_else(database_url: str,
         assert server.status("/openapi.json") == 200
         log = server.stop()
     lines = [json.loads(line) for line in log.splitlines() if line.startswith("{")]
-    [line] = [line for line in lines if line["message"].startswith("GET /openapi.json")]
+    [line] = [line for line in lines if line.get("route") == "/openapi.json"]
     assert len(line["trace_id"]) == 32 and len(line["span_id"]) == 16
     assert "Traceback" not in log

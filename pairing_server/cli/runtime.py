@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import sys
 from collections.abc import Awaitable, Callable, Iterator, Mapping
@@ -31,6 +32,8 @@ from pairing_server.server.server import event_loop
 from pairing_server.server.startup_checks import StartError, check_schema
 from pairing_server.server.systemd import ActivationError
 from pairing_server.tracing import TracesError
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -80,22 +83,22 @@ def _details(error: PairingServerError) -> list[str]:
 @contextmanager
 def database(config: Configuration) -> Iterator[tuple[Configuration, str]]:
     """The configuration with keys, and the database's URL. The embedded database is migrated and runs inside the block."""
-    with revivable_database(config, lambda _: None) as (ready, url, _):
+    with revivable_database(config) as (ready, url, _):
         yield ready, url
 
 
 @contextmanager
 def revivable_database(
-    config: Configuration, say: Callable[[str], None]
+    config: Configuration,
 ) -> Iterator[tuple[Configuration, str, Callable[[], None] | None]]:
-    """As `database`, and a function that restarts the embedded database; None for an external one. `say` gets progress."""
+    """As `database`, and a function that restarts the embedded database; None for an external one."""
     with plain_errors():
         ready = with_seal_key(with_keys(config))
         if ready.database_url is not None:
             yield ready, ready.database_url, None
             return
         embedded = EmbeddedPostgres(ready.data_dir)
-        say(f"Starting the embedded PostgreSQL in {ready.data_dir} …")
+        log.info("embedded database starting", extra={"data_dir": str(ready.data_dir)})
         try:
             url = embedded.start()
             newest = migrations.migrate(url) == migrations.head()

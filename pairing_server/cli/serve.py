@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import gc
+import logging
 import os
-from functools import partial
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -27,8 +31,36 @@ from pairing_server.server.systemd import take_activation
 
 DEFAULTS = Configuration()
 
+log = logging.getLogger(__name__)
+
+
+class LoggedCommand(click.Command):
+    """Its standard error is a log. Where no person reads it on a terminal, an error is an event of it as well."""
+
+    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
+        logs.before_configuration(os.environ)
+        logs.log_everything()
+        with _errors_logged():
+            return super().make_context(*args, **kwargs)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        with _errors_logged():
+            return super().invoke(ctx)
+
+
+@contextmanager
+def _errors_logged() -> Iterator[None]:
+    try:
+        yield
+    except click.ClickException as error:
+        if sys.stderr.isatty():
+            raise
+        log.critical("ended", extra={"error": error.format_message()})
+        raise click.exceptions.Exit(error.exit_code) from None
+
 
 @click.command(
+    cls=LoggedCommand,
     epilog=epilog(
         {
             "pairing-server serve": f"on {DEFAULTS.host}:{DEFAULTS.port}, data in ./{DEFAULTS.data_dir}",
@@ -37,7 +69,7 @@ DEFAULTS = Configuration()
         },
         "docs/operations.md, Starting",
         "0 after SIGTERM or Ctrl-C; 1 it cannot start, and standard error says why; 2 wrong use",
-    )
+    ),
 )
 @click.option("--host", help="Address to listen on (PAIRING_HOST).")
 @click.option("--port", help="Port to listen on; 0 takes a free one (PAIRING_PORT).")
@@ -54,7 +86,7 @@ def serve(host: str | None, port: str | None, data_dir: str | None) -> None:
     logs.configure(config.log_format, config.log_level)
     with plain_errors():
         activation = take_activation(os.environ)
-    with revivable_database(config, partial(click.echo, err=True)) as (ready, url, revive), plain_errors():
+    with revivable_database(config) as (ready, url, revive), plain_errors():
         # Imported objects stay: to collect them again would block the loop for tens of milliseconds.
         gc.collect()
         gc.freeze()
@@ -66,8 +98,7 @@ def serve(host: str | None, port: str | None, data_dir: str | None) -> None:
                 lambda: with_seal_key(with_keys(read_configuration(options))),
             )
         )
-    if not activation.supervised:
-        click.echo("Stopped.", err=True)
+    log.info("stopped")
 
 
 def _announce(config: Configuration, addresses: list[tuple[str, int]]) -> None:

@@ -87,8 +87,10 @@ class BaseHandler(RequestHandler):
     context: RequestContext
     app: AppContext
 
-    # The URL's form, as in "/api/pairings/{}"; empty where each file has its own.
+    # The URL's form, as in "/api/pairings/{}"; empty where the URL has no handler.
     route: str = ""
+    # Whether programs ask it every few seconds.
+    probe: ClassVar[bool] = False
     # Whether a request is worth a span.
     traced: ClassVar[bool] = True
     span: Span = NOTHING
@@ -144,16 +146,20 @@ class BaseHandler(RequestHandler):
     ) -> None:
         """Log faults with their traceback. Refusals, the protocol's and Tornado's, are answers and no faults."""
         if isinstance(value, Unavailable):
-            ids = {"request_id": str(self.request_id)}
-            log.warning("%s %s: %s", self.request.method, self.request.path, value, extra=ids)
+            level = logging.DEBUG if self.probe else logging.WARNING
+            log.log(level, "request refused", extra={**self._what(), "reason": value.text})
         elif not isinstance(value, PairingServerError | HTTPError):
             log.error(
-                "%s %s failed",
-                self.request.method,
-                self.request.path,
-                extra={"request_id": str(self.request_id)},
-                exc_info=(typ, value, tb) if typ and value else None,
+                "request failed", extra=self._what(), exc_info=(typ, value, tb) if typ and value else None
             )
+
+    def _what(self) -> dict[str, str]:
+        """The request, as fields of a log line."""
+        return {
+            "method": str(self.request.method),
+            "route": self.route,
+            "request_id": str(self.request_id),
+        }
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         """Answer with the one form that all errors have on the wire."""

@@ -30,5 +30,5 @@ class ClientFileHandler(PageFileHandler):
 
 
 def routes(app: AppContext) -> list[URLSpec]:
-    given = {"app": app, "path": str(CLIENT)}
+    given = {"app": app, "path": str(CLIENT), "route": "/client/{}"}
     return [URLSpec(r"/client/([a-z]+\.(?:js|d\.ts)|package\.json|README\.md)", ClientFileHandler, given)]

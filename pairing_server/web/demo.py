@@ -106,11 +106,13 @@ class QrHandler(AuthenticatedHandler):
 
 def routes(app: AppContext) -> list[URLSpec]:
     """Every URL of the demonstration."""
-    own = {"app": app}
+    pages = {
+        "/": HomeHandler,
+        "/phone": PhoneHandler,
+        "/demo/site.json": SiteHandler,
+        "/demo/qr": QrHandler,
+    }
     return [
-        URLSpec(r"/", HomeHandler, own),
-        URLSpec(r"/phone", PhoneHandler, own),
-        URLSpec(r"/demo/site\.json", SiteHandler, own),
-        URLSpec(r"/demo/qr", QrHandler, own),
+        *(URLSpec(re.escape(path), handler, {"app": app, "route": path}) for path, handler in pages.items()),
         *files_of(app, "demo"),
     ]

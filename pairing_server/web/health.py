@@ -14,6 +14,7 @@ class HealthHandler(JSONHandler):
     """GET /healthz: the process is alive."""
 
     traced = False
+    probe = True
 
     def get(self) -> None:
         self.answer(schemas.HealthAnswer, {"status": "ok"})
@@ -23,6 +24,7 @@ class ReadyHandler(JSONHandler):
     """GET /readyz: it can pair now."""
 
     traced = False
+    probe = True
 
     async def get(self) -> None:
         if self.app.draining:
@@ -43,6 +45,8 @@ class ReadyHandler(JSONHandler):
 
 class MetricsHandler(BaseHandler):
     """GET /metrics: counts in Prometheus' text form."""
+
+    probe = True
 
     def get(self) -> None:
         self.set_header("Content-Type", CONTENT_TYPE_LATEST)

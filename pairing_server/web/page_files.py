@@ -19,8 +19,8 @@ SHARED = STATIC / "shared"
 class PageFileHandler(BaseHandler, StaticFileHandler):
     """Files of the server's pages."""
 
-    def initialize(self, app: AppContext, path: str) -> None:  # type: ignore[override]
-        BaseHandler.initialize(self, app)
+    def initialize(self, app: AppContext, path: str, route: str = "") -> None:  # type: ignore[override]
+        BaseHandler.initialize(self, app, route)
         StaticFileHandler.initialize(self, path)
 
     def prepare(self) -> None:
@@ -48,8 +48,8 @@ def files_of(app: AppContext, page: str) -> list[URLSpec]:
     """The URLs under `/{page}/`: the scripts and styles of the folder of that name, and the shared files. The HTML has
     handlers of its own, for its headers."""
     shared = "|".join(sorted(path.name.replace(".", r"\.") for path in SHARED.iterdir()))
-    own = {"app": app, "path": str(STATIC / page)}
+    own = {"app": app, "route": f"/{page}/{{}}"}
     return [
-        URLSpec(rf"/{page}/({shared})", PageFileHandler, {"app": app, "path": str(SHARED)}),
-        URLSpec(rf"/{page}/([a-z-]+\.(?:js|css))", PageFileHandler, own),
+        URLSpec(rf"/{page}/({shared})", PageFileHandler, {**own, "path": str(SHARED)}),
+        URLSpec(rf"/{page}/([a-z-]+\.(?:js|css))", PageFileHandler, {**own, "path": str(STATIC / page)}),
     ]

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-import logging
-import re
 from collections.abc import Mapping
 from functools import lru_cache
-from http import HTTPStatus
 from typing import Any
 
 from tornado.web import Application, RequestHandler
 
 from pairing_server.web import client_files, demo, schemas
+from pairing_server.web.access_log import log_request
 from pairing_server.web.accounts import LoginHandler, RegisterHandler, WsTokenHandler, WsTokenMobileHandler
 from pairing_server.web.app_context import AppContext
 from pairing_server.web.audit import handlers, page
@@ -34,8 +32,6 @@ from pairing_server.web.pairings import (
     PairingHandler,
     PairingsHandler,
 )
-
-log = logging.getLogger("pairing_server.access")
 
 # What any body may be refused for.
 _BODY = (400, 413, 415, 422)
@@ -125,8 +121,8 @@ def make_app(app: AppContext, sockets: Mapping[str, type[RequestHandler]]) -> Ap
     return Application(
         [
             *((route.pattern, route.handler, {**own, "route": route.form}) for route in routes),
-            (r"/docs/", DocsSlashHandler, own),
-            (r"/docs/(.+)", PageFileHandler, {"app": app, "path": str(STATIC / "docs")}),
+            (r"/docs/", DocsSlashHandler, {**own, "route": "/docs/"}),
+            (r"/docs/(.+)", PageFileHandler, {**own, "path": str(STATIC / "docs"), "route": "/docs/{}"}),
             *client_files.routes(app),
             *page.routes(app),
             *(demo.routes(app) if app.demo else ()),
@@ -134,24 +130,4 @@ def make_app(app: AppContext, sockets: Mapping[str, type[RequestHandler]]) -> Ap
         default_handler_class=NotFoundHandler,
         default_handler_args=own,
         log_function=log_request,
-    )
-
-
-def log_request(handler: RequestHandler) -> None:
-    """One line a request, without the query: it may hold a token."""
-    status = handler.get_status()
-    level = logging.INFO if status < 500 else logging.WARNING
-    app = getattr(handler, "app", None)
-    if isinstance(app, AppContext) and status != HTTPStatus.SWITCHING_PROTOCOLS:
-        app.answered[f"{status // 100}xx"] += 1
-        app.http_time.observe(handler.request.request_time())
-    path = re.sub(r"[^\x21-\x7e]", "?", handler.request.path)[:200]
-    log.log(
-        level,
-        "%s %s %d %.1fms",
-        handler.request.method,
-        path,
-        status,
-        1000 * handler.request.request_time(),
-        extra={"request_id": str(getattr(handler, "request_id", ""))},
     )

@@ -6,6 +6,7 @@ nothing else. `harness.program` starts the real one.
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 import sys
@@ -85,9 +86,14 @@ class Operator:
         return done.out
 
     def refuses(self, *arguments: str, status: int = 1, stdin: str | bytes = "") -> str:
-        """What a command complains about that must fail in plain words: no traceback, nothing on its output."""
+        """What a command complains about that must fail in plain words: no traceback, nothing on its output.
+
+        The error of `serve` is an event of its log.
+        """
         done = self.run(*arguments, stdin=stdin)
         assert (done.status, done.out) == (status, ""), done.text
         assert "Traceback" not in done.err
+        if arguments[:1] == ("serve",):
+            return str(json.loads(done.err.splitlines()[-1])["error"])
         assert "Error: " in done.err
         return done.err

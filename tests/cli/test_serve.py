@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import shutil
 import signal
 import socket
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,8 +19,9 @@ import pytest
 from harness.program import environment
 from pairing_server.db import migrations
 from tests.cli.commands import NO_DATABASE, Operator, command
-from tests.cli.serving import PATIENCE, serving
+from tests.cli.serving import PATIENCE, Serving, serving
 from tests.conftest import execute
+from tests.test_logs import TIME
 
 
 @pytest.fixture
@@ -38,7 +41,8 @@ def test_it_prints_where_it_listens_and_stops_cleanly_at_sigterm(operator: Opera
             200,
         )
         said = server.stop()
-    assert said.endswith("Stopped.\n")
+    events = [json.loads(line)["message"] for line in said.splitlines()]
+    assert events[0] == "listening" and "stopping" in events and events[-1] == "stopped"
     assert "Traceback" not in said
     told = [line.split()[3] for line in operator.says("audit", "list").splitlines()[1:]]
     assert told == ["audit.seal", "audit.stopped", "system.stopping", "system.started", "audit.started"]
@@ -56,7 +60,59 @@ def test_the_garbage_collector_leaves_alone_what_was_imported(operator: Operator
 
 def test_ctrl_c_stops_it_as_sigterm_does(operator: Operator) -> None:
     with serving(operator.environ, operator.folder) as server:
-        assert server.stop(signal.SIGINT).endswith("Stopped.\n")
+        assert json.loads(server.stop(signal.SIGINT).splitlines()[-1])["message"] == "stopped"
+
+
+# Runs in the process of the server: a library warns, a thread dies, and a destructor fails.
+_NOISE = """
+import threading, warnings
+class Fragile:
+    def __del__(self): raise ValueError("in a destructor")
+def noise():
+    warnings.warn("an old function", DeprecationWarning)
+    Fragile()
+    threading.Thread(target=lambda: 1 / 0).start()
+threading.Timer(0, noise)
+import pairing_server.server.lifecycle as lifecycle
+class Noisy(lifecycle.StatusSocket):
+    async def open(self):
+        warnings.simplefilter("always")
+        noise()
+        await super().open()
+lifecycle.StatusSocket = Noisy
+"""
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_each_line_of_standard_error_is_an_event(operator: Operator, form: str) -> None:
+    (operator.folder / "noisy.py").write_text(_NOISE + "from pairing_server.cli import main; main()")
+    environ = {**operator.environ, "PAIRING_LOG_FORMAT": form}
+    server = Serving(environ, operator.folder, command=[sys.executable, "noisy.py"])
+    try:
+        said = server.stop()
+    finally:
+        server.close()
+    if form == "json":
+        assert all(re.fullmatch(TIME, json.loads(line)["time"]) for line in said.splitlines())
+    else:
+        events = [line for line in said.splitlines() if not line.startswith("  ")]
+        assert all(re.match(rf"{TIME} (INFO   |WARNING|CRITICAL) \S", line) for line in events)
+    for told in ("an old function", "ValueError: in a destructor", "ZeroDivisionError", "stopped"):
+        assert told in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "settings", "status", "told"),
+    [
+        (("--port", "0"), {"PORTT": "1"}, 1, "did you mean PAIRING_PORT?"),
+        (("--port", "0"), {"LOG_FORMAT": "xml"}, 1, "PAIRING_LOG_FORMAT"),
+        (("--sideways",), {}, 2, "--sideways"),
+    ],
+)
+def test_what_ends_it_before_its_configuration_is_known_is_an_event_as_well(
+    tmp_path: Path, arguments: tuple[str, ...], settings: dict[str, str], status: int, told: str
+) -> None:
+    assert told in Operator(NO_DATABASE, tmp_path, **settings).refuses("serve", *arguments, status=status)
 
 
 def test_a_port_in_use_is_told_with_what_to_change(operator: Operator) -> None:
@@ -124,6 +180,7 @@ def test_without_a_database_it_brings_its_own_and_stops_it_in_the_end(home: Path
         # Ctrl-C in a terminal goes to every process of the terminal.
         os.killpg(server.process.pid, signal.SIGINT)
         assert server.process.wait(PATIENCE) == 0
+        assert json.loads(server.log.read_text().splitlines()[0])["message"] == "embedded database starting"
     assert not postgres_runs(home)
 
 

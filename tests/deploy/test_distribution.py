@@ -104,7 +104,7 @@ def test_from_the_wheel_alone_it_serves_anywhere_and_pairs(installed: Path) -> N
             )
             assert doctor.returncode == 0, doctor.stdout + doctor.stderr
             assert "All right" in doctor.stdout
-            assert "Stopped." in server.stop()
+            assert '"stopped"' in server.stop()
         finally:
             server.close()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -80,5 +81,5 @@ async def test_after_a_kill_paired_devices_find_their_channel_and_settings(
                 pass
             assert (change["settings"]["gain"], change["rev"]) == (81, 3)
             await shown.expect("pairing_success")
-        assert server.stop().endswith("Stopped.\n")
+        assert json.loads(server.stop().splitlines()[-1])["message"] == "stopped"
     assert await kept_rev(database_url) == 3

@@ -29,4 +29,4 @@ class AuditPageHandler(BaseHandler):
 
 def routes(app: AppContext) -> list[URLSpec]:
     """The page and its files."""
-    return [URLSpec(r"/audit", AuditPageHandler, {"app": app}), *files_of(app, "audit")]
+    return [URLSpec(r"/audit", AuditPageHandler, {"app": app, "route": "/audit"}), *files_of(app, "audit")]
