@@ -12,7 +12,7 @@ from pairing_server.security.keys import SigningKey, format_keys, generate_key
 from pairing_server.services import signing_keys as service
 
 _MANUAL = (
-    "The keys are set by PAIRING_JWT_KEYS. Put the line above in its place on every server, and reload each"
+    "Nothing has changed yet: the keys are set by PAIRING_JWT_KEYS. Put the line above in its place on every server, and reload each"
     " within 15 seconds (kill -HUP, or systemctl reload). It holds secrets."
 )
 

@@ -72,9 +72,16 @@ def revoke(login_id: str | None, user: str | None, token_id: str | None, issuer:
     async def work(backend: Backend) -> str:
         logins, admin = backend.services.logins, administrator(utcnow())
         if user is not None:
-            return f"All logins of {await logins.revoke_user(admin, user)} are ended."
+            subject, count = await logins.revoke_user(admin, user)
+            if not count:
+                raise click.ClickException(
+                    f"{subject} has no login that is known here, so none has ended. Check the spelling; see:"
+                    " pairing-server login list. Tokens of that user from before now are refused all the same."
+                )
+            return f"All logins of {subject} are ended: {count}."
         if token_id is not None:
-            await logins.revoke_token(admin, token_id, issuer)
+            if not await logins.revoke_token(admin, token_id, issuer):
+                raise click.ClickException(f"The token {token_id} was refused already. Nothing has changed.")
             return f"The token {token_id} is refused from now on."
         ended = await logins.revoke_login(admin, login_id or "")
         return f"The login {login_id} of {', '.join(one.subject for one in ended)} is ended."

@@ -79,7 +79,9 @@ def _set_disabled(name: str, disabled: bool) -> None:
         lambda backend: backend.services.accounts.set_disabled(administrator(utcnow()), name, disabled)
     )
     word = "disabled" if disabled else "enabled"
-    click.echo(f"{name} is {word}." if changed else f"{name} was {word} already.")
+    if not changed:
+        raise click.ClickException(f"{name} was {word} already. Nothing has changed.")
+    click.echo(f"{name} is {word}.")
 
 
 @user.command(
@@ -115,10 +117,12 @@ def enable(name: str) -> None:
 )
 @click.argument("name")
 def set_password(name: str) -> None:
-    """Set a new password; it is asked for, or read from standard input."""
+    """Set a new password; it is asked for, or read from standard input. All logins of the account end."""
     password = read_password(confirm=True)
-    run(lambda backend: backend.services.accounts.set_password(administrator(utcnow()), name, password))
-    click.echo(f"{name} has a new password.")
+    ended = run(
+        lambda backend: backend.services.accounts.set_password(administrator(utcnow()), name, password)
+    )
+    click.echo(f"{name} has a new password. Logins ended: {ended}.")
 
 
 @user.command(
@@ -131,7 +135,9 @@ def set_password(name: str) -> None:
 @click.argument("role", type=_ROLE)
 def set_role(name: str, role: str) -> None:
     """Make the account a user, an auditor (reads the audit log) or an admin."""
-    run(lambda backend: backend.services.accounts.set_role(administrator(utcnow()), name, role))
+    changed = run(lambda backend: backend.services.accounts.set_role(administrator(utcnow()), name, role))
+    if not changed:
+        raise click.ClickException(f"The role of {name} was {role} already. Nothing has changed.")
     click.echo(f"{name} is {role} now.")
 
 

@@ -109,6 +109,10 @@ class Tokens:
         self._issuers = issuers
         self._is_revoked = is_revoked
 
+    def trusts(self, issuer: str) -> bool:
+        """Whether tokens of that issuer are taken: this server's own, and those of PAIRING_ISSUERS."""
+        return issuer == OWN_ISSUER or (self._issuers is not None and self._issuers.knows(issuer))
+
     @property
     def longest_life(self) -> int:
         """Seconds after which every token issued until now has expired."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from dataclasses import dataclass
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -33,6 +33,11 @@ def check_new(username: str, password: str) -> None:
         fields["username"] = ["Must be 3 to 64 characters."]
     elif clean(plain, 64) != plain or plain != plain.strip():
         fields["username"] = ["Must not have control characters, nor spaces at its ends."]
+    elif "|" in users.username_key(plain):
+        # "issuer|sub" names the user of another issuer.
+        fields["username"] = ["Must not have the character |."]
+    elif is_id(users.username_key(plain)):
+        fields["username"] = ["Must not look like an account's id (a UUID)."]
     if not 12 <= len(unicodedata.normalize("NFC", password)) <= 128:
         fields["password"] = ["Must be 12 to 128 characters."]
     if fields:
@@ -97,27 +102,39 @@ class AccountService:
                 await self.audit.record(conn, event)
         return changed
 
-    async def set_password(self, context: RequestContext, username: str, password: str) -> None:
-        """All logins of the account end. Raises NotFound, ValidationFailed."""
+    async def set_password(self, context: RequestContext, username: str, password: str) -> int:
+        """All logins of the account end; how many. Raises NotFound, ValidationFailed."""
         check_new("any", password)
         hashed = await self.passwords.hash(password)
         async with self.database.transaction() as conn:
             user = await existing_user(conn, username)
             await users.set_password(conn, user.id, hashed)
-            revoked = await self.logins.revoke_all_of(conn, user.subject, context.now)
+            revoked, ended = await self.logins.revoke_all_of(conn, user.subject, context.now)
             event = self.audit.event("account.password_changed", "success", context, target=user.subject)
             await self.audit.record(conn, event)
         self.logins.apply(revoked)
+        return ended
 
-    async def set_role(self, context: RequestContext, username: str, role: str) -> None:
-        """Raises NotFound."""
+    async def set_role(self, context: RequestContext, username: str, role: str) -> bool:
+        """False if that was its role already. Raises NotFound."""
         async with self.database.transaction() as conn:
             user = await existing_user(conn, username)
-            await users.set_role(conn, user.id, role)
-            event = self.audit.event(
-                "account.role_changed", "success", context, target=user.subject, was=user.role, role=role
-            )
-            await self.audit.record(conn, event)
+            changed = await users.set_role(conn, user.id, role)
+            if changed:
+                event = self.audit.event(
+                    "account.role_changed", "success", context, target=user.subject, was=user.role, role=role
+                )
+                await self.audit.record(conn, event)
+        return changed
+
+
+def is_id(text: str) -> bool:
+    """Whether the text could be an account's id, in any of the ways to write a UUID."""
+    try:
+        UUID(text)
+    except ValueError:
+        return False
+    return True
 
 
 async def existing_user(conn: AsyncConnection, username: str) -> User:

@@ -12,6 +12,7 @@ from pairing_server.audit.recorder import AuditLog
 from pairing_server.db.database import Database
 from pairing_server.errors import Forbidden, NotFound
 from pairing_server.request_context import RequestContext
+from pairing_server.security.addresses import limit_key
 from pairing_server.security.limits import (
     LOGIN_ADDRESS,
     LOGIN_USER,
@@ -68,7 +69,14 @@ class LockoutService:
         return sorted(found, key=lambda lockout: lockout.until, reverse=True)
 
     async def lift(self, context: RequestContext, kind: str, key: str) -> None:
-        """Forget what was counted against the key, so that it may try again at once. Raises Forbidden, NotFound."""
+        """Forget what was counted against the key, so that it may try again at once. Raises Forbidden, NotFound.
+
+        A username and an address may be written in any way that counts as the same.
+        """
+        if kind == "login_user":
+            key = users.username_key(key)
+        elif kind.endswith("_address"):
+            key = limit_key(key)
         async with self.database.transaction() as conn:
             allowed = await self._is_admin(conn, context)
             known = allowed and kind in POLICIES and "\x00" not in key

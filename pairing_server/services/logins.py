@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from pairing_server.audit.recorder import AuditLog
 from pairing_server.db.database import Database
-from pairing_server.errors import InvalidToken, NotFound
+from pairing_server.errors import InvalidToken, NotFound, ValidationFailed
 from pairing_server.relay.close_codes import CloseCode
 from pairing_server.relay.connection import Connection
 from pairing_server.relay.hub import Hub
@@ -35,6 +35,16 @@ class ListedLogin:
 
     login: Login
     current: bool
+    connections: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """What a revocation has changed. `new`: it had not been made before. `connections`: those of this server that it
+    closed; another server closes its own."""
+
+    new: bool
+    logins: int
     connections: int
 
 
@@ -64,7 +74,7 @@ class LoginService:
     async def list_of(self, user: str | None, now: datetime) -> list[Login]:
         """A user's logins, or those of all, newest first. Raises NotFound."""
         async with self.database.transaction() as conn:
-            subject = None if user is None else await _subject(conn, user)
+            subject = None if user is None else await _subject(conn, user, now)
             return await store.of(conn, subject, now)
 
     async def log_out(self, context: RequestContext, claims: AccessClaims, *, everywhere: bool) -> int:
@@ -74,7 +84,8 @@ class LoginService:
         else:
             ended = self._revocation(LOGIN, issuer_of(claims.subject), claims.login_id, context.now)
         sid = claims.login_id
-        return await self._end(context, "auth.logout", ended, claims.subject, sid=sid, everywhere=everywhere)
+        done = await self._end(context, "auth.logout", ended, claims.subject, sid=sid, everywhere=everywhere)
+        return done.connections
 
     async def revoke_own(self, context: RequestContext, login_id: str) -> int:
         """End one of the caller's logins. How many connections of this server that closes. Raises NotFound."""
@@ -86,7 +97,8 @@ class LoginService:
         if not known:
             raise NotFound("You have no login with this id. It may have ended.")
         ended = self._revocation(LOGIN, issuer_of(subject), login_id, context.now)
-        return await self._end(context, "auth.token_revoked", ended, subject, sid=login_id, by="user")
+        done = await self._end(context, "auth.token_revoked", ended, subject, sid=login_id, by="user")
+        return done.connections
 
     async def revoke_login(self, context: RequestContext, login_id: str) -> list[Login]:
         """End the login of that id. The logins ended. Raises NotFound."""
@@ -99,25 +111,52 @@ class LoginService:
             await self._end(context, "auth.token_revoked", ended, login.subject, sid=login_id, by="admin")
         return found
 
-    async def revoke_user(self, context: RequestContext, user: str) -> str:
-        """End all logins of a user: a username, a user's id, or "issuer|sub". The subject. Raises NotFound."""
+    async def revoke_user(self, context: RequestContext, user: str) -> tuple[str, int]:
+        """End all logins of a user: a username, a user's id, or "issuer|sub". The subject, and how many logins.
+
+        Tokens that are not used yet, of which no login is known, are refused too. Raises NotFound, ValidationFailed if
+        the text names two users.
+        """
         async with self.database.transaction() as conn:
-            subject = await _subject(conn, user)
-        ended = self._revocation(USER, issuer_of(subject), subject, context.now)
-        await self._end(context, "auth.token_revoked", ended, subject, by="admin")
-        return subject
+            subject = await _subject(conn, user, context.now)
+        issuer = issuer_of(subject)
+        self._check_issuer(issuer)
+        ended = self._revocation(USER, issuer, subject, context.now)
+        done = await self._end(context, "auth.token_revoked", ended, subject, by="admin")
+        return subject, done.logins
 
-    async def revoke_token(self, context: RequestContext, token_id: str, issuer: str | None) -> None:
-        """Refuse one token, by its `jti`, and close what was opened with it. `issuer` None: one of ours."""
+    async def revoke_token(self, context: RequestContext, token_id: str, issuer: str | None) -> bool:
+        """Refuse one token, by its `jti`, and close what was opened with it. `issuer` None: one of ours.
+
+        False if it was refused already. Raises NotFound for an issuer that is not trusted, ValidationFailed for what is
+        no `jti`.
+        """
+        self._check_issuer(issuer or OWN_ISSUER)
+        if not is_text(token_id, MAX_ID):
+            raise ValidationFailed(
+                f"A `jti` has 1 to {MAX_ID} printable characters. Give the token's `jti`, not the token."
+            )
         ended = self._revocation(TOKEN, issuer or OWN_ISSUER, token_id, context.now)
-        await self._end(context, "auth.token_revoked", ended, None, jti=token_id, by="admin")
+        done = await self._end(context, "auth.token_revoked", ended, None, jti=token_id, by="admin")
+        return done.new
 
-    async def revoke_all_of(self, conn: AsyncConnection, subject: str, now: datetime) -> Revocation:
-        """End all logins of the user, in the caller's transaction; `apply` the result when that is committed."""
+    def _check_issuer(self, issuer: str) -> None:
+        """Raises NotFound if no token of that issuer would be taken: its name is misspelt, then."""
+        if not self.tokens.trusts(issuer):
+            raise NotFound(
+                f"This server trusts no issuer {issuer!r}. Check the spelling, and PAIRING_ISSUERS."
+            )
+
+    async def revoke_all_of(
+        self, conn: AsyncConnection, subject: str, now: datetime
+    ) -> tuple[Revocation, int]:
+        """End all logins of the user, in the caller's transaction; `apply` the revocation when that is committed.
+
+        The revocation, and how many logins it ends.
+        """
         ended = self._revocation(USER, issuer_of(subject), subject, now)
         await store.revoke(conn, ended)
-        await store.forget(conn, subject, None, now)
-        return ended
+        return ended, await store.forget(conn, subject, None, now)
 
     def apply(self, ended: Revocation) -> int:
         """Refuse and close at once in this process. How many connections were closed."""
@@ -126,20 +165,22 @@ class LoginService:
 
     async def _end(
         self, context: RequestContext, event: str, ended: Revocation, subject: str | None, **attrs: Any
-    ) -> int:
+    ) -> Ended:
         """Revoke, record it, and close what is open here."""
         ahead = RevocationList()
         ahead.add([ended])
         closing = sum(1 for connection in self.hub.connections.values() if _covered(ahead, connection))
+        logins = 0
         async with self.database.transaction() as conn:
-            await store.revoke(conn, ended)
+            new = await store.revoke(conn, ended)
             if subject is not None:
-                await store.forget(conn, subject, ended.name if ended.kind == LOGIN else None, context.now)
+                login_id = ended.name if ended.kind == LOGIN else None
+                logins = await store.forget(conn, subject, login_id, context.now)
             made = self.audit.event(
                 event, "success", context, target=subject, sockets_closed=closing, **attrs
             )
             await self.audit.record(conn, made)
-        return self.apply(ended)
+        return Ended(new, logins, self.apply(ended))
 
     def _revocation(self, kind: str, issuer: str, name: str, now: datetime) -> Revocation:
         return Revocation(kind, issuer, name, now, now + timedelta(seconds=self.tokens.longest_life))
@@ -197,14 +238,24 @@ def _covered(revocations: RevocationList, connection: Connection) -> bool:
     )
 
 
-async def _subject(conn: AsyncConnection, user: str) -> str:
-    """Of a username, a user's id, or "issuer|sub". Raises NotFound."""
-    if "|" in user:
-        return user
-    found = await users.by_name(conn, user)
-    if found is None:
-        with suppress(ValueError):
-            found = await users.by_id(conn, UUID(user))
-    if found is None:
+async def _subject(conn: AsyncConnection, user: str, now: datetime) -> str:
+    """Of a username, a user's id, or "issuer|sub".
+
+    Raises NotFound, and ValidationFailed if it names two users: names that look like the others are refused today, but
+    an older account may have one.
+    """
+    named = await users.by_name(conn, user)
+    identified = None
+    with suppress(ValueError):
+        identified = await users.by_id(conn, UUID(user))
+    found = {account.subject for account in (named, identified) if account is not None}
+    if "|" in user and (not found or await store.of(conn, user, now, limit=1)):
+        found.add(user)
+    if not found:
         raise NotFound(f"There is no user {user!r}; see: pairing-server user list")
-    return found.subject
+    if len(found) > 1:
+        raise ValidationFailed(
+            f"{user!r} names two users: {' and '.join(sorted(found))}. Give the id of the one that is meant, or end single"
+            " logins by their ids; see: pairing-server login list"
+        )
+    return found.pop()

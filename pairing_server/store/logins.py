@@ -7,7 +7,18 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, and_, delete, exists, func, literal, or_, select
+from sqlalchemy import (
+    Boolean,
+    ColumnElement,
+    and_,
+    delete,
+    exists,
+    func,
+    literal,
+    literal_column,
+    or_,
+    select,
+)
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -141,10 +152,10 @@ async def with_id(conn: AsyncConnection, login_id: str) -> list[Login]:
     return [Login(*row) for row in await conn.execute(select(*_LOGIN).where(logins.c.login_id == login_id))]
 
 
-async def revoke(conn: AsyncConnection, revoked: Revocation) -> None:
-    """Revoke from now on. The logins that it ends are not listed any more."""
+async def revoke(conn: AsyncConnection, revoked: Revocation) -> bool:
+    """Revoke from now on. False if the same was revoked before. `forget` takes the logins that it ends from the list."""
     statement = insert(revocations).values({name: getattr(revoked, name) for name in Revocation.__slots__})
-    await conn.execute(
+    row = await conn.execute(
         statement.on_conflict_do_update(
             index_elements=[revocations.c.kind, revocations.c.issuer, revocations.c.name],
             set_={
@@ -152,8 +163,9 @@ async def revoke(conn: AsyncConnection, revoked: Revocation) -> None:
                 "expires_at": func.greatest(revocations.c.expires_at, statement.excluded.expires_at),
                 "recorded_at": func.clock_timestamp(),
             },
-        )
+        ).returning(literal_column("xmax = 0", Boolean))  # a row that was inserted has no xmax
     )
+    return bool(row.scalar_one())
 
 
 async def forget(conn: AsyncConnection, subject: str, login_id: str | None, until: datetime) -> int:

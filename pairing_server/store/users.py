@@ -119,8 +119,12 @@ async def set_password(conn: AsyncConnection, user_id: UUID, password_hash: str)
     return result.rowcount == 1
 
 
-async def set_role(conn: AsyncConnection, user_id: UUID, role: str) -> None:
-    await conn.execute(update(users).where(users.c.id == user_id).values(role=role))
+async def set_role(conn: AsyncConnection, user_id: UUID, role: str) -> bool:
+    """False if that was its role already."""
+    result = await conn.execute(
+        update(users).where(users.c.id == user_id, users.c.role != role).values(role=role)
+    )
+    return result.rowcount == 1
 
 
 async def set_disabled(conn: AsyncConnection, user_id: UUID, disabled_at: datetime | None) -> bool:

@@ -61,6 +61,7 @@ def test_keys_of_the_settings_are_printed_for_whoever_sets_them(database_url: st
     assert done.status == 0
     fresh, own = parse_keys(done.out.strip())
     assert own == OWN
+    assert "Nothing has changed yet" in done.err
     assert "Put the line above in its place on every server" in done.err
     assert list(tmp_path.iterdir()) == []
     both = Operator(database_url, tmp_path, JWT_KEYS=done.out.strip())

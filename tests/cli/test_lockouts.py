@@ -9,6 +9,11 @@ import pytest
 from pairing_server.clock import utcnow
 from pairing_server.errors import InvalidCode, RateLimited
 from pairing_server.request_context import RequestContext
+from pairing_server.security.addresses import limit_key
+from pairing_server.services import rate_limits
+from pairing_server.services.lockouts import POLICIES
+from pairing_server.services.rate_limits import LimitKey
+from pairing_server.store import users
 from tests.cli.commands import Operator
 from tests.devices import Site
 
@@ -42,6 +47,23 @@ async def test_who_is_locked_out_is_listed_and_let_in_again(site: Site, operator
     with pytest.raises(InvalidCode):
         await site.node.services.pairings.redeem_code(caller.at(utcnow()), "000000", "mobile-session")
     assert "via=cli" in operator.says("audit", "list", "--event", "admin.action")
+
+
+@pytest.mark.parametrize(
+    ("kind", "counted", "given"),
+    [
+        ("login_user", users.username_key("Straße"), "STRASSE"),
+        ("login_address", limit_key("2001:db8::1"), "2001:db8::2"),
+    ],
+)
+async def test_a_key_may_be_written_in_any_way_that_counts_as_the_same(
+    site: Site, operator: Operator, kind: str, counted: str, given: str
+) -> None:
+    async with site.node.database.transaction() as conn:
+        counting = await rate_limits.hold(conn, [LimitKey(kind, counted, POLICIES[kind])], utcnow())
+        await counting.charge(utcnow())
+    assert operator.says("lockouts", "lift", kind, given) == f"{given} may try again.\n"
+    assert "There is no lock-out" in operator.refuses("lockouts", "lift", kind, given)
 
 
 def test_what_is_not_there_is_said(operator: Operator) -> None:

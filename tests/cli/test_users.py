@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from uuid import UUID
 
@@ -33,6 +34,10 @@ def add(operator: Operator, name: str, *more: str) -> UUID:
     return UUID(told.rstrip(".\n").rpartition(" ")[2])
 
 
+def fullwidth(text: str) -> str:
+    return "".join(chr(ord(c) + 0xFEE0) for c in text)
+
+
 def rows(operator: Operator) -> list[list[str]]:
     return [line.split("\t") for line in operator.says("user", "list").splitlines()]
 
@@ -61,14 +66,17 @@ async def test_an_added_user_can_log_in_and_a_disabled_one_cannot(site: Site, op
     assert operator.says("user", "disable", "alice") == "alice is disabled.\n"
     assert rows(operator)[0][2] == "disabled"
     assert (await site.post("/api/auth/login", credentials)).status == 401
-    assert operator.says("user", "disable", "alice") == "alice was disabled already.\n"
+    assert "alice was disabled already." in operator.refuses("user", "disable", "alice")
     assert operator.says("user", "enable", "alice") == "alice is enabled.\n"
+    assert "alice was enabled already." in operator.refuses("user", "enable", "alice")
     assert (await site.post("/api/auth/login", credentials)).status == 200
 
 
 async def test_a_new_password_replaces_the_old_one(site: Site, operator: Operator) -> None:
     add(operator, "alice")
-    operator.says("user", "set-password", "alice", stdin="another long password\n")
+    operator.says("token", "issue", "alice")
+    told = operator.says("user", "set-password", "alice", stdin="another long password\n")
+    assert told == "alice has a new password. Logins ended: 1.\n"
     old = await site.post("/api/auth/login", {"username": "alice", "password": PASSWORD})
     new = await site.post("/api/auth/login", {"username": "alice", "password": "another long password"})
     assert (old.status, new.status) == (401, 200)
@@ -97,6 +105,8 @@ async def test_the_role_set_decides_who_reads_the_audit_log(site: Site, operator
     assert operator.says("user", "set-role", "alice", "auditor") == "alice is auditor now.\n"
     assert (await site.get("/api/audit", token)).status == 200
     assert operator.says("user", "set-role", "alice", "user") == "alice is user now.\n"
+    assert "The role of alice was user already." in operator.refuses("user", "set-role", "alice", "user")
+    assert len(await site.events("account.role_changed")) == 2
     assert (await site.get("/api/audit", token)).status == 403
 
 
@@ -126,6 +136,22 @@ def test_a_name_or_password_that_is_not_allowed_is_explained(operator: Operator)
     assert "Must be 3 to 64 characters." in told
     assert "Must be 12 to 128 characters." in told
     assert "control characters" in operator.refuses("user", "add", "ali\tce", stdin=PASSWORD)
+
+
+@pytest.mark.parametrize("name", ["https://id.example|4711", "a|b|c", "｜｜｜", "ali｜ce"])
+def test_no_name_can_be_taken_for_a_user_of_another_issuer(operator: Operator, name: str) -> None:
+    assert "Must not have the character |." in operator.refuses("user", "add", name, stdin=PASSWORD)
+
+
+@pytest.mark.parametrize(
+    "form", ["{}", "{{{}}}", "urn:uuid:{}", lambda i: i.upper(), lambda i: i.replace("-", ""), fullwidth]
+)
+def test_no_name_can_be_taken_for_the_id_of_an_account(
+    operator: Operator, form: str | Callable[[str], str]
+) -> None:
+    alice = str(add(operator, "alice"))
+    name = form.format(alice) if isinstance(form, str) else form(alice)
+    assert "Must not look like an account's id" in operator.refuses("user", "add", name, stdin=PASSWORD)
 
 
 def test_without_a_password_on_standard_input_nothing_is_done(operator: Operator) -> None:

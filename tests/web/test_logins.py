@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from pairing_server.clock import utcnow
+from pairing_server.errors import NotFound
 from pairing_server.request_context import system
 from pairing_server.security.issuers import Issuer
 from pairing_server.server.server import Node
@@ -208,7 +209,7 @@ async def test_a_login_a_user_and_a_token_can_be_revoked(site: Site) -> None:
     await node.services.logins.revoke_login(system(utcnow()), claims.login_id)
     assert await socket.closed() == 4401
     assert [await status(site, login) for login in (first, second)] == [200, 401]
-    assert await node.services.logins.revoke_user(system(utcnow()), account.username) == account.subject
+    assert await node.services.logins.revoke_user(system(utcnow()), account.username) == (account.subject, 1)
     assert await status(site, first) == 401
     third = await another_login(site, account)
     token_id = (await node.backend.tokens.verify_access(third.token, utcnow())).token_id
@@ -278,7 +279,11 @@ async def test_a_foreign_token_is_revoked_by_its_issuer_and_jti_and_a_user_by_na
     site, provider = foreign
     one, other = theirs(provider, jti="t1"), theirs(provider, jti="t2")
     node = site.node
-    await node.services.logins.revoke_token(system(utcnow()), "t1", "https://another.example/")
+    for misspelt in ("https://another.example/", f"{ISSUER}/", ISSUER.upper()):
+        with pytest.raises(NotFound, match="trusts no issuer"):
+            await node.services.logins.revoke_token(system(utcnow()), "t1", misspelt)
+        with pytest.raises(NotFound, match="trusts no issuer"):
+            await node.services.logins.revoke_user(system(utcnow()), f"{misspelt}|ada")
     assert [await status(site, login) for login in (one, other)] == [200, 200]
     await node.services.logins.revoke_token(system(utcnow()), "t1", ISSUER)
     assert [await status(site, login) for login in (one, other)] == [401, 200]
