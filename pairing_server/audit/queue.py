@@ -135,7 +135,7 @@ class EventQueue:
                         await self._add(fresh)
                     count += len(fresh)
             self.spool.drop(segment)
-            log.info("audit events replayed from disk count=%d", count)
+            log.info("audit events replayed from disk", extra={"count": count})
 
     async def _unknown(
         self, lines: Sequence[bytes], times: Sequence[tuple[datetime, datetime | None]]
@@ -161,7 +161,7 @@ def _or_warn(act: Callable[[], object]) -> None:
     try:
         act()
     except OSError as error:
-        log.error("audit spool failed: %s", error)
+        log.error("audit spool failed", extra={"error": str(error)})
 
 
 def _is_event(line: bytes) -> bool:

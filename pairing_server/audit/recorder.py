@@ -141,7 +141,7 @@ class AuditLog:
         try:
             spool.open(now.timestamp())
         except OSError as error:
-            log.warning("audit spool not usable, events wait in memory only: %s", error)
+            log.warning("audit spool not usable, events wait in memory only", extra={"error": str(error)})
             return 0
         self._queue.spool = spool
         return spool.size
@@ -173,7 +173,7 @@ class AuditLog:
         gap = self.event("audit.gap", "error", context, lost=lost.total(), lost_by_severity=by_severity)
         if not self._queue.offer(gap):
             return
-        log.error("audit events lost count=%d by_severity=%s", lost.total(), by_severity)
+        log.error("audit events lost", extra={"count": lost.total(), "by_severity": by_severity})
         self._gap_noted = context.now
         self._reported_lost += lost.total()
         self._queue.lost = Counter()

@@ -50,7 +50,8 @@ class Retention:
                     conn, oldest.name, self._days, self._audit.node, self._audit.app_version
                 )
             log.warning(
-                "audit partition dropped name=%s until=%s rows=%d", oldest.name, oldest.ends.date(), rows
+                "audit partition dropped",
+                extra={"partition": oldest.name, "until": str(oldest.ends.date()), "rows": rows},
             )
             dropped += 1
         return dropped
@@ -75,7 +76,7 @@ class Retention:
             await asyncio.to_thread(_append, fresh, lines)
         await asyncio.to_thread(_sync, fresh)
         fresh.replace(target)
-        log.info("audit partition exported name=%s file=%s", partition.name, target)
+        log.info("audit partition exported", extra={"partition": partition.name, "file": str(target)})
 
 
 def _append(path: Path, lines: list[str]) -> None:

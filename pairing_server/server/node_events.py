@@ -49,8 +49,10 @@ class NodeEvents:
         """The database is `down`, `up` again, or there is a `failover`. `seconds`: how long it was away."""
         if what == "down":
             log.warning("database down", extra={"reason": reason})
+        elif what == "up":
+            log.warning("database up", extra={"seconds": round(seconds, 1)})
         else:
-            log.warning("database %s", what, extra={"seconds": round(seconds, 1)})
+            log.warning("database failover", extra={"seconds": round(seconds, 1)})
         outcome = "error" if what == "down" else "success"
         self._enqueue(
             f"db.{what}", outcome, system(self._now()), reason=reason or None, duration_s=round(seconds, 1)

@@ -149,7 +149,7 @@ class OtelTraces(Traces):
             async with asyncio.timeout(STOP_TIMEOUT):
                 await done.wait()
         except TimeoutError:
-            log.warning("the last traces could not be sent in time")
+            log.warning("last traces not sent")
 
 
 def _with_ids(record: logging.LogRecord) -> bool:

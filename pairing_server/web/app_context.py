@@ -118,7 +118,7 @@ class AppContext:
     def _done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()):
-            log.warning("background work failed: %s", error)
+            log.warning("background work failed", extra={"error": str(error)})
 
     async def settled(self) -> None:
         """Wait until everything spawned is done."""

@@ -64,9 +64,11 @@ class BoundedHTTPServer(HTTPServer):
         self.cut_slow_readers(now)
         if self.turned_away != self._reported:
             log.warning(
-                "%d connections were closed at once: the process has no file descriptors left for them"
-                " (LimitNOFILE=, ulimit -n)",
-                self.turned_away - self._reported,
+                "connections closed at once",
+                extra={
+                    "count": self.turned_away - self._reported,
+                    "reason": "no file descriptors left for them (LimitNOFILE=, ulimit -n)",
+                },
             )
             self._reported = self.turned_away
 

@@ -75,7 +75,7 @@ class PairingSocket(BaseHandler, WebSocketHandler):
         try:
             self._admit()
         except Exception:
-            log.exception("a connection could not be opened", extra=self._ids())
+            log.exception("connection not opened", extra=self._ids())
             self.close(CloseCode.INTERNAL, "internal error")
         self._release_handshake()
         self._trace_connection()
@@ -107,7 +107,7 @@ class PairingSocket(BaseHandler, WebSocketHandler):
         connection = self.connection = Connection(peer, self._transport, hub.context, COMMANDS, now)
         hub.add(connection)
         connection.send_message(messages.Connected(client_id=peer.connection_id))
-        log.info("connection opened device_type=%s", claims.device_type, extra=self._ids())
+        log.info("connection opened", extra={"device_type": claims.device_type, **self._ids()})
         CommandContext(self.app, connection, context).record(
             "ws.connected",
             "success",
@@ -159,7 +159,7 @@ class PairingSocket(BaseHandler, WebSocketHandler):
             self._refuse(connection, error)
             return None
         except Exception:
-            log.exception("a message failed", extra=self._ids())
+            log.exception("message failed", extra=self._ids())
             connection.refuse(Internal(), self.app.now())
             return None
         if rest is None:
@@ -212,7 +212,7 @@ class PairingSocket(BaseHandler, WebSocketHandler):
             if isinstance(error, InvalidToken) and error.reason == "disabled":
                 connection.close(CloseCode.INVALID_TOKEN, "account disabled")
         except Exception:
-            log.exception("%s failed", type(request).__name__, extra=self._ids())
+            log.exception("message failed", extra={"message_type": type(request).__name__, **self._ids()})
             connection.refuse(Internal(), self.app.now())
 
     def _close_for_abuse(self, kind: str) -> None:
@@ -244,7 +244,7 @@ class PairingSocket(BaseHandler, WebSocketHandler):
             duration_s=round(now - connection.opened_at),
             messages_in=connection.received,
         )
-        log.info("connection closed code=%s messages=%d", code, connection.received, extra=ids)
+        log.info("connection closed", extra={"code": code, "messages": connection.received, **ids})
         if channel is not None:
             context.record("channel.left", "success", channel.pairing_id, slot=connection.device_type)
             context.note_left(channel)

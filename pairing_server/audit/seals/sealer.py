@@ -58,7 +58,8 @@ class Sealer:
             if new is None:
                 break
             made.append(new)
-            log.info("audit seal %d: %d rows, digest %s", new.number, new.rows, new.digest.hex())
+            fields = {"number": new.number, "rows": new.rows, "digest": new.digest.hex()}
+            log.info("audit sealed", extra=fields)
         if made:
             await asyncio.to_thread(self.memory.remember, made[-1])
         await self.copy_outside()
@@ -150,7 +151,7 @@ class Sealer:
                 await self.copy(seal.line)
                 copied = seal.number
         except OSError as error:
-            log.error("audit seal %d could not be copied outside: %s", copied + 1, error)
+            log.error("audit seal not copied outside", extra={"number": copied + 1, "error": str(error)})
         if waiting:
             await asyncio.to_thread(self.memory.note_copied, copied)
 

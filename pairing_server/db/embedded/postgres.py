@@ -121,10 +121,13 @@ class EmbeddedPostgres:
             for part in ("bin", "lib", "share"):
                 changed += make_readable(programs.parent / part, account)
             for path in changed:
-                logger.info("let the database's system user (uid %d) reach %s", account.uid, path)
+                logger.info(
+                    "path opened for the database's system user",
+                    extra={"uid": account.uid, "path": str(path)},
+                )
         self._cluster = Cluster(folder, self._data_dir / "postgres.log", programs, account)
         if not self._cluster.exists():
-            logger.info("making the database in %s; this happens once", folder)
+            logger.info("embedded database made once", extra={"folder": str(folder)})
             self._cluster.make()
         socket_dir = self._cluster.bring_up()
         if DATABASE not in self._cluster.ask("SELECT datname FROM pg_database").splitlines():
@@ -139,7 +142,7 @@ class EmbeddedPostgres:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            logger.info("another process uses the database in %s: it runs on", self._data_dir)
+            logger.info("embedded database used by another process", extra={"data_dir": str(self._data_dir)})
             return
         finally:
             os.close(lock)

@@ -22,6 +22,7 @@ from pairing_server.server.server import Node
 from tests.audit.sealing import record
 from tests.conftest import StartNode
 from tests.devices import Site
+from tests.logged import logged
 
 
 class Receiver:
@@ -132,8 +133,8 @@ async def test_a_refused_seal_is_sent_again_and_logged(
     assert await seal(site, "bob") == [2]
     assert receiver.bodies == [], "nobody is followed elsewhere"
     assert (
-        caplog.messages.count(f"audit seal 1 could not be copied outside: the receiver answered {status}")
-        == 2
+        logged(caplog, "audit seal not copied outside", "number", "error")
+        == [(1, f"the receiver answered {status}")] * 2
     )
     receiver.status, receiver.location = 200, ""
     assert await seal(site, "carol") == [3]
@@ -145,7 +146,7 @@ async def test_sealing_goes_on_without_the_receiver_which_gets_the_seal_when_it_
 ) -> None:
     await receiver.close()
     assert await seal(site, "alice") == [1]
-    assert "audit seal 1 could not be copied outside" in caplog.text
+    assert logged(caplog, "audit seal not copied outside", "number") == [(1,)]
     receiver.open()
     await site.node.services.audit.sealer.copy_outside()
     assert receiver.numbers == [1]
@@ -162,7 +163,8 @@ async def test_a_seal_that_is_not_answered_times_out_and_is_sent_again(
     desktop.socket.send({"type": "channel_message", "payload": {"n": 1}})
     assert (await mobile.socket.expect("channel_message"))["payload"] == {"n": 1}
     assert await sealing == [1]
-    assert "audit seal 1 could not be copied outside: the receiver did not answer" in caplog.messages
+    failures = logged(caplog, "audit seal not copied outside", "number", "error")
+    assert failures == [(1, "the receiver did not answer")]
     receiver.answers.set()
     assert await seal(site, "bob") == [2]
     # It may have come the first time, too: who receives them knows a seal by its number.

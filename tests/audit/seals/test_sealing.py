@@ -29,6 +29,7 @@ from tests.audit.sealing import (
     verify,
 )
 from tests.devices import Site
+from tests.logged import logged
 
 
 async def test_recorded_events_are_sealed_and_verify(sealed_log: SealedLog) -> None:
@@ -50,7 +51,7 @@ async def test_the_digests_go_to_the_system_log(
     await record(sealed_log, "alice")
     with caplog.at_level(logging.INFO):
         [made] = await sealed_log.sealer.seal(system(utcnow()))
-    assert f"audit seal 1: {made.rows} rows, digest {made.digest.hex()}" in caplog.messages
+    assert logged(caplog, "audit sealed", "number", "rows", "digest") == [(1, made.rows, made.digest.hex())]
 
 
 async def test_the_event_of_a_seal_alone_is_not_sealed(sealed_log: SealedLog) -> None:
@@ -171,7 +172,7 @@ async def test_copies_that_could_not_be_sent_are_sent_later(
 
     sealed_log = sealing(sealed_log, tmp_path, copy=copy)
     await sealed(sealed_log, 2)
-    assert "audit seal 1 could not be copied outside: no route" in caplog.messages
+    assert (1, "no route") in logged(caplog, "audit seal not copied outside", "number", "error")
     away = False
     await sealed_again(sealed_log)
     assert sent == [1, 2, 3]
