@@ -122,7 +122,7 @@ def pairings_a_second(run: Run, clients: int) -> float:
     if not program.exists():
         raise JobFailed("pgbench is not installed")
     run.database.execute(_ADD_USERS)
-    socket_folder = run.database.url.partition("?host=")[2].replace("%2F", "/")
+    socket_folder = run.database.url.partition("?host=")[2].partition("&")[0].replace("%2F", "/")
     file = run.folder / "pairing.sql"
     file.write_text(script())
     command = [

@@ -1,7 +1,7 @@
 """Runs the migrations, for `alembic …` and for `pairing-server migrate`.
 
-Imports nothing of the package, so that it goes on working for old revisions. The URL is the one the
-caller put into the configuration, else the settings' PAIRING_DATABASE_URL: environment, credential
+Imports nothing of the package, so that it goes on working for old revisions. The caller puts a URL or a function that
+connects into the configuration; else the URL is the settings' PAIRING_DATABASE_URL: environment, credential
 file, or the file of settings.
 """
 
@@ -14,7 +14,6 @@ from alembic import context
 from alembic.runtime.migration import MigrationContext, MigrationInfo
 from dotenv import dotenv_values
 from sqlalchemy import Connection, pool, text
-from sqlalchemy.engine import URL, make_url
 from sqlalchemy.ext.asyncio import create_async_engine
 
 NAME = "PAIRING_DATABASE_URL"
@@ -65,35 +64,18 @@ def migrate(connection: Connection) -> None:
     connection.commit()
 
 
-def single(url: str) -> list[URL]:
-    """The URL for each of its hosts (postgresql://a:1,b:2/name)."""
-    scheme, _, rest = url.partition("://")
-    authority, slash, path = rest.partition("/")
-    login, at, hosts = authority.rpartition("@")
-    return [
-        make_url(f"{scheme}://{login}{at}{host}{slash}{path}").set(drivername="postgresql+asyncpg")
-        for host in hosts.split(",")
-    ]
-
-
-async def connect(urls: list[URL]) -> asyncpg.Connection:
-    """A connection to the first that takes writes; one that is cut off does not use up the others' time."""
-    failure: Exception | None = None
-    for url in urls:
-        options = dict(url.get_dialect()().create_connect_args(url)[1])
-        if len(urls) > 1 or isinstance(options.get("host"), list):
-            options.setdefault("target_session_attrs", "read-write")
-        try:
-            return await asyncpg.connect(timeout=10 / len(urls), command_timeout=600, **options)
-        except (TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InternalClientError) as error:
-            if failure is None or isinstance(failure, OSError):
-                failure = error
-    raise failure or SystemExit(f"{NAME} names no host")
+async def connect() -> asyncpg.Connection:
+    """A connection to the host that takes writes: by the function of the caller, which knows more of URLs than asyncpg."""
+    if of_caller := context.config.attributes.get("connect"):
+        return await of_caller()
+    url = database_url()
+    several = "," in url.partition("://")[2].partition("/")[0] and "target_session_attrs=" not in url
+    wanted = "read-write" if several else None
+    return await asyncpg.connect(url, timeout=10, command_timeout=600, target_session_attrs=wanted)
 
 
 async def run() -> None:
-    urls = single(database_url())
-    engine = create_async_engine(urls[0], poolclass=pool.NullPool, async_creator=lambda: connect(urls))
+    engine = create_async_engine("postgresql+asyncpg://", poolclass=pool.NullPool, async_creator=connect)
     try:
         async with engine.connect() as connection:
             await connection.run_sync(migrate)

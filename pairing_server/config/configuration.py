@@ -40,7 +40,7 @@ class Configuration:
     database_url: str | None = declare(
         parsers.database_url,
         None,
-        "the database: `postgresql://…`, also with several hosts: `postgresql://a:5432,b:5432/name`",
+        "the database: `postgresql://…` with libpq's parameters, also with several hosts: `postgresql://a:5432,b:5432/name`",
         default_text="none: embedded PostgreSQL",
         unset="(embedded)",
         secret=True,

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from pairing_server.db.connection_parameters import read
+
 
 def items(text: str) -> list[str]:
     return [item.strip() for item in text.split(",") if item.strip()]
@@ -55,19 +57,11 @@ def url(*schemes: str) -> Callable[[str], str]:
 
 
 def database_url(text: str) -> str:
-    """A URL of PostgreSQL, with no host, one, or several: host:port,host:port.
+    """A URL of PostgreSQL, whose parameters are libpq's.
 
     An error does not repeat the URL: it may hold a password.
     """
-    scheme, _, rest = text.partition("://")
-    login, _, places = rest.partition("/")[0].rpartition("@")
-    hosts = [_host_of(f"{scheme}://{login}@{place}") for place in places.split(",")]
-    unnamed = len(hosts) > 1 and "" in hosts
-    if not text.startswith(("postgresql://", "postgres://")) or None in hosts or unnamed:
-        raise ValueError(
-            "expected a URL that begins with postgresql:// or postgres://,"
-            " such as postgresql://user:password@host:5432/name"
-        )
+    read(text)
     return text
 
 

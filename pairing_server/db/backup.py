@@ -6,6 +6,7 @@ use in an event loop.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import subprocess
@@ -22,7 +23,6 @@ _USERS = (
 )
 # Seconds for a connection, to each host.
 _PATIENCE = 10
-_SSL = {"true": "require", "false": "disable"}
 
 
 class BackupError(Exception):
@@ -98,19 +98,9 @@ def _run(program: str, options: list[str], url: str | None) -> str:
 
 def _where(url: str) -> dict[str, str]:
     """The address as the programs read it from the environment: arguments are seen by all users of the machine."""
-    parsed, known = endpoints.parse(url)[0], endpoints.Endpoints(url, timeout=_PATIENCE)
-    query = {name: value for name, value in parsed.query.items() if isinstance(value, str)}
-    ssl = query.get("sslmode") or query.get("ssl")
-    given = {
-        "PGHOST": ",".join(host or "" for host, _ in known.places),
-        "PGPORT": ",".join(str(port or "") for _, port in known.places),
-        "PGUSER": parsed.username or query.get("user"),
-        "PGPASSWORD": parsed.password or query.get("password"),
-        "PGDATABASE": parsed.database,
-        "PGSSLMODE": _SSL.get(ssl.lower(), ssl) if ssl else None,
-        "PGSSLROOTCERT": query.get("sslrootcert"),
-        "PGTARGETSESSIONATTRS": known.wanted,
-        "PGCONNECT_TIMEOUT": str(_PATIENCE),
-        "PGAPPNAME": "pairing-server backup",
-    }
-    return {name: str(value) for name, value in given.items() if value}
+    known = endpoints.Endpoints(url, timeout=_PATIENCE)
+    try:
+        given = asyncio.run(known.libpq_environment())
+    except OSError as error:
+        raise BackupError(str(error)) from None
+    return {"PGCONNECT_TIMEOUT": str(_PATIENCE), **given, "PGAPPNAME": "pairing-server backup"}

@@ -76,7 +76,7 @@ class Database:
         breaker: CircuitBreaker | None = None,
         traces: Traces = OFF,
     ) -> None:
-        """`url`: postgresql://…, with one host or several; query parameters are asyncpg's.
+        """`url`: postgresql://…, with one host or several; query parameters are libpq's.
 
         `on_outage` is called for each outage. `breaker`: that of another pool of the same database;
         failures of this pool do not count there.
@@ -87,22 +87,23 @@ class Database:
         self._server: str | None = None
         self._counts = breaker is None
         self.breaker = breaker or CircuitBreaker(self._probe, on_outage)
-        self._transaction_timeout = limits.statement_timeout + TRANSACTION_GRACE
         self._hosts = endpoints.Endpoints(
             url,
             timeout=CONNECT_TIMEOUT,
             command_timeout=limits.statement_timeout + COMMAND_GRACE,
-            server_settings={
-                "application_name": "pairing-server",
-                "statement_timeout": f"{limits.statement_timeout}s",
-                "lock_timeout": LOCK_TIMEOUT,
-                "idle_in_transaction_session_timeout": "10s",
-                "timezone": "UTC",
-                "jit": "off",
-            },
+            application_name="pairing-server",
+            statement_timeout=f"{limits.statement_timeout}s",
+            lock_timeout=LOCK_TIMEOUT,
+            idle_in_transaction_session_timeout="10s",
+            timezone="UTC",
+            jit="off",
         )
+        # Nobody waits longer for the database that is asked than a connection and a statement may take.
+        longer = max(0.0, self._hosts.timeout - CONNECT_TIMEOUT)
+        self._transaction_timeout = limits.statement_timeout + TRANSACTION_GRACE + longer
+        self._probe_timeout = PROBE_TIMEOUT + longer
         self.engine: AsyncEngine = create_async_engine(
-            endpoints.parse(url)[0],
+            "postgresql+asyncpg://",
             async_creator=self._hosts.connect,
             isolation_level="AUTOCOMMIT",
             pool_size=limits.size,
@@ -270,7 +271,7 @@ class Database:
     async def _probe(self) -> None:
         """Ask on a connection of its own: those of the pool may all be stuck. Raises DatabaseUnavailable."""
         try:
-            async with asyncio.timeout(PROBE_TIMEOUT):
+            async with asyncio.timeout(self._probe_timeout):
                 driver = await self._hosts.connect()
                 try:
                     self._look_at(await driver.fetchrow(_LOOK))

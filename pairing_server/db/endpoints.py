@@ -2,65 +2,141 @@
 
 from __future__ import annotations
 
+import asyncio
+import random
+import socket
+import ssl
+from collections.abc import Awaitable, Mapping
 from typing import Any
+from urllib.parse import urlencode
 
 import asyncpg
-from sqlalchemy.engine import URL, make_url
 
-PORT = 5432
+from pairing_server.db.connection_parameters import PARAMETERS, SYSTEM, Place, read
+from pairing_server.db.connection_password import PasswordSource
+
 # How a connection fails.
 _FAILURES = (TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InternalClientError)
-
-
-def parse(url: str) -> list[URL]:
-    """The URL for SQLAlchemy, one for each of its hosts (`postgresql://a:1,b:2/name`); each has all the rest."""
-    scheme, _, rest = url.partition("://")
-    authority, slash, path = rest.partition("/")
-    login, at, hosts = authority.rpartition("@")
-    return [
-        make_url(f"{scheme}://{login}{at}{host}{slash}{path}").set(drivername="postgresql+asyncpg")
-        for host in hosts.split(",")
-    ]
+# asyncpg takes these from a URL only.
+_TLS = (
+    *("sslmode", "sslnegotiation", "sslcert", "sslkey", "sslpassword", "sslrootcert", "sslcrl"),
+    *("ssl_min_protocol_version", "ssl_max_protocol_version"),
+)
+_KEEPALIVE = {
+    "keepalives_idle": socket.TCP_KEEPIDLE,
+    "keepalives_interval": socket.TCP_KEEPINTVL,
+    "keepalives_count": socket.TCP_KEEPCNT,
+    "tcp_user_timeout": socket.TCP_USER_TIMEOUT,
+}
 
 
 class Endpoints:
     """Where connections come from. With several hosts, each gets its share of the time, or one that does not answer at all
-    would use up that of the others."""
+    would use up that of the others; `connect_timeout` in the URL is the time for each."""
 
-    def __init__(self, url: str, *, timeout: float, **options: Any) -> None:
-        """`timeout`: seconds for a connection, all hosts together; `options`: asyncpg's."""
-        self.places: list[tuple[str | None, int | None]] = []
-        given: dict[str, Any] = {}
-        for one in parse(url):
-            given = dict(one.get_dialect()().create_connect_args(one)[1])
-            host, port = given.pop("host", None), given.pop("port", None)
-            # SQLAlchemy's own way to name several: ?host=a:1&host=b:2
-            self.places += zip(host, port, strict=True) if isinstance(host, list) else [(host, port)]
-        if len(self.places) > 1:
-            self.places = [(host, port or PORT) for host, port in self.places]
-            given.setdefault("target_session_attrs", "read-write")
-        self._options = {**options, **given}
-        self._timeout = timeout / len(self.places)
+    def __init__(
+        self, url: str, *, timeout: float, command_timeout: float | None = None, **session: str
+    ) -> None:
+        """`timeout`: seconds for a connection, all hosts together, where the URL does not say. `session`: settings that
+        each connection begins with; `application_name` only where the URL gives no other.
+
+        Raises ConnectionParameterError.
+        """
+        parameters = read(url)
+        self._values = values = parameters.values
+        self.places: list[Place] = list(parameters.places)
+        several = len(self.places) > 1
+        # Which kind of server is acceptable; None for any.
+        self.wanted = values.get("target_session_attrs") or ("read-write" if several else None)
+        given = float(values.get("connect_timeout", 0))
+        self._timeout = given if given > 0 else timeout / len(self.places)
+        ours = session.pop("application_name", None)
+        name = values.get("application_name") or values.get("fallback_application_name") or ours
+        # PgBouncer takes no other settings with which a connection starts; these are SET then.
+        started = {"application_name": name, "options": values.get("options")}
+        self._session = "; ".join(f"SET {name} = '{value}'" for name, value in session.items())
+        self._options: dict[str, Any] = {
+            "user": values.get("user"),
+            "database": values.get("dbname"),
+            "passfile": values.get("passfile"),
+            "krbsrvname": values.get("krbsrvname"),
+            "gsslib": values.get("gsslib"),
+            "command_timeout": command_timeout,
+            "server_settings": {name: value for name, value in started.items() if value},
+        }
+        self._password = PasswordSource(parameters, self.timeout)
+
+    async def libpq_environment(self) -> dict[str, str]:
+        """The same for PostgreSQL's own programs, as their environment (arguments are seen by all users of the machine); the
+        password as it is now. Raises OSError if that cannot be had."""
+        source = self._password.of(self.places[0])
+        password = source() if callable(source) else source
+        values = {
+            **self._values,
+            "host": ",".join(host or "" for host, _ in self.places),
+            "hostaddr": "",
+            "port": ",".join(str(port or "") for _, port in self.places),
+            "target_session_attrs": self.wanted or "",
+            "password": (await password if isinstance(password, Awaitable) else password) or "",
+        }
+        variables = {name: parameter.environment for name, parameter in PARAMETERS.items()}
+        return {
+            variable: values[name] for name, variable in variables.items() if variable and values.get(name)
+        }
 
     @property
-    def wanted(self) -> str | None:
-        """Which kind of server is acceptable (`target_session_attrs`); None for any."""
-        return self._options.get("target_session_attrs")
+    def timeout(self) -> float:
+        """Seconds that a connection may take, all hosts together."""
+        return self._timeout * len(self.places)
 
     async def absent(self) -> list[str]:
         """Those of them, as host:port, that take no connection at all, with writes or without."""
         found = []
         for host, port in self.places:
             try:
-                made = await self._reach(host, port, target_session_attrs="any")
+                made = await self._reach((host, port), "any")
             except _FAILURES:
                 found.append(f"{host}:{port}")
             else:
                 await made.close()
         return found
 
-    async def _reach(self, host: str | None, port: int | None, **changed: Any) -> asyncpg.Connection:
-        return await asyncpg.connect(host=host, port=port, timeout=self._timeout, **(self._options | changed))
+    async def _reach(self, place: Place, wanted: str | None) -> asyncpg.Connection:
+        host, port = place
+        try:
+            async with asyncio.timeout(self._timeout):
+                made = await asyncpg.connect(
+                    host=host,
+                    port=port,
+                    password=self._password.of(place),
+                    target_session_attrs=wanted,
+                    timeout=self._timeout,
+                    **self._tls(host),
+                    **self._options,
+                )
+                try:
+                    keep_alive(made._transport.get_extra_info("socket"), self._values)
+                    if self._session:
+                        await made.execute(self._session)
+                except BaseException:
+                    made.terminate()
+                    raise
+        except asyncpg.InterfaceError as error:
+            # What the server asks for asyncpg has not got.
+            raise ConnectionError(str(error)) from error
+        return made
+
+    def _tls(self, host: str | None) -> dict[str, Any]:
+        """asyncpg's arguments."""
+        if (host or "").startswith("/"):
+            return {"ssl": False}
+        values = {name: self._values[name] for name in _TLS if name in self._values}
+        if values.get("sslrootcert") != SYSTEM:
+            return {"dsn": f"postgresql://?{urlencode(values)}"} if values else {}
+        context = ssl.create_default_context()
+        if "sslcert" in values:
+            context.load_cert_chain(values["sslcert"], values.get("sslkey"), values.get("sslpassword", ""))
+        return {"ssl": context, "direct_tls": values.get("sslnegotiation") == "direct"}
 
     async def connect(self) -> asyncpg.Connection:
         """A connection to the first host that will do; the one that did last time is asked first.
@@ -68,14 +144,28 @@ class Endpoints:
         Raises what asyncpg does; of several failures, one that a server has answered.
         """
         failure: Exception | None = None
-        for place in list(self.places):
-            try:
-                made = await self._reach(*place)
-            except _FAILURES as error:
-                if failure is None or isinstance(failure, OSError):
-                    failure = error
-                continue
-            self.places.remove(place)
-            self.places.insert(0, place)
-            return made
+        places = list(self.places)
+        if self._values.get("load_balance_hosts") == "random":
+            random.shuffle(places)
+        for wanted in ("standby", "any") if self.wanted == "prefer-standby" else (self.wanted,):
+            for place in places:
+                try:
+                    made = await self._reach(place, wanted)
+                except _FAILURES as error:
+                    if failure is None or isinstance(failure, OSError):
+                        failure = error
+                    continue
+                self.places.remove(place)
+                self.places.insert(0, place)
+                return made
         raise failure or OSError("the URL names no host")
+
+
+def keep_alive(connected: socket.socket, values: Mapping[str, str]) -> None:
+    """As libpq does it: on, unless it is switched off. `values`: of libpq's parameters."""
+    if connected.family == socket.AF_UNIX or values.get("keepalives") == "0":
+        return
+    connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, option in _KEEPALIVE.items():
+        if (number := int(values.get(name, 0))) > 0:
+            connected.setsockopt(socket.IPPROTO_TCP, option, number)

@@ -32,7 +32,8 @@ def _config(url: str | None = None) -> Config:
     # Config interpolates "%", which a path may contain.
     config.set_main_option("script_location", str(folder).replace("%", "%%"))
     config.set_main_option("path_separator", "os")
-    config.attributes["url"] = url
+    if url is not None:
+        config.attributes["connect"] = endpoints.Endpoints(url, timeout=10, command_timeout=600).connect
     return config
 
 

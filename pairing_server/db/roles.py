@@ -13,6 +13,7 @@ import asyncpg
 from sqlalchemy.engine import make_url
 
 from pairing_server.db import endpoints
+from pairing_server.db.connection_parameters import read
 from pairing_server.db.migrations import MigrationError
 from pairing_server.db.tables import EVENT_COLUMNS, audit_events, audit_seals, metadata
 
@@ -23,7 +24,7 @@ _LOCK = 7421003
 
 def role_of(url: str) -> str:
     """The role that a database's URL names; empty if it names none."""
-    return endpoints.parse(url)[0].username or ""
+    return read(url).user
 
 
 def owner_of(running_url: str) -> str:

@@ -1,49 +1,96 @@
-"""The URL's hosts, one or several, and which of them a connection leads to."""
+"""Connections by a database's URL: what becomes of its parameters, and which of several hosts they lead to."""
 
 from __future__ import annotations
 
+import socket
+from pathlib import Path
+
 import pytest
 
-from pairing_server.db import endpoints
+from pairing_server.db.connection_parameters import read
+from pairing_server.db.endpoints import Endpoints, keep_alive
 
-
-def places(url: str) -> list[tuple[str | None, int | None]]:
-    return endpoints.Endpoints(url, timeout=3).places
-
-
-@pytest.mark.parametrize(
-    ("url", "expected"),
-    [
-        ("postgresql://u:p@h/db", [("h", None)]),
-        ("postgresql://u:p@h:5433/db?ssl=require", [("h", 5433)]),
-        ("postgresql://u@/db?host=/run/postgresql", [("/run/postgresql", None)]),
-        ("postgresql:///db", [(None, None)]),
-        ("postgresql://u:p%2Cq@h1:1,h2/db", [("h1", 1), ("h2", 5432)]),
-        ("postgresql://h1,h2,h3:7/db?ssl=require", [("h1", 5432), ("h2", 5432), ("h3", 7)]),
-        ("postgresql://u@[::1]:1,[fe80::2],h3/db", [("::1", 1), ("fe80::2", 5432), ("h3", 5432)]),
-        ("postgresql://u@/db?host=h1:1&host=h2:2", [("h1", 1), ("h2", 2)]),
-    ],
-)
-def test_every_host_of_the_url_is_known_with_its_port(
-    url: str, expected: list[tuple[str | None, int | None]]
-) -> None:
-    assert places(url) == expected
-
-
-def test_user_password_database_and_options_stay_as_they_are() -> None:
-    for parsed in endpoints.parse("postgresql://us%40er:p%2Fw@h1:1,h2:2/name?ssl=require"):
-        assert (parsed.username, parsed.password, parsed.database) == ("us@er", "p/w", "name")
-        assert parsed.query["ssl"] == "require"
+SECRET = "s3cr3t-w0rd"
 
 
 def test_with_several_hosts_one_that_takes_writes_is_wanted() -> None:
-    several = endpoints.Endpoints("postgresql://h1,h2/db", timeout=3)
-    assert several.wanted == "read-write"
-    asked = endpoints.Endpoints("postgresql://h1,h2/db?target_session_attrs=any", timeout=3)
-    assert asked.wanted == "any"
-    one = endpoints.Endpoints("postgresql://h1/db", timeout=3)
-    assert one.wanted is None
+    assert Endpoints("postgresql://h1,h2/db", timeout=3).wanted == "read-write"
+    assert Endpoints("postgresql://h1,h2/db?target_session_attrs=any", timeout=3).wanted == "any"
+    assert Endpoints("postgresql://h1/db", timeout=3).wanted is None
 
 
-def test_the_time_for_a_connection_is_shared_by_the_hosts() -> None:
-    assert endpoints.Endpoints("postgresql://h1,h2/db", timeout=3)._timeout == 1.5
+def test_the_time_for_a_connection_is_shared_by_the_hosts_unless_the_url_has_one_for_each() -> None:
+    assert Endpoints("postgresql://h1,h2/db", timeout=3)._timeout == 1.5
+    given = Endpoints("postgresql://h1,h2/db?connect_timeout=8", timeout=3)
+    assert (given._timeout, given.timeout) == (8, 16)
+    assert Endpoints("postgresql://h1/db?connect_timeout=0", timeout=3).timeout == 3
+
+
+async def shown(url: str, *names: str, **session: str) -> list[str]:
+    """What the settings are in a connection."""
+    connection = await Endpoints(url, timeout=3, **session).connect()
+    try:
+        return [await connection.fetchval("SELECT current_setting($1)", name) for name in names]
+    finally:
+        await connection.close()
+
+
+async def test_a_connection_has_the_names_and_options_of_the_url(database_url: str) -> None:
+    url = f"{database_url}&options=-c%20search_path%3Dapp%20-c%20work_mem%3D5MB"
+    assert await shown(url, "search_path", "work_mem") == ["app", "5MB"]
+    ours = {"application_name": "pairing-server", "statement_timeout": "4s"}
+    assert await shown(database_url, *ours, **ours) == ["pairing-server", "4s"]
+    assert await shown(f"{database_url}&fallback_application_name=f", *ours, **ours) == ["f", "4s"]
+    named = f"{database_url}&application_name=a&fallback_application_name=f"
+    assert await shown(named, *ours, **ours) == ["a", "4s"]
+
+
+def test_a_connection_is_kept_alive_as_the_url_says() -> None:
+    query = "keepalives_idle=61&keepalives_interval=7&keepalives_count=4&tcp_user_timeout=9000"
+    options = (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT, socket.TCP_USER_TIMEOUT)
+    with (
+        socket.create_server(("127.0.0.1", 0)) as server,
+        socket.create_connection(server.getsockname()) as made,
+    ):
+        keep_alive(made, read(f"postgresql://h/db?{query}&keepalives=0", {}).values)
+        assert made.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 0
+        keep_alive(made, read(f"postgresql://h/db?{query}", {}).values)
+        assert made.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+        assert [made.getsockopt(socket.IPPROTO_TCP, option) for option in options] == [61, 7, 4, 9000]
+
+
+async def test_the_programs_of_postgresql_get_all_of_it_by_their_environment(tmp_path: Path) -> None:
+    (tmp_path / "root.crt").touch()
+    url = (
+        f"postgresql://u:p%2Fw@h1:1,h2/name?sslmode=verify-full&sslrootcert={tmp_path}/root.crt"
+        "&options=-c%20search_path%3Dapp&connect_timeout=7"
+    )
+    assert await Endpoints(url, timeout=3).libpq_environment() == {
+        "PGHOST": "h1,h2",
+        "PGPORT": "1,5432",
+        "PGDATABASE": "name",
+        "PGUSER": "u",
+        "PGPASSWORD": "p/w",
+        "PGSSLMODE": "verify-full",
+        "PGSSLROOTCERT": f"{tmp_path}/root.crt",
+        "PGOPTIONS": "-c search_path=app",
+        "PGCONNECT_TIMEOUT": "7",
+        "PGTARGETSESSIONATTRS": "read-write",
+    }
+
+
+async def test_the_environment_of_the_server_changes_nothing_of_the_embedded_database(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    others = {
+        "PGHOST": "elsewhere.invalid",
+        "PGHOSTADDR": "192.0.2.1",
+        "PGPORT": "1",
+        "PGDATABASE": "other",
+        "PGUSER": "other",
+        "PGSSLMODE": "verify-full",
+        "PGTARGETSESSIONATTRS": "standby",
+    }
+    for name, value in others.items():
+        monkeypatch.setenv(name, value)
+    assert await shown(database_url, "port") == ["5432"]

@@ -10,7 +10,7 @@ import pytest
 
 from pairing_server.db import migrations, roles
 from tests.cli.commands import Operator
-from tests.conftest import StartNode, execute
+from tests.conftest import execute
 from tests.devices import Site
 
 ROW = """(occurred_at, event_id, event, severity, outcome, node, app_version, actor_kind{names})
@@ -113,7 +113,3 @@ def test_migrating_as_the_owner_gives_the_other_role_its_rights(empty_database: 
             asyncio.run(attempt(running, FORBIDDEN["deleting"]))
     finally:
         execute(empty_database, "DROP OWNED BY app_of_test", "DROP ROLE app_of_test")
-
-
-def test_start_node_is_the_role_that_runs(start_node: StartNode) -> None:
-    assert start_node().node.database.engine.url.username == roles.RUNNING

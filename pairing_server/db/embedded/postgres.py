@@ -31,7 +31,7 @@ from pairing_server.db.embedded.access import (
     open_the_way,
     prepare_data_dir,
 )
-from pairing_server.db.embedded.cluster import MAJOR_VERSION, Cluster
+from pairing_server.db.embedded.cluster import MAJOR_VERSION, PORT, Cluster
 
 __all__ = ["DATABASE", "EmbeddedPostgres", "EmbeddedPostgresError"]
 
@@ -132,7 +132,9 @@ class EmbeddedPostgres:
         socket_dir = self._cluster.bring_up()
         if DATABASE not in self._cluster.ask("SELECT datname FROM pg_database").splitlines():
             self._cluster.ask(f"CREATE DATABASE {DATABASE}")
-        return f"postgresql://postgres@/{DATABASE}?host={quote(str(socket_dir))}"
+        # Whole, so that PG* of the environment, which are about other databases, do not complete it.
+        place = f"host={quote(str(socket_dir))}&port={PORT}"
+        return f"postgresql://postgres@/{DATABASE}?{place}&target_session_attrs=any"
 
     def _leave(self) -> None:
         """Drop our lock; stop PostgreSQL if no other process holds one. Needs the exclusive lock."""

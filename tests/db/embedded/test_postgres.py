@@ -91,7 +91,7 @@ def postmaster_of(data_dir: Path) -> int:
 
 
 def socket_folder(url: str) -> Path:
-    return Path(url.partition("?host=")[2])
+    return Path(url.partition("?host=")[2].partition("&")[0])
 
 
 def give_to_the_database_user(path: Path) -> None:
