@@ -20,6 +20,7 @@ from pairing_server.config import (
     ConfigurationError,
     keyfile_of,
     load,
+    settings_file,
     with_keys,
     with_seal_key,
 )
@@ -42,6 +43,25 @@ def read_configuration(overrides: Mapping[str, str | None] | None = None) -> Con
     """The configuration. Raises ConfigurationError with every fault."""
     given = {name: value for name, value in (overrides or {}).items() if value is not None}
     return load(os.environ, given, terminal=sys.stderr.isatty())
+
+
+def reloader(overrides: Mapping[str, str | None]) -> Callable[[], Configuration]:
+    """A function that reads the configuration again, with its keys. It raises ConfigurationError.
+
+    A file of settings that was there at first must be there again: while an editor replaces it, all that it sets would
+    be the default for a moment.
+    """
+    path = settings_file(os.environ)
+    existed = path.exists()
+
+    def reload() -> Configuration:
+        if existed and not path.exists():
+            raise ConfigurationError(
+                f"{path}: this file was there at the start, and is gone; an empty one will do"
+            )
+        return with_seal_key(with_keys(read_configuration(overrides)))
+
+    return reload
 
 
 def load_configuration(overrides: Mapping[str, str | None] | None = None) -> Configuration:

@@ -19,11 +19,11 @@ from pairing_server.cli.runtime import (
     database,
     load_configuration,
     plain_errors,
-    read_configuration,
+    reloader,
     revivable_database,
     run_in_loop,
 )
-from pairing_server.config import SETTINGS, Configuration, keyfile_of, with_keys, with_seal_key
+from pairing_server.config import SETTINGS, Configuration, keyfile_of
 from pairing_server.db import migrations, roles
 from pairing_server.server.lifecycle import Resources
 from pairing_server.server.lifecycle import serve as serve_node
@@ -95,7 +95,7 @@ def serve(host: str | None, port: str | None, data_dir: str | None) -> None:
                 Resources(ready, url, keyfile_of(config), revive),
                 activation,
                 lambda addresses: None if activation.supervised else _announce(ready, addresses),
-                lambda: with_seal_key(with_keys(read_configuration(options))),
+                reloader(options),
             )
         )
     log.info("stopped")

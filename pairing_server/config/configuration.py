@@ -72,6 +72,7 @@ class Configuration:
         parse_issuers,
         (),
         "trusted foreign issuers: a JSON list of `{issuer, audience, algorithms, jwks}`, `jwks` being a file or a URL",
+        multiline=True,
     )
     registration: str = declare(
         one_of("open", "closed"),

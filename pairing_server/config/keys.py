@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from pairing_server.audit.seals import SealKey
 from pairing_server.config.configuration import Configuration
-from pairing_server.config.loader import ConfigurationError
+from pairing_server.config.settings_file import ConfigurationError
 from pairing_server.security.keyfile import NAME as KEY_FILE
 from pairing_server.security.keyfile import KeyFile, check_private, make_once
 

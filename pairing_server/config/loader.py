@@ -2,43 +2,40 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from dotenv import dotenv_values
-
 from pairing_server.config.configuration import NAMES, SETTINGS, Configuration
-from pairing_server.config.setting import PREFIX
+from pairing_server.config.setting import PREFIX, Setting
+from pairing_server.config.settings_file import FILE, ConfigurationError, Given, meant, read
 from pairing_server.security.addresses import is_loopback
 
-# Names the file of settings that is read instead of `.env`. It is not a setting itself.
-FILE = "PAIRING_SETTINGS_FILE"
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
-class ConfigurationError(Exception):
-    """Every fault found, one a line, each with the setting's name and what was expected."""
+def gather(environ: Mapping[str, str], dotenv: Path) -> dict[str, Given]:
+    """What is set, by variable: the environment wins over credential files, they win over the file of settings.
 
-
-def gather(environ: Mapping[str, str], dotenv: Path) -> dict[str, str]:
-    """The texts that are set, by variable: the environment wins over credential files, they win over the file of settings.
-
-    Raises ConfigurationError if a file exists but cannot be read.
+    Variables of other programs are left out, unless their name is nearly that of a setting. Raises ConfigurationError
+    if a file exists but cannot be read or understood.
     """
+    found: dict[str, Given] = {}
     path = settings_file(environ, dotenv)
-    with _readable(path):
-        found = {
-            name: value
-            for name, value in dotenv_values(path).items()
-            if name.startswith(PREFIX) and value is not None
-        }
+    if path.exists() or path.is_symlink():
+        with _readable(path):
+            found.update(read(path, environ))
     for folder in credential_folders(environ):
         found.update(_credentials(folder))
-    found.update({name: value for name, value in environ.items() if name.startswith(PREFIX) and name != FILE})
-    return {name: value for name, value in found.items() if value != ""}
+    found.update({name: Given(value) for name, value in environ.items() if name != FILE})
+    return {
+        name: given
+        for name, given in found.items()
+        if given.text != "" and (name.startswith(PREFIX) or meant(name) is not None)
+    }
 
 
 def settings_file(environ: Mapping[str, str], dotenv: Path = Path(".env")) -> Path:
@@ -62,7 +59,7 @@ def credential_folders(environ: Mapping[str, str]) -> list[Path]:
     return folders
 
 
-def _credentials(folder: Path) -> dict[str, str]:
+def _credentials(folder: Path) -> dict[str, Given]:
     found = {}
     with _readable(folder):
         paths = list(folder.iterdir())
@@ -72,7 +69,12 @@ def _credentials(folder: Path) -> dict[str, str]:
             with _readable(path):
                 text = path.read_text(encoding="utf-8").strip()
             if text:
-                found[name] = text
+                found[name] = Given(text, str(path))
+        elif similar := meant(name) or meant(path.name):
+            raise ConfigurationError(
+                f"{path}: there is no such setting; did you mean"
+                f" {similar.removeprefix(PREFIX).lower().replace('_', '-')}?"
+            )
     return found
 
 
@@ -93,24 +95,40 @@ def load(
 
     Raises ConfigurationError with every fault. It makes no file: see `with_keys`.
     """
-    given = {**gather(environ, dotenv), **overrides}
-    faults = [f"{name}: there is no such setting; {_hint(name)}" for name in sorted(set(given) - set(NAMES))]
+    given = gather(environ, dotenv) | {name: Given(text) for name, text in overrides.items()}
+    faults = [_fault(name, given[name], _unknown(name)) for name in sorted(set(given) - set(NAMES))]
     values: dict[str, Any] = {}
     for setting in SETTINGS:
         if setting.variable in given:
             try:
-                values[setting.name] = setting.parse(given[setting.variable])
+                values[setting.name] = _value(setting, given[setting.variable].text)
             except ValueError as error:
-                faults.append(f"{setting.variable}: {error}")
+                faults.append(_fault(setting.variable, given[setting.variable], str(error)))
     if faults:
         raise ConfigurationError("\n".join(faults))
     return _completed(values, environ, terminal=terminal)
 
 
-def _hint(unknown: str) -> str:
-    names = [setting.name.upper() for setting in SETTINGS]
-    similar = get_close_matches(unknown.removeprefix(PREFIX), names, 1, cutoff=0.7)
-    return f"did you mean {PREFIX}{similar[0]}?" if similar else "see docs/operations.md"
+def _value(setting: Setting[Any], text: str) -> Any:
+    """Raises ValueError, which says what was expected."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError("expected text in UTF-8") from None
+    if _CONTROL.search(text.strip()) and not setting.multiline:
+        raise ValueError("expected one line without control characters")
+    return setting.parse(text)
+
+
+def _fault(name: str, given: Given, what: str) -> str:
+    return f"{name}: {what}" + (f" ({given.source})" if given.source else "")
+
+
+def _unknown(name: str) -> str:
+    if name == FILE:
+        return "this is taken from the environment alone"
+    similar = meant(name)
+    return f"there is no such setting; {f'did you mean {similar}?' if similar else 'see docs/operations.md'}"
 
 
 def _completed(values: dict[str, Any], environ: Mapping[str, str], *, terminal: bool) -> Configuration:

@@ -15,7 +15,8 @@ class Setting(Generic[T]):
     """One setting. `parse` turns its text into its value; ValueError says what was expected.
 
     `default_text` describes a default that depends on other things, `unset` what `pairing-server config` shows where
-    nothing is set. `reloadable`: SIGHUP takes over a new value. `name` is that of the field.
+    nothing is set. `reloadable`: SIGHUP takes over a new value. `multiline`: its text may have several lines. `name` is that
+    of the field.
     """
 
     parse: Callable[[str], T]
@@ -26,6 +27,7 @@ class Setting(Generic[T]):
     unset: str = ""
     secret: bool = False
     reloadable: bool = False
+    multiline: bool = False
     name: str = ""
 
     @property

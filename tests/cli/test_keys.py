@@ -137,6 +137,12 @@ def test_sighup_with_wrong_settings_changes_nothing_and_says_what_is_wrong(
     (credentials / "jwt-keys").write_text("k1:short")
     server.process.send_signal(signal.SIGHUP)
     assert answer(server, OWN, user) == 200
+    (credentials / "jwt-keys").write_text(f"k1:{'s' * 32}")
+    settings = credentials.parent / ".env"
+    settings.write_text("\nPAIRING_LOG_LEVEL: debug\n")
+    server.process.send_signal(signal.SIGHUP)
+    assert answer(server, OWN, user) == 200
     said = server.stop()
     assert '"message": "configuration refused", "error": "PAIRING_JWT_KEYS: ' in said
+    assert '"message": "configuration refused", "error": ".env, line 2: ' in said
     assert "Traceback" not in said

@@ -16,6 +16,7 @@ def test_an_unknown_name_stops_the_start_wherever_it_stands(tmp_path: Path) -> N
     dotenv.write_text("PAIRING_PROT=1\nOTHER=2\n")
     found = faults({"PAIRING_DATABSE_URL": "x", "PATH": "/bin"}, dotenv)
     assert [line.partition(":")[0] for line in found] == ["PAIRING_DATABSE_URL", "PAIRING_PROT"]
+    assert found[1].endswith(f"did you mean PAIRING_PORT? ({dotenv}, line 1)")
 
 
 def test_the_fault_of_an_unknown_name_says_which_name_is_meant() -> None:
