@@ -53,6 +53,26 @@ class Configuration:
         unset="(not set)",
         secret=True,
     )
+    database_connect_timeout: int | None = declare(
+        number(1, 300),
+        None,
+        "how long connecting to a host of the database may take; `connect_timeout` in the URL wins",
+        unit="seconds",
+        default_text="3, for all its hosts together",
+    )
+    database_password_file: Path | None = declare(
+        parsers.absolute_path,
+        None,
+        "a file with the database's password, read for each new connection",
+    )
+    database_password_command: str | None = declare(
+        str.strip,
+        None,
+        "a command of the shell that prints the database's password, run for each new connection with `PGHOST`, `PGPORT`, `PGUSER` and `PGDATABASE`",
+        default_text="none",
+        unset="(not set)",
+        secret=True,
+    )
     data_dir: Path = declare(
         parsers.path,
         Path("data"),

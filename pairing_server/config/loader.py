@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pairing_server.config.configuration import NAMES, SETTINGS, Configuration
+from pairing_server.config.connection_settings import with_connection_settings
 from pairing_server.config.setting import PREFIX, Setting
 from pairing_server.config.settings_file import FILE, ConfigurationError, Given, meant, read
 from pairing_server.security.addresses import is_loopback
@@ -106,7 +107,11 @@ def load(
                 faults.append(_fault(setting.variable, given[setting.variable], str(error)))
     if faults:
         raise ConfigurationError("\n".join(faults))
-    return _completed(values, environ, terminal=terminal)
+    config = _completed(values, environ, terminal=terminal)
+    try:
+        return with_connection_settings(config)
+    except ValueError as error:
+        raise ConfigurationError(str(error)) from None
 
 
 def _value(setting: Setting[Any], text: str) -> Any:

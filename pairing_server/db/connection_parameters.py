@@ -205,12 +205,20 @@ def read(url: str, environ: Mapping[str, str] = os.environ) -> ConnectionParamet
         raise ConnectionParameterError("hostaddr: beside a host it does not work: write the address as host")
     if not values.keys() & {"host", "hostaddr"}:
         values |= _of_environment(environ, "host", "hostaddr")
-    rest = (name for name in PARAMETERS if name not in ("host", "hostaddr", "service"))
+    skipped = {"host", "hostaddr", "service"}
+    if values.keys() & {"password_file", "password_command"}:
+        skipped.add("password")
+    rest = (name for name in PARAMETERS if name not in skipped)
     values = _of_environment(environ, *rest) | values
     places = tuple(_places(values))
     found = ConnectionParameters(places, values)
     _check_certificates(found)
     return found
+
+
+def password_in(url: str) -> bool:
+    """Whether the URL itself says what the password is, or where. Raises ConnectionParameterError."""
+    return not {"password", "passfile", "password_file", "password_command"}.isdisjoint(_of_url(url))
 
 
 def with_parameters(url: str, values: Mapping[str, str]) -> str:

@@ -51,6 +51,9 @@ TEXTS: dict[str, tuple[str, Any, tuple[str, ...], str]] = {
         ),
         "a URL that begins with postgresql:// or postgres://",
     ),
+    "database_connect_timeout": ("10", 10, ("0", "301", "soon"), "a whole number from 1 to 300"),
+    "database_password_file": ("/run/password", Path("/run/password"), (), ""),
+    "database_password_command": ("print-token --for $PGUSER", "print-token --for $PGUSER", (), ""),
     "data_dir": ("/var/lib/x", Path("/var/lib/x"), (), ""),
     "migrate_database_url": (
         URL,
