@@ -109,6 +109,21 @@ pairings = Table(
     Index("ix_pairings_ended_at", "ended_at", postgresql_where=text("ended_at IS NOT NULL")),
 )
 
+# Triggers on `pairings` write it; each server polls it.
+pairing_changes = Table(
+    "pairing_changes",
+    metadata,
+    Column(
+        "xid",
+        Xid8(),
+        primary_key=True,
+        comment="the transaction that has redeemed, ended or deleted it",
+    ),
+    Column("pairing_id", Uuid, primary_key=True),
+    Column("recorded_at", DateTime(timezone=True), nullable=False, server_default=text("clock_timestamp()")),
+    Index("ix_pairing_changes_recorded_at", "recorded_at"),
+)
+
 logins = Table(
     "logins",
     metadata,

@@ -22,9 +22,10 @@ from pairing_server.relay.settings.document import SettingsSnapshot
 CLOSED_AT_ONCE = 25
 SPREAD_STEP = 0.05
 LONGEST_SPREAD = 10.0
-# How long an ended pairing is remembered, in seconds, which is much longer than a join may take; and how many are.
-ENDED_KEPT = 60.0
-MOST_ENDED = 10_000
+# How long an ended or a redeemed pairing is remembered, which is much longer than a join or a poll may take; and how
+# many are.
+REMEMBERED_SECONDS = 60.0
+MOST_REMEMBERED = 10_000
 
 
 class Hub:
@@ -37,6 +38,8 @@ class Hub:
         self._by_name: dict[str, Channel] = {}
         # When pairings ended, a moment ago: a join that was admitted just before must not revive them.
         self._ended: OrderedDict[UUID, float] = OrderedDict()
+        # The pairings whose desktop got `pairing_claimed` a moment ago: it is sent once, however often it is learnt.
+        self._claimed: OrderedDict[UUID, float] = OrderedDict()
         # The channel in which each device was last seen.
         self._last_channel: dict[SeatOwner, Channel] = {}
         self._by_device: dict[tuple[str, str], Connection] = {}
@@ -183,10 +186,11 @@ class Hub:
         channel = self.channels.get(pairing_id)
         return channel is not None and role in channel.members
 
-    def announce_claim(self, subject: str | None, session_id: str, name: str) -> None:
-        """The code was redeemed: notify the desktop that shows it, if it is connected here."""
+    def announce_claim(self, pairing_id: UUID, subject: str | None, session_id: str, name: str) -> None:
+        """The code was redeemed: notify the desktop that shows it, once, if it is connected here."""
         connection = self.connection_of(subject, session_id)
-        if connection is not None:
+        if connection is not None and pairing_id not in self._claimed:
+            self._remember(self._claimed, pairing_id)
             connection.send(messages.encode(messages.PairingClaimed(channel=name)))
 
     def announce_intruder(self, pairing_id: UUID, device_type: str) -> None:
@@ -209,11 +213,14 @@ class Hub:
             channel.cancel(InvalidChannel(channel=channel.name, reason=reason))
 
     def _note_ended(self, pairing_id: UUID) -> Channel | None:
-        self._ended[pairing_id] = self.context.now()
-        self._ended.move_to_end(pairing_id)
-        if len(self._ended) > MOST_ENDED:
-            self._ended.popitem(last=False)
+        self._remember(self._ended, pairing_id)
         return self.forget_channel(pairing_id)
+
+    def _remember(self, pairings: OrderedDict[UUID, float], pairing_id: UUID) -> None:
+        pairings[pairing_id] = self.context.now()
+        pairings.move_to_end(pairing_id)
+        if len(pairings) > MOST_REMEMBERED:
+            pairings.popitem(last=False)
 
     # Periodic work
 
@@ -239,5 +246,6 @@ class Hub:
         """Once a second: the timeouts of connections, and of what is remembered of ended pairings."""
         for connection in list(self.connections.values()):
             connection.check_timeouts(now)
-        while self._ended and next(iter(self._ended.values())) + ENDED_KEPT < now:
-            self._ended.popitem(last=False)
+        for pairings in (self._ended, self._claimed):
+            while pairings and next(iter(pairings.values())) + REMEMBERED_SECONDS < now:
+                pairings.popitem(last=False)

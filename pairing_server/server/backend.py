@@ -42,6 +42,7 @@ from pairing_server.services.expiry import Expiry
 from pairing_server.services.lockouts import LockoutService
 from pairing_server.services.logins import LoginService
 from pairing_server.services.membership import MembershipService
+from pairing_server.services.pairing_changes import PairingChanges
 from pairing_server.services.pairings import PairingService
 from pairing_server.services.presence import Presence
 from pairing_server.services.rate_limits import KeyedLock
@@ -109,13 +110,15 @@ class Backend:
         logins = LoginService(database, audit, hub, self.tokens, revocations, config.ws_token_single_use)
         confirmations = ConfirmationService(database, audit, hub, codes, rules)
         failures = RedeemFailures(audit, self.guard, confirmations, rules)
+        changes = PairingChanges(database, hub)
         self.services = Services(
             accounts=AccountService(database, audit, self._passwords, logins, rules),
             authentication=AuthenticationService(
                 database, audit, self.tokens, self._passwords, self.account_status, self.locks
             ),
             logins=logins,
-            pairings=PairingService(database, audit, hub, codes, self.code_limits, failures, rules),
+            pairings=PairingService(database, audit, hub, codes, self.code_limits, failures, changes, rules),
+            changes=changes,
             membership=MembershipService(database, audit, hub, codes, self.settings, rules),
             confirmations=confirmations,
             presence=Presence(database),

@@ -54,6 +54,7 @@ class Scheduler:
             Job("expire pairings", 2, lambda: expiry.expire_pairings(system(wall()))),
             Job("close overdue channels", 2, lambda: expiry.close_overdue(monotonic(), system(wall()))),
             Job("poll revocations", 1, lambda: services.logins.poll_revocations(wall())),
+            Job("poll pairing changes", 1, services.changes.poll),
             Job("settle the brute force guard", 1, self._settle_guard),
             Job("close disabled accounts", 1, lambda: backend.account_status.close_disabled(wall())),
             Job("reload keys", 1, lambda: services.signing_keys.reload_keys(system(wall()))),

@@ -33,6 +33,8 @@ BACKLOG = 1024
 # Seconds: for closing all connections (relay/hub.py), for those that do not answer the close, for the database.
 DRAIN_TIMEOUT = 25
 SPOOL = "audit-spool"
+# The jobs that are done once before the first request.
+AT_START = ("count codes", "poll revocations", "poll pairing changes", "settle the brute force guard")
 
 
 def address_of(listening: socket.socket) -> tuple[str, int]:
@@ -97,7 +99,7 @@ class Node:
         self.held = tuple(sockets)
         self.http.add_sockets(own or sockets)
         for job in self.scheduler.jobs:
-            if job.name in ("count codes", "poll revocations", "settle the brute force guard"):
+            if job.name in AT_START:
                 await self.scheduler.run(job)
         if timers:
             self.scheduler.start()

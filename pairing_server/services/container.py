@@ -15,6 +15,7 @@ from pairing_server.services.confirmations import ConfirmationService
 from pairing_server.services.lockouts import LockoutService
 from pairing_server.services.logins import LoginService
 from pairing_server.services.membership import MembershipService
+from pairing_server.services.pairing_changes import PairingChanges
 from pairing_server.services.pairings import PairingService
 from pairing_server.services.presence import Presence
 from pairing_server.services.signing_keys import SigningKeys
@@ -39,6 +40,7 @@ class Services:
     authentication: AuthenticationService
     logins: LoginService
     pairings: PairingService
+    changes: PairingChanges
     membership: MembershipService
     confirmations: ConfirmationService
     presence: Presence

@@ -15,11 +15,12 @@ from pairing_server.db.database import Database
 from pairing_server.errors import Unavailable
 from pairing_server.relay.hub import Hub
 from pairing_server.request_context import RequestContext
-from pairing_server.services.membership import both_gone, closed_event
+from pairing_server.services.membership import closed_event
+from pairing_server.services.pairing_changes import announce_end, both_gone
 from pairing_server.services.presence import TOUCH
 from pairing_server.services.rules import PairingRules
 from pairing_server.store import expiry as store
-from pairing_server.store import logins, pairings, rate_limits, users
+from pairing_server.store import logins, pairing_changes, pairings, rate_limits, users
 from pairing_server.store.pairings import Pairing
 
 PAIRINGS_KEPT = timedelta(days=30)
@@ -54,7 +55,7 @@ class Expiry:
             if events:
                 await self.audit.record(conn, *events)
         for pairing in [*expired, *never]:
-            self.hub.cancel_channel(pairing.id, "expired")
+            announce_end(self.hub, pairing)
         return len(expired) + len(never)
 
     async def close_deserted(self, context: RequestContext) -> int:
@@ -67,7 +68,7 @@ class Expiry:
                 events = [closed_event(self.audit, pairing, "deserted", context) for pairing in deserted]
                 await self.audit.record(conn, *events)
         for pairing in deserted:
-            self.hub.end_channel(pairing.id, "deserted", both_gone(pairing))
+            announce_end(self.hub, pairing)
         return len(deserted)
 
     async def close_overdue(self, monotonic: float, context: RequestContext) -> int:
@@ -102,6 +103,7 @@ class Expiry:
         async with self.database.transaction() as conn:
             released = await store.release_names(conn, now - timedelta(seconds=self.rules.name_kept))
             await store.prune(conn, now - PAIRINGS_KEPT)
+            await pairing_changes.prune(conn)
         return released
 
     async def prune(self, now: datetime) -> int:

@@ -17,6 +17,7 @@ from pairing_server.relay.settings.document import SettingsSnapshot
 from pairing_server.request_context import RequestContext
 from pairing_server.services.account_status import account_of, require_enabled
 from pairing_server.services.codes import Codes
+from pairing_server.services.pairing_changes import announce_end
 from pairing_server.services.rules import PairingRules
 from pairing_server.services.settings_documents import SettingsKeeper
 from pairing_server.store import membership as devices
@@ -160,12 +161,21 @@ class MembershipService:
 
     async def unpair(self, context: RequestContext, pairing_id: UUID, role: str) -> None:
         """A member ends its pairing for good: the other's channel closes with "unpaired"."""
+        earlier: Pairing | None = None
         async with self.database.transaction() as conn:
             ended = await store.end(conn, pairing_id, "unpaired", context.now)
             if ended is not None:
                 await self.audit.record(conn, closed_event(self.audit, ended, "unpaired", context))
+            else:
+                # It has ended otherwise, or by this member, who had no answer.
+                earlier = await store.by_id(conn, pairing_id)
         seat = ended.seat(role) if ended else None
-        self.hub.end_channel(pairing_id, "unpaired", {role: seat.session_id} if seat else {})
+        if ended is not None and seat is not None:
+            announce_end(self.hub, ended, {role: seat.session_id})
+        elif earlier is not None:
+            announce_end(self.hub, earlier)
+        else:
+            self.hub.end_channel(pairing_id, "unpaired", {})
 
 
 def _known(context: RequestContext, session_id: str) -> Known | None:
@@ -191,14 +201,6 @@ async def conflict(
 def bound_event(audit: AuditLog, session_id: str, device_type: str, context: RequestContext) -> Event:
     """A draft: that the session id is now the caller's."""
     return audit.draft("session.bound", "success", context, session_id=session_id, device_type=device_type)
-
-
-def both_gone(pairing: Pairing) -> dict[str, str]:
-    """The session ids of both members by role: neither comes back."""
-    gone = {"desktop": pairing.desktop.session_id}
-    if pairing.mobile is not None:
-        gone["mobile"] = pairing.mobile.session_id
-    return gone
 
 
 def closed_event(audit: AuditLog, pairing: Pairing, reason: str, context: RequestContext) -> Event:

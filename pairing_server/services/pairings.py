@@ -21,7 +21,8 @@ from pairing_server.relay.hub import Hub
 from pairing_server.request_context import RequestContext
 from pairing_server.services.account_status import account_of, not_enabled, require_enabled
 from pairing_server.services.codes import CodeLimits, Codes
-from pairing_server.services.membership import both_gone, bound_event, closed_event, conflict
+from pairing_server.services.membership import bound_event, closed_event, conflict
+from pairing_server.services.pairing_changes import PairingChanges, announce_end
 from pairing_server.services.redeem_failures import Attempt, RedeemFailures
 from pairing_server.services.rules import PairingRules
 from pairing_server.store import codes
@@ -63,6 +64,7 @@ class PairingService:
     codes: Codes
     limits: CodeLimits
     failures: RedeemFailures
+    changes: PairingChanges
     rules: PairingRules
 
     async def create_code(self, context: RequestContext, desktop_session: str) -> Code:
@@ -110,6 +112,7 @@ class PairingService:
             await self._check(made, request, context)
             if made.mac is not None:
                 code = Code(drawn[made.mac][0], request.pairing_id, context.now, request.expires_at)
+                self.changes.expect_claim([made.mac], code.channel)
                 return code, made.superseded
         raise Unavailable("No free code was found. Try again.")
 
@@ -149,13 +152,19 @@ class PairingService:
             raise ValidationFailed(fields={"code": ["Must be the six digits that the desktop shows."]})
         async with self.limits.one_at_a_time("redeem", context):
             attempt = self._attempt(code, Seat(mobile_session, context.subject), device, context)
-            pairing, refusal, superseded = await self._redeem(attempt, context)
+            try:
+                pairing, refusal, superseded = await self._redeem(attempt, context)
+            except Unavailable:
+                # It may have been committed all the same.
+                self.changes.expect_claim(attempt.request.macs, Codes.channel(code))
+                raise
         if refusal is not None:
             await self.failures.follow_up(refusal, code, context)
         if refusal is not None or pairing is None:
             raise refusal or InvalidCode()
-        if pairing.redeemed_at == context.now:
-            self.hub.announce_claim(pairing.desktop.user, pairing.desktop.session_id, Codes.channel(code))
+        if pairing.state == "redeemed":
+            desktop = pairing.desktop
+            self.hub.announce_claim(pairing.id, desktop.user, desktop.session_id, Codes.channel(code))
         for pairing_id in superseded:
             self.hub.end_channel(
                 pairing_id, "superseded", {"desktop": pairing.desktop.session_id}, keep="desktop"
@@ -208,15 +217,18 @@ class PairingService:
             return await store.live_of(conn, context.subject or "")
 
     async def unpair(self, context: RequestContext, pairing_id: UUID) -> Pairing:
-        """End one of the caller's live pairings for good. Raises NotFound."""
+        """End one of the caller's live pairings for good; one that has been unpaired stays so. Raises NotFound."""
         async with self.database.transaction() as conn:
             await require_enabled(conn, context.subject)
             ended = await store.end_own(conn, pairing_id, context.subject or "", context.now)
             if ended is not None:
                 await self.audit.record(conn, closed_event(self.audit, ended, "unpaired", context))
+            else:
+                # A client that had no answer to its first request asks once more.
+                ended = await store.unpaired_own(conn, pairing_id, context.subject or "")
         if ended is None:
             raise NotFound("You have no pairing with this id. It may have ended.")
-        self.hub.end_channel(ended.id, "unpaired", both_gone(ended))
+        announce_end(self.hub, ended)
         return ended
 
 

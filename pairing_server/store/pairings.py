@@ -72,6 +72,11 @@ async def by_code(conn: AsyncConnection, macs: Sequence[bytes]) -> Pairing | Non
     return _if_any((await conn.execute(statement)).one_or_none())
 
 
+async def by_id(conn: AsyncConnection, pairing_id: UUID) -> Pairing | None:
+    """That pairing, live or ended."""
+    return _if_any((await conn.execute(select(*COLUMNS).where(pairings.c.id == pairing_id))).one_or_none())
+
+
 @dataclass(frozen=True, slots=True)
 class Entering:
     """A device joins in its seat. `mac`: its code's under the current key, if it is to be kept under that from now on."""
@@ -154,6 +159,14 @@ async def live_of(conn: AsyncConnection, user: str, limit: int = 100) -> list[Pa
         .limit(limit)
     )
     return [as_pairing(row) for row in await conn.execute(statement)]
+
+
+async def unpaired_own(conn: AsyncConnection, pairing_id: UUID, user: str) -> Pairing | None:
+    """That pairing, if it has this user on one of its sides and has been ended by `end_own`."""
+    statement = select(*COLUMNS).where(
+        pairings.c.id == pairing_id, _belongs_to(user), pairings.c.end_reason == "unpaired"
+    )
+    return _if_any((await conn.execute(statement)).one_or_none())
 
 
 async def end_own(conn: AsyncConnection, pairing_id: UUID, user: str, now: datetime) -> Pairing | None:

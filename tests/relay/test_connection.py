@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
@@ -343,7 +344,7 @@ def test_a_socket_that_goes_leaves_its_channel_and_can_no_longer_be_found() -> N
         "Connection closed",
         False,
     )
-    relay.hub.announce_claim("alice", "desktop-session", CHANNEL)
+    relay.hub.announce_claim(uuid4(), "alice", "desktop-session", CHANNEL)
     assert desktop.received() == []
     assert relay.hub.remove(desktop.connection, "Connection closed", relay.now) is None
 
@@ -353,7 +354,7 @@ def test_only_the_desktop_of_the_code_gets_pairing_claimed() -> None:
     desktop, stranger = relay.client("desktop"), relay.client("desktop", "mallory")
     desktop.identify(Device("desktop-1"))
     stranger.identify(Device("desktop-1"))
-    relay.hub.announce_claim("alice", "desktop-1", CHANNEL)
+    relay.hub.announce_claim(uuid4(), "alice", "desktop-1", CHANNEL)
     assert desktop.received() == [{"type": "pairing_claimed", "channel": CHANNEL, "channelId": CHANNEL}]
     assert stranger.received() == []
 

@@ -13,6 +13,7 @@ from uuid import uuid4
 import pytest
 
 from pairing_server.clock import utcnow
+from pairing_server.request_context import system
 from pairing_server.security.addresses import parse_networks
 from pairing_server.security.limits import Rate
 from pairing_server.services.codes import Codes
@@ -292,7 +293,7 @@ async def test_a_pending_code_that_is_unpaired_works_no_more(site: Site) -> None
     assert (await site.redeem(account, code, "mobile-session")).error == "INVALID_CODE"
 
 
-async def test_only_an_own_live_pairing_can_be_unpaired(site: Site) -> None:
+async def test_only_an_own_pairing_can_be_unpaired_and_again_with_the_same_answer(site: Site) -> None:
     ada, grace = await site.account(), await site.account()
     await site.code(ada, "desktop-session")
     [pairing] = await own(site, ada)
@@ -302,8 +303,20 @@ async def test_only_an_own_live_pairing_can_be_unpaired(site: Site) -> None:
     assert (foreign.status, foreign.error) == (404, "NOT_FOUND")
     assert foreign.body == unknown.body
     assert [p["id"] for p in await own(site, ada)] == [pairing["id"]]
-    assert (await site.call("DELETE", path, token=ada.token)).status == 200
-    assert (await site.call("DELETE", path, token=ada.token)).status == 404
+    first = await site.call("DELETE", path, token=ada.token)
+    assert first.status == 200
+    again = await site.call("DELETE", path, token=ada.token)
+    assert (again.status, again.body) == (200, first.body)
+    assert (await site.call("DELETE", path, token=grace.token)).status == 404
+    assert len(await site.events("pairing.closed")) == 1
+
+
+async def test_a_pairing_that_has_ended_by_itself_cannot_be_unpaired(site: Site) -> None:
+    account = await site.account()
+    await site.code(account, "desktop-session")
+    [pairing] = await own(site, account)
+    await site.node.backend.expiry.expire_pairings(system(utcnow() + timedelta(seconds=300)))
+    assert (await site.call("DELETE", f"/api/pairings/{pairing['id']}", token=account.token)).status == 404
 
 
 async def test_an_id_that_is_none_is_404(site: Site) -> None:
