@@ -32,6 +32,7 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
 LATER = NOW + timedelta(minutes=10)
 USER, NEW = uuid4(), uuid4()
 DESKTOP, MOBILE = Seat("desktop-of-pgbench", str(USER)), Seat("mobile-of-pgbench", str(USER))
+CALLER = "the user's login"
 # How many codes the server draws at once.
 DRAWS = 8
 
@@ -42,6 +43,10 @@ _EXPRESSIONS: Mapping[object, str] = {
     USER: _USER,
     NEW: "gen_random_uuid()",
     str(USER): f"{_USER}::text",
+    CALLER: (
+        f"json_build_object('account', {_USER}, 'subject', {_USER}, 'issuer', 'pairing-server', 'login_id', 'a',"
+        " 'token_id', 'b', 'logged_in_at', now())"
+    ),
     DESKTOP.session_id: "('desktop-' || :device::bigint)",
     MOBILE.session_id: "('mobile-' || :device::bigint)",
     **{bytes([number]): f"sha256(int8send(:device::bigint + {number}))" for number in range(DRAWS)},
@@ -85,7 +90,7 @@ def script() -> str:
     wanted = CodeRequest(
         pairing_id=NEW,
         desktop=DESKTOP,
-        account=USER,
+        caller=CALLER,
         now=NOW,
         expires_at=LATER,
         most_waiting=1000,
@@ -95,7 +100,7 @@ def script() -> str:
     typed = RedeemRequest(
         macs=[bytes([0])],
         mobile=MOBILE,
-        account=USER,
+        caller=CALLER,
         now=NOW,
         same_user=True,
         limits=[("redeem_user", str(USER), "binding")],

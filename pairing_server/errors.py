@@ -77,6 +77,18 @@ class InvalidToken(PairingServerError):
         self.reason = reason
 
 
+class LoginEnded(InvalidToken):
+    """The token was valid, but its login has ended since ("revoked") or its account is disabled or gone ("disabled")."""
+
+    _MESSAGES: ClassVar[Mapping[str, str]] = {
+        "revoked": "This login has ended. Log in again.",
+        "disabled": "The account of this token is disabled or gone. Ask its operator, or log in with another one.",
+    }
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(self._MESSAGES[reason], reason=reason)
+
+
 class BadCredentials(PairingServerError):
     code = "UNAUTHORIZED"
     message = "The username or the password is wrong. Check both and try again."

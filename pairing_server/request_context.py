@@ -9,8 +9,8 @@ from uuid import UUID
 
 @dataclass(frozen=True, slots=True)
 class RequestContext:
-    """`subject` None: not logged in. `address` is the client's after the proxy rules, `address_key` what limits count
-    it by. `kind` is the actor's in the audit log: anonymous, user, device, admin or system."""
+    """`subject` None: not logged in. `login_id`, `token_id` and `logged_in_at` are from the token. `address` is the
+    client's after the proxy rules, `address_key` what limits count it by. `kind` is the actor's in the audit log: anonymous, user, device, admin or system."""
 
     now: datetime
     subject: str | None = None
@@ -20,6 +20,8 @@ class RequestContext:
     request_id: UUID | None = None
     connection_id: UUID | None = None
     kind: str = "anonymous"
+    token_id: str | None = None
+    logged_in_at: datetime | None = None
 
     def at(self, now: datetime) -> RequestContext:
         """The same at another time."""

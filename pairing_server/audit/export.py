@@ -16,7 +16,7 @@ from typing import Any
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from pairing_server.audit import formats
-from pairing_server.audit.query import AuditReader, Question, actor_of, names_in
+from pairing_server.audit.query import AuditReader, Question, actor_of, may_read, names_in, not_a_reader
 from pairing_server.audit.seals.sealed_lines import SealedLines
 from pairing_server.audit.store import search
 from pairing_server.audit.store.filters import Filter
@@ -72,9 +72,12 @@ class Export:
         await audit.record(conn, event)
 
     async def chunks(self) -> AsyncIterator[bytes]:
-        """What goes out, a page at a time."""
+        """What goes out, a page at a time. Raises Forbidden and LoginEnded, also in the middle: it may take minutes."""
         texts = self._sealed() if self._form == formats.SEALED else self._plain()
         async for text in texts:
+            async with self._reader.database.transaction() as conn:
+                if not await may_read(conn, self._context):
+                    raise not_a_reader()
             if chunk := text.encode():
                 self._digest.update(chunk)
                 yield chunk

@@ -23,9 +23,9 @@ from pairing_server.audit.store.seals import Unsealed
 from pairing_server.audit.store.search import Page, Place, Recorded
 from pairing_server.audit.summary import SUMMARY_OF, TIMELINE_OF, Summary, Timeline
 from pairing_server.db.database import Database
-from pairing_server.errors import Forbidden, NotFound, Unavailable, ValidationFailed
+from pairing_server.errors import Forbidden, LoginEnded, NotFound, Unavailable, ValidationFailed
 from pairing_server.request_context import RequestContext
-from pairing_server.store import users
+from pairing_server.store import logins, users
 
 T = TypeVar("T")
 
@@ -77,8 +77,16 @@ class SealProgress:
 
 
 async def may_read(conn: AsyncConnection, context: RequestContext) -> bool:
-    """Whether the caller is an auditor or an admin: by role, or by running commands on this machine."""
-    return context.kind == "admin" or await users.role_of(conn, context.subject) in READERS
+    """Whether the caller is an auditor or an admin: by role, or by running commands on this machine. Raises LoginEnded."""
+    if context.kind == "admin":
+        return True
+    if (reason := await logins.refusal_of(conn, context)) is not None:
+        raise LoginEnded(reason)
+    return await users.role_of(conn, context.subject) in READERS
+
+
+def not_a_reader() -> Forbidden:
+    return Forbidden("Only an auditor or an admin may read the audit log. Ask an admin for the role.")
 
 
 async def actor_of(conn: AsyncConnection, question: Question) -> Filter:
@@ -99,7 +107,7 @@ async def names_in(conn: AsyncConnection, events: Sequence[Recorded]) -> dict[st
 
 
 class AuditReader:
-    """Answers questions. All methods raise Forbidden, Unavailable, and ValidationFailed for a user that is unknown.
+    """Answers questions. All methods raise Forbidden, LoginEnded, Unavailable, and ValidationFailed for a user that is unknown.
 
     `database` has connections of its own, so that a long question delays no device.
     """
@@ -114,7 +122,7 @@ class AuditReader:
     ) -> T:
         """What `answer` finds, for a caller who may read the log.
 
-        Raises Forbidden, which is recorded, and Unavailable for what takes too long.
+        Raises LoginEnded, Forbidden, which is recorded, and Unavailable for what takes too long.
         """
         try:
             async with self.database.transaction() as conn:
@@ -128,7 +136,7 @@ class AuditReader:
             raise Unavailable(
                 "The answer takes too long to find. Ask for less: narrow it with since and until."
             ) from error
-        raise Forbidden("Only an auditor or an admin may read the audit log. Ask an admin for the role.")
+        raise not_a_reader()
 
     async def record(self, conn: AsyncConnection, context: RequestContext, **attributes: Any) -> None:
         """Record the question."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections import OrderedDict
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -20,7 +21,7 @@ from pairing_server.audit.store import tail as store
 from pairing_server.audit.store.filters import Filter
 from pairing_server.audit.store.search import Recorded
 from pairing_server.audit.store.tail import Position
-from pairing_server.errors import RateLimited
+from pairing_server.errors import LoginEnded, RateLimited
 from pairing_server.request_context import RequestContext
 
 # How many requests may wait at once, and how many tokens are remembered.
@@ -133,10 +134,11 @@ async def _read(conn: AsyncConnection, which: Filter, position: Position, token:
 
 async def _answer(conn: AsyncConnection, waiter: _Waiter) -> None:
     batch = None
-    if await may_read(conn, waiter.context):
-        batch = await _read(conn, waiter.which, waiter.position, waiter.token)
-        waiter.position = batch.position
-        if not batch.events:
-            return
-    # A user who may not read any more gets an empty answer, and Forbidden for the next request.
+    with suppress(LoginEnded):
+        if await may_read(conn, waiter.context):
+            batch = await _read(conn, waiter.which, waiter.position, waiter.token)
+            waiter.position = batch.position
+            if not batch.events:
+                return
+    # A user who may not read any more gets an empty answer, and the refusal for the next request.
     waiter.finish(batch)

@@ -21,6 +21,13 @@ ALGORITHMS = ("RS256", "ES256", "EdDSA")
 # Leaves room for the subject: "issuer|sub" is at most 255 characters.
 MAX_ISSUER = 200
 
+
+def issuer_of(subject: str) -> str:
+    """Whose user that is: "issuer|sub" of a foreign issuer, else ours."""
+    issuer, bar, _ = subject.partition("|")
+    return issuer if bar else OWN_ISSUER
+
+
 _FIELDS = frozenset({"issuer", "audience", "algorithms", "jwks"})
 
 

@@ -1,4 +1,4 @@
-"""Whether an account is enabled: by the database, and for a while by what was seen last."""
+"""Whether a caller may still act: by the database, and for a while by what was seen last."""
 
 from __future__ import annotations
 
@@ -9,37 +9,17 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from pairing_server.db.database import Database
-from pairing_server.errors import InvalidToken
+from pairing_server.errors import LoginEnded
 from pairing_server.relay.close_codes import CloseCode
 from pairing_server.relay.hub import Hub
-from pairing_server.store import users
+from pairing_server.request_context import RequestContext
+from pairing_server.store import logins, users
 
 
-def account_of(subject: str | None) -> UUID | None:
-    """The id of the built-in user; None for guests and for the subjects of other issuers.
-
-    Raises InvalidToken if there can be no such user.
-    """
-    if subject is None or "|" in subject:
-        return None
-    try:
-        return UUID(subject)
-    except ValueError:
-        raise not_enabled() from None
-
-
-def not_enabled() -> InvalidToken:
-    return InvalidToken("The account of this token is disabled or gone.", reason="disabled")
-
-
-async def require_enabled(conn: AsyncConnection, subject: str | None) -> None:
-    """Raises InvalidToken if a built-in user's account is gone or disabled."""
-    account = account_of(subject)
-    if account is None:
-        return
-    user = await users.by_id(conn, account)
-    if user is None or user.disabled_at is not None:
-        raise not_enabled()
+async def require_login(conn: AsyncConnection, context: RequestContext) -> None:
+    """Raises LoginEnded if the caller's login has ended, or its account is disabled or gone. Call in an act's transaction."""
+    if (reason := await logins.refusal_of(conn, context)) is not None:
+        raise LoginEnded(reason)
 
 
 class AccountStatus:

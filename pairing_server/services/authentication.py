@@ -12,20 +12,18 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from pairing_server.audit.recorder import AuditLog
 from pairing_server.db.database import Database
-from pairing_server.errors import BadCredentials, Forbidden, InvalidToken, RateLimited, Unavailable
+from pairing_server.errors import BadCredentials, Forbidden, LoginEnded, RateLimited, Unavailable
 from pairing_server.request_context import RequestContext
-from pairing_server.security.issuers import OWN_ISSUER
 from pairing_server.security.limits import LOGIN_ADDRESS, LOGIN_USER
 from pairing_server.security.passwords import Passwords
 from pairing_server.security.tokens import AccessClaims, Issued, Tokens
 from pairing_server.services import rate_limits
-from pairing_server.services.account_status import AccountStatus, account_of, require_enabled
+from pairing_server.services.account_status import AccountStatus
 from pairing_server.services.accounts import existing_user
 from pairing_server.services.rate_limits import KeyedLock, LimitKey, Lockout, lockout_event
-from pairing_server.services.revocation_list import issuer_of
 from pairing_server.store import logins, users
 from pairing_server.store.audit_events import Event
-from pairing_server.store.logins import Login, LoginUse
+from pairing_server.store.logins import Login
 from pairing_server.store.users import User
 from pairing_server.text import clean
 
@@ -90,6 +88,9 @@ class AuthenticationService:
         issued = self.tokens.issue_access(user.subject, context.now)
         known = replace(context, subject=user.subject, login_id=issued.login_id, kind="user")
         async with self.database.transaction() as conn:
+            if await logins.refusal_of(conn, known) is not None:
+                # The account was disabled while the password was checked.
+                raise BadCredentials()
             await (await rate_limits.hold(conn, limits, context.now)).take_back(context.now)
             if rehashed:
                 await users.set_password(conn, user.id, rehashed)
@@ -104,7 +105,7 @@ class AuthenticationService:
     async def issue_ws_token(
         self, context: RequestContext, claims: AccessClaims, device_type: str, label: str | None
     ) -> Issued:
-        """A ws token for a device of that type. Raises InvalidToken if the account is gone or disabled.
+        """A ws token for a device of that type. Raises LoginEnded.
 
         While the database is away, an account that was seen enabled here in the last minutes gets one all the same, or no
         device could come back whose connection breaks meanwhile; a foreign subject is the affair of its issuer in any case.
@@ -116,44 +117,22 @@ class AuthenticationService:
         event = partial(_token_issued, self.audit.draft, context, issued, "ws", device_type=device_type)
         made = event()
         try:
-            account = account_of(claims.subject)
-            use = LoginUse(_login(claims, context), issuer_of(claims.subject), claims.token_id, account)
-            if not await logins.use(self.database.once, use, made):
-                await self._use_or_refuse(claims, made, context)
+            refusal = await logins.use(
+                self.database.once, _login(claims, context), logins.caller(context), made
+            )
         except Unavailable:
-            if account is not None and not self.status.seen_recently(claims.subject, context.now):
+            if not claims.foreign and not self.status.seen_recently(claims.subject, context.now):
                 raise
             made = event(degraded=True)
             self.audit.enqueue(made)
-        except InvalidToken as error:
-            if error.reason == "disabled":
-                self.status.forget(claims.subject)
-            raise
         else:
+            if refusal == "disabled":
+                self.status.forget(claims.subject)
+            if refusal is not None:
+                raise LoginEnded(refusal)
             self.status.note(claims.subject, context.now)
         self.audit.count(made)
         return issued
-
-    async def _use_or_refuse(self, claims: AccessClaims, made: Event, context: RequestContext) -> None:
-        """Record the use. Raises InvalidToken, which is recorded, if the login is revoked or the account disabled."""
-        async with self.database.transaction() as conn:
-            await require_enabled(conn, claims.subject)
-            login = _login(claims, context)
-            revoked = not await logins.note(conn, login, issuer_of(claims.subject), claims.token_id)
-            if revoked:
-                denied = self.audit.event(
-                    "auth.token_rejected",
-                    "denied",
-                    context,
-                    reason="revoked",
-                    kind="access",
-                    sid=claims.login_id,
-                )
-                await self.audit.refuse(conn, denied)
-            else:
-                await self.audit.record(conn, made)
-        if revoked:
-            raise InvalidToken(reason="revoked")
 
     async def issue_access_token(self, context: RequestContext, username: str, ttl: int | None) -> Issued:
         """An access token for scripts, `ttl` seconds long. Raises NotFound, Forbidden (disabled)."""
@@ -178,7 +157,7 @@ async def _begin_login(conn: AsyncConnection, user: User, issued: Issued, contex
     """Keep a login of ours that has just been made."""
     until = context.now + timedelta(seconds=issued.expires_in)
     login = Login(user.subject, issued.login_id, context.now, until, context.now, context.address)
-    await logins.note(conn, login, OWN_ISSUER)
+    await logins.note(conn, login)
 
 
 def _token_issued(

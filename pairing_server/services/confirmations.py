@@ -15,6 +15,7 @@ from pairing_server.errors import ConfirmationNeeded, InvalidChannel
 from pairing_server.relay import messages
 from pairing_server.relay.hub import Hub
 from pairing_server.request_context import RequestContext
+from pairing_server.services.account_status import require_login
 from pairing_server.services.codes import Codes
 from pairing_server.services.rules import PairingRules
 from pairing_server.store import confirmations as store
@@ -101,10 +102,11 @@ class ConfirmationService:
     async def answer(
         self, context: RequestContext, channel: str, session_id: str, *, confirmed: bool
     ) -> None:
-        """The desktop confirms or rejects the phone that waits. Raises InvalidChannel if there is none."""
+        """The desktop confirms or rejects the phone that waits. Raises InvalidChannel if there is none; LoginEnded."""
         macs = self.codes.macs(Codes.of_channel(channel))
         desktop = Seat(session_id, context.subject)
         async with self.database.transaction() as conn:
+            await require_login(conn, context)
             act = store.confirm if confirmed else store.reject
             answered = await act(conn, macs, desktop, context.now)
             if answered is not None:

@@ -24,6 +24,7 @@ from pairing_server.security.limits import (
     wait,
 )
 from pairing_server.services import brute_force_guard
+from pairing_server.services.account_status import require_login
 from pairing_server.store import rate_limits as store
 from pairing_server.store import users
 
@@ -96,6 +97,7 @@ class LockoutService:
 
     async def _is_admin(self, conn: AsyncConnection, context: RequestContext) -> bool:
         """Commands on this machine run as an admin. A refusal is recorded."""
+        await require_login(conn, context)
         if context.kind == "admin" or await users.role_of(conn, context.subject) == "admin":
             return True
         denied = self.audit.event("access.denied", "denied", context, route="/api/lockouts", needed="admin")

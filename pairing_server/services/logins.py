@@ -12,15 +12,17 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from pairing_server.audit.recorder import AuditLog
 from pairing_server.db.database import Database
-from pairing_server.errors import InvalidToken, NotFound, ValidationFailed
+from pairing_server.errors import InvalidToken, LoginEnded, NotFound, ValidationFailed
 from pairing_server.relay.close_codes import CloseCode
 from pairing_server.relay.connection import Connection
 from pairing_server.relay.hub import Hub
+from pairing_server.relay.identity import Identity
 from pairing_server.request_context import RequestContext
 from pairing_server.security.claims import LEEWAY_S, MAX_ID, is_text
-from pairing_server.security.issuers import OWN_ISSUER
+from pairing_server.security.issuers import OWN_ISSUER, issuer_of
 from pairing_server.security.tokens import AccessClaims, Tokens, WsClaims
-from pairing_server.services.revocation_list import RevocationList, issuer_of
+from pairing_server.services.account_status import require_login
+from pairing_server.services.revocation_list import RevocationList
 from pairing_server.store import logins as store
 from pairing_server.store import users
 from pairing_server.store.logins import LOGIN, TOKEN, USER, Login, Revocation
@@ -60,8 +62,9 @@ class LoginService:
     single_use: bool
 
     async def list_own(self, context: RequestContext) -> list[ListedLogin]:
-        """The caller's logins, newest first."""
+        """The caller's logins, newest first. Raises LoginEnded."""
         async with self.database.transaction() as conn:
+            await require_login(conn, context)
             found = await store.of(conn, context.subject or "", context.now, limit=200)
         sessions = [
             s.identity.login_id for s in self.hub.connections.values() if s.subject == context.subject
@@ -78,7 +81,10 @@ class LoginService:
             return await store.of(conn, subject, now)
 
     async def log_out(self, context: RequestContext, claims: AccessClaims, *, everywhere: bool) -> int:
-        """End the caller's login, or all of that user. How many connections of this server that closes."""
+        """End the caller's login, or all of that user. How many connections of this server that closes.
+
+        Raises LoginEnded.
+        """
         if everywhere:
             ended = self._revocation(USER, issuer_of(claims.subject), claims.subject, context.now)
         else:
@@ -88,11 +94,15 @@ class LoginService:
         return done.connections
 
     async def revoke_own(self, context: RequestContext, login_id: str) -> int:
-        """End one of the caller's logins. How many connections of this server that closes. Raises NotFound."""
+        """End one of the caller's logins. How many connections of this server that closes.
+
+        Raises NotFound, LoginEnded.
+        """
         subject = context.subject or ""
         if not is_text(login_id, MAX_ID):
             raise NotFound("You have no login with this id. It may have ended.")
         async with self.database.transaction() as conn:
+            await require_login(conn, context)
             known = [login for login in await store.with_id(conn, login_id) if login.subject == subject]
         if not known:
             raise NotFound("You have no login with this id. It may have ended.")
@@ -172,6 +182,7 @@ class LoginService:
         closing = sum(1 for connection in self.hub.connections.values() if _covered(ahead, connection))
         logins = 0
         async with self.database.transaction() as conn:
+            await require_login(conn, context)
             new = await store.revoke(conn, ended)
             if subject is not None:
                 login_id = ended.name if ended.kind == LOGIN else None
@@ -184,6 +195,15 @@ class LoginService:
 
     def _revocation(self, kind: str, issuer: str, name: str, now: datetime) -> Revocation:
         return Revocation(kind, issuer, name, now, now + timedelta(seconds=self.tokens.longest_life))
+
+    async def require(self, context: RequestContext) -> None:
+        """For an act that needs no other statement. Raises LoginEnded."""
+        async with self.database.transaction() as conn:
+            await require_login(conn, context)
+
+    def is_ended(self, token: Identity | WsClaims) -> bool:
+        """Whether this process knows that the token's login, or the token by itself, has ended."""
+        return _ends(self.revocations, token)
 
     async def spend(self, context: RequestContext, claims: WsClaims) -> None:
         """Use up a ws token, where each works once. Raises InvalidToken if it was used before, on any server."""
@@ -226,16 +246,16 @@ class LoginService:
             if _covered(self.revocations, connection)
         ]
         for connection in closing:
-            ended = InvalidToken("This login has ended. Log in again.")
-            connection.close(CloseCode.INVALID_TOKEN, "login ended", ended)
+            connection.close(CloseCode.INVALID_TOKEN, "login ended", LoginEnded("revoked"))
         return len(closing)
 
 
 def _covered(revocations: RevocationList, connection: Connection) -> bool:
-    identity = connection.identity
-    return not connection.closing and revocations.covers(
-        identity.subject, identity.login_id, identity.token_id, identity.logged_in_at
-    )
+    return not connection.closing and _ends(revocations, connection.identity)
+
+
+def _ends(revocations: RevocationList, token: Identity | WsClaims) -> bool:
+    return revocations.covers(token.subject, token.login_id, token.token_id, token.logged_in_at)
 
 
 async def _subject(conn: AsyncConnection, user: str, now: datetime) -> str:

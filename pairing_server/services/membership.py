@@ -15,14 +15,14 @@ from pairing_server.relay.hub import Hub
 from pairing_server.relay.members import OTHER
 from pairing_server.relay.settings.document import SettingsSnapshot
 from pairing_server.request_context import RequestContext
-from pairing_server.services.account_status import account_of, require_enabled
+from pairing_server.services.account_status import require_login
 from pairing_server.services.codes import Codes
 from pairing_server.services.pairing_changes import announce_end
 from pairing_server.services.rules import PairingRules
 from pairing_server.services.settings_documents import SettingsKeeper
+from pairing_server.store import logins, users
 from pairing_server.store import membership as devices
 from pairing_server.store import pairings as store
-from pairing_server.store import users
 from pairing_server.store.audit_events import Event
 from pairing_server.store.membership import Known, Rejoin
 from pairing_server.store.pairings import Entering, Pairing, Seat
@@ -56,12 +56,12 @@ class MembershipService:
     rules: PairingRules
 
     async def identify(self, context: RequestContext, session_id: str, device_type: str) -> None:
-        """Bind the session id to the caller. Raises SessionConflict, InvalidToken (account disabled)."""
+        """Bind the session id to the caller. Raises SessionConflict, LoginEnded."""
         known = _known(context, session_id)
         if known is not None and await devices.is_known(self.database.once, known, context.now):
             return
         async with self.database.transaction() as conn:
-            await require_enabled(conn, context.subject)
+            await require_login(conn, context)
             refusal = await self._bind(conn, session_id, device_type, context)
         if refusal is not None:
             raise refusal
@@ -86,7 +86,7 @@ class MembershipService:
         """Let the device into the channel of its own pairing.
 
         A device that comes back is let in by one statement; all others are decided about, and recorded, in a transaction.
-        Raises InvalidChannel, ChannelFull (both seats are taken), SessionConflict.
+        Raises InvalidChannel, ChannelFull (both seats are taken), SessionConflict, LoginEnded.
         """
         entry = Entry(channel, role, session_id, self.codes.macs(Codes.of_channel(channel)))
         return await self._readmit(entry, context) or await self._admit(entry, context)
@@ -108,7 +108,7 @@ class MembershipService:
     async def _admit(self, entry: Entry, context: RequestContext) -> Admitted:
         role, seat = entry.role, Seat(entry.session_id, context.subject)
         async with self.database.transaction() as conn:
-            await require_enabled(conn, context.subject)
+            await require_login(conn, context)
             refusal: PairingServerError | None = await self._bind(conn, entry.session_id, role, context)
             pairing = kept = None
             if refusal is None:
@@ -160,9 +160,10 @@ class MembershipService:
         return self.audit.event("channel.denied", "denied", context, reason=reason, pairing_id=pairing_id)
 
     async def unpair(self, context: RequestContext, pairing_id: UUID, role: str) -> None:
-        """A member ends its pairing for good: the other's channel closes with "unpaired"."""
+        """A member ends its pairing for good: the other's channel closes with "unpaired". Raises LoginEnded."""
         earlier: Pairing | None = None
         async with self.database.transaction() as conn:
+            await require_login(conn, context)
             ended = await store.end(conn, pairing_id, "unpaired", context.now)
             if ended is not None:
                 await self.audit.record(conn, closed_event(self.audit, ended, "unpaired", context))
@@ -179,10 +180,9 @@ class MembershipService:
 
 
 def _known(context: RequestContext, session_id: str) -> Known | None:
-    """Raises InvalidToken if there can be no such account."""
     if context.subject is None:
         return None
-    return Known(account_of(context.subject), context.subject, session_id)
+    return Known(logins.caller(context), context.subject, session_id)
 
 
 def _ended(channel: str, pairing: Pairing) -> InvalidChannel:

@@ -11,6 +11,7 @@ from pairing_server.audit.recorder import AuditLog
 from pairing_server.db.database import Database
 from pairing_server.errors import (
     InvalidCode,
+    LoginEnded,
     NotFound,
     PairingServerError,
     RateLimited,
@@ -19,13 +20,13 @@ from pairing_server.errors import (
 )
 from pairing_server.relay.hub import Hub
 from pairing_server.request_context import RequestContext
-from pairing_server.services.account_status import account_of, not_enabled, require_enabled
+from pairing_server.services.account_status import require_login
 from pairing_server.services.codes import CodeLimits, Codes
 from pairing_server.services.membership import bound_event, closed_event, conflict
 from pairing_server.services.pairing_changes import PairingChanges, announce_end
 from pairing_server.services.redeem_failures import Attempt, RedeemFailures
 from pairing_server.services.rules import PairingRules
-from pairing_server.store import codes
+from pairing_server.store import codes, logins
 from pairing_server.store import pairings as store
 from pairing_server.store.codes import CodeRequest, CodeResult, Draw, RedeemRequest
 from pairing_server.store.pairings import Pairing, Seat
@@ -70,7 +71,7 @@ class PairingService:
     async def create_code(self, context: RequestContext, desktop_session: str) -> Code:
         """A new code for this desktop session; its pending one is superseded.
 
-        Raises SessionConflict, RateLimited (codes made, codes waiting), Unavailable (too many live).
+        Raises LoginEnded, SessionConflict, RateLimited (codes made, codes waiting), Unavailable (too many live).
         """
         async with self.limits.making(context):
             made, superseded = await self._create(self._request(desktop_session, context), context)
@@ -85,7 +86,7 @@ class PairingService:
         return CodeRequest(
             pairing_id=pairing_id,
             desktop=Seat(desktop_session, context.subject),
-            account=account_of(context.subject),
+            caller=logins.caller(context),
             now=context.now,
             expires_at=expires_at,
             most_waiting=self.rules.codes_per_user,
@@ -125,9 +126,9 @@ class PairingService:
         raise Unavailable("This desktop asked for several codes at once. Ask for one after the other.")
 
     async def _check(self, made: CodeResult, request: CodeRequest, context: RequestContext) -> None:
-        """Raises InvalidToken, RateLimited (as many codes of the user wait as may), SessionConflict."""
-        if not made.enabled:
-            raise not_enabled()
+        """Raises LoginEnded, RateLimited (as many codes of the user wait as may), SessionConflict."""
+        if made.refusal is not None:
+            raise LoginEnded(made.refusal)
         if not _admitted(made, request):
             raise RateLimited(
                 self.rules.code_ttl,
@@ -145,7 +146,7 @@ class PairingService:
         """Pair the mobile session with the desktop that shows this code; exactly one of many wins.
 
         `device`: what the phone calls itself. Raises ValidationFailed (not six digits), InvalidCode, RateLimited,
-        SessionConflict, ConfirmationNeeded.
+        SessionConflict, ConfirmationNeeded, LoginEnded.
         """
         code = Codes.parse(typed)
         if code is None:
@@ -176,7 +177,7 @@ class PairingService:
         request = RedeemRequest(
             macs=self.codes.macs(code),
             mobile=mobile,
-            account=account_of(mobile.user),
+            caller=logins.caller(context),
             now=context.now,
             same_user=self.rules.same_user,
             # A limit that only counts decides nothing: it is locked when a failure is counted, not by every request of an address.
@@ -193,8 +194,8 @@ class PairingService:
         """The pairing, or why not; and the pairings it has superseded."""
         async with self.database.direct() as direct:
             found = await codes.redeem(direct.driver.fetchrow, attempt.request)
-            if not found.enabled:
-                raise not_enabled()
+            if found.refusal is not None:
+                raise LoginEnded(found.refusal)
             if found.newly_bound:
                 self.audit.count(attempt.request.bound)
             if found.pairing is None:
@@ -211,15 +212,18 @@ class PairingService:
         return found.pairing, None, found.superseded
 
     async def list_own(self, context: RequestContext) -> list[Pairing]:
-        """The caller's live pairings, newest first."""
+        """The caller's live pairings, newest first. Raises LoginEnded."""
         async with self.database.transaction() as conn:
-            await require_enabled(conn, context.subject)
+            await require_login(conn, context)
             return await store.live_of(conn, context.subject or "")
 
     async def unpair(self, context: RequestContext, pairing_id: UUID) -> Pairing:
-        """End one of the caller's live pairings for good; one that has been unpaired stays so. Raises NotFound."""
+        """End one of the caller's live pairings for good; one that has been unpaired stays so.
+
+        Raises NotFound, LoginEnded.
+        """
         async with self.database.transaction() as conn:
-            await require_enabled(conn, context.subject)
+            await require_login(conn, context)
             ended = await store.end_own(conn, pairing_id, context.subject or "", context.now)
             if ended is not None:
                 await self.audit.record(conn, closed_event(self.audit, ended, "unpaired", context))
@@ -233,7 +237,7 @@ class PairingService:
 
 
 def _admitted(made: CodeResult, request: CodeRequest) -> bool:
-    return made.enabled and made.waiting < request.most_waiting
+    return made.refusal is None and made.waiting < request.most_waiting
 
 
 def _contended(made: CodeResult, request: CodeRequest) -> bool:

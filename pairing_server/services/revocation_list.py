@@ -8,14 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import datetime
 
-from pairing_server.security.issuers import OWN_ISSUER
+from pairing_server.security.issuers import issuer_of
 from pairing_server.store.logins import LOGIN, TOKEN, USER, Revocation
-
-
-def issuer_of(subject: str) -> str:
-    """Whose user that is: "issuer|sub" of a foreign issuer, else ours."""
-    issuer, bar, _ = subject.partition("|")
-    return issuer if bar else OWN_ISSUER
 
 
 class RevocationList:

@@ -18,6 +18,7 @@ import asyncpg
 from pairing_server.db.raw_connection import Fetch
 from pairing_server.store import audit_events
 from pairing_server.store.audit_events import Event
+from pairing_server.store.logins import refusal
 from pairing_server.store.pairings import COLUMNS, Pairing, Seat, as_pairing
 
 
@@ -31,7 +32,7 @@ class Draw:
 
 @dataclass(frozen=True, slots=True)
 class CodeRequest:
-    """A code that is wanted. `account`: the built-in user's, who must not be disabled; None for all others.
+    """A code that is wanted. `caller`: whose login it is asked for with (see store/logins.py).
 
     `most_waiting`: how many codes of the user may wait, not counting this desktop session's. `bound`
     is the event that the session id is now the user's, `made` that the code was made.
@@ -39,7 +40,7 @@ class CodeRequest:
 
     pairing_id: UUID
     desktop: Seat
-    account: UUID | None
+    caller: str | None
     now: datetime
     expires_at: datetime
     most_waiting: int
@@ -51,10 +52,11 @@ class CodeRequest:
 class CodeResult:
     """`mac` None: no code was made, for the reason that the others show, or because no drawn name was free.
 
+    `refusal`: why the caller may do nothing.
     `owner`: whose the session id is; None if the same desktop was asking at the same time: ask again.
     """
 
-    enabled: bool
+    refusal: str | None
     waiting: int
     owner: str | None
     newly_bound: bool
@@ -64,12 +66,12 @@ class CodeResult:
 
 _MAKE = f"""
 WITH asked AS (
-    SELECT $1::uuid IS NULL OR EXISTS (SELECT FROM users WHERE id = $1 AND disabled_at IS NULL) AS enabled,
+    SELECT {refusal("$1")} AS refusal,
         (SELECT count(*) FROM pairings
          WHERE desktop_user = $2 AND ended_at IS NULL AND state = 'pending'
            AND desktop_session <> $3 AND expires_at > $4) AS waiting
 ), admitted AS (
-    SELECT FROM asked WHERE enabled AND waiting < $5 /**/
+    SELECT FROM asked WHERE refusal IS NULL AND waiting < $5 /**/
 ), bound AS (
     INSERT INTO sessions (session_id, subject, device_type, bound_at, seen_at)
     SELECT $3, $2, 'desktop', $4, $4 FROM admitted WHERE $2::text IS NOT NULL
@@ -100,14 +102,14 @@ WITH asked AS (
     )
 }
 )
-SELECT enabled, waiting, (SELECT subject FROM bound), coalesce((SELECT new FROM bound), false),
+SELECT refusal, waiting, (SELECT subject FROM bound), coalesce((SELECT new FROM bound), false),
     (SELECT code_mac FROM made), ARRAY(SELECT id FROM superseded)
 FROM asked WHERE true /**/
 """
 # The same, sent again because its answer was lost: what the first has made is found, and not made twice.
 _MAKE_AGAIN = f"""{_MAKE.replace("/**/", "AND NOT EXISTS (SELECT FROM pairings WHERE id = $6)")}
 UNION ALL
-SELECT true, 0, desktop_user, false, code_mac, ARRAY(
+SELECT NULL, 0, desktop_user, false, code_mac, ARRAY(
     SELECT id FROM pairings WHERE desktop_session = $3 AND state = 'superseded' AND ended_at = $4)
 FROM pairings WHERE id = $6
 """
@@ -123,7 +125,7 @@ async def make(once: Fetch, wanted: CodeRequest, draws: Sequence[Draw]) -> CodeR
     known = [(place, mac) for place, draw in enumerate(draws, 1) for mac in draw.macs]
     row = await once(
         _MAKE,
-        wanted.account,
+        wanted.caller,
         wanted.desktop.user,
         wanted.desktop.session_id,
         wanted.now,
@@ -151,7 +153,7 @@ class RedeemRequest:
 
     macs: Sequence[bytes]
     mobile: Seat
-    account: UUID | None
+    caller: str | None
     now: datetime
     same_user: bool
     limits: Sequence[tuple[str, str, str]]
@@ -164,7 +166,7 @@ class RedeemRequest:
 class RedeemResult:
     """The limits stay locked until the transaction ends; then, too, `superseded` have ended."""
 
-    enabled: bool
+    refusal: str | None
     locked_out: bool
     owner: str | None
     newly_bound: bool
@@ -175,7 +177,7 @@ class RedeemResult:
 _SEAT = ", ".join(f"seated.{column.name}" for column in COLUMNS)
 _REDEEM = f"""
 WITH asked AS (
-    SELECT $1::uuid IS NULL OR EXISTS (SELECT FROM users WHERE id = $1 AND disabled_at IS NULL) AS enabled
+    SELECT {refusal("$1")} AS refusal
 ), held AS (
     INSERT INTO attempts (kind, key, times, touched_at)
     SELECT kind, key, '{{}}', $2
@@ -184,12 +186,12 @@ WITH asked AS (
     ON CONFLICT (kind, key) DO UPDATE SET touched_at = excluded.touched_at
     RETURNING kind, locked_until
 ), decided AS (
-    SELECT enabled, EXISTS (SELECT FROM held WHERE locked_until > $2 AND kind = ANY ($5::text[])) AS locked_out,
+    SELECT refusal, EXISTS (SELECT FROM held WHERE locked_until > $2 AND kind = ANY ($5::text[])) AS locked_out,
         EXISTS (SELECT FROM held WHERE locked_until > $2 AND kind = ANY ($12::text[])) AS own_only
     FROM asked, (SELECT count(*) FROM held) AS all_of_them
 ), bound AS (
     INSERT INTO sessions (session_id, subject, device_type, bound_at, seen_at)
-    SELECT $6, $7, 'mobile', $2, $2 FROM decided WHERE enabled AND NOT locked_out AND $7::text IS NOT NULL
+    SELECT $6, $7, 'mobile', $2, $2 FROM decided WHERE refusal IS NULL AND NOT locked_out AND $7::text IS NOT NULL
     ON CONFLICT (session_id) DO UPDATE SET seen_at = excluded.seen_at
     RETURNING subject, bound_at = $2 AS new
 ), seated AS (
@@ -206,7 +208,7 @@ WITH asked AS (
                   AND asked.mobile_session = $6 AND asked.mobile_user IS NOT DISTINCT FROM $7))
         OR state IN ('redeemed', 'active', 'waiting')
             AND mobile_session = $6 AND mobile_user IS NOT DISTINCT FROM $7)
-      AND (SELECT enabled AND NOT locked_out FROM decided)
+      AND (SELECT refusal IS NULL AND NOT locked_out FROM decided)
       AND ($7::text IS NULL OR $7 = (SELECT subject FROM bound))
     RETURNING pairings.*
 ), superseded AS (
@@ -228,7 +230,7 @@ WITH asked AS (
         FROM seated)''')
 }
 )
-SELECT enabled, locked_out, (SELECT subject FROM bound), coalesce((SELECT new FROM bound), false),
+SELECT refusal, locked_out, (SELECT subject FROM bound), coalesce((SELECT new FROM bound), false),
     ARRAY(SELECT id FROM superseded), {_SEAT}
 FROM decided LEFT JOIN seated ON true
 """
@@ -242,7 +244,7 @@ async def redeem(fetch: Fetch, typed: RedeemRequest) -> RedeemResult:
     """
     row = await fetch(
         _REDEEM,
-        typed.account,
+        typed.caller,
         typed.now,
         [kind for kind, _, _ in typed.limits],
         [key for _, key, _ in typed.limits],
@@ -256,9 +258,9 @@ async def redeem(fetch: Fetch, typed: RedeemRequest) -> RedeemResult:
         [kind for kind, _, mode in typed.limits if mode == "except_own"],
         typed.confirm,
     )
-    enabled, locked_out, owner, new, superseded, *pairing = _of(row)
+    refused, locked_out, owner, new, superseded, *pairing = _of(row)
     found = as_pairing(pairing) if pairing[0] is not None else None
-    return RedeemResult(enabled, locked_out, owner, new, found, superseded)
+    return RedeemResult(refused, locked_out, owner, new, found, superseded)
 
 
 def _of(row: asyncpg.Record | None) -> tuple[Any, ...]:

@@ -2,32 +2,26 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import (
-    Boolean,
-    ColumnElement,
-    and_,
-    delete,
-    exists,
-    func,
-    literal,
-    literal_column,
-    or_,
-    select,
-)
+from sqlalchemy import Boolean, delete, func, literal_column, select, text
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from pairing_server.db.raw_connection import Fetch
 from pairing_server.db.tables import logins, revocations, spent_tokens
-from pairing_server.store import audit_events
+from pairing_server.request_context import RequestContext
+from pairing_server.security.issuers import issuer_of
+from pairing_server.store import audit_events, users
 from pairing_server.store.audit_events import Event
 
 LOGIN, TOKEN, USER = "login", "token", "user"
+# In the place of a subject that can be no account's.
+NO_ACCOUNT = UUID(int=0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,83 +53,100 @@ class Revocation:
 _LOGIN = tuple(logins.c[name] for name in Login.__slots__)
 
 
-async def note(conn: AsyncConnection, login: Login, issuer: str, token_id: str | None = None) -> bool:
-    """Keep the login, or note when and from where it was last used. False if it is revoked: nothing is kept then.
-
-    `token_id`: the token that is used, which may be revoked by itself.
-    """
-    values = (literal(getattr(login, column.name), column.type) for column in _LOGIN)
-    unless = ~exists().where(revocations.c.issuer == issuer, _concerning(login, token_id))
-    statement = insert(logins).from_select([column.name for column in _LOGIN], select(*values).where(unless))
+async def note(conn: AsyncConnection, login: Login) -> None:
+    """Keep the login, or note when and from where it was last used."""
+    statement = insert(logins).values({name: getattr(login, name) for name in Login.__slots__})
     newer = {name: statement.excluded[name] for name in ("expires_at", "seen_at", "address")}
-    kept = await conn.execute(
-        statement.on_conflict_do_update(
-            index_elements=[logins.c.subject, logins.c.login_id], set_=newer
-        ).returning(logins.c.login_id)
+    await conn.execute(
+        statement.on_conflict_do_update(index_elements=[logins.c.subject, logins.c.login_id], set_=newer)
     )
-    return kept.one_or_none() is not None
+
+
+def caller(context: RequestContext) -> str | None:
+    """The login that an act is done with, for `refusal`; None for guests and for what the server does by itself."""
+    if context.subject is None:
+        return None
+    foreign = "|" in context.subject
+    since = context.logged_in_at
+    return json.dumps(
+        {
+            "account": None if foreign else str(users.id_of(context.subject) or NO_ACCOUNT),
+            "subject": context.subject,
+            "issuer": issuer_of(context.subject),
+            "login_id": context.login_id,
+            "token_id": context.token_id,
+            "logged_in_at": None if since is None else since.isoformat(),
+        }
+    )
+
+
+def refusal(parameter: str) -> str:
+    """SQL: why the `caller` in this parameter may do nothing any more, "disabled" or "revoked"; NULL if it may.
+
+    Every statement of an act has it, or the transaction of the act asks `refusal_of`: what was checked when the request
+    began may have changed while its body came in.
+    """
+    given = f"(CAST({parameter} AS jsonb) ->> '%s')"
+    account, subject, issuer, login, token, since = (
+        given % name for name in ("account", "subject", "issuer", "login_id", "token_id", "logged_in_at")
+    )
+    return f"""(CASE
+        WHEN {account} IS NOT NULL
+            AND NOT EXISTS (SELECT FROM users WHERE id = CAST({account} AS uuid) AND disabled_at IS NULL)
+        THEN 'disabled'
+        WHEN EXISTS (SELECT FROM revocations WHERE issuer = {issuer} AND (
+            kind = 'login' AND name = {login} OR kind = 'token' AND name = {token}
+            OR kind = 'user' AND name = {subject} AND revoked_at >= CAST({since} AS timestamptz)))
+        THEN 'revoked' END)"""
+
+
+_REFUSAL = text(f"SELECT {refusal(':caller')}")
+
+
+async def refusal_of(conn: AsyncConnection, context: RequestContext) -> str | None:
+    """Why the caller may do nothing any more: "disabled" (or the account is gone), "revoked"; None if it may."""
+    given = caller(context)
+    if given is None:
+        return None
+    found: str | None = (await conn.execute(_REFUSAL, {"caller": given})).scalar_one()
+    return found
 
 
 _USED_FOR = f"""
-WITH kept AS (
+WITH asked AS (
+    SELECT {refusal("$1")} AS refusal
+), kept AS (
     INSERT INTO logins (subject, login_id, created_at, expires_at, seen_at, address)
-    SELECT $2, $3, $4, $5, $6, $7
-    WHERE ($1::uuid IS NULL OR EXISTS (SELECT FROM users WHERE id = $1 AND disabled_at IS NULL))
-      AND NOT EXISTS (
-        SELECT FROM revocations WHERE issuer = $8 AND (
-            kind = 'login' AND name = $3 OR kind = 'token' AND name = $9
-            OR kind = 'user' AND name = $2 AND revoked_at >= $4))
+    SELECT $2, $3, $4, $5, $6, $7 FROM asked WHERE refusal IS NULL
     ON CONFLICT (subject, login_id) DO UPDATE
     SET expires_at = excluded.expires_at, seen_at = excluded.seen_at, address = excluded.address
     RETURNING login_id
 ), recorded AS (
-    {audit_events.adding("CASE WHEN EXISTS (SELECT FROM kept) /**/ THEN $10::jsonb ELSE '[]' END")}
+    {audit_events.adding("CASE WHEN EXISTS (SELECT FROM kept) /**/ THEN $8::jsonb ELSE '[]' END")}
 )
-SELECT EXISTS (SELECT FROM kept)
+SELECT refusal FROM asked
 """
 # Sent again: the event may have been recorded already, whichever clock is ahead.
 _USED_FOR_AGAIN = _USED_FOR.replace(
     "/**/",
     """AND NOT EXISTS (
         SELECT FROM audit_events WHERE actor_subject = $2 AND recorded_at > $6 - interval '10 minutes'
-          AND event_id = ($10::jsonb -> 0 ->> 'event_id')::uuid)""",
+          AND event_id = ($8::jsonb -> 0 ->> 'event_id')::uuid)""",
 )
 
 
-@dataclass(frozen=True, slots=True)
-class LoginUse:
-    """A login is used, with this token of its issuer. `account`: the built-in user's; None for all others."""
-
-    login: Login
-    issuer: str
-    token_id: str
-    account: UUID | None
-
-
-async def use(once: Fetch, used: LoginUse, event: Event) -> bool:
-    """As `note`, and record what the login is used for. False if it is revoked or the account is gone or disabled:
-    then there is neither."""
-    login = used.login
+async def use(once: Fetch, login: Login, given: str | None, event: Event) -> str | None:
+    """As `note`, and record what the login is used for. `given`: its `caller`. Why it may not be used, as `refusal_of`:
+    then nothing is kept or recorded."""
     row = await once(
         _USED_FOR,
-        used.account,
+        given,
         *(login.subject, login.login_id, login.created_at, login.expires_at, login.seen_at, login.address),
-        used.issuer,
-        used.token_id,
         audit_events.as_json([event]),
         again=_USED_FOR_AGAIN,
     )
-    return row is not None and bool(row[0])
-
-
-def _concerning(login: Login, token_id: str | None) -> ColumnElement[bool]:
-    """Revocations, of the login's issuer, that end it. As RevocationList.covers, by what the database knows now."""
-    t = revocations.c
-    return or_(
-        and_(t.kind == LOGIN, t.name == login.login_id),
-        and_(t.kind == TOKEN, t.name == token_id),
-        and_(t.kind == USER, t.name == login.subject, t.revoked_at >= login.created_at),
-    )
+    found: str | None = None if row is None else row[0]
+    return found
 
 
 async def of(conn: AsyncConnection, subject: str | None, now: datetime, limit: int = 1000) -> list[Login]:

@@ -13,6 +13,7 @@ from functools import cache
 from uuid import UUID
 
 from pairing_server.db.raw_connection import Fetch
+from pairing_server.store.logins import refusal
 from pairing_server.store.pairings import COLUMNS, Pairing, as_pairing
 
 # A session id that was noted no longer ago is not noted again; it is kept for hundreds of times as long.
@@ -21,23 +22,23 @@ NOTED = timedelta(days=1)
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """A device with its session id. `account`: the built-in user's, who must not be disabled; None for all others."""
+    """A device with its session id. `caller`: whose login it comes with (see store/logins.py)."""
 
-    account: UUID | None
+    caller: str | None
     user: str
     session_id: str
 
 
-_KNOWN = """
-    ($1::uuid IS NULL OR EXISTS (SELECT FROM users WHERE id = $1 AND disabled_at IS NULL))
+_KNOWN = f"""
+    {refusal("$1")} IS NULL
     AND EXISTS (SELECT FROM sessions WHERE session_id = $3 AND subject = $2 AND seen_at > $4)
 """
 _IS_KNOWN = f"SELECT {_KNOWN}"
 
 
 async def is_known(fetch: Fetch, device: Known, now: datetime) -> bool:
-    """Whether the account is enabled and the session id its own, noted a short while ago."""
-    row = await fetch(_IS_KNOWN, device.account, device.user, device.session_id, now - NOTED)
+    """Whether the login is in force and the session id its own, noted a short while ago."""
+    row = await fetch(_IS_KNOWN, device.caller, device.user, device.session_id, now - NOTED)
     return row is not None and bool(row[0])
 
 
@@ -102,7 +103,7 @@ async def enter(fetch: Fetch, device: Rejoin, now: datetime) -> Entered | None:
     """
     row = await fetch(
         _enter(device.role, len(device.macs)),
-        device.known.account,
+        device.known.caller,
         device.known.user,
         device.known.session_id,
         now - NOTED,

@@ -80,21 +80,22 @@ async def by_id(conn: AsyncConnection, user_id: UUID) -> User | None:
 
 async def role_of(conn: AsyncConnection, subject: str | None) -> str | None:
     """The role of a built-in, enabled account; None for every other subject."""
-    user_id = _id(subject or "")
+    user_id = id_of(subject or "")
     user = await by_id(conn, user_id) if user_id else None
     return user.role if user and user.disabled_at is None else None
 
 
 async def names(conn: AsyncConnection, subjects: Collection[str]) -> dict[str, str]:
     """The names of those subjects that are accounts here."""
-    ids = [found for subject in subjects if (found := _id(subject)) is not None]
+    ids = [found for subject in subjects if (found := id_of(subject)) is not None]
     if not ids:
         return {}
     rows = await conn.execute(select(users.c.id, users.c.username).where(users.c.id.in_(ids)))
     return {str(user_id): username for user_id, username in rows}
 
 
-def _id(subject: str) -> UUID | None:
+def id_of(subject: str) -> UUID | None:
+    """The id of the account with that subject; None if it can be no account's."""
     try:
         return UUID(subject)
     except ValueError:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import datetime
+from typing import Any
 from urllib.parse import parse_qs
 
 from tornado.httputil import HTTPServerRequest
 
 from pairing_server.clock import utcnow
-from pairing_server.errors import InvalidToken, Unauthorized
-from pairing_server.request_context import RequestContext
+from pairing_server.errors import InvalidToken, LoginEnded, Unauthorized
 from pairing_server.security.tokens import AccessClaims
 from pairing_server.web.base_handler import JSONHandler
 
@@ -60,13 +60,29 @@ class AuthenticatedHandler(JSONHandler):
                 "auth.token_rejected", "denied", self.context.at(now), reason=error.reason, kind="access"
             )
             raise
-        self.context = replace(self.context, subject=claims.subject, login_id=claims.login_id, kind="user")
+        self.context = replace(
+            self.context,
+            subject=claims.subject,
+            login_id=claims.login_id,
+            token_id=claims.token_id,
+            logged_in_at=claims.issued_at,
+            kind="user",
+        )
         return claims
 
-
-def known(context: RequestContext, subject: str, login_id: str) -> RequestContext:
-    """The caller, now that its token is checked."""
-    return replace(context, subject=subject, login_id=login_id, kind="device")
+    def write_error(self, status_code: int, **kwargs: Any) -> None:
+        """A login that has ended since its token was checked is recorded here, for all services."""
+        error = (kwargs.get("exc_info") or (None, None))[1]
+        if isinstance(error, LoginEnded):
+            self.app.audit.enqueue_event(
+                "auth.token_rejected",
+                "denied",
+                self.context.at(utcnow()),
+                reason=error.reason,
+                kind="access",
+                sid=self.context.login_id,
+            )
+        super().write_error(status_code, **kwargs)
 
 
 def take_ws_token(request: HTTPServerRequest) -> tuple[str | None, str]:

@@ -93,8 +93,9 @@ class QrHandler(AuthenticatedHandler):
     By POST, since a code or a login in a URL would end up in logs.
     """
 
-    def post(self) -> None:
+    async def post(self) -> None:
         body = self.read(QrBody)
+        await self.app.services.logins.require(self.context)
         uri = pairing_uri(self.app.rules, body["code"])
         if "login" in body:
             uri += f"&login={body['login']}"

@@ -11,7 +11,7 @@ from typing import Any
 from uuid import UUID
 
 from pairing_server.clock import utcnow
-from pairing_server.errors import Forbidden, Unavailable
+from pairing_server.errors import Forbidden, LoginEnded, Unavailable
 from pairing_server.relay import messages, requests
 from pairing_server.relay.channel import Channel
 from pairing_server.relay.close_codes import CloseCode
@@ -23,19 +23,19 @@ from pairing_server.relay.rate_limits import ConnectionRateLimits
 from pairing_server.request_context import RequestContext
 from pairing_server.text import clean
 from pairing_server.web.app_context import AppContext
-from pairing_server.websocket.handshake import identity_of
+from pairing_server.websocket.handshake import identity_of, known
 
 
 @dataclass(frozen=True, slots=True)
 class CommandContext:
-    """What the handlers below work with. `caller`: who sends, as of the upgrade."""
+    """What the handlers below work with. `caller`: who sends; its login is that of the connection's newest token."""
 
     app: AppContext
     connection: Connection
     caller: RequestContext
 
     def caller_now(self) -> RequestContext:
-        return self.caller.at(utcnow())
+        return known(self.caller.at(utcnow()), self.connection.identity)
 
     def record(self, event: str, outcome: str, pairing_id: UUID | None = None, **attributes: Any) -> None:
         """Put an event of this connection into the audit log."""
@@ -156,7 +156,7 @@ async def _answer_pairing(
 
 
 async def refresh_token(context: CommandContext, request: requests.RefreshToken) -> None:
-    """Raises InvalidToken; a token of another user closes the connection."""
+    """Raises InvalidToken; a token of another user closes the connection, as does the end of the login that it is from."""
     connection, caller = context.connection, context.caller_now()
     claims = context.app.tokens.verify_ws(request.token, caller.now)
     if (claims.subject, claims.device_type) != (connection.subject, connection.device_type):
@@ -170,7 +170,11 @@ async def refresh_token(context: CommandContext, request: requests.RefreshToken)
         await context.app.services.logins.spend(caller, claims)
         context.record("auth.token_refreshed", "success", jti_old=old, jti_new=claims.token_id)
     now = context.app.now()
-    connection.renew(identity_of(claims, utcnow(), now), now)
+    identity = identity_of(claims, utcnow(), now)
+    if context.app.services.logins.is_ended(identity):
+        raise LoginEnded("revoked")
+    if not connection.closing:
+        connection.renew(identity, now)
 
 
 def answer_ping(request: requests.Ping) -> messages.PongAnswer:

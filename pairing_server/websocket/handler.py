@@ -15,7 +15,7 @@ from tornado.httputil import HTTPHeaders
 from tornado.websocket import WebSocketHandler, WebSocketProtocol
 
 from pairing_server.clock import utcnow
-from pairing_server.errors import Forbidden, Internal, InvalidToken, PairingServerError, SessionConflict
+from pairing_server.errors import Forbidden, Internal, LoginEnded, PairingServerError, SessionConflict
 from pairing_server.relay import messages
 from pairing_server.relay.close_codes import CloseCode
 from pairing_server.relay.connection import Connection
@@ -26,11 +26,11 @@ from pairing_server.relay.send_queue import Transport
 from pairing_server.security.tokens import WsClaims
 from pairing_server.text import clean
 from pairing_server.tracing import NOTHING
-from pairing_server.web.authentication import known, select_subprotocol
+from pairing_server.web.authentication import select_subprotocol
 from pairing_server.web.base_handler import BaseHandler
 from pairing_server.websocket.commands import COMMANDS, CommandContext
 from pairing_server.websocket.engine import PicowsProtocol
-from pairing_server.websocket.handshake import Handshake, Refusal, identity_of
+from pairing_server.websocket.handshake import Handshake, Refusal, identity_of, known
 
 log = logging.getLogger(__name__)
 
@@ -97,10 +97,11 @@ class PairingSocket(BaseHandler, WebSocketHandler):
 
     def _begin(self, claims: WsClaims, token_via: str) -> None:
         hub, now = self.app.hub, self.app.now()
-        context = self.context = known(self.context, claims.subject, claims.login_id)
+        identity = identity_of(claims, utcnow(), now)
+        context = self.context = known(self.context, identity)
         peer = Peer(
             str(context.connection_id),
-            identity_of(claims, utcnow(), now),
+            identity,
             context.address or "",
             context.address_key,
         )
@@ -209,8 +210,9 @@ class PairingSocket(BaseHandler, WebSocketHandler):
             connection.refuse(Forbidden(error.text), self.app.now())
         except PairingServerError as error:
             connection.refuse(error, self.app.now())
-            if isinstance(error, InvalidToken) and error.reason == "disabled":
-                connection.close(CloseCode.INVALID_TOKEN, "account disabled")
+            if isinstance(error, LoginEnded):
+                context.record("auth.token_rejected", "denied", reason=error.reason, kind="ws")
+                connection.close(CloseCode.INVALID_TOKEN, "login ended")
         except Exception:
             log.exception("message failed", extra={"message_type": type(request).__name__, **self._ids()})
             connection.refuse(Internal(), self.app.now())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from http import HTTPStatus
 from typing import Any
@@ -14,6 +14,7 @@ from pairing_server.clock import utcnow
 from pairing_server.errors import (
     InvalidRequest,
     InvalidToken,
+    LoginEnded,
     OriginNotAllowed,
     PairingServerError,
     RateLimited,
@@ -85,10 +86,17 @@ class Handshake:
         self._record("auth.token_rejected", reason=error.reason, kind="ws")
 
     def refusal(self) -> Refusal | None:
-        """Why the connection that is open now must be closed, if it must."""
+        """Why the connection that is open now must be closed, if it must.
+
+        Between this and its place in the hub nothing may wait: an end of the login closes what is there.
+        """
         if self.claims is None:
             error = self._error or InvalidToken()
             return Refusal(error, CloseCode.INVALID_TOKEN, "invalid token")
+        if self._app.services.logins.is_ended(self.claims):
+            # While the token was used up, or the socket handed over.
+            self._record("auth.token_rejected", reason="revoked", kind="ws")
+            return Refusal(LoginEnded("revoked"), CloseCode.INVALID_TOKEN, "login ended")
         limit = self._app.hub.reached_limit(self.claims.subject, self._context.address_key)
         if limit is None:
             return None
@@ -99,6 +107,18 @@ class Handshake:
     def _record(self, event: str, **attributes: Any) -> None:
         audit = self._app.audit
         audit.enqueue(audit.event(event, "denied", self._context.at(utcnow()), **attributes))
+
+
+def known(context: RequestContext, identity: Identity) -> RequestContext:
+    """The caller, now that its token is checked."""
+    return replace(
+        context,
+        subject=identity.subject,
+        login_id=identity.login_id,
+        token_id=identity.token_id,
+        logged_in_at=identity.logged_in_at,
+        kind="device",
+    )
 
 
 def identity_of(claims: WsClaims, now: datetime, monotonic: float) -> Identity:

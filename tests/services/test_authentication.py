@@ -131,6 +131,6 @@ async def test_a_token_of_a_deleted_account_is_refused_and_a_foreign_one_is_not_
     async with node.database.transaction() as conn:
         for subject in (str(uuid4()), "no uuid"):
             with pytest.raises(InvalidToken):
-                await account_status.require_enabled(conn, subject)
-        await account_status.require_enabled(conn, "https://id.example|alice")
-        await account_status.require_enabled(conn, None)
+                await account_status.require_login(conn, RequestContext(utcnow(), subject))
+        await account_status.require_login(conn, RequestContext(utcnow(), "https://id.example|alice"))
+        await account_status.require_login(conn, RequestContext(utcnow()))

@@ -11,8 +11,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from pairing_server.db.raw_connection import Fetch
 from pairing_server.db.tables import ENDED_STATES, pairings
+from pairing_server.request_context import RequestContext
 from pairing_server.services.codes import Codes
 from pairing_server.store import codes as store
+from pairing_server.store import logins
 from pairing_server.store.audit_events import Event
 from pairing_server.store.codes import CodeRequest, CodeResult, Draw, RedeemRequest, RedeemResult
 from pairing_server.store.pairings import Pairing, Seat
@@ -49,6 +51,11 @@ def fetch_on(conn: AsyncConnection, *, lost: bool = False) -> Fetch:
     return fetch
 
 
+def caller_of(account: UUID | None) -> str | None:
+    """The caller of that account, by a login that nothing is known of."""
+    return None if account is None else logins.caller(RequestContext(NOW, str(account)))
+
+
 async def ask(
     conn: AsyncConnection,
     draws: list[Draw],
@@ -62,7 +69,9 @@ async def ask(
     """Ask for one of these codes, for 300 s: the pairing's id, and what came of it. `lost`: of the first answer."""
     pairing_id = uuid4()
     bound, made = event("session.bound"), event("pairing.code_created")
-    wanted = CodeRequest(pairing_id, desktop, account, now, now + seconds(300), most_waiting, bound, made)
+    wanted = CodeRequest(
+        pairing_id, desktop, caller_of(account), now, now + seconds(300), most_waiting, bound, made
+    )
     return pairing_id, await store.make(fetch_on(conn, lost=lost), wanted, draws)
 
 
@@ -86,7 +95,7 @@ async def type_in(
     limits: tuple[tuple[str, str, str], ...] = (),
 ) -> RedeemResult:
     bound, won = event("session.bound"), event("pairing.redeem")
-    typed = RedeemRequest(codes.macs(code), mobile, account, now, same_user, limits, bound, won)
+    typed = RedeemRequest(codes.macs(code), mobile, caller_of(account), now, same_user, limits, bound, won)
     return await store.redeem(fetch_on(conn), typed)
 
 

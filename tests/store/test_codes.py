@@ -56,7 +56,7 @@ async def test_a_code_whose_answer_was_lost_is_found_and_not_made_again(
 ) -> None:
     before = await make(conn, "000001", desktop)
     pairing_id, made = await ask(conn, [draw("000002"), draw("000003")], desktop, NOW + seconds(1), lost=True)
-    assert made.enabled
+    assert made.refusal is None
     assert (made.owner, made.mac, made.superseded) == (desktop.user, draw("000002").mac, [before])
     rows = await conn.execute(select(pairings.c.id, pairings.c.state).order_by(pairings.c.created_at))
     assert [tuple(row) for row in rows] == [(before, "superseded"), (pairing_id, "pending")]
@@ -269,10 +269,10 @@ async def test_a_disabled_account_makes_and_redeems_nothing(conn: AsyncConnectio
     await conn.execute(users.insert().values(id=account, **values))
     seat = Seat("desktop-1", str(account))
     _, made = await ask(conn, [draw("000001")], seat, account=account)
-    assert (made.enabled, made.mac) == (False, None)
+    assert (made.refusal, made.mac) == ("disabled", None)
     await make(conn, "000002", Seat("desktop-2", str(account)))
     found = await type_in(conn, "000002", Seat("mobile-2", str(account)), account=account)
-    assert (found.enabled, found.pairing) == (False, None)
+    assert (found.refusal, found.pairing) == ("disabled", None)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from pairing_server.store import pairings as all_pairings
 from pairing_server.store import users as all_users
 from pairing_server.store.membership import NOTED, Entered, Known, Rejoin
 from pairing_server.store.pairings import Seat
-from tests.store.rows import CODES, DESKTOP, MOBILE, NOW, fetch_on, row_in, seconds
+from tests.store.rows import CODES, DESKTOP, MOBILE, NOW, caller_of, fetch_on, row_in, seconds
 
 MACS = CODES.macs("000001")
 
@@ -25,7 +25,7 @@ async def known(conn: AsyncConnection, seat: Seat, role: str, account: UUID | No
     """The device of the seat, its session id bound just now."""
     assert seat.user is not None
     await all_users.bind_session(conn, seat.session_id, seat.user, role, NOW)
-    return Known(account, seat.user, seat.session_id)
+    return Known(caller_of(account), seat.user, seat.session_id)
 
 
 async def enter(

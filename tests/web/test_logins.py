@@ -106,7 +106,8 @@ async def test_another_server_learns_it_with_its_next_look(two: tuple[Site, Site
     ws_token = await there.ws_token(account, "desktop")
     desktop, mobile = await there.pair(account)
     assert await logout(here, account) == 0
-    assert await status(there, account) == 200
+    assert await status(there, account) == 401
+    assert await desktop.socket.pending() == []
     assert await learn(there) == 2
     assert await ended(desktop) and await ended(mobile)
     assert await status(there, account) == 401

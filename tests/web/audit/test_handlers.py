@@ -52,7 +52,7 @@ async def test_a_disabled_auditor_reads_no_more(site: Site) -> None:
     auditor = await site.account(role="auditor")
     assert (await ask(site, auditor)).status == 200
     await site.node.services.accounts.set_disabled(system(utcnow()), auditor.username, True)
-    assert (await ask(site, auditor)).status == 403
+    assert (await ask(site, auditor)).status == 401
 
 
 async def test_a_role_that_was_taken_away_counts_at_once(site: Site) -> None:
