@@ -29,13 +29,14 @@ TIMEOUT_SECONDS = 60
 class Postgres:
     """One server in `folder`, on a port of its own. Its calls block; they take about a second."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, programs: Path | None = None) -> None:
+        """`programs`: the folder with those of the version that is wanted; else the embedded database's."""
         self.folder = folder
         # Reserved, so that it stays the server's own while the server is stopped.
         self.reserved = reserved_port()
         self.port = port_of(self.reserved)
         self._account = account_for(folder)
-        self._programs = find_programs()
+        self._programs = programs or find_programs()
 
     def run(self, program: str, *arguments: str) -> None:
         """Run a program of PostgreSQL as the user that PostgreSQL runs as."""
@@ -54,11 +55,11 @@ class Postgres:
         )
         assert done.returncode == 0, done.stdout.decode()
 
-    def make(self) -> None:
+    def make(self, **settings: str) -> None:
         where = ("-D", str(self.folder), "--username=postgres", "--auth=trust", "--encoding=UTF8")
         self.run("initdb", *where, "--no-sync")
         with (self.folder / "postgresql.conf").open("a") as conf:
-            conf.writelines(f"{name} = '{value}'\n" for name, value in SETTINGS.items())
+            conf.writelines(f"{name} = '{value}'\n" for name, value in (SETTINGS | settings).items())
 
     def follow(self, primary: Postgres) -> None:
         """Copy the primary, and become its standby."""
@@ -95,19 +96,20 @@ async def await_replication(primary: Postgres) -> None:
         await connection.close()
 
 
+def own_folder(folder: Path) -> Path:
+    """Make the folder, for the user that PostgreSQL runs as."""
+    account = account_for(folder)
+    folder.mkdir(mode=0o700)
+    if account.is_other:
+        os.chown(folder, account.uid, account.gid)
+    return folder
+
+
 @contextmanager
 def primary_and_standby(folder: Path) -> Iterator[tuple[Postgres, Postgres]]:
     """A running primary and its running standby; both are stopped and removed when the block is left."""
     folder.chmod(0o755)
-    account = account_for(folder / "primary")
-    pair = []
-    for name in ("primary", "standby"):
-        place = folder / name
-        place.mkdir(mode=0o700)
-        if account.is_other:
-            os.chown(place, account.uid, account.gid)
-        pair.append(Postgres(place))
-    primary, standby = pair
+    primary, standby = pair = [Postgres(own_folder(folder / name)) for name in ("primary", "standby")]
     try:
         primary.make()
         primary.start()

@@ -64,6 +64,13 @@ def migrate(connection: Connection) -> None:
     connection.commit()
 
 
+def migrate_within(connection: Connection) -> None:
+    """In the transaction of the caller, who ends it."""
+    connection.execute(text("SELECT pg_advisory_xact_lock(7421000)"))
+    context.configure(connection=connection, on_version_apply=say_what_works)
+    context.run_migrations()
+
+
 async def connect() -> asyncpg.Connection:
     """A connection to the host that takes writes: by the function of the caller, which knows more of URLs than asyncpg."""
     if of_caller := context.config.attributes.get("connect"):
@@ -93,5 +100,7 @@ if context.is_offline_mode():
     )
     with context.begin_transaction():
         context.run_migrations()
+elif (given := context.config.attributes.get("connection")) is not None:
+    migrate_within(given)
 else:
     asyncio.run(run())

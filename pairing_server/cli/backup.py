@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import io
-import json
 import os
 import shutil
 import sys
-import tarfile
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Coroutine, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple, cast
 
 import click
 
@@ -20,18 +17,18 @@ from pairing_server import logs
 from pairing_server.audit.seals import SealKey
 from pairing_server.cli.audit.seals import begin_epoch
 from pairing_server.cli.epilog import epilog
-from pairing_server.cli.runtime import load_configuration, plain_errors
+from pairing_server.cli.runtime import load_configuration, plain_errors, run_in_loop
 from pairing_server.clock import utcnow
 from pairing_server.config import SEAL_KEY_FILE, Configuration, with_keys, with_seal_key
-from pairing_server.db import backup as database_backup
 from pairing_server.db import migrations, roles
+from pairing_server.db.backup import archive
+from pairing_server.db.backup.connection import BackupError
+from pairing_server.db.backup.load import load
+from pairing_server.db.backup.save import save
 from pairing_server.db.embedded.postgres import EmbeddedPostgres
 from pairing_server.security.keyfile import NAME as KEY_FILE
 from pairing_server.security.keys import parse_keys
 from pairing_server.server.backend import app_version
-
-# The members of the archive.
-_ABOUT, _DATABASE, _KEYS, _SEAL_KEY = "about.json", "database", KEY_FILE, SEAL_KEY_FILE
 
 
 @contextmanager
@@ -47,7 +44,7 @@ def _database(config: Configuration) -> Iterator[str]:
                 yield embedded.start()
             finally:
                 embedded.stop()
-        except database_backup.BackupError as error:
+        except BackupError as error:
             raise click.ClickException(str(error)) from None
 
 
@@ -85,21 +82,25 @@ def backup(file: Path, with_seal: bool) -> None:
     if str(file) == "-":
         if sys.stdout.isatty():
             raise click.UsageError("A backup is not text: send standard output to a file.")
-        with _database(config) as url:
-            _save(keys, url, sys.stdout.buffer)
+        try:
+            _save(config, keys, sys.stdout.buffer)
+            sys.stdout.buffer.flush()
+        except (OSError, archive.NotWrittenError) as error:
+            raise click.ClickException(f"The backup on standard output is not whole: {error}.") from None
         return
     if file.exists():
         raise click.ClickException(f"{file} exists already; choose another name or move it away.")
     partial = file.with_name(f".{file.name}.partial")
     try:
         descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "wb") as out, _database(config) as url:
-            revision = _save(keys, url, out)
+        with os.fdopen(descriptor, "wb") as out:
+            revision = _save(config, keys, out)
             out.flush()
             os.fsync(out.fileno())
         partial.rename(file)
-    except OSError as error:
-        raise click.ClickException(f"{file} cannot be written: {error.strerror}") from None
+    except (OSError, archive.NotWrittenError) as error:
+        cause = error.strerror if isinstance(error, OSError) else error
+        raise click.ClickException(f"{file} cannot be written: {cause}") from None
     finally:
         partial.unlink(missing_ok=True)
     click.echo(f"Saved the database at revision {revision} in {file} ({file.stat().st_size:,} bytes).")
@@ -111,12 +112,12 @@ def _load_configuration() -> Configuration:
     return config
 
 
-def _keys(config: Configuration, with_seal: bool) -> list[Path]:
+def _keys(config: Configuration, with_seal: bool) -> dict[str, bytes]:
     """The files of generated keys that belong to the database."""
-    keys = config.data_dir / _KEYS
+    keys = config.data_dir / KEY_FILE
     found = [keys] if not config.jwt_keys and keys.is_file() else []
     if with_seal:
-        seal_key = config.data_dir / _SEAL_KEY
+        seal_key = config.data_dir / SEAL_KEY_FILE
         if config.audit_seal_key is not None:
             raise click.UsageError(
                 "The key that seals is set by PAIRING_AUDIT_SEAL_KEY: keep that, without --with-seal-key."
@@ -124,38 +125,17 @@ def _keys(config: Configuration, with_seal: bool) -> list[Path]:
         if not seal_key.is_file():
             raise click.ClickException(f"There is no key that seals yet: {seal_key} does not exist.")
         found.append(seal_key)
-    return found
+    try:
+        return {path.name: path.read_bytes() for path in found}
+    except OSError as error:
+        raise click.ClickException(f"{error.filename} cannot be read: {error.strerror}") from None
 
 
-def _save(keys: Sequence[Path], url: str, out: BinaryIO) -> str:
+def _save(config: Configuration, keys: Mapping[str, bytes], out: BinaryIO) -> str | None:
     """Write the archive. The revision of the saved database."""
-    state = database_backup.state(url)
-    if state.revision is None:
-        raise database_backup.BackupError("There is nothing to save: the database has no schema yet.")
-    about = {"release": app_version(), **state._asdict(), "made_at": utcnow().isoformat()}
-    with tempfile.TemporaryDirectory(prefix="pairing-backup-") as place:
-        saved = Path(place) / _DATABASE
-        database_backup.dump(url, saved)
-        with tarfile.open(fileobj=out, mode="w|") as archive:
-            _add(archive, _ABOUT, json.dumps(about).encode())
-            archive.add(saved, _DATABASE, filter=_anonymous)
-            for key in keys:
-                _add(archive, key.name, key.read_bytes())
-    return state.revision
-
-
-def _anonymous(member: tarfile.TarInfo) -> tarfile.TarInfo:
-    """The member without its owner, readable by its owner only."""
-    member.uid = member.gid = 0
-    member.uname = member.gname = ""
-    member.mode = 0o600
-    return member
-
-
-def _add(archive: tarfile.TarFile, name: str, data: bytes) -> None:
-    member = tarfile.TarInfo(name)
-    member.size = len(data)
-    archive.addfile(_anonymous(member), io.BytesIO(data))
+    with _database(config) as url:
+        about = {"release": app_version(), "made_at": utcnow().isoformat()}
+        return run_in_loop(save(url, archive.Writer(out), about, keys)).revision
 
 
 @click.command(
@@ -172,75 +152,122 @@ def _add(archive: tarfile.TarFile, name: str, data: bytes) -> None:
 def restore(file: Path, replacing: bool) -> None:
     """Load what `backup` saved in FILE (`-`: standard input) into the database of the configuration.
 
-    Stop the server first. A database that holds data is left as it is, unless --replace is given. A backup of an older
-    release is migrated to this one's schema. One of a newer release is refused, unless its schema works with this
-    release. The audit log begins a new epoch, as with `audit rebase`.
+    Stop the server first. The file is checked whole before anything is changed, and then all of it is loaded or nothing.
+    A database that holds data of a server is left as it is, unless --replace is given; tables of other programs always
+    are. A backup of an older release is migrated to this one's schema, one of a newer release is refused. The audit log
+    begins a new epoch, as with `audit rebase`.
     """
     config = _load_configuration()
-    with tempfile.TemporaryDirectory(prefix="pairing-restore-") as place:
-        about = _unpack(file, Path(place))
-        saved = migrations.State(str(about.get("revision")), str(about.get("works_with")))
-        if saved.newer and not saved.suits:
-            raise click.ClickException(
-                f"The backup is of release {about.get('release')}, whose schema ({saved.revision}) is newer than this"
-                f" release knows ({migrations.head()}). Install that release first."
+    with _seekable(file, config) as source:
+        contents = _checked(file, source, config)
+        running = roles.role_of(config.database_url) if config.database_url else ""
+        with _database(config) as url, _new_keys(config, contents.keys) as keys:
+            source.seek(0)
+            revision = _load(
+                load(url, source, contents, running=running or roles.role_of(url), replacing=replacing), file
             )
-        with _database(config) as url:
-            _check_target(url, replacing)
-            database_backup.load(url, Path(place) / _DATABASE)
-            revision = migrations.migrate(url)
-            running = roles.role_of(config.database_url or url)
-            if running != roles.role_of(url):
-                roles.grant(url, running)
-            _restore_keys(config, Path(place))
+            for key in keys:
+                key.fresh.replace(key.path)
             click.echo(
-                f"Restored what was saved at {about.get('made_at')}; the database is at revision {revision}."
+                f"Restored what was saved at {contents.about.made_at}; the database is at revision {revision}."
             )
             begin_epoch(with_seal_key(with_keys(config)), url)
 
 
-def _unpack(file: Path, place: Path) -> dict[str, object]:
+def _seekable(file: Path, config: Configuration) -> BinaryIO:
+    """The file, opened: it is read twice."""
     try:
-        source = sys.stdin.buffer if str(file) == "-" else file.open("rb")
-        with source, tarfile.open(fileobj=source, mode="r|") as archive:
-            for member in archive:
-                data = archive.extractfile(member) if member.isfile() else None
-                if data is not None and member.name in (_ABOUT, _DATABASE, _KEYS, _SEAL_KEY):
-                    with (place / member.name).open("wb") as out:
-                        shutil.copyfileobj(data, out)
-        about = json.loads((place / _ABOUT).read_bytes())
-        if not isinstance(about, dict) or not (place / _DATABASE).is_file():
-            raise ValueError
-    except (OSError, ValueError, tarfile.TarError):
-        raise click.ClickException(f"{file} is no backup of this server, or it is incomplete.") from None
-    return about
+        if str(file) != "-":
+            return file.open("rb")
+        spool = cast("BinaryIO", tempfile.TemporaryFile(prefix="pairing-restore-", dir=_spool_folder(config)))  # noqa: SIM115
+        shutil.copyfileobj(sys.stdin.buffer, spool)
+        spool.seek(0)
+    except OSError as error:
+        raise click.ClickException(f"{file} cannot be read: {error.strerror}") from None
+    return spool
 
 
-def _check_target(url: str, replacing: bool) -> None:
-    if connected := database_backup.users(url):
-        raise database_backup.BackupError(
-            f"A server is using the database ({connected} connections). Stop it first."
+def _spool_folder(config: Configuration) -> Path:
+    """Where temporary files go, or the data directory, where there is no such folder (a container with a read-only root)."""
+    try:
+        return Path(tempfile.gettempdir())
+    except FileNotFoundError:
+        config.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return config.data_dir
+
+
+def _checked(file: Path, source: BinaryIO, config: Configuration) -> archive.Contents:
+    """What is in the file. Raises ClickException if it is not whole or not for this release."""
+    try:
+        contents = archive.read(source)
+        about = contents.about
+    except archive.DamagedError as error:
+        raise click.ClickException(
+            f"{file} is no backup of this server, or it is incomplete: {error}."
+        ) from None
+    if not migrations.known(about.revision):
+        raise click.ClickException(
+            f"The backup is of release {about.release}, whose schema ({about.revision}) is newer than this"
+            f" release knows ({migrations.head()}). Install that release first."
         )
-    if not replacing and database_backup.state(url).revision is not None:
-        raise database_backup.BackupError(
-            "The database holds data. Give --replace to replace them, or set PAIRING_DATABASE_URL to an empty database."
+    try:
+        for name, parse in ((KEY_FILE, parse_keys), (SEAL_KEY_FILE, SealKey.parse)):
+            if name in contents.keys:
+                parse(contents.keys[name].decode().strip())
+    except ValueError as error:
+        raise click.ClickException(f"The keys ({name}) in {file} are not usable: {error}") from None
+    if KEY_FILE not in contents.keys and not config.jwt_keys:
+        click.echo(
+            "Note: the backup holds no signing keys, as its server had them in PAIRING_JWT_KEYS. Set that to the same"
+            " keys, or all tokens and live codes are void.",
+            err=True,
         )
+    return contents
 
 
-def _restore_keys(config: Configuration, place: Path) -> None:
-    """Write the generated keys, unless the configuration sets others: tokens and seals in use were made with them."""
-    if not config.jwt_keys and (saved := place / _KEYS).is_file():
-        text = saved.read_text(encoding="utf-8")
-        parse_keys(text.strip())
-        _write_key(config, _KEYS, text)
-    if config.audit_seal_key is None and (saved := place / _SEAL_KEY).is_file():
-        text = saved.read_text(encoding="utf-8")
-        SealKey.parse(text)
-        _write_key(config, _SEAL_KEY, text)
+def _load(work: Coroutine[None, None, str], file: Path) -> str:
+    try:
+        return run_in_loop(work)
+    except archive.DamagedError as error:
+        raise click.ClickException(f"{file} has changed meanwhile: {error}. Nothing was restored.") from None
 
 
-def _write_key(config: Configuration, name: str, text: str) -> None:
-    config.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    descriptor = os.open(config.data_dir / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as out:
+class _NewKey(NamedTuple):
+    fresh: Path
+    path: Path
+
+
+@contextmanager
+def _new_keys(config: Configuration, saved: Mapping[str, bytes]) -> Iterator[list[_NewKey]]:
+    """The saved keys, unless the configuration sets others, in files beside their places: what may fail, fails before the
+    database is changed. Tokens and seals in use were made with them."""
+    set_otherwise = {KEY_FILE: bool(config.jwt_keys), SEAL_KEY_FILE: config.audit_seal_key is not None}
+    wanted = [name for name, otherwise in set_otherwise.items() if name in saved and not otherwise]
+    keys = [_NewKey(config.data_dir / f".{name}.restored", config.data_dir / name) for name in wanted]
+    try:
+        try:
+            for key in keys:
+                _write_key(key, saved[key.path.name])
+        except OSError as error:
+            raise click.ClickException(
+                f"{error.filename or config.data_dir} cannot be written: {error.strerror}. Nothing was restored."
+            ) from None
+        yield keys
+    finally:
+        for key in keys:
+            with suppress(OSError):
+                key.fresh.unlink()
+
+
+def _write_key(key: _NewKey, text: bytes) -> None:
+    key.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    key.fresh.unlink(missing_ok=True)
+    with os.fdopen(os.open(key.fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as out:
+        if key.path.exists():
+            # The command may run as another user than the server.
+            before = key.path.stat()
+            if (before.st_uid, before.st_gid) != (os.geteuid(), os.getegid()):
+                os.fchown(out.fileno(), before.st_uid, before.st_gid)
         out.write(text)
+        out.flush()
+        os.fsync(out.fileno())

@@ -6,13 +6,13 @@ import asyncio
 import random
 import socket
 import ssl
-from collections.abc import Awaitable, Mapping
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlencode
 
 import asyncpg
 
-from pairing_server.db.connection_parameters import PARAMETERS, SYSTEM, Place, read
+from pairing_server.db.connection_parameters import SYSTEM, Place, read
 from pairing_server.db.connection_password import PasswordSource
 
 # How a connection fails.
@@ -65,24 +65,6 @@ class Endpoints:
             "server_settings": {name: value for name, value in started.items() if value},
         }
         self._password = PasswordSource(parameters, self.timeout)
-
-    async def libpq_environment(self) -> dict[str, str]:
-        """The same for PostgreSQL's own programs, as their environment (arguments are seen by all users of the machine); the
-        password as it is now. Raises OSError if that cannot be had."""
-        source = self._password.of(self.places[0])
-        password = source() if callable(source) else source
-        values = {
-            **self._values,
-            "host": ",".join(host or "" for host, _ in self.places),
-            "hostaddr": "",
-            "port": ",".join(str(port or "") for _, port in self.places),
-            "target_session_attrs": self.wanted or "",
-            "password": (await password if isinstance(password, Awaitable) else password) or "",
-        }
-        variables = {name: parameter.environment for name, parameter in PARAMETERS.items()}
-        return {
-            variable: values[name] for name, variable in variables.items() if variable and values.get(name)
-        }
 
     @property
     def timeout(self) -> float:

@@ -17,10 +17,14 @@ from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
+from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
 from pairing_server.db import endpoints
 
+# The revision before the first.
+NOTHING = "base"
+VERSION_TABLE = "alembic_version"
 _PACKAGE = Path(__file__).resolve().parents[1]
 
 
@@ -91,6 +95,13 @@ def downgrade(url: str, revision: str) -> None:
         command.downgrade(_config(url), revision)
 
 
+def move(connection: Connection, revision: str) -> None:
+    """Upgrade the database on that connection to `revision` within its transaction; NOTHING: take the schema away."""
+    config = _config()
+    config.attributes["connection"] = connection
+    (command.downgrade if revision == NOTHING else command.upgrade)(config, revision)
+
+
 @contextmanager
 def _told_to_the_operator() -> Iterator[None]:
     try:
@@ -119,20 +130,15 @@ def head() -> str:
 _COMMENT = re.compile(r"revision (\S+) works with releases from revision (\S+) on")
 
 
-REVISION = "SELECT version_num FROM alembic_version"
-COMMENT = "SELECT obj_description('alembic_version'::regclass, 'pg_class')"
+_REVISION = f"SELECT version_num FROM {VERSION_TABLE}"
+_SAID = f"SELECT obj_description('{VERSION_TABLE}'::regclass, 'pg_class')"
 
 
 async def state(driver: asyncpg.Connection) -> State:
     """The schema of the database that it is connected to."""
-    if await driver.fetchval("SELECT to_regclass('alembic_version')") is None:
+    if await driver.fetchval(f"SELECT to_regclass('{VERSION_TABLE}')") is None:
         return State(None, None)
-    revision, comment = await driver.fetchrow(f"SELECT ({REVISION}), ({COMMENT})")
-    return state_of(revision, comment)
-
-
-def state_of(revision: str | None, comment: str | None) -> State:
-    """The state by what REVISION and COMMENT have found."""
+    revision, comment = await driver.fetchrow(f"SELECT ({_REVISION}), ({_SAID})")
     said = _COMMENT.fullmatch(comment or "")
     return State(revision, said[2] if said and said[1] == revision else None)
 

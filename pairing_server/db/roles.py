@@ -15,7 +15,7 @@ from sqlalchemy.engine import make_url
 from pairing_server.db import endpoints
 from pairing_server.db.connection_parameters import read
 from pairing_server.db.migrations import MigrationError
-from pairing_server.db.tables import EVENT_COLUMNS, audit_events, audit_seals, metadata
+from pairing_server.db.tables import EVENT_COLUMNS, audit_events, audit_events_number, audit_seals, metadata
 
 # The embedded database's role that runs the server.
 RUNNING = "pairing"
@@ -37,7 +37,7 @@ def grant(owner_url: str, role: str) -> None:
 
     Not for use in a running event loop. Raises MigrationError.
     """
-    _run(owner_url, _grants(role))
+    _run(owner_url, grants(role))
 
 
 def make_running(owner_url: str, *, rights: bool = True) -> str:
@@ -50,23 +50,30 @@ def make_running(owner_url: str, *, rights: bool = True) -> str:
     role = f"""DO $$ BEGIN
         IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '{RUNNING}') THEN CREATE ROLE {RUNNING} LOGIN; END IF;
     END $$"""
-    _run(owner_url, [role, *(_grants(RUNNING) if rights else [])])
+    _run(owner_url, [role, *(grants(RUNNING) if rights else [])])
     return make_url(owner_url).set(username=RUNNING).render_as_string(hide_password=False)
 
 
-def _grants(role: str) -> list[str]:
-    name = '"' + role.replace('"', '""') + '"'
+def grants(role: str) -> list[str]:
+    """The statements that give `role` its rights. They name our own tables only: the schema may have others."""
+    name, text = '"' + role.replace('"', '""') + '"', "'" + role.replace("'", "''") + "'"
     log = (audit_events.name, audit_seals.name)
     tables = ", ".join(table.name for table in metadata.sorted_tables if table.name not in log)
     own = ", ".join(f'"{column}"' for column in EVENT_COLUMNS)
     return [
-        f"REVOKE ALL ON ALL TABLES IN SCHEMA public FROM {name}",
-        f"GRANT USAGE ON SCHEMA public TO {name}",
+        f"REVOKE ALL ON {tables}, alembic_version, audit_events, audit_seals FROM {name}",
+        # The names of the schema and of the partitions are known to the database alone.
+        f"""DO $grant$ DECLARE partition regclass; BEGIN
+            EXECUTE format('GRANT USAGE ON SCHEMA %I TO %I', current_schema(), {text});
+            FOR partition IN SELECT inhrelid FROM pg_inherits WHERE inhparent = 'audit_events'::regclass LOOP
+                EXECUTE format('REVOKE ALL ON %s FROM %I', partition, {text});
+            END LOOP;
+        END $grant$""",
         f"GRANT SELECT, INSERT, UPDATE, DELETE ON {tables} TO {name}",
         f"GRANT SELECT ON alembic_version, audit_events, audit_seals TO {name}",
         f"GRANT INSERT ({own}) ON audit_events TO {name}",
         f"GRANT INSERT ON audit_seals TO {name}",
-        f"GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO {name}",
+        f"GRANT USAGE ON SEQUENCE {audit_events_number.name} TO {name}",
         # A restored database has forgotten it.
         "REVOKE ALL ON FUNCTION audit_partitions(), audit_make_partitions(integer),"
         " audit_drop_partition(text, integer, text, text) FROM PUBLIC",

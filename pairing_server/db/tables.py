@@ -202,7 +202,7 @@ attempts = Table(
     Index("ix_attempts_touched_at", "touched_at"),
 )
 
-_NUMBER = Sequence("audit_events_number", data_type=BigInteger, metadata=metadata)
+audit_events_number = Sequence("audit_events_number", data_type=BigInteger, metadata=metadata)
 
 # Partitioned by month; the migrations make the partitions, and their triggers.
 audit_events = Table(
@@ -215,7 +215,13 @@ audit_events = Table(
         primary_key=True,
         server_default=text("clock_timestamp()"),
     ),
-    Column("seq", BigInteger, _NUMBER, primary_key=True, server_default=_NUMBER.next_value()),
+    Column(
+        "seq",
+        BigInteger,
+        audit_events_number,
+        primary_key=True,
+        server_default=audit_events_number.next_value(),
+    ),
     Column("xid", Xid8(), nullable=False, server_default=text("pg_current_xact_id()")),
     Column(
         "epoch",

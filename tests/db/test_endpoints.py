@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-from pathlib import Path
 
 import pytest
 
@@ -57,26 +56,6 @@ def test_a_connection_is_kept_alive_as_the_url_says() -> None:
         keep_alive(made, read(f"postgresql://h/db?{query}", {}).values)
         assert made.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
         assert [made.getsockopt(socket.IPPROTO_TCP, option) for option in options] == [61, 7, 4, 9000]
-
-
-async def test_the_programs_of_postgresql_get_all_of_it_by_their_environment(tmp_path: Path) -> None:
-    (tmp_path / "root.crt").touch()
-    url = (
-        f"postgresql://u:p%2Fw@h1:1,h2/name?sslmode=verify-full&sslrootcert={tmp_path}/root.crt"
-        "&options=-c%20search_path%3Dapp&connect_timeout=7"
-    )
-    assert await Endpoints(url, timeout=3).libpq_environment() == {
-        "PGHOST": "h1,h2",
-        "PGPORT": "1,5432",
-        "PGDATABASE": "name",
-        "PGUSER": "u",
-        "PGPASSWORD": "p/w",
-        "PGSSLMODE": "verify-full",
-        "PGSSLROOTCERT": f"{tmp_path}/root.crt",
-        "PGOPTIONS": "-c search_path=app",
-        "PGCONNECT_TIMEOUT": "7",
-        "PGTARGETSESSIONATTRS": "read-write",
-    }
 
 
 async def test_the_environment_of_the_server_changes_nothing_of_the_embedded_database(
