@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from prometheus_client import Histogram
 
 
-def histogram(name: str, text: str, bounds: Sequence[float]) -> Histogram:
+def histogram(name: str, text: str, bounds: Sequence[float], labels: Sequence[str] = ()) -> Histogram:
     """A histogram of one node. It is in no registry: several nodes may run in one process. See web/metrics.py."""
-    return Histogram(name, text, buckets=bounds, registry=None)
+    return Histogram(name, text, labels, buckets=bounds, registry=None)
 
 
 def counts_of(measured: Histogram) -> list[int]:

@@ -20,7 +20,7 @@ from pairing_server.cli.epilog import epilog
 from pairing_server.cli.runtime import load_configuration, plain_errors, run_in_loop
 from pairing_server.clock import utcnow
 from pairing_server.config import SEAL_KEY_FILE, Configuration, with_keys, with_seal_key
-from pairing_server.db import migrations, roles
+from pairing_server.db import last_backup, migrations, roles
 from pairing_server.db.backup import archive
 from pairing_server.db.backup.connection import BackupError
 from pairing_server.db.backup.load import load
@@ -87,6 +87,7 @@ def backup(file: Path, with_seal: bool) -> None:
             sys.stdout.buffer.flush()
         except (OSError, archive.NotWrittenError) as error:
             raise click.ClickException(f"The backup on standard output is not whole: {error}.") from None
+        _note(config.data_dir)
         return
     if file.exists():
         raise click.ClickException(f"{file} exists already; choose another name or move it away.")
@@ -103,7 +104,14 @@ def backup(file: Path, with_seal: bool) -> None:
         raise click.ClickException(f"{file} cannot be written: {cause}") from None
     finally:
         partial.unlink(missing_ok=True)
+    _note(config.data_dir)
     click.echo(f"Saved the database at revision {revision} in {file} ({file.stat().st_size:,} bytes).")
+
+
+def _note(folder: Path) -> None:
+    """Tell the server that runs on this data directory; where there is none, none runs on it."""
+    with suppress(OSError):
+        last_backup.note(folder, utcnow())
 
 
 def _load_configuration() -> Configuration:

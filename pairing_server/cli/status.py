@@ -55,9 +55,15 @@ def _ask(path: Path) -> dict[str, Any] | None:
     return status
 
 
+def _age(seconds: int) -> str:
+    """In hours, or in days from two on."""
+    hours = seconds / 3600
+    return f"{hours:.1f} h" if hours < 48 else f"{hours / 24:.0f} days"
+
+
 def _text(status: dict[str, Any], shown: int) -> str:
     database, audit = status["database"], status["audit"]
-    pool, seal = database["connections"], audit["last_seal"]
+    pool, seal, saved = database["connections"], audit["last_seal"], database["backup_age_s"]
     channels, connections = status["channels"], status["connections"]
     limits = status["limits"]
     lines = [
@@ -69,7 +75,8 @@ def _text(status: dict[str, Any], shown: int) -> str:
         f"  limits       {limits['connections_per_user']} connections a user, {limits['connections_per_address']} an address;"
         f" {limits['message_rate']} messages a second; codes {limits['code_rate']}",
         f"  database     {'up' if database['up'] else 'away: ' + str(database['away_because'])};"
-        f" {pool['used']} connections in use, {pool['idle']} idle, at most {pool['at_most']}",
+        f" {pool['used']} connections in use, {pool['idle']} idle, at most {pool['at_most']};"
+        + (" no backup known" if saved is None else f" backup {_age(saved)} old"),
         f"  audit log    {audit['waiting']} events waiting, {audit['lost']} lost;"
         + (f" seal {seal['number']}, {seal['age_s']} s old" if seal else " no seal known"),
     ]

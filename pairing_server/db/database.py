@@ -27,6 +27,7 @@ from pairing_server.db.circuit_breaker import (
 )
 from pairing_server.db.errors import unavailable_error
 from pairing_server.db.raw_connection import RawConnection, undo
+from pairing_server.metrics import histogram
 from pairing_server.tracing import OFF, Traces
 
 # Related durations, in seconds: the server gives up on a statement before the client does, and a
@@ -41,6 +42,8 @@ MAX_AGE = 1800
 
 POOL_SIZE = 12
 WARM = 4
+
+SECONDS_BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
 
 # Whether this server takes writes, and which one it is. A promoted standby writes on another timeline.
 _LOOK = """
@@ -87,6 +90,13 @@ class Database:
         self._server: str | None = None
         self._counts = breaker is None
         self.breaker = breaker or CircuitBreaker(self._probe, on_outage)
+        self.seconds = histogram(
+            "pairing_database_seconds",
+            "How long the wait for a connection and a whole transaction, that wait included, took.",
+            SECONDS_BOUNDS,
+            ("of",),
+        )
+        self._waited, self._took = self.seconds.labels("connection"), self.seconds.labels("transaction")
         self._hosts = endpoints.Endpoints(
             url,
             timeout=CONNECT_TIMEOUT,
@@ -159,8 +169,9 @@ class Database:
         self.breaker.check()
         asked_at = asyncio.get_running_loop().time()
         try:
-            async with asyncio.timeout(self._transaction_timeout) as time:
-                yield time
+            with self._took.time():
+                async with asyncio.timeout(self._transaction_timeout) as time:
+                    yield time
         except Exception as error:
             known = error if isinstance(error, DatabaseUnavailable) else unavailable_error(error, lost=False)
             self._note(None if known is None else known.reason, asked_at)
@@ -233,7 +244,8 @@ class Database:
 
     async def _taken(self) -> RawConnection:
         try:
-            conn = await self.engine.connect()
+            with self._waited.time():
+                conn = await self.engine.connect()
         except Exception as error:
             if (unavailable := unavailable_error(error, lost=False)) is not None:
                 raise unavailable from error

@@ -11,7 +11,7 @@ from tornado.netutil import bind_sockets
 
 from pairing_server.clock import utcnow
 from pairing_server.config import Configuration
-from pairing_server.db import migrations
+from pairing_server.db import last_backup, migrations
 from pairing_server.errors import Unavailable
 from pairing_server.relay.close_codes import CloseCode
 from pairing_server.request_context import system
@@ -34,7 +34,13 @@ BACKLOG = 1024
 DRAIN_TIMEOUT = 25
 SPOOL = "audit-spool"
 # The jobs that are done once before the first request.
-AT_START = ("count codes", "poll revocations", "poll pairing changes", "settle the brute force guard")
+AT_START = (
+    "count codes",
+    "poll revocations",
+    "poll pairing changes",
+    "settle the brute force guard",
+    "look for a backup",
+)
 
 
 def address_of(listening: socket.socket) -> tuple[str, int]:
@@ -71,6 +77,7 @@ class Node:
         )
         self.http = BoundedHTTPServer(make_app(self.app, {"/ws": PairingSocket}))
         self.scheduler = Scheduler(backend, utcnow, loop.time, self.http.cut_slow)
+        self.scheduler.add(Job("look for a backup", 60, self._look_for_backup))
         # Done once the database is known to have the schema of this release; an exception is a StartError.
         self.schema_checked: asyncio.Future[None] = loop.create_future()
         # Listening sockets that the service manager holds for us.
@@ -117,6 +124,9 @@ class Node:
                 f"Cannot listen on {config.host}:{config.port}: {error.strerror or error}."
                 " Choose another with PAIRING_HOST and PAIRING_PORT, or --host and --port."
             ) from None
+
+    async def _look_for_backup(self) -> None:
+        self.app.last_backup = await asyncio.to_thread(last_backup.read, self.config.data_dir)
 
     async def _check_schema_again(self) -> None:
         """The database was unavailable at the start. Once it answers, `schema_checked` is done."""

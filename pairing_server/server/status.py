@@ -34,7 +34,7 @@ async def describe(node: Node) -> dict[str, Any]:
     backend, hub, now = node.backend, node.hub, node.app.now()
     rules, audit = backend.rules, node.audit
     open_, used, size = node.database.usage()
-    outage = node.database.breaker.outage
+    outage, saved = node.database.breaker.outage, node.app.last_backup
     limits = hub.context.limits
     return {
         "version": backend.version,
@@ -59,6 +59,7 @@ async def describe(node: Node) -> dict[str, Any]:
             "up": outage is None,
             "away_because": outage.reason if outage else None,
             "connections": {"used": used, "idle": open_ - used, "at_most": size},
+            "backup_age_s": round((utcnow() - saved).total_seconds()) if saved else None,
         },
         "audit": {"waiting": audit.waiting, "lost": audit.lost, "last_seal": await _last_seal(node)},
         "devices": [_device(connection, now) for connection in list(hub.connections.values())[:MAX_LISTED]],

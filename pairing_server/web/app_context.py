@@ -7,6 +7,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import partial
 from ipaddress import IPv4Network, IPv6Network
 from typing import Any
@@ -43,9 +44,9 @@ def _peer(request: HTTPServerRequest) -> str:
     return str(peer[0]) if isinstance(peer, tuple) else "127.0.0.1"
 
 
-def _measured(name: str, text: str, bounds: Sequence[float]) -> Any:
+def _measured(name: str, text: str, bounds: Sequence[float], labels: Sequence[str] = ()) -> Any:
     """A field with a histogram of its own for each process."""
-    return field(default_factory=partial(histogram, name, text, bounds))
+    return field(default_factory=partial(histogram, name, text, bounds, labels))
 
 
 @dataclass(slots=True)
@@ -69,8 +70,10 @@ class AppContext:
     demo: bool = False
     draining: bool = False
     refused: Counter[str] = field(default_factory=Counter)
-    # By status class, as in "2xx".
-    answered: Counter[str] = field(default_factory=Counter)
+    # By method, route and status class, as in ("GET", "/api/pairings/{}", "2xx").
+    answered: Counter[tuple[str, str, str]] = field(default_factory=Counter)
+    # None: not known.
+    last_backup: datetime | None = None
     loop_lag: Histogram = _measured(
         "pairing_loop_lag_seconds", "How late the event loop was, twice a second.", LAG_BOUNDS
     )
@@ -80,7 +83,10 @@ class AppContext:
         RELAY_BOUNDS,
     )
     http_time: Histogram = _measured(
-        "pairing_http_seconds", "HTTP requests, WebSockets and their upgrade left out.", LAG_BOUNDS
+        "pairing_http_seconds",
+        "HTTP requests, WebSockets and their upgrade left out.",
+        LAG_BOUNDS,
+        ("route",),
     )
     time_to_pair: Histogram = _measured(
         "pairing_time_to_pair_seconds",

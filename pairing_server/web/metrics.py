@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Iterator, Mapping
+from datetime import datetime
 
 from prometheus_client import CollectorRegistry, Histogram, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
@@ -48,6 +49,7 @@ class NodeCollector:
         yield from self._pairings()
         yield from self._http()
         yield from self._database()
+        yield from self._audit()
         yield _shown(app.loop_lag)
 
     def _relay(self) -> Iterator[Metric]:
@@ -105,7 +107,14 @@ class NodeCollector:
 
     def _http(self) -> Iterator[Metric]:
         app = self._app
-        yield _counters("pairing_http_requests", "HTTP requests by status class.", "status", app.answered)
+        requests = CounterMetricFamily(
+            "pairing_http_requests",
+            "HTTP requests by method, route and status class.",
+            labels=["method", "route", "status"],
+        )
+        for labels, count in sorted(app.answered.items()):
+            requests.add_metric(labels, count)
+        yield requests
         yield _shown(app.http_time)
         refused = CounterMetricFamily(
             "pairing_refusals", "Refusals by edge and reason.", labels=["edge", "reason"]
@@ -125,6 +134,15 @@ class NodeCollector:
         open_, used, size = app.database.usage()
         usage = {"used": used, "idle": open_ - used, "free": size - open_}
         yield _gauges("pairing_database_connections", "Connections to the database, by use.", "state", usage)
+        yield _shown(app.database.seconds)
+        yield _timestamp(
+            "pairing_backup_timestamp_seconds",
+            "When `pairing-server backup` last saved the database with this data directory; 0: not known.",
+            app.last_backup,
+        )
+
+    def _audit(self) -> Iterator[Metric]:
+        app = self._app
         yield GaugeMetricFamily(
             "pairing_audit_waiting", "Audit events not yet written.", value=app.audit.waiting
         )
@@ -134,6 +152,18 @@ class NodeCollector:
             "Audit events on disk, not in the database.",
             value=app.audit.spooled,
         )
+        sealer = app.services.audit.sealer
+        yield _timestamp(
+            "pairing_audit_sealed_timestamp_seconds",
+            "When this process last left no audit event to be sealed; 0: not yet.",
+            sealer.sealed_at,
+        )
+        if sealer.copy is not None:
+            yield _timestamp(
+                "pairing_audit_copied_timestamp_seconds",
+                "When this process last left no seal to be copied outside; 0: not yet.",
+                sealer.copied_at,
+            )
 
 
 def _counters(name: str, text: str, label: str, counts: Mapping[str, int]) -> Metric:
@@ -142,6 +172,10 @@ def _counters(name: str, text: str, label: str, counts: Mapping[str, int]) -> Me
 
 def _gauges(name: str, text: str, label: str, values: Mapping[str, int]) -> Metric:
     return _labelled(GaugeMetricFamily(name, text, labels=[label]), values)
+
+
+def _timestamp(name: str, text: str, moment: datetime | None) -> Metric:
+    return GaugeMetricFamily(name, text, value=moment.timestamp() if moment else 0)
 
 
 def _labelled(family: CounterMetricFamily | GaugeMetricFamily, values: Mapping[str, int]) -> Metric:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -26,7 +27,7 @@ def test_a_running_server_is_described_and_a_stopped_one_is_not(operator: Operat
     with serving(operator.environ, operator.folder) as server:
         text = operator.says("status")
         assert f"process {server.process.pid}, running" in text
-        assert "0 of 0 users" in text and "database     up" in text
+        assert "0 of 0 users" in text and "database     up" in text and "no backup known" in text
         told = json.loads(operator.says("status", "--json"))
         assert told["pid"] == server.process.pid
         assert told["limits"]["connections_per_user"] == Configuration().connections_per_user
@@ -48,7 +49,9 @@ async def test_who_is_connected_is_told_without_any_secret(site: Site) -> None:
     account = await site.account()
     desktop, _ = await site.pair(account)
     await site.node.services.audit.sealer.seal(system(utcnow()))
+    site.node.app.last_backup = utcnow() - timedelta(days=3)
     told = await describe(site.node)
+    assert 259200 <= told["database"]["backup_age_s"] < 259300
     assert told["connections"] == {"open": 2, "users": 1, "desktop": 1, "mobile": 1}
     assert told["channels"] == {"2": 1}
     assert {device["user"] for device in told["devices"]} == {account.subject}

@@ -6,12 +6,16 @@ import asyncio
 import logging
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import asyncpg
 import pytest
 
+from pairing_server.clock import utcnow
+from pairing_server.db import last_backup
 from pairing_server.db.circuit_breaker import Outage
 from pairing_server.db.database import Database
+from pairing_server.request_context import system
 from tests.devices import Answer, Site
 
 NOWHERE = "postgresql://nobody@127.0.0.1:1/nothing"
@@ -191,14 +195,54 @@ async def test_metrics_show_http_database_and_process(site: Site) -> None:
     await site.get("/healthz")
     await site.get("/nothing-here")
     found = await metrics(site)
-    assert found['pairing_http_requests_total{status="2xx"}'] >= 1
-    assert found['pairing_http_requests_total{status="4xx"}'] == 1
-    assert found["pairing_http_seconds_count"] >= 2
+    assert found['pairing_http_requests_total{method="GET",route="/healthz",status="2xx"}'] >= 1
+    assert found['pairing_http_requests_total{method="GET",route="unmatched",status="4xx"}'] == 1
+    assert found['pairing_http_seconds_count{route="/healthz"}'] >= 1
+    assert found['pairing_database_seconds_count{of="transaction"}'] >= 1
+    assert found['pairing_database_seconds_count{of="connection"}'] >= 1
     assert found["pairing_database_up"] == 1
     states = [found[f'pairing_database_connections{{state="{state}"}}'] for state in ("used", "idle", "free")]
     assert sum(states) == 12 and all(count >= 0 for count in states)
     assert found["process_resident_memory_bytes"] > 10_000_000
     assert found["pairing_draining"] == 0
+
+
+async def test_methods_and_paths_that_clients_make_up_are_no_labels(site: Site) -> None:
+    for method, path in (("BREW", "/healthz"), ("GET", "/a-path"), ("GET", "/another-path")):
+        await site.call(method, path)
+    shown = (await site.get("/metrics")).body.decode()
+    assert "BREW" not in shown and "a-path" not in shown
+    assert 'method="OTHER",route="/healthz"' in shown
+
+
+async def test_metrics_show_when_the_log_was_sealed_and_copied_and_the_database_saved(
+    own_site: Site, tmp_path: Path
+) -> None:
+    site, now = own_site, utcnow()
+    sealer = site.node.services.audit.sealer
+    found = await metrics(site)
+    assert "pairing_audit_copied_timestamp_seconds" not in found, "no copies are configured"
+    assert found["pairing_audit_sealed_timestamp_seconds"] == found["pairing_backup_timestamp_seconds"] == 0
+    away = True
+
+    async def copy(_: str) -> None:
+        if away:
+            raise OSError("away")
+
+    sealer.copy = copy
+    site.node.config = replace(site.node.config, data_dir=tmp_path)
+    last_backup.note(tmp_path, now)
+    await site.node.audit.flush(system(now))
+    for job in site.node.scheduler.jobs:
+        if job.name in ("seal audit", "look for a backup"):
+            assert await site.node.scheduler.run(job)
+    found = await metrics(site)
+    assert found["pairing_audit_sealed_timestamp_seconds"] >= now.timestamp()
+    assert found["pairing_audit_copied_timestamp_seconds"] == 0
+    assert found["pairing_backup_timestamp_seconds"] == pytest.approx(now.timestamp())
+    away = False
+    await sealer.seal(system(utcnow()))
+    assert (await metrics(site))["pairing_audit_copied_timestamp_seconds"] >= now.timestamp()
 
 
 async def test_log_lines_about_a_connection_have_its_ids(

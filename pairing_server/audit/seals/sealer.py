@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 from collections.abc import Awaitable, Callable
+from datetime import datetime
 from pathlib import Path
 
 from sqlalchemy.exc import DBAPIError
@@ -45,6 +46,9 @@ class Sealer:
         self.key = key
         self.memory = memory
         self.copy = copy
+        # When nothing that was final was left to be sealed, and when no seal was left to be copied.
+        self.sealed_at: datetime | None = None
+        self.copied_at: datetime | None = None
 
     async def seal(self, context: RequestContext) -> list[Seal]:
         """Seal what is final and not sealed yet; the new seals.
@@ -56,13 +60,14 @@ class Sealer:
             async with self._database.transaction() as conn:
                 new = await self._seal(conn, context)
             if new is None:
+                self.sealed_at = context.now
                 break
             made.append(new)
             fields = {"number": new.number, "rows": new.rows, "digest": new.digest.hex()}
             log.info("audit sealed", extra=fields)
         if made:
             await asyncio.to_thread(self.memory.remember, made[-1])
-        await self.copy_outside()
+        await self.copy_outside(context.now)
         return made
 
     async def _seal(self, conn: AsyncConnection, context: RequestContext) -> Seal | None:
@@ -139,7 +144,7 @@ class Sealer:
         async with self._database.transaction() as conn:
             return await store.last(conn)
 
-    async def copy_outside(self) -> None:
+    async def copy_outside(self, now: datetime) -> None:
         """Copy the seals that have not been copied yet. What fails is tried again next time."""
         if self.copy is None:
             return
@@ -150,6 +155,8 @@ class Sealer:
             for seal in waiting:
                 await self.copy(seal.line)
                 copied = seal.number
+            if len(waiting) < _MOST_COPIES:
+                self.copied_at = now
         except OSError as error:
             log.error("audit seal not copied outside", extra={"number": copied + 1, "error": str(error)})
         if waiting:

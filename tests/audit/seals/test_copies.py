@@ -111,7 +111,7 @@ async def test_each_seal_is_delivered_once_as_a_line_of_json_that_verifies(
 ) -> None:
     for number, name in enumerate(("alice", "bob", "carol"), 1):
         assert await seal(site, name) == [number]
-    await site.node.services.audit.sealer.copy_outside()
+    await site.node.services.audit.sealer.copy_outside(utcnow())
     assert receiver.numbers == [1, 2, 3]
     assert {headers["Content-Type"] for headers in receiver.headers} == {"application/json"}
     before = None
@@ -148,7 +148,7 @@ async def test_sealing_goes_on_without_the_receiver_which_gets_the_seal_when_it_
     assert await seal(site, "alice") == [1]
     assert logged(caplog, "audit seal not copied outside", "number") == [(1,)]
     receiver.open()
-    await site.node.services.audit.sealer.copy_outside()
+    await site.node.services.audit.sealer.copy_outside(utcnow())
     assert receiver.numbers == [1]
 
 
@@ -177,7 +177,7 @@ async def test_copied_seals_are_remembered_across_restarts(
     assert await seal(site, "alice") == [1]
     another = Node(site.node.config, database_url)
     try:
-        await another.services.audit.sealer.copy_outside()
+        await another.services.audit.sealer.copy_outside(utcnow())
     finally:
         await another.release()
     assert receiver.numbers == [1]

@@ -176,7 +176,7 @@ async def test_copies_that_could_not_be_sent_are_sent_later(
     away = False
     await sealed_again(sealed_log)
     assert sent == [1, 2, 3]
-    await sealed_log.sealer.copy_outside()
+    await sealed_log.sealer.copy_outside(utcnow())
     assert sent == [1, 2, 3]
 
 

@@ -17,7 +17,8 @@ import pytest
 
 from harness.program import environment, program
 from pairing_server.audit.seals import SealKey
-from pairing_server.db import migrations, roles
+from pairing_server.clock import utcnow
+from pairing_server.db import last_backup, migrations, roles
 from tests.cli.commands import NO_DATABASE, Operator, command
 from tests.cli.serving import serving
 from tests.conftest import as_running, execute, fresh_database
@@ -65,6 +66,20 @@ def test_a_backup_is_readable_for_its_owner_alone_and_never_overwritten(
     assert "saved.tar exists already" in told
     assert saved.read_bytes() == before
     assert sorted(path.name for path in saved.parent.iterdir()) == ["data", "saved.tar"]
+
+
+def test_a_backup_is_noted_for_the_server_and_one_that_fails_is_not(
+    database_url: str, other_database: str, tmp_path: Path
+) -> None:
+    operator = Operator(database_url, tmp_path)
+    data = tmp_path / "data"
+    data.mkdir()
+    Operator(other_database, tmp_path).refuses("backup", "empty.tar")
+    assert last_backup.read(data) is None
+    begun = utcnow()
+    operator.says("backup", "saved.tar")
+    noted = last_backup.read(data)
+    assert noted is not None and begun <= noted <= utcnow()
 
 
 def test_data_are_lost_only_on_request(saved: Path, database_url: str, tmp_path: Path) -> None:
