@@ -163,6 +163,7 @@ CONFIGURATION = Configuration(
     codes_per_user=1000,
     connections_per_user=1000,
     connections_per_address=10_000,
+    http_connections_per_address=10_000,
     handshake_failures=Rate(1000, 60),
     join_rate=Rate(1000, 10),
 )

@@ -85,6 +85,11 @@ def limit_rows() -> list[Row]:
             f"{config.connections_per_address}",
             "`PAIRING_CONNECTIONS_PER_ADDRESS`",
         ),
+        (
+            "connections of an address that are not WebSockets",
+            f"{config.http_connections_per_address}; an idle one gives way to a new one",
+            "`PAIRING_HTTP_CONNECTIONS_PER_ADDRESS`",
+        ),
         ("connections of a user", f"{config.connections_per_user}", "`PAIRING_CONNECTIONS_PER_USER`"),
         (
             "messages, for a connection",

@@ -28,6 +28,7 @@ from pairing_server.db import migrations, roles
 from pairing_server.server.lifecycle import Resources
 from pairing_server.server.lifecycle import serve as serve_node
 from pairing_server.server.systemd import take_activation
+from pairing_server.web import descriptors
 
 DEFAULTS = Configuration()
 
@@ -84,6 +85,7 @@ def serve(host: str | None, port: str | None, data_dir: str | None) -> None:
     options = {"PAIRING_HOST": host, "PAIRING_PORT": port, "PAIRING_DATA_DIR": data_dir}
     config = load_configuration(options)
     logs.configure(config.log_format, config.log_level)
+    descriptors.raise_limit()
     with plain_errors():
         activation = take_activation(os.environ)
     with revivable_database(config) as (ready, url, revive), plain_errors():

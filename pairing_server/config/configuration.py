@@ -21,6 +21,7 @@ from pairing_server.security.keys import SigningKey, parse_keys
 from pairing_server.security.limits import Rate
 from pairing_server.security.origins import Origins
 from pairing_server.services.rules import PairingRules
+from pairing_server.web.http_limits import HTTPLimits
 
 RATE = "N/seconds"
 GENERATED = "generated once into the data directory"
@@ -182,6 +183,13 @@ class Configuration:
     connections_per_user: int = declare(
         number(1, 10_000_000), 10, "connections of a user", unit="at a time", reloadable=True
     )
+    http_connections_per_address: int = declare(
+        number(1, 10_000_000),
+        200,
+        "connections of an address that are not WebSockets; an idle one gives way to a new one",
+        unit="at a time",
+        reloadable=True,
+    )
     audit_seal_key: SealKey | None = declare(
         SealKey.parse,
         None,
@@ -250,6 +258,10 @@ class Configuration:
             connections_per_user=self.connections_per_user,
             reconnect_grace=self.reconnect_grace,
         )
+
+    @property
+    def http_limits(self) -> HTTPLimits:
+        return HTTPLimits(connections_per_address=self.http_connections_per_address)
 
 
 SETTINGS: tuple[Setting[Any], ...] = tuple(

@@ -33,6 +33,8 @@ from pairing_server.relay.members import Joined, Member
 from pairing_server.relay.rate_limits import ConnectionRateLimits
 from pairing_server.relay.send_queue import SendQueue, Transport
 
+# Seconds after which a client that was closed for a flood may connect again.
+ABUSE_PAUSE = 10.0
 _BAD_MESSAGE = (InvalidMessage, UnknownType, ValidationFailed)
 
 
@@ -280,7 +282,8 @@ class Connection:
         """The frame engine has counted too many frames, pings or fragments."""
         self._context.counters.refused["RATE_LIMITED"] += 1
         self._report("limit.protocol_abuse", "denied", kind=kind)
-        self.close(CloseCode.RATE_LIMITED, f"too many {kind}")
+        error = RateLimited(ABUSE_PAUSE, f"Too many {kind}. Connect again later, and send less.", limit=kind)
+        self.close(CloseCode.RATE_LIMITED, f"too many {kind}", error)
 
     def remove_from_channel(self, error: PairingServerError | None, code: CloseCode | None) -> None:
         """The channel has taken this connection out (see Member)."""

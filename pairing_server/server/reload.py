@@ -23,6 +23,7 @@ def take_over(backend: Backend, app: AppContext, old: Configuration, new: Config
     app.origins = new.allowed_origins
     app.trusted = new.trusted_proxies
     app.handshake_failures.change(new.handshake_failures)
+    app.http_limits = new.http_limits
     backend.rules.take(new.pairing_rules)
     backend.code_limits.change(per_user=new.code_rate, per_address=new.code_rate_address)
     backend.hub.context.limits = new.connection_limits

@@ -71,11 +71,12 @@ class Node:
             origins=config.allowed_origins,
             trusted=config.trusted_proxies,
             handshake_failures=SlidingWindow(config.handshake_failures),
+            http_limits=config.http_limits,
             now=loop.time,
             version=backend.version,
             demo=bool(config.demo),
         )
-        self.http = BoundedHTTPServer(make_app(self.app, {"/ws": PairingSocket}))
+        self.http = BoundedHTTPServer(make_app(self.app, {"/ws": PairingSocket}), self.app)
         self.scheduler = Scheduler(backend, utcnow, loop.time, self.http.cut_slow)
         self.scheduler.add(Job("look for a backup", 60, self._look_for_backup))
         # Done once the database is known to have the schema of this release; an exception is a StartError.

@@ -28,6 +28,9 @@ from pairing_server.services.codes import CodeLimits
 from pairing_server.services.container import Services
 from pairing_server.services.rules import PairingRules
 from pairing_server.tracing import Traces
+from pairing_server.web.descriptors import Descriptors, of_process
+from pairing_server.web.http_limits import HTTPLimits
+from pairing_server.web.lingering import LingeringSockets
 
 log = logging.getLogger(__name__)
 
@@ -64,11 +67,14 @@ class AppContext:
     origins: Origins
     trusted: tuple[IPv4Network | IPv6Network, ...]
     handshake_failures: SlidingWindow
+    http_limits: HTTPLimits
     now: Callable[[], float]
     version: str
     starting: bool = False
     demo: bool = False
     draining: bool = False
+    descriptors: Descriptors = field(default_factory=of_process)
+    lingering: LingeringSockets = field(default_factory=LingeringSockets)
     refused: Counter[str] = field(default_factory=Counter)
     # By method, route and status class, as in ("GET", "/api/pairings/{}", "2xx").
     answered: Counter[tuple[str, str, str]] = field(default_factory=Counter)

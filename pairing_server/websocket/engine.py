@@ -7,8 +7,11 @@ ordinary WebSocketHandlers.
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
 import struct
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import cast
 
@@ -20,6 +23,7 @@ from pairing_server.relay.close_codes import CloseCode
 from pairing_server.relay.connection_limits import ConnectionLimits
 from pairing_server.relay.send_queue import Entry, SendQueue
 from pairing_server.relay.token_bucket import TokenBucket
+from pairing_server.web.lingering import LingeringSockets
 from pairing_server.websocket.frame_writer import PONG, FrameWriter, write_batch
 from pairing_server.websocket.handover import Listener, TransportProxy, hand_over
 from pairing_server.websocket.keepalive import Keepalive
@@ -72,7 +76,9 @@ class PicowsProtocol(Listener):
         "_frames",
         "_handler",
         "_keepalive",
+        "_last_socket",
         "_limits",
+        "_lingering",
         "_now",
         "_on_abuse",
         "_partial",
@@ -94,8 +100,12 @@ class PicowsProtocol(Listener):
         limits: ConnectionLimits,
         now: Callable[[], float],
         on_abuse: Callable[[str], None],
+        lingering: LingeringSockets,
     ) -> None:
         self._handler = handler
+        self._lingering = lingering
+        # Ours until the transport has written all, where the client may still be sending.
+        self._last_socket: socket.socket | None = None
         self._limits = limits
         self._now = now
         self._on_abuse = on_abuse
@@ -230,7 +240,7 @@ class PicowsProtocol(Listener):
 
     def _fail(self, code: int, reason: str) -> None:
         """The client breaks the protocol: say so, and look at nothing more."""
-        self._finish(partial(self.close, code, reason))
+        self._finish(partial(self._close_at_once, code, reason))
 
     def _finish(self, act: Callable[[], None]) -> None:
         """Nothing that comes behind is looked at; what came before is served first."""
@@ -245,13 +255,10 @@ class PicowsProtocol(Listener):
         self.close(CloseCode.INTERNAL, "internal error")
 
     def _abuse(self, kind: str) -> None:
-        if self._close_sent:
-            self._abort()
-            return
-        self._on_abuse(kind)
+        if not self._close_sent:
+            self._on_abuse(kind)
         # A client that floods is not waited for.
-        self._close_received = True
-        self.close()
+        self._close_at_once()
 
     # To the client (relay.send_queue.Transport)
 
@@ -296,6 +303,7 @@ class PicowsProtocol(Listener):
                 b"" if code is None else struct.pack("!H", code) + (reason or "").encode()[:REASON_SIZE]
             )
             self._close_sent = True
+            # From now on all is read, and dropped until the client's answer.
             self._queue.drop()
             self._keepalive.stop()
         if self._close_received:
@@ -304,6 +312,15 @@ class PicowsProtocol(Listener):
             self._abort_after_timeout()
         elif self._closing_timer is None:
             self._abort_after_timeout()
+
+    def _close_at_once(self, code: int | None = None, reason: str | None = None) -> None:
+        """Close without an answer of the client, which may be sending, and must get our last messages all the same."""
+        transport = self._transport
+        if transport is not None and not transport.is_closing():
+            with suppress(OSError):  # no descriptor is left: without lingering, then
+                self._last_socket = socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno()))
+        self._close_received = True
+        self.close(code, reason)
 
     def _abort_after_timeout(self) -> None:
         self._cancel_closing_timer()
@@ -326,6 +343,9 @@ class PicowsProtocol(Listener):
         self._keepalive.stop()
         self._queue.drop()
         self._writer.is_open = False
+        if self._last_socket is not None:
+            self._lingering.close(self._last_socket)
+            self._last_socket = None
         self._handler.on_ws_connection_close(self.close_code, self.close_reason)
 
     def on_connection_close(self) -> None:

@@ -67,7 +67,8 @@ class PairingSocket(BaseHandler, WebSocketHandler):
     def get_websocket_protocol(self) -> WebSocketProtocol | None:
         if self.request.headers.get("Sec-WebSocket-Version") != "13":
             return None
-        engine = PicowsProtocol(self, self.app.hub.context.limits, self.app.now, self._close_for_abuse)
+        app = self.app
+        engine = PicowsProtocol(self, app.hub.context.limits, app.now, self._close_for_abuse, app.lingering)
         # It has what a handler calls of one.
         return cast(WebSocketProtocol, engine)
 

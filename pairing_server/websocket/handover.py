@@ -1,4 +1,4 @@
-"""How a socket passes from Tornado to picows: a duplicate of its descriptor, and the upgrade once more.
+"""How a socket passes from Tornado to picows: by its descriptor, and with the upgrade once more.
 
 tests/websocket/test_picows_guard.py guards what this leans on of both beyond what they promise.
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import socket
 from collections.abc import Callable
 from typing import Any
@@ -51,14 +50,25 @@ async def hand_over(
     if stream.closed():
         raise StreamClosedError
     early = bytes(stream._read_buffer[: stream._read_buffer_size])
-    own = socket.socket(fileno=os.dup(stream.socket.fileno()))
-    own.setblocking(False)
+    own = _take_socket(stream)
     own.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
     own.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
-    stream.close()
     parser = _Parser(_upgrade(key) + early, listener, subprotocol, max_frame_size)
     transport, _ = await asyncio.get_running_loop().connect_accepted_socket(lambda: parser, own)
     return transport
+
+
+def _take_socket(stream: IOStream) -> socket.socket:
+    """The stream's socket; the stream is closed without it.
+
+    It keeps the number of its descriptor, by which web/descriptors.py knows how many are in use.
+    """
+    stream.io_loop.remove_handler(stream.fileno())
+    stream._state = None
+    own = socket.socket(fileno=stream.socket.detach())
+    own.setblocking(False)
+    stream.close()
+    return own
 
 
 def _upgrade(key: str) -> bytes:

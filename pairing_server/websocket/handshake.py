@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from datetime import datetime
 from http import HTTPStatus
-from typing import Any
+from typing import Any, cast
 
+from tornado.http1connection import HTTP1Connection
 from tornado.httputil import HTTPServerRequest
 from tornado.web import HTTPError
 
@@ -66,6 +67,9 @@ class Handshake:
             raise OriginNotAllowed()
         if self._app.draining:
             raise Unavailable("The server restarts. Connect again in a moment.")
+        if _descriptor(request) >= self._app.descriptors.websockets:
+            self._record("ws.rejected", reason="descriptors")
+            raise Unavailable("The server has too many connections. Connect again later.", retry_after_s=30)
         now = utcnow()
         try:
             if not token:
@@ -119,6 +123,12 @@ def known(context: RequestContext, identity: Identity) -> RequestContext:
         logged_in_at=identity.logged_in_at,
         kind="device",
     )
+
+
+def _descriptor(request: HTTPServerRequest) -> int:
+    """The number of the connection's descriptor."""
+    number: int = cast(HTTP1Connection, request.connection).stream.socket.fileno()
+    return number
 
 
 def identity_of(claims: WsClaims, now: datetime, monotonic: float) -> Identity:

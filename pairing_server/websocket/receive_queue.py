@@ -66,9 +66,11 @@ class ReceiveQueue:
             then()
 
     def drop(self) -> None:
-        """Serve nothing more."""
+        """Serve nothing more; what is read from now on is the caller's to drop."""
         self._waiting.clear()
         self._then = None
+        if self.held:
+            self._transport.resume_reading()
 
     def _hold(self) -> None:
         self.held = True

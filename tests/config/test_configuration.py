@@ -107,6 +107,7 @@ TEXTS: dict[str, tuple[str, Any, tuple[str, ...], str]] = {
     "join_rate": ("7/60", Rate(7, 60), ("often",), "N/seconds"),
     "handshake_failures": ("7/60", Rate(7, 60), ("20",), "N/seconds"),
     "connections_per_address": ("5", 5, ("0",), "a whole number from 1"),
+    "http_connections_per_address": ("5", 5, ("0",), "a whole number from 1"),
     "connections_per_user": ("5", 5, ("0",), "a whole number from 1"),
     "audit_seal_key": (
         f"ed25519:{SEED}",

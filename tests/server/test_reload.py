@@ -75,7 +75,7 @@ async def test_each_reloadable_setting_has_an_effect_at_once(site: Site) -> None
     def in_effect() -> str:
         app, backend = node.app, node.backend
         rates = (app.handshake_failures.rate, codes._by_user.rate, codes._by_address.rate)
-        access = (app.origins, app.trusted, node.services.signing_keys.keyring.keys)
+        access = (app.origins, app.trusted, app.http_limits, node.services.signing_keys.keyring.keys)
         return str((rates, access, backend.rules, backend.hub.context.limits, root.level))
 
     level, without_effect = root.level, []

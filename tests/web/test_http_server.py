@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-import os
 import socket
 
 import pytest
@@ -17,7 +15,6 @@ from pairing_server.web.http_server import (
     READ_TIMEOUT,
 )
 from tests.devices import Site
-from tests.logged import logged
 
 
 async def test_the_servers_bounds_are_ours_and_not_tornados(site: Site) -> None:
@@ -182,24 +179,3 @@ async def test_who_does_not_take_an_answer_is_cut_and_who_takes_it_slowly_is_not
         moment += READ_TIMEOUT
         assert (await site.get("/healthz")).status == 200
     assert stream.closed()
-
-
-async def test_the_last_descriptors_are_not_for_clients(site: Site, caplog: pytest.LogCaptureFixture) -> None:
-    http = site.node.http
-    account = await site.account()
-    joined = await site.open(await site.ws_token(account, "desktop"))
-    await joined.expect("connected")
-    http.room = 3
-    for _ in range(3):
-        reader, writer = await asyncio.open_connection("127.0.0.1", site.port)
-        writer.write(b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n")
-        with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
-            await reader.readexactly(1)
-        writer.close()
-    assert await joined.pending() == [], "who is there stays"
-    with caplog.at_level(logging.WARNING):
-        http.cut_slow(site.node.app.now())
-        http.cut_slow(site.node.app.now())
-    assert logged(caplog, "connections closed at once", "count") == [(3,)]
-    http.room = os.sysconf("SC_OPEN_MAX")
-    assert (await site.get("/healthz")).status == 200

@@ -1,0 +1,91 @@
+"""Closes sockets whose clients may still be sending, so that what was sent to them last arrives.
+
+A socket that is closed with unread bytes is reset, and the reset takes from the client what it has not read yet.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+
+from tornado.http1connection import HTTP1Connection
+from tornado.iostream import IOStream
+
+# What is read and dropped of one socket, and for how long; and how many sockets are kept open for that.
+SIZE = 1024 * 1024
+SECONDS = 1.0
+MOST = 64
+
+
+class LingeringSockets:
+    """Sockets of this process that only read, until their clients close them, or the bounds are reached."""
+
+    def __init__(self) -> None:
+        self._open: dict[socket.socket, asyncio.TimerHandle] = {}
+        self._left: dict[socket.socket, int] = {}
+        # What is read goes here, and nobody looks at it.
+        self._dropped = bytearray(64 * 1024)
+
+    def close(self, closing: socket.socket) -> None:
+        """Send nothing more on this non-blocking socket, and close it once the client has. It belongs to this object."""
+        try:
+            closing.shutdown(socket.SHUT_WR)
+        except OSError:
+            closing.close()  # the client has gone
+            return
+        if len(self._open) >= MOST:
+            closing.close()
+            return
+        loop = asyncio.get_running_loop()
+        self._open[closing] = loop.call_later(SECONDS, self._end, closing)
+        self._left[closing] = SIZE
+        loop.add_reader(closing, self._drop, closing)
+
+    def close_all(self) -> None:
+        """Wait for none of them."""
+        for lingering in list(self._open):
+            self._end(lingering)
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def _drop(self, lingering: socket.socket) -> None:
+        try:
+            size = lingering.recv_into(self._dropped)
+        except BlockingIOError:
+            return
+        except OSError:
+            size = 0
+        self._left[lingering] -= size
+        if not size or self._left[lingering] <= 0:
+            self._end(lingering)
+
+    def _end(self, lingering: socket.socket) -> None:
+        asyncio.get_running_loop().remove_reader(lingering)
+        self._open.pop(lingering).cancel()
+        del self._left[lingering]
+        lingering.close()
+
+
+class LingeringStream(IOStream):
+    """A client's stream, which lingers when it is closed behind an answer to a request that was not read to its end."""
+
+    def __init__(self, client: socket.socket, lingering: LingeringSockets, read_chunk_size: int) -> None:
+        super().__init__(client, read_chunk_size=read_chunk_size)
+        self._lingering = lingering
+        self._request: HTTP1Connection | None = None
+        self._written_before = 0
+
+    def begin(self, request: HTTP1Connection) -> None:
+        """The next request is read from now on."""
+        self._request = request
+        self._written_before = self._total_write_index
+
+    def close_fd(self) -> None:
+        request, self._request = self._request, None
+        answered = self._total_write_index > self._written_before
+        if request is None or request._read_finished or not answered or self._write_buffer:
+            super().close_fd()
+            return
+        closing, self.socket = self.socket, None  # type: ignore[assignment]
+        self._lingering.close(closing)
