@@ -14,6 +14,7 @@ PACKAGES = {
     "nginx": "nginx",
     "caddy": "caddy",
     "promtool": "prometheus",
+    "pgbouncer": "pgbouncer",
 }
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import random
+import secrets
 import socket
 import ssl
 from collections.abc import Mapping
@@ -28,6 +30,14 @@ _KEEPALIVE = {
     "keepalives_count": socket.TCP_KEEPCNT,
     "tcp_user_timeout": socket.TCP_USER_TIMEOUT,
 }
+
+
+# What a pooler answers where a connection begins with settings that it does not know.
+_REFUSED = "unsupported startup parameter"
+
+
+class PoolerError(Exception):
+    """A pooler between here and PostgreSQL cannot be used as it is; the text says what to change."""
 
 
 class Endpoints:
@@ -65,6 +75,7 @@ class Endpoints:
             "server_settings": {name: value for name, value in started.items() if value},
         }
         self._password = PasswordSource(parameters, self.timeout)
+        self._checked = False
 
     @property
     def timeout(self) -> float:
@@ -103,10 +114,44 @@ class Endpoints:
                 except BaseException:
                     made.terminate()
                     raise
+        except asyncpg.ProtocolViolationError as error:
+            if _REFUSED not in str(error):
+                raise
+            raise PoolerError(
+                f"PgBouncer takes no `options` ({error}): set them for the role, for example ALTER ROLE … SET search_path = …,"
+                " and leave them out of the URL"
+            ) from None
         except asyncpg.InterfaceError as error:
             # What the server asks for asyncpg has not got.
             raise ConnectionError(str(error)) from error
         return made
+
+    async def _refuse_transaction_pooling(self, made: asyncpg.Connection, place: Place) -> None:
+        """Raises PoolerError, and ends the connection, if what it sets is seen by another connection: then neither is one."""
+        try:
+            async with asyncio.timeout(self._timeout):
+                if int(await _answer(made, "pg_backend_pid()")) == made.get_server_pid():
+                    self._checked = True
+                    return
+                # It goes through a pooler, which has numbers of its own.
+                mark = secrets.token_hex()
+                await made.execute(f"SET pairing.connection = '{mark}'")
+                other = await self._reach(place, None)
+                try:
+                    shared = await _answer(other, "current_setting('pairing.connection', true)") == mark
+                finally:
+                    other.terminate()
+        except BaseException:
+            made.terminate()
+            raise
+        if shared:
+            made.terminate()
+            raise PoolerError(
+                "The database is reached through a pooler that gives each transaction another connection, and the server"
+                " keeps things in its connections. Write pool_mode = session for PgBouncer, or the address of PostgreSQL"
+                " itself (Supabase: port 5432; Neon: the host without -pooler)."
+            )
+        self._checked = True
 
     def _tls(self, host: str | None) -> dict[str, Any]:
         """asyncpg's arguments."""
@@ -123,7 +168,7 @@ class Endpoints:
     async def connect(self) -> asyncpg.Connection:
         """A connection to the first host that will do; the one that did last time is asked first.
 
-        Raises what asyncpg does; of several failures, one that a server has answered.
+        Raises what asyncpg does; of several failures, one that a server has answered. Raises PoolerError.
         """
         failure: Exception | None = None
         places = list(self.places)
@@ -139,6 +184,8 @@ class Endpoints:
                     continue
                 self.places.remove(place)
                 self.places.insert(0, place)
+                if not self._checked:
+                    await self._refuse_transaction_pooling(made, place)
                 return made
         raise failure or OSError("the URL names no host")
 
@@ -151,3 +198,10 @@ def keep_alive(connected: socket.socket, values: Mapping[str, str]) -> None:
     for name, option in _KEEPALIVE.items():
         if (number := int(values.get(name, 0))) > 0:
             connected.setsockopt(socket.IPPROTO_TCP, option, number)
+
+
+async def _answer(connection: asyncpg.Connection, expression: str) -> str:
+    """Its value, without a prepared statement."""
+    output = io.BytesIO()
+    await connection.copy_from_query(f"SELECT {expression}", output=output)
+    return output.getvalue().decode().rstrip("\n")

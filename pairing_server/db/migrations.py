@@ -113,6 +113,8 @@ def _told_to_the_operator() -> Iterator[None]:
         # Connection lost, too many of them, starting up or shutting down.
         kind = NotReachable if state.startswith(("08", "53", "57P")) else MigrationError
         raise kind(f"The database cannot be migrated: {error.orig}.") from None
+    except endpoints.PoolerError as error:
+        raise MigrationError(str(error)) from None
     except (OSError, TimeoutError) as error:
         cause = str(error) or type(error).__name__
         raise NotReachable(f"The database is not reachable: {cause}. Check PAIRING_DATABASE_URL.") from None

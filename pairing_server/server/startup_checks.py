@@ -8,6 +8,7 @@ from pairing_server.audit.seals.sealer import restored as was_restored
 from pairing_server.audit.store import partitions
 from pairing_server.db import migrations
 from pairing_server.db.database import Database
+from pairing_server.db.endpoints import PoolerError
 from pairing_server.errors import Unavailable
 
 log = logging.getLogger(__name__)
@@ -32,6 +33,8 @@ async def check_schema(database: Database) -> str:
         raise DatabaseUnreachable(
             f"The database cannot be used: {reason}. Check PAIRING_DATABASE_URL."
         ) from None
+    except PoolerError as error:
+        raise StartError(str(error)) from None
     if there.revision is not None and there.suits:
         if there.newer:
             log.warning(

@@ -23,6 +23,7 @@ from pairing_server.client import PairingClient
 from pairing_server.config import Configuration, credential_folders, settings_file
 from pairing_server.db import endpoints, migrations
 from pairing_server.db.database import CONNECT_TIMEOUT, Database
+from pairing_server.db.endpoints import PoolerError
 from pairing_server.errors import Unavailable
 from pairing_server.security.addresses import is_loopback
 from pairing_server.security.keys import SigningKey
@@ -138,6 +139,8 @@ async def check_database(config: Configuration) -> list[Finding]:
                 f"The database cannot be used: {error.text}", "Is it running? Check PAIRING_DATABASE_URL."
             )
         ]
+    except PoolerError as error:
+        return [Finding(str(error), "Change PAIRING_DATABASE_URL, or the pooler.")]
     finally:
         await database.close()
     return [*_clock_skew("The database's clock", now), *_schema(there), *await _hosts(config.database_url)]
