@@ -15,13 +15,13 @@ class PairingServerError(Exception):
     """An error with a wire form: `code`, `details`, and a `message` that says what happened and what to do.
 
     `retryable` is true if the very same request may succeed later. `answers`: the id that the client gave the
-    message that is refused, if it did.
+    message that is refused, as JSON, if it did.
     """
 
     code: ClassVar[str] = "INTERNAL"
     message: ClassVar[str] = "Something failed on the server, and it has been logged. Try again."
     retryable: ClassVar[bool] = False
-    answers: str | int | None = None
+    answers: bytes | None = None
 
     def __init__(self, message: str | None = None, **details: object) -> None:
         self.text = message or self.message
@@ -102,6 +102,10 @@ class OriginNotAllowed(PairingServerError):
 class Forbidden(PairingServerError):
     code = "FORBIDDEN"
     message = "Your account may not do this. Use an account that may."
+
+
+class TokenOfAnother(Forbidden):
+    message = "This token is for another account or type of device. Get one for this device."
 
 
 class NotFound(PairingServerError):

@@ -30,6 +30,7 @@ from pairing_server.relay.commands import Command, CommandRegistry
 from pairing_server.relay.context import RelayContext, RelayEvent
 from pairing_server.relay.identity import Device, Identity, Peer
 from pairing_server.relay.members import Joined, Member
+from pairing_server.relay.message_id import message_id
 from pairing_server.relay.rate_limits import ConnectionRateLimits
 from pairing_server.relay.send_queue import SendQueue, Transport
 
@@ -125,7 +126,7 @@ class Connection:
         """
         self.received += 1
         # A ClientMessage; its command fits its type, which the types here cannot say.
-        request: Any = None
+        request: Any
         result: requests.ClientMessage | Member | None
         try:
             if not isinstance(frame, str):
@@ -158,8 +159,8 @@ class Connection:
                     ):
                         channel = self.joined_channel(request)
                     result = command.on_channel(channel, self, request, now)
-        except PairingServerError as error:
-            self._note_refused(request, error)
+        except _BAD_MESSAGE:
+            self._bad_in_a_row += 1
             raise
         self._bad_in_a_row = 0
         return result
@@ -173,12 +174,6 @@ class Connection:
         if command.reply is not None:
             self.send_message(command.reply(request))
         return None if command.serve is None else request
-
-    def _note_refused(self, request: requests.ClientMessage | None, error: PairingServerError) -> None:
-        if request is not None:
-            error.answers = request.reply_to
-        if isinstance(error, _BAD_MESSAGE):
-            self._bad_in_a_row += 1
 
     def _decode_large(self, frame: str, now: float) -> requests.ClientMessage:
         try:
@@ -244,8 +239,9 @@ class Connection:
     def send_message(self, message: messages.ServerMessage) -> None:
         self.send(messages.encode(message))
 
-    def refuse(self, error: PairingServerError, now: float) -> None:
-        """Send the error for a refused message, and close if too many are refused."""
+    def refuse(self, error: PairingServerError, frame: str | bytes, now: float) -> None:
+        """Send the error for the message in that frame, which is refused, and close if too many are."""
+        error.answers = message_id(frame)
         self._context.counters.refused[error.code] += 1
         if isinstance(error, Unavailable):
             # The client has tried; the server's failure does not cost it its time.

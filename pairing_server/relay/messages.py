@@ -154,7 +154,7 @@ class Error(ServerMessage, tag="error", frozen=True, omit_defaults=False):
     message: str
     details: dict[str, object]
     retryable: bool
-    id: str | int | msgspec.UnsetType = msgspec.UNSET
+    id: Raw | msgspec.UnsetType = msgspec.UNSET
 
 
 # As a number: a search for one byte is several times as fast as one for bytes.
@@ -200,5 +200,5 @@ def error_message(error: PairingServerError) -> Error:
         message=error.text,
         details=details,
         retryable=error.retryable,
-        id=msgspec.UNSET if error.answers is None else error.answers,
+        id=msgspec.UNSET if error.answers is None else Raw(error.answers),
     )

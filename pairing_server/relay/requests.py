@@ -43,11 +43,6 @@ SettingName = Annotated[str, Meta(min_length=1, max_length=128)]
 class ClientMessage(msgspec.Struct, tag_field="type", frozen=True, gc=False):
     """What a client may send. Unknown fields are ignored."""
 
-    @property
-    def reply_to(self) -> str | int | None:
-        """What an error about this message gives as the `id` that it answers."""
-        return None
-
 
 class ChannelRequest(ClientMessage, frozen=True):
     """The channel may go by three names; `channel_named` gives the one meant."""
@@ -86,10 +81,6 @@ class ChannelMessage(ChannelRequest, tag="channel_message", frozen=True, kw_only
     payload: Raw
     id: Name | SafeInteger | None = None
     again: bool = False
-
-    @property
-    def reply_to(self) -> str | int | None:
-        return self.id
 
 
 class SettingsSync(ChannelRequest, tag="settings_sync", frozen=True, kw_only=True):

@@ -11,10 +11,9 @@ from typing import Any
 from uuid import UUID
 
 from pairing_server.clock import utcnow
-from pairing_server.errors import Forbidden, LoginEnded, Unavailable
+from pairing_server.errors import LoginEnded, TokenOfAnother, Unavailable
 from pairing_server.relay import messages, requests
 from pairing_server.relay.channel import Channel
-from pairing_server.relay.close_codes import CloseCode
 from pairing_server.relay.commands import Command, CommandRegistry
 from pairing_server.relay.connection import Connection
 from pairing_server.relay.identity import Device
@@ -156,15 +155,12 @@ async def _answer_pairing(
 
 
 async def refresh_token(context: CommandContext, request: requests.RefreshToken) -> None:
-    """Raises InvalidToken; a token of another user closes the connection, as does the end of the login that it is from."""
+    """Raises InvalidToken; and LoginEnded or TokenOfAnother, which close the connection."""
     connection, caller = context.connection, context.caller_now()
     claims = context.app.tokens.verify_ws(request.token, caller.now)
     if (claims.subject, claims.device_type) != (connection.subject, connection.device_type):
         context.record("auth.token_rejected", "denied", reason="other_subject", kind="ws")
-        error = Forbidden("This token is for another account or type of device. Get one for this device.")
-        connection.refuse(error, context.app.now())
-        connection.close(CloseCode.FORBIDDEN, "token of another user")
-        return
+        raise TokenOfAnother()
     old = connection.identity.token_id
     if claims.token_id != old:
         await context.app.services.logins.spend(caller, claims)

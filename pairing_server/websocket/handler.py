@@ -15,7 +15,14 @@ from tornado.httputil import HTTPHeaders
 from tornado.websocket import WebSocketHandler, WebSocketProtocol
 
 from pairing_server.clock import utcnow
-from pairing_server.errors import Forbidden, Internal, LoginEnded, PairingServerError, SessionConflict
+from pairing_server.errors import (
+    Forbidden,
+    Internal,
+    LoginEnded,
+    PairingServerError,
+    SessionConflict,
+    TokenOfAnother,
+)
 from pairing_server.relay import messages
 from pairing_server.relay.close_codes import CloseCode
 from pairing_server.relay.connection import Connection
@@ -158,22 +165,22 @@ class PairingSocket(BaseHandler, WebSocketHandler):
         try:
             rest = connection.receive(message, self.app.now() if now is None else now)
         except PairingServerError as error:
-            self._refuse(connection, error)
+            self._refuse(connection, error, message)
             return None
         except Exception:
             log.exception("message failed", extra=self._ids())
-            connection.refuse(Internal(), self.app.now())
+            connection.refuse(Internal(), message, self.app.now())
             return None
         if rest is None:
             if began:
                 self._note_duration(connection, perf_counter() - began)
             return None
         if isinstance(rest, ClientMessage):
-            return self._serve(connection, rest)
+            return self._serve(connection, rest, message)
         return self._relieved(rest)
 
-    def _refuse(self, connection: Connection, error: PairingServerError) -> None:
-        connection.refuse(error, self.app.now())
+    def _refuse(self, connection: Connection, error: PairingServerError, message: str | bytes) -> None:
+        connection.refuse(error, message, self.app.now())
         if error.code == "PAYLOAD_TOO_LARGE":
             limit, size = error.details["limit"], error.details["size"]
             context = CommandContext(self.app, connection, self.context)
@@ -196,7 +203,7 @@ class PairingSocket(BaseHandler, WebSocketHandler):
         peer.when_relieved(call)
         return relieved
 
-    async def _serve(self, connection: Connection, request: ClientMessage) -> None:
+    async def _serve(self, connection: Connection, request: ClientMessage, message: str | bytes) -> None:
         """Let services handle the request, and send the client what they refuse."""
         command = COMMANDS.by_struct[type(request)]
         if command.serve is None:
@@ -208,15 +215,17 @@ class PairingSocket(BaseHandler, WebSocketHandler):
                 span.set_attribute("pairing.connection_id", connection.connection_id)
                 await command.serve(context, request)
         except SessionConflict as error:
-            connection.refuse(Forbidden(error.text), self.app.now())
+            connection.refuse(Forbidden(error.text), message, self.app.now())
         except PairingServerError as error:
-            connection.refuse(error, self.app.now())
+            connection.refuse(error, message, self.app.now())
             if isinstance(error, LoginEnded):
                 context.record("auth.token_rejected", "denied", reason=error.reason, kind="ws")
                 connection.close(CloseCode.INVALID_TOKEN, "login ended")
+            elif isinstance(error, TokenOfAnother):
+                connection.close(CloseCode.FORBIDDEN, "token of another user")
         except Exception:
             log.exception("message failed", extra={"message_type": type(request).__name__, **self._ids()})
-            connection.refuse(Internal(), self.app.now())
+            connection.refuse(Internal(), message, self.app.now())
 
     def _close_for_abuse(self, kind: str) -> None:
         """The engine has counted too many "frames", "pings" or "fragments"."""

@@ -169,7 +169,12 @@ def test_an_error_reaches_only_its_sender() -> None:
 
 @pytest.mark.parametrize(
     "refused",
-    [{"payload": []}, {"payload": {}, "channel": "pair-999999"}, {"payload": {"pad": "x" * 70_000}}],
+    [
+        {"payload": []},
+        {"payload": {}, "channel": "pair-999999"},
+        {"payload": {"pad": "x" * 70_000}},
+        {"type": "gossip"},
+    ],
 )
 def test_an_error_names_the_message_that_it_answers(refused: dict[str, Any]) -> None:
     desktop, _ = Relay().pair()
@@ -363,7 +368,7 @@ def test_a_try_that_the_server_could_not_answer_restarts_the_ten_seconds() -> No
     relay = Relay()
     client = relay.client("desktop")
     relay.pass_time(9)
-    client.connection.refuse(Unavailable(), relay.now)
+    client.connection.refuse(Unavailable(), "{}", relay.now)
     relay.pass_time(9)
     relay.hub.check_timeouts(relay.now)
     assert client.close_code is None

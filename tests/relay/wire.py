@@ -84,7 +84,7 @@ class Client:
         try:
             rest = self.connection.receive(text, self.relay.now)
         except PairingServerError as error:
-            self.connection.refuse(error, self.relay.now)
+            self.connection.refuse(error, text, self.relay.now)
             return None
         if isinstance(rest, requests.LeaveChannel):
             self.connection.leave(self.relay.now)

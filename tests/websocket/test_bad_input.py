@@ -164,3 +164,22 @@ async def test_a_fragmented_message_is_one_message_also_with_a_ping_in_between(s
     await raw.send(CLOSE, b"\x03\xe8")
     assert [f.close_code for f in await raw.rest()] == [1000]
     raw.close()
+
+
+async def test_what_is_refused_is_named_by_its_id_wherever_it_is_refused(site: Site) -> None:
+    """By the decoder, the relay, and the services."""
+    account = await site.account()
+    socket = await site.connect(account, "desktop")
+    other = await site.ws_token(await site.account(), "desktop")
+    for number, text in enumerate(
+        (
+            '{"type":"channel_message","payload":"\\ud83d","id":0}',
+            '{"type":"channel_message","payload":{},"id":1}',
+            '{"type":"join_channel","channel":"pair-000000","session_id":"desktop-1","id":2}',
+            '{"type":"refresh_token","token":"nonsense","id":3}',
+            json.dumps({"type": "refresh_token", "token": other, "id": 4}),
+        )
+    ):
+        socket.send(text)
+        assert (await socket.error())["id"] == number
+    assert await socket.closed() == 4403
