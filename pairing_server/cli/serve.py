@@ -23,7 +23,8 @@ from pairing_server.cli.runtime import (
     revivable_database,
     run_in_loop,
 )
-from pairing_server.config import SETTINGS, Configuration, keyfile_of
+from pairing_server.config import SETTINGS, Configuration, keyfile_of, sources
+from pairing_server.config.setting import Setting
 from pairing_server.db import migrations, roles
 from pairing_server.server.lifecycle import Resources
 from pairing_server.server.lifecycle import serve as serve_node
@@ -174,7 +175,7 @@ def migrate(revision: str, before_start: bool) -> None:
 @click.command(
     epilog=epilog(
         {
-            "pairing-server config": "all settings; `#` lines on standard error are remarks",
+            "pairing-server config": "all settings; without a comment above it one has its default",
             "PAIRING_CODE_TTL=60 pairing-server config": "what a change would give",
             "pairing-server config --explain": "with what each means",
         },
@@ -186,15 +187,30 @@ def migrate(revision: str, before_start: bool) -> None:
     "--explain", is_flag=True, help="Say what each means, its unit, and whether SIGHUP takes it over."
 )
 def config(explain: bool) -> None:
-    """Print the settings in effect, secrets masked.
+    """Print the settings in effect, secrets masked. A comment says where the value below it is from.
 
     They come from PAIRING_* of the environment, else from credential files, else from the file that PAIRING_SETTINGS_FILE
-    names or `.env`, else they are the defaults. Nothing is started.
+    names or `.env`, else they are the defaults. Nothing is started. With --explain all are listed even if some are wrong.
     """
-    config = load_configuration()
-    for setting in SETTINGS:
+    try:
+        config = load_configuration()
+    except click.ClickException:
         if explain:
-            click.echo(f"# {setting.explanation}")
-        click.echo(f"{setting.variable}={setting.text(getattr(config, setting.name))}")
+            for setting in SETTINGS:
+                _show(setting, DEFAULTS, setting.explanation)
+        raise
+    given = sources(os.environ)
+    for setting in SETTINGS:
+        source = given.get(setting.variable)
+        remarks = [setting.explanation] if explain else []
+        if source or explain:
+            remarks.append(f"from {source}" if source else "default")
+        _show(setting, config, *remarks)
     if not Path(config.data_dir).exists():
         click.echo(f"# {config.data_dir} does not exist yet; the first start makes it.", err=True)
+
+
+def _show(setting: Setting[Any], config: Configuration, *remarks: str) -> None:
+    for remark in remarks:
+        click.echo(f"# {remark}")
+    click.echo(f"{setting.variable}={setting.text(getattr(config, setting.name))}")

@@ -39,6 +39,14 @@ def gather(environ: Mapping[str, str], dotenv: Path) -> dict[str, Given]:
     }
 
 
+def sources(environ: Mapping[str, str], dotenv: Path = Path(".env")) -> dict[str, str]:
+    """Where each setting that is set has its value from; the others have their defaults. Raises ConfigurationError."""
+    found = {name: given.source or "the environment" for name, given in gather(environ, dotenv).items()}
+    if environ.get("STATE_DIRECTORY"):
+        found.setdefault("PAIRING_DATA_DIR", "STATE_DIRECTORY of the environment")
+    return found
+
+
 def settings_file(environ: Mapping[str, str], dotenv: Path = Path(".env")) -> Path:
     """The file that PAIRING_SETTINGS_FILE names, which must exist, else `dotenv`. Raises ConfigurationError."""
     if not (named := environ.get(FILE)):
@@ -133,7 +141,8 @@ def _unknown(name: str) -> str:
     if name == FILE:
         return "this is taken from the environment alone"
     similar = meant(name)
-    return f"there is no such setting; {f'did you mean {similar}?' if similar else 'see docs/operations.md'}"
+    hint = f"did you mean {similar}?" if similar else "`pairing-server config --explain` lists all"
+    return f"there is no such setting; {hint}"
 
 
 def _completed(values: dict[str, Any], environ: Mapping[str, str], *, terminal: bool) -> Configuration:

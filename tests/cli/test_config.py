@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 from harness.program import environment
-from pairing_server.config import NAMES
+from pairing_server.config import NAMES, SETTINGS
 from tests.cli.commands import Result, command
 
 SECRET = "s" * 40
@@ -18,7 +19,7 @@ def config(folder: Path, environ: dict[str, str]) -> Result:
 def shown(folder: Path, environ: dict[str, str]) -> dict[str, str]:
     done = config(folder, environ)
     assert done.status == 0, done.text
-    return dict(line.split("=", 1) for line in done.out.splitlines())
+    return dict(line.split("=", 1) for line in done.out.splitlines() if not line.startswith("#"))
 
 
 def test_every_setting_is_shown_with_its_value_in_effect(tmp_path: Path) -> None:
@@ -32,6 +33,35 @@ def test_every_setting_is_shown_with_its_value_in_effect(tmp_path: Path) -> None
     assert values["PAIRING_ALLOWED_ORIGINS"] == "https://*.a.example, https://b.example"
 
 
+def test_each_value_that_is_no_default_names_its_source(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("\nPAIRING_PORT=9000\nPAIRING_CODE_TTL=60\nPAIRING_MESSAGE_RATE=\n")
+    secrets = tmp_path / "credentials"
+    secrets.mkdir()
+    (secrets / "jwt-keys").write_text(f"k1:{SECRET}")
+    environ = environment(PORT="9001") | {"CREDENTIALS_DIRECTORY": str(secrets), "STATE_DIRECTORY": "/state"}
+    lines = config(tmp_path, environ).out.splitlines()
+    found = {below.partition("=")[0]: line for line, below in pairwise(lines) if line.startswith("#")}
+    assert found == {
+        "PAIRING_PORT": "# from the environment",
+        "PAIRING_CODE_TTL": "# from .env, line 3",
+        "PAIRING_JWT_KEYS": f"# from {secrets}/jwt-keys",
+        "PAIRING_DATA_DIR": "# from STATE_DIRECTORY of the environment",
+    }
+    explained = command("config", "--explain", environ=environ, folder=tmp_path).out
+    assert explained.count("\n# default\n") == len(NAMES) - len(found)
+
+
+def test_all_settings_are_explained_where_an_unknown_one_points_to_that(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("PAIRING_XYZZY=1\n")
+    refused = config(tmp_path, environment())
+    assert (
+        "PAIRING_XYZZY: there is no such setting; `pairing-server config --explain` lists all" in refused.err
+    )
+    done = command("config", "--explain", environ=environment(), folder=tmp_path)
+    assert done.status == 1 and "PAIRING_XYZZY" in done.err
+    assert tuple(line.partition("=")[0] for line in done.out.splitlines() if line[0] != "#") == NAMES
+
+
 def test_what_is_shown_can_be_set_again(tmp_path: Path) -> None:
     set_ = environment(
         ALLOWED_ORIGINS="https://b.example:8443,http://localhost:3000",
@@ -41,12 +71,7 @@ def test_what_is_shown_can_be_set_again(tmp_path: Path) -> None:
         DATA_DIR=str(tmp_path),
     )
     first = shown(tmp_path, set_)
-    hidden = (
-        "PAIRING_DATABASE_URL",
-        "PAIRING_MIGRATE_DATABASE_URL",
-        "PAIRING_JWT_KEYS",
-        "PAIRING_AUDIT_SEAL_KEY",
-    )
+    hidden = {setting.variable for setting in SETTINGS if setting.secret}
     again = {**environment(), **{name: value for name, value in first.items() if name not in hidden}}
     assert shown(tmp_path, again) == first
 
@@ -65,9 +90,12 @@ def test_no_secret_is_shown(tmp_path: Path) -> None:
 def test_explained_settings_have_their_meaning_unit_and_reload(tmp_path: Path) -> None:
     done = command("config", "--explain", environ=environment(CODE_TTL="60"), folder=tmp_path)
     assert (
-        "# how long a code can be redeemed (seconds, reloaded by SIGHUP)\nPAIRING_CODE_TTL=60\n" in done.out
+        "# how long a code can be redeemed (seconds, reloaded by SIGHUP)\n# from the environment\nPAIRING_CODE_TTL=60\n"
+        in done.out
     )
-    assert "# the port to listen on; 0 takes a free one (needs a restart)\nPAIRING_PORT=" in done.out
+    assert (
+        "# the port to listen on; 0 takes a free one (needs a restart)\n# default\nPAIRING_PORT=" in done.out
+    )
 
 
 def test_showing_the_settings_makes_no_file(tmp_path: Path) -> None:

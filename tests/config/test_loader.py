@@ -23,7 +23,7 @@ def test_the_fault_of_an_unknown_name_says_which_name_is_meant() -> None:
     assert faults({"PAIRING_DATABSE_URL": "x"}) == [
         "PAIRING_DATABSE_URL: there is no such setting; did you mean PAIRING_DATABASE_URL?"
     ]
-    assert faults({"PAIRING_WORKERS": "x"})[0].endswith("there is no such setting; see docs/operations.md")
+    assert faults({"PAIRING_WORKERS": "x"})[0].endswith("`pairing-server config --explain` lists all")
 
 
 def test_all_faults_are_named_at_once() -> None:
