@@ -76,11 +76,12 @@ def _errors_logged() -> Iterator[None]:
 @click.option("--host", help="Address to listen on (PAIRING_HOST).")
 @click.option("--port", help="Port to listen on; 0 takes a free one (PAIRING_PORT).")
 @click.option("--data-dir", help="Where the embedded database and the keys are kept (PAIRING_DATA_DIR).")
-def serve(host: str | None, port: str | None, data_dir: str | None) -> None:
+@click.option("--no-wait", is_flag=True, help="End with status 1 if the database is not there yet.")
+def serve(host: str | None, port: str | None, data_dir: str | None, no_wait: bool) -> None:
     """Start the server, and stop it with Ctrl-C or SIGTERM.
 
     Without PAIRING_DATABASE_URL it runs an embedded PostgreSQL in the data directory, and migrates it. Another database
-    must be migrated before (`migrate`). The first start makes signing keys. SIGTERM closes every connection so that its
+    must be migrated before (`migrate`); while it is not there, the server listens, /readyz is 503, and it waits. The first start makes signing keys. SIGTERM closes every connection so that its
     client reconnects; SIGHUP reloads the configuration.
     """
     options = {"PAIRING_HOST": host, "PAIRING_PORT": port, "PAIRING_DATA_DIR": data_dir}
@@ -99,6 +100,7 @@ def serve(host: str | None, port: str | None, data_dir: str | None) -> None:
                 activation,
                 lambda addresses: None if activation.supervised else _announce(ready, addresses),
                 reloader(options),
+                patient=not no_wait,
             )
         )
     log.info("stopped")

@@ -7,12 +7,15 @@ it is our own.
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from pairing_server.errors import Unavailable
+
+log = logging.getLogger(__name__)
 
 IN_A_ROW = 3
 # Seconds between two probes, and for one. An outage ends at the latest their sum after the fault has.
@@ -102,10 +105,18 @@ class CircuitBreaker:
     async def _ask(self) -> None:
         try:
             await self._probe()
-        except DatabaseUnavailable:
+        except DatabaseUnavailable as error:
+            self._note_reason(error)
             self._later(PROBE_EVERY)
         else:
             self._close()
+
+    def _note_reason(self, error: DatabaseUnavailable) -> None:
+        """As where it could not be reached at first, and now refuses the password."""
+        if self.outage is not None and error.reason not in (None, self.outage.reason):
+            self.outage = Outage(str(error.reason), self.outage.since)
+            cause = str(error.__cause__ or error)
+            log.warning("database still down", extra={"reason": error.reason, "error": cause})
 
     def _close(self) -> None:
         outage, self.outage, self._failures = self.outage, None, 0

@@ -303,6 +303,11 @@ class Database:
         if adapted.driver_connection.is_closed() or record.info["opened"] < self.breaker.back_at:
             raise DisconnectionError
 
+    @property
+    def at(self) -> str:
+        """Where it is, as host:port or the folder of a socket."""
+        return self._hosts.at
+
     def usage(self) -> tuple[int, int, int]:
         """How many connections are open, how many of them in use, and how many there may be."""
         pool = cast(QueuePool, self.engine.pool)

@@ -78,6 +78,12 @@ class Endpoints:
         self._checked = False
 
     @property
+    def at(self) -> str:
+        """Where the servers are, for people."""
+        shown = [host or "this machine" if port is None else f"{host}:{port}" for host, port in self.places]
+        return ",".join(shown)
+
+    @property
     def timeout(self) -> float:
         """Seconds that a connection may take, all hosts together."""
         return self._timeout * len(self.places)

@@ -43,12 +43,13 @@ async def serve(
     activation: Activation,
     listening: Callable[[Addresses], None],
     load: Callable[[], Configuration],
+    *,
+    patient: bool = True,
 ) -> None:
     """Run a node until SIGINT or SIGTERM. `listening` is called with the addresses once it listens.
 
-    On SIGHUP `load` loads the configuration again; it raises ConfigurationError. A service manager starts the process
-    again when it ends, so under one the node waits for a database that is away. Raises StartError, also when the
-    database turns out to be unusable later.
+    On SIGHUP `load` loads the configuration again; it raises ConfigurationError. `patient`: wait for a database that is
+    away. Raises StartError, also when the database turns out to be unusable later.
     """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -61,7 +62,7 @@ async def serve(
         node.scheduler.add(Job("start the database again", 5, lambda: _revive(node, revive)))
     loop.add_signal_handler(signal.SIGHUP, _reload, node, load, notifier)
     try:
-        addresses = await node.start(activation.sockets, patient=activation.supervised)
+        addresses = await node.start(activation.sockets, patient=patient)
     except BaseException:
         # It has not run: there is nothing to drain, and perhaps no audit log to write to.
         await node.release()

@@ -89,8 +89,8 @@ class Node:
     ) -> list[tuple[str, int]]:
         """Check the schema, listen, start the scheduler. The addresses it listens on.
 
-        `sockets`: listening ones that the service manager holds for us; without any, our own are opened. `patient`: wait
-        for a database that is unavailable; see `schema_checked`. Without `timers` no job runs by itself. Raises
+        `sockets`: listening ones that the service manager holds for us; without any, our own are opened. `patient`: begin
+        without a database that is unavailable, and wait for it; see `schema_checked`. Without `timers` no job runs by itself. Raises
         StartError.
         """
         try:
@@ -99,7 +99,7 @@ class Node:
         except DatabaseUnreachable as away:
             if not patient:
                 raise
-            log.warning("started without a database", extra={"reason": str(away)})
+            log.warning("waiting for the database", extra={"at": self.database.at, "reason": str(away)})
             self.app.starting = True
             self.scheduler.add(Job("check schema", 2, self._check_schema_again))
         await self.database.warm()

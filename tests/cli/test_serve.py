@@ -129,9 +129,25 @@ def test_an_address_of_another_machine_is_told_with_what_to_change(operator: Ope
 
 def test_options_win_over_the_environment_and_are_checked_alike(tmp_path: Path) -> None:
     operator = Operator(NO_DATABASE, tmp_path, PORT="eighty")
-    assert "Check PAIRING_DATABASE_URL" in operator.refuses("serve", "--port", "0")
+    assert "Check PAIRING_DATABASE_URL" in operator.refuses("serve", "--port", "0", "--no-wait")
     assert "PAIRING_PORT: expected a whole number" in operator.refuses("serve", "--port", "high")
     assert "PAIRING_HOST: expected an address" in operator.refuses("serve", "--port", "0", "--host", "")
+
+
+def test_it_waits_for_a_database_that_is_not_there_and_stops_meanwhile(tmp_path: Path) -> None:
+    operator = Operator(NO_DATABASE, tmp_path, PORT="0")
+    with serving(operator.environ, operator.folder) as server:
+        assert (server.status("/healthz"), server.status("/readyz")) == (200, 503)
+        said = server.stop()
+    events = [json.loads(line) for line in said.splitlines()]
+    [waiting] = [event for event in events if event["message"] == "waiting for the database"]
+    assert waiting["at"] == "127.0.0.1:1" and "refused" in waiting["reason"]
+    assert events[-1]["message"] == "stopped" and "Traceback" not in said
+
+
+def test_without_patience_it_ends_where_the_database_is_not_there(tmp_path: Path) -> None:
+    told = Operator(NO_DATABASE, tmp_path, PORT="0").refuses("serve", "--no-wait")
+    assert told.startswith("The database cannot be used: ") and "refused" in told
 
 
 def test_a_schema_that_is_behind_is_refused_with_the_command_to_run(

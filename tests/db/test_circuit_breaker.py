@@ -53,3 +53,21 @@ async def test_what_was_asked_before_the_last_outage_ended_starts_no_new_one() -
     with pytest.raises(DatabaseUnavailable):
         breaker.check()
     await breaker.stop()
+
+
+async def test_why_it_is_away_now_is_said_once_when_that_changes(caplog: pytest.LogCaptureFixture) -> None:
+    answered = asyncio.Semaphore(0)
+
+    async def probe() -> None:
+        answered.release()
+        raise DatabaseUnavailable("away", "refused") from ConnectionError("password authentication failed")
+
+    breaker = CircuitBreaker(probe, Heard())
+    breaker.failed("read_only", asyncio.get_running_loop().time())
+    for _ in range(2):
+        await answered.acquire()
+    assert breaker.outage is not None and breaker.outage.reason == "refused"
+    await breaker.stop()
+    assert [(record.message, vars(record)["error"]) for record in caplog.records] == [
+        ("database still down", "password authentication failed")
+    ]
