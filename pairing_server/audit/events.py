@@ -75,7 +75,7 @@ EVENTS: Mapping[str, Spec] = {
     "audit.query": _spec((6, 4), ACT, f"kind rows number user {_FILTERS}", "A question is put to the audit log."),
     "audit.export": _spec((6, 4), ACT, f"state rows format sha256 user {_FILTERS}", "An export of the audit log begins, or ends, and how."),
     "audit.seal": _spec((6, 4), ACT, "seal_no n_rows digest", "Rows are sealed."),
-    "audit.verify": _spec((6, 1), LATER, "seals rows first_bad", "Seals are verified; severity 1 if one does not fit."),
+    "audit.verify": _spec((6, 1), LATER, "seals rows excused pending reported first_bad", "The log is verified; severity 1 if something is wrong."),
     "audit.started": _spec(5, LATER, "spooled_bytes", "A server begins to record; how much an earlier run has left on disk."),
     "audit.stopped": _spec(5, LATER, "", "A server stops recording."),
     "audit.gap": _spec(3, LATER, "lost lost_by_severity", "Events could not be kept and are lost; how many."),

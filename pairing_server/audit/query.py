@@ -18,6 +18,7 @@ from pairing_server.audit.seals import Seal, format_key
 from pairing_server.audit.seals.sealer import Sealer
 from pairing_server.audit.store import seals as sealed
 from pairing_server.audit.store import search as store
+from pairing_server.audit.store.catalogue import isolated
 from pairing_server.audit.store.filters import Filter
 from pairing_server.audit.store.seals import Unsealed
 from pairing_server.audit.store.search import Page, Place, Recorded
@@ -187,7 +188,9 @@ class AuditReader:
             await self.record(conn, context, rows=0 if event is None else 1, number=seq)
             if event is None:
                 return None
-            return EventDetails(event, await sealed.of_event(conn, seq), await names_in(conn, [event]))
+            async with isolated(conn) as tables:
+                seal = await sealed.of_event(tables, seq)
+            return EventDetails(event, seal, await names_in(conn, [event]))
 
         found = await self.ask(context, "/api/audit/events", answer)
         if found is None:
@@ -220,8 +223,9 @@ class AuditReader:
         """How far the log is sealed. Whether the seals hold: audit/seals/verification.py."""
 
         async def answer(conn: AsyncConnection) -> SealProgress:
-            seals = await sealed.newest(conn, RECENT)
-            unsealed = await sealed.unsealed(conn, seals[0] if seals else None)
+            async with isolated(conn) as tables:
+                seals = await sealed.newest(tables, RECENT)
+                unsealed = await sealed.unsealed(tables, seals[0] if seals else None)
             await self.record(conn, context, kind="seals", rows=len(seals))
             copied = self.sealer.memory.copied() if self.sealer.copy is not None else None
             return SealProgress(seals, unsealed, format_key(self.sealer.key.public), copied)

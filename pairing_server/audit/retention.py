@@ -10,9 +10,9 @@ from pathlib import Path
 
 from pairing_server.audit.recorder import AuditLog
 from pairing_server.audit.seals.sealed_lines import SealedLines
-from pairing_server.audit.store import partitions
+from pairing_server.audit.store import catalogue, partitions
 from pairing_server.audit.store import seals as store
-from pairing_server.audit.store.partitions import Partition
+from pairing_server.audit.store.catalogue import Partition, isolated
 from pairing_server.db.database import Database
 from pairing_server.request_context import RequestContext
 
@@ -57,14 +57,14 @@ class Retention:
         return dropped
 
     async def _due(self, now: datetime) -> Partition | None:
-        async with self._database.transaction() as conn:
-            oldest = (await partitions.every(conn))[0]
+        async with self._database.transaction() as conn, isolated(conn) as tables:
+            oldest = (await catalogue.partitions(tables))[0]
         return oldest if oldest.ends <= now - timedelta(days=self._days) else None
 
     async def _export(self, partition: Partition, folder: Path, now: datetime) -> None:
         """Write what is in the partition to a file of its own: whole, or not at all. Raises OSError."""
-        async with self._database.transaction() as conn:
-            known = await store.months(conn)
+        async with self._database.transaction() as conn, isolated(conn) as tables:
+            known = await store.months(tables)
         begins = partition.begins.strftime("%Y%m") if partition.begins else ""
         months = [month for month in known if begins <= month < partition.ends.strftime("%Y%m")]
         if not months:

@@ -10,7 +10,7 @@ from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Any
 
-from pairing_server.audit.seals import SealKey
+from pairing_server.audit.seals import SealKey, TrustedKey
 from pairing_server.config import parsers
 from pairing_server.config.parsers import flag, number, one_of
 from pairing_server.config.setting import Setting, declare
@@ -49,7 +49,7 @@ class Configuration:
     migrate_database_url: str | None = declare(
         parsers.database_url,
         None,
-        "the same database as the role that owns the tables; for `pairing-server migrate` alone",
+        "the same database as the role that owns the tables; for commands: `migrate`, `backup`, `restore`, `audit rebase`",
         default_text="none: that of `PAIRING_DATABASE_URL`",
         unset="(not set)",
         secret=True,
@@ -197,6 +197,12 @@ class Configuration:
         default_text=GENERATED,
         unset="(generated)",
         secret=True,
+    )
+    audit_trusted_keys: tuple[TrustedKey, ...] = declare(
+        lambda text: tuple(TrustedKey.parse(item) for item in parsers.items(text)),
+        (),
+        "list of public keys of other servers and of former ones, as `audit key` prints them, whose seals `audit verify`"
+        " trusts, too; `ed25519:…@N`: up to seal N only",
     )
     audit_seal_copy: str = declare(
         parsers.file_or_url, "", "where each seal is copied to: a file, or a URL that takes a POST"

@@ -15,6 +15,7 @@ from pairing_server.audit.query import AuditReader
 from pairing_server.audit.queue import EventQueue
 from pairing_server.audit.recorder import AuditLog
 from pairing_server.audit.retention import Retention
+from pairing_server.audit.seals import trusted_of
 from pairing_server.audit.seals.memory import SealMemory
 from pairing_server.audit.seals.sealed_lines import SealedLines
 from pairing_server.audit.seals.sealer import Copy, Sealer, to_file
@@ -136,7 +137,7 @@ class Backend:
             reader=reader,
             tail=AuditTail(reader),
             sealer=sealer,
-            verifier=Verifier(self.reading, self.audit, sealer),
+            verifier=Verifier(self.reading, self.audit, sealer, trusted_of(config.audit_trusted_keys), days),
             retention=Retention(self.database, lines, self.audit, days, folder),
         )
 

@@ -65,7 +65,7 @@ class Scheduler:
             Job("forget settings", 30, lambda: settings.forget_ended(wall())),
             Job("seal audit", 60, lambda: audit.sealer.seal(system(wall()))),
             Job("make audit partitions", 3600, audit.retention.make_partitions),
-            Job("drop old audit events", 3600, lambda: audit.retention.drop_old(system(wall()))),
+            Job("drop old audit events", 3600, self._drop_old_events),
             Job("prune", 3600, lambda: expiry.prune(wall())),
         )
         self._callbacks: list[PeriodicCallback] = []
@@ -83,6 +83,12 @@ class Scheduler:
         await guard.settle(system(self._wall()))
         if guard.active(self._wall()):
             await self._backend.services.confirmations.send({}, self._wall())
+
+    async def _drop_old_events(self) -> None:
+        """What was dropped is excused once that is sealed."""
+        audit = self._backend.services.audit
+        if await audit.retention.drop_old(system(self._wall())):
+            await audit.sealer.seal(system(self._wall()))
 
     async def _note_presence(self) -> None:
         active, waiting = self._backend.hub.connected_channels()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from base64 import b64decode
 from dataclasses import MISSING, fields
 from ipaddress import ip_network
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 
 import pairing_server
-from pairing_server.audit.seals import SealKey
+from pairing_server.audit.seals import SealKey, TrustedKey
 from pairing_server.config import NAMES, SETTINGS, effective, load
 from pairing_server.config.setting import Setting
 from pairing_server.relay.connection_limits import ConnectionLimits
@@ -114,6 +115,19 @@ TEXTS: dict[str, tuple[str, Any, tuple[str, ...], str]] = {
         SealKey.parse(SEED),
         ("ed25519:", "short", SEED[:-4], f"rsa:{SEED}"),
         "ed25519: and 32 bytes in base64",
+    ),
+    "audit_trusted_keys": (
+        f"ed25519:{SEED}, {SEED}@1204",
+        (TrustedKey(b64decode(SEED)), TrustedKey(b64decode(SEED), 1204)),
+        (
+            "ed25519:",
+            f"ed25519:{SEED}@",
+            f"ed25519:{SEED}@-1",
+            f"{SEED}@٣",
+            f"{SEED}@{'9' * 19}",
+            f"{SEED}@12@13",
+        ),
+        "",
     ),
     "audit_seal_copy": (
         "https://witness.example/seals",

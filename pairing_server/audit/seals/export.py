@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Iterable, Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
-from pairing_server.audit.seals.chain import Chain, Report, Rows
-from pairing_server.audit.seals.seal import SealFormatError, compact, format_key, seal_from_line
+from pairing_server.audit.seals.chain import Chain, Report, Rows, named
+from pairing_server.audit.seals.recording_times import RecordingTimes
+from pairing_server.audit.seals.seal import (
+    SealFormatError,
+    Trusted,
+    compact,
+    format_key,
+    seal_from_line,
+)
 
 EXPORT = "pairing-server audit 1"
 
@@ -30,8 +39,11 @@ def omitted(row: bytes, month: str) -> str:
     return compact({"omitted": row.hex(), "month": month})
 
 
-def verify_export(lines: Iterable[bytes], trusted: Collection[bytes]) -> Report:
-    """Check an export by itself. Raises SealFormatError if the lines are not an export."""
+def verify_export(lines: Iterable[bytes], trusted: Trusted) -> Report:
+    """Check an export by itself. Raises SealFormatError if the lines are not an export.
+
+    Of the seals' months those that the first line does not name are not in it: `omitted` of the report counts their rows.
+    """
     numbered = enumerate(lines, 1)
     first = _parsed(*next(numbered, (1, b"")))
     if first.get("export") != EXPORT or not isinstance(first.get("months"), list):
@@ -39,6 +51,7 @@ def verify_export(lines: Iterable[bytes], trusted: Collection[bytes]) -> Report:
     months = [str(month) for month in first["months"]]
     chain = Chain(trusted, whole=False)
     report = Report(months=months)
+    times = RecordingTimes()
     rows: dict[str, Rows] = {}
     kept: list[Mapping[str, Any]] = []
     for number, line in numbered:
@@ -49,7 +62,10 @@ def verify_export(lines: Iterable[bytes], trusted: Collection[bytes]) -> Report:
             report.fault = chain.add(seal, rows, gone)
             if report.fault is not None:
                 report.suspect(kept)
+                report.unseen = 0
                 break
+            report.omitted += sum(part.rows for part in seal.parts if part.month in gone)
+            _look_at_times(report, times, kept, seal.sealed_seconds)
             rows, kept = {}, []
         else:
             month, digest = _row(number, found, line.rstrip(b"\r\n"))
@@ -58,8 +74,25 @@ def verify_export(lines: Iterable[bytes], trusted: Collection[bytes]) -> Report:
                 kept.append(found)
     else:
         report.unsealed = sum(of_month.count for of_month in rows.values())
+        _look_at_times(report, times, kept, math.inf)
     report.seals, report.rows, report.last = chain.seals, chain.rows, chain.last
     return report
+
+
+def _look_at_times(
+    report: Report, times: RecordingTimes, rows: Iterable[Mapping[str, Any]], until: float
+) -> None:
+    """Report rows whose time cannot be; `until`: when they were sealed."""
+    for row in rows:
+        try:
+            transaction = (int(row["epoch"]), int(row["xid"]))
+            recorded_at = datetime.fromisoformat(row["recorded_at"]).timestamp()
+        except (KeyError, TypeError, ValueError, OverflowError):
+            what: str | None = "has no time, or no transaction"
+        else:
+            what = times.fault(transaction, recorded_at, until)
+        if what is not None:
+            report.stray(f"{named(row)}: {what}")
 
 
 def _parsed(number: int, line: bytes) -> Mapping[str, Any]:

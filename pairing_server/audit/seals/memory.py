@@ -1,20 +1,31 @@
-"""What a machine remembers of the seals, in files of its own: the newest one, and which were copied outside."""
+"""What a machine remembers of the seals, in files of its own: the newest one, and which were copied outside.
+
+Only `go_back` forgets a seal: one that the database has not got any more, or has changed, stays known.
+"""
 
 from __future__ import annotations
 
 import json
+import logging
 import os
+from collections.abc import Callable
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 
 from pairing_server.audit.seals import Seal, SealFormatError, seal_from_line
 
+log = logging.getLogger(__name__)
+
 
 class SealMemory:
-    """In `folder`; None: nothing is remembered. The newest seal is kept so that its removal is noticed."""
+    """In `folder`; None: nothing is remembered. The newest seal is kept so that its removal is noticed.
+
+    What cannot be written, as on a full disk, is logged; the seals are in the database.
+    """
 
     def __init__(self, folder: Path | None = None) -> None:
         self._newest = None if folder is None else folder / "audit-last-seal"
+        self._lost = None if folder is None else folder / "audit-lost-seals"
         self._copied = None if folder is None else folder / "audit-copied-seal"
 
     def newest(self) -> Seal | None:
@@ -23,8 +34,27 @@ class SealMemory:
             return None
         return _seal_of(self._newest.read_text(encoding="utf-8"))
 
+    def lost(self) -> list[Seal]:
+        """Seals that the database had, and then had no more, or had changed. Raises SealFormatError."""
+        if self._lost is None or not self._lost.exists():
+            return []
+        lines = self._lost.read_text(encoding="utf-8").splitlines()
+        return [_seal_of(line) for line in lines]
+
+    def known(self) -> dict[int, str]:
+        """The digests of the seals that are remembered, by number. Raises SealFormatError."""
+        newest = self.newest()
+        seals = [*([newest] if newest is not None else []), *self.lost()]
+        return {seal.number: seal.digest.hex() for seal in seals}
+
     def remember(self, seal: Seal) -> None:
-        _replace(self._newest, seal.line + "\n")
+        """It is the newest."""
+        _or_log(lambda: _replace(self._newest, seal.line + "\n"))
+
+    def miss(self, seal: Seal) -> None:
+        """The database has not got this seal any more. Raises SealFormatError."""
+        text = "".join(f"{each.line}\n" for each in (*self.lost(), seal))
+        _or_log(lambda: _replace(self._lost, text))
 
     def copied(self) -> int:
         """The number of the last seal that was copied from this machine; 0: none."""
@@ -34,7 +64,7 @@ class SealMemory:
             return 0
 
     def note_copied(self, number: int) -> None:
-        _replace(self._copied, f"{number}\n")
+        _or_log(lambda: _replace(self._copied, f"{number}\n"))
 
     def go_back(self, newest: Seal | None, copied: int) -> None:
         """The log ends with that seal now, as after a restore: later ones are not missed, and those after the seal
@@ -43,6 +73,8 @@ class SealMemory:
             self.remember(newest)
         elif self._newest is not None:
             self._newest.unlink(missing_ok=True)
+        if self._lost is not None:
+            self._lost.unlink(missing_ok=True)
         if self.copied() > copied:
             self.note_copied(copied)
 
@@ -61,14 +93,25 @@ def _seal_of(text: str) -> Seal:
         raise SealFormatError(f"no seal: {error}") from None
 
 
+def _or_log(act: Callable[[], None]) -> None:
+    try:
+        act()
+    except OSError as error:
+        log.error("audit seal not remembered", extra={"error": str(error)})
+
+
 def _replace(path: Path | None, text: str) -> None:
-    """The file has either the old text or the new one, even after a crash."""
+    """The file has either the old text or the new one, even after a crash. Raises OSError, and leaves no other file."""
     if path is None or not path.parent.is_dir():
         return
     with NamedTemporaryFile(
         "w", encoding="utf-8", dir=path.parent, prefix=f".{path.name}.", delete=False
     ) as fresh:
-        fresh.write(text)
-        fresh.flush()
-        os.fsync(fresh.fileno())
-    Path(fresh.name).replace(path)
+        try:
+            fresh.write(text)
+            fresh.flush()
+            os.fsync(fresh.fileno())
+            Path(fresh.name).replace(path)
+        except OSError:
+            Path(fresh.name).unlink(missing_ok=True)
+            raise

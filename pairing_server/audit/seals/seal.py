@@ -6,8 +6,9 @@ import base64
 import binascii
 import hashlib
 import json
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any
 
 from cryptography.exceptions import InvalidSignature
@@ -15,6 +16,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 
 # What comes before the first seal.
 NOTHING = bytes(32)
+# Beyond every transaction: the end of an epoch.
+LAST_XID = 2**64 - 1
 _PURPOSE = b"pairing-server audit seal 1\n"
 _KEY = "ed25519:"
 
@@ -43,6 +46,35 @@ def parse_key(text: str) -> bytes:
             "expected ed25519: and 32 bytes in base64, as `pairing-server audit key` prints"
         )
     return raw
+
+
+@dataclass(frozen=True, slots=True)
+class TrustedKey:
+    """A public key, and the number of the last seal that it is trusted for: a key that was replaced signs no later one."""
+
+    public: bytes
+    last: int | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> TrustedKey:
+        """`ed25519:…`, or `ed25519:…@1204`. Raises SealFormatError."""
+        key, marked, last = text.strip().partition("@")
+        if marked and not (last.isascii() and last.isdecimal() and len(last) < 19):
+            raise SealFormatError(
+                f"expected a number after @, that of the last seal that the key is trusted for, got {last[:40]!r}"
+            )
+        return cls(parse_key(key), int(last) if marked else None)
+
+    def __str__(self) -> str:
+        return format_key(self.public) + (f"@{self.last}" if self.last is not None else "")
+
+
+# The public keys that are trusted, each with the number of the last seal that it is trusted for; None: any.
+Trusted = Mapping[bytes, int | None]
+
+
+def trusted_of(keys: Iterable[TrustedKey]) -> Trusted:
+    return {key.public: key.last for key in keys}
 
 
 class SealKey:
@@ -104,6 +136,16 @@ class Seal:
         return sum(part.rows for part in self.parts)
 
     @property
+    def sealed_seconds(self) -> float:
+        """When it was made, in Unix seconds."""
+        return datetime.fromisoformat(self.sealed_at).timestamp()
+
+    @property
+    def next_epoch(self) -> int:
+        """The epoch of the next seal: the same, until it is sealed to its end."""
+        return self.epoch + 1 if self.to_xid == LAST_XID else self.epoch
+
+    @property
     def statement(self) -> bytes:
         """What is signed, and what the digest is of."""
         return compact(self._fields()).encode()
@@ -132,10 +174,9 @@ class Seal:
             "public_key": format_key(self.public_key),
         }
 
-    def is_signed_by(self, trusted: Collection[bytes]) -> bool:
-        """Whether one of these public keys has signed just this."""
-        if self.public_key not in trusted:
-            return False
+    @property
+    def is_signed(self) -> bool:
+        """Whether its public key has signed just this."""
         try:
             Ed25519PublicKey.from_public_bytes(self.public_key).verify(
                 self.signature, _PURPOSE + self.statement

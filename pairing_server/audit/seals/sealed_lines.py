@@ -11,14 +11,15 @@ from collections.abc import AsyncIterator, Collection, Sequence
 from datetime import datetime
 
 from pairing_server.audit.seals import Seal, header, omitted
-from pairing_server.audit.store import partitions
+from pairing_server.audit.store import catalogue
 from pairing_server.audit.store import seals as store
+from pairing_server.audit.store.catalogue import isolated
 from pairing_server.audit.store.filters import Filter
-from pairing_server.audit.store.seals import BEGINNING, Place, Row
+from pairing_server.audit.store.seals import Place, Row
 from pairing_server.db.database import Database
 
-# Higher than every epoch.
-END = 2**31
+# After every row: epoch, transaction.
+END = (2**31, 0)
 BATCH = 1000
 
 
@@ -32,8 +33,8 @@ async def seals(database: Database, first: int, final: int) -> AsyncIterator[Sea
     """The seals with these numbers, or as many of them as there are. Raises Unavailable."""
     after = first - 1
     while after < final:
-        async with database.transaction() as conn:
-            page = await store.read(conn, after, min(SEALS, final - after))
+        async with database.transaction() as conn, isolated(conn) as tables:
+            page = await store.read(tables, after, min(SEALS, final - after))
         if not page:
             return
         for seal in page:
@@ -42,13 +43,13 @@ async def seals(database: Database, first: int, final: int) -> AsyncIterator[Sea
 
 
 class RowsInOrder:
-    """Reads the rows from `after` on, once. `lines`: with the line of each, and whether the filter wants it."""
+    """Reads the rows from `after` on (None: all), once. `lines`: with the line of each, and whether the filter wants it."""
 
     def __init__(
         self,
         database: Database,
         *,
-        after: Place = BEGINNING,
+        after: Place | None = None,
         lines: bool = False,
         which: Filter | None = None,
     ) -> None:
@@ -77,14 +78,22 @@ class RowsInOrder:
             return True
         if self._ended:
             return False
-        async with self._database.transaction() as conn:
-            self._page = await store.rows(conn, self._after, self._size, lines=self._lines, which=self._which)
+        async with self._database.transaction() as conn, isolated(conn) as tables:
+            self._page = await store.rows(
+                tables, self._after, self._size, lines=self._lines, which=self._which
+            )
         self._next = 0
         self._ended = len(self._page) < self._size
         if self._page:
-            newest = self._page[-1]
-            self._after = (newest.epoch, newest.xid, newest.seq)
+            self._after = self._place()
         return bool(self._page)
+
+    def _place(self) -> Place:
+        """The place after the page."""
+        epoch, xid = newest = _transaction(self._page[-1])
+        read = len(self._page) - bisect_left(self._page, newest, key=_transaction)
+        before = self._after
+        return epoch, xid, read + (before[2] if before is not None and before[:2] == newest else 0)
 
 
 def _transaction(row: Row) -> tuple[int, int]:
@@ -117,14 +126,14 @@ class SealedLines:
     async def _lines(
         self, now: datetime, months: Sequence[str] | None, which: Filter | None
     ) -> AsyncIterator[str]:
-        async with self._database.transaction() as conn:
-            oldest = (await partitions.every(conn))[0].begins
+        async with self._database.transaction() as conn, isolated(conn) as tables:
+            oldest = (await catalogue.partitions(tables))[0].begins
             begins = oldest.strftime("%Y%m") if oldest is not None else ""
-            known = sorted({*await store.months(conn), now.strftime("%Y%m")})
+            known = sorted({*await store.months(tables), now.strftime("%Y%m")})
             # The others have been dropped.
             wanted = [month for month in (months or known) if month >= begins]
-            spans = [span for month in wanted if (span := await store.of_month(conn, month))]
-            newest = await store.last(conn)
+            spans = [span for month in wanted if (span := await store.of_month(tables, month))]
+            newest = await store.last(tables)
         yield header(wanted, self._public_key, now.isoformat())
         first = min((span[0] for span in spans), default=1)
         final = max((span[1] for span in spans), default=0)
@@ -137,17 +146,21 @@ class SealedLines:
         sealed_last = newest.number if newest else 0
         if final == sealed_last and (months is None or now.strftime("%Y%m") in wanted):
             rows = rows or RowsInOrder(self._database, lines=True, which=which)
-            async for line in _lines(rows, END, 0, wanted):
+            # Of whatever month: what is not sealed is in no month that the seals know.
+            async for line in _lines(rows, *END, wanted if months is not None else None):
                 yield line
 
 
-def _before(seal: Seal) -> Place:
+def _before(seal: Seal) -> Place | None:
     """The place before the seal's rows."""
-    return BEGINNING if seal.number == 1 else (seal.epoch, seal.from_xid, -1)
+    return None if seal.number == 1 else (seal.epoch, seal.from_xid, 0)
 
 
-async def _lines(rows: RowsInOrder, epoch: int, xid: int, months: Collection[str]) -> AsyncIterator[str]:
+async def _lines(
+    rows: RowsInOrder, epoch: int, xid: int, months: Collection[str] | None
+) -> AsyncIterator[str]:
+    """The lines of rows of these months; None: of all."""
     async for found in rows.upto(epoch, xid):
         for row in found:
-            if row.month in months:
+            if months is None or row.month in months:
                 yield row.line if row.wanted else omitted(row.digest, row.month)

@@ -13,9 +13,10 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from pairing_server.audit.recorder import AuditLog
-from pairing_server.audit.seals import NOTHING, Seal, SealKey
+from pairing_server.audit.seals import LAST_XID, NOTHING, Seal, SealFormatError, SealKey
 from pairing_server.audit.seals.memory import SealMemory
 from pairing_server.audit.store import seals as store
+from pairing_server.audit.store.catalogue import AuditTables, isolated
 from pairing_server.db.database import Database
 from pairing_server.request_context import RequestContext
 
@@ -72,27 +73,48 @@ class Sealer:
 
     async def _seal(self, conn: AsyncConnection, context: RequestContext) -> Seal | None:
         await store.lock(conn)
-        epoch, last = await store.epoch(conn), await store.last(conn)
-        begin = last.to_xid if last is not None and last.epoch == epoch else 0
-        horizon = await store.horizon(conn)
-        if horizon <= begin:
-            return None
-        span = (epoch, begin, await store.upto(conn, epoch, begin, horizon))
-        return await self._make(conn, span, last, context)
+        async with isolated(conn) as tables:
+            last = await store.last(tables)
+            await self._look_for_remembered(tables)
+            epoch = await self._epoch(tables, last)
+            begin = last.to_xid if last is not None and last.epoch == epoch else 0
+            horizon = await store.horizon(conn)
+            if horizon <= begin:
+                return None
+            span = (epoch, begin, await store.upto(tables, epoch, begin, horizon))
+            made = await self._make(tables, span, last)
+        if made is not None:
+            await self._record(conn, made, context)
+        return made
+
+    async def _look_for_remembered(self, tables: AuditTables) -> None:
+        """If the newest seal that this machine remembers is not there, that stays known: the next one takes its place."""
+        try:
+            newest = self.memory.newest()
+            if newest is None or any(lost.digest == newest.digest for lost in self.memory.lost()):
+                return
+            there = await store.read(tables, newest.number - 1, 1)
+            if [seal.digest for seal in there] != [newest.digest]:
+                self.memory.miss(newest)
+                log.error("audit seal gone from the database", extra={"number": newest.number})
+        except (OSError, SealFormatError) as error:
+            log.error("audit seal remembered cannot be read", extra={"error": str(error)})
+
+    async def _epoch(self, tables: AuditTables, last: Seal | None) -> int:
+        """The epoch to seal. Only `rebase` begins another one: after it has sealed the one before to its end."""
+        recorded = await store.epoch(tables)
+        epoch = last.next_epoch if last is not None else recorded
+        if epoch is None or epoch != recorded:
+            log.error("audit epoch changed without a rebase", extra={"recorded": recorded, "sealed": epoch})
+        return epoch or 0
 
     async def _make(
-        self,
-        conn: AsyncConnection,
-        span: tuple[int, int, int],
-        last: Seal | None,
-        context: RequestContext,
-        *,
-        closing: bool = False,
+        self, tables: AuditTables, span: tuple[int, int, int], last: Seal | None, *, closing: bool = False
     ) -> Seal | None:
         """Seal these transactions of an epoch. None if they have recorded nothing but seals: else each seal would be the
-        reason for the next one. An epoch that is `closing` is sealed all the same."""
-        parts, has_other_events = await store.parts(conn, *span)
-        if not (parts if closing else has_other_events):
+        reason for the next one. An epoch that is `closing` is sealed all the same, but if it has neither seals nor rows."""
+        parts, has_other_events = await store.parts(tables, *span)
+        if not (parts or last if closing else has_other_events):
             return None
         unsigned = Seal(
             number=last.number + 1 if last else 1,
@@ -101,14 +123,16 @@ class Sealer:
             to_xid=span[2],
             parts=parts,
             previous=last.digest if last else NOTHING,
-            sealed_at=await store.now(conn),
+            sealed_at=await store.now(tables),
             node=self._audit.node,
         )
         signed = self.key.sign(unsigned)
-        await store.add(conn, signed)
-        attributes = {"seal_no": signed.number, "n_rows": signed.rows, "digest": signed.digest.hex()}
-        await self._audit.record(conn, self._audit.event("audit.seal", "success", context, **attributes))
+        await store.add(tables, signed)
         return signed
+
+    async def _record(self, conn: AsyncConnection, made: Seal, context: RequestContext) -> None:
+        attributes = {"seal_no": made.number, "n_rows": made.rows, "digest": made.digest.hex()}
+        await self._audit.record(conn, self._audit.event("audit.seal", "success", context, **attributes))
 
     async def rebase(self, context: RequestContext) -> int:
         """Begin a new epoch, in which transaction ids may be lower than before; the old one is sealed to its end. The
@@ -120,20 +144,23 @@ class Sealer:
         closing: Seal | None = None
         async with self._database.transaction() as conn:
             await store.lock(conn)
-            old, last = await store.epoch(conn), await store.last(conn)
-            # First of all, so that what is recorded here is not part of the old epoch.
-            try:
-                await store.begin_epoch(conn, old + 1)
-            except DBAPIError as error:
-                if getattr(error.orig, "sqlstate", "") != "42501":
-                    raise
-                raise NotTheOwner(
-                    "Only the role that owns the tables may do that: set PAIRING_MIGRATE_DATABASE_URL to its URL."
-                ) from None
-            begin = last.to_xid if last is not None and last.epoch == old else 0
-            if begin < store.LAST_XID:
-                span = (old, begin, store.LAST_XID)
-                closing = await self._make(conn, span, last, context, closing=True)
+            async with isolated(conn) as tables:
+                last = await store.last(tables)
+                old = await self._epoch(tables, last)
+                # First of all, so that what is recorded here is not part of the old epoch.
+                try:
+                    await store.begin_epoch(tables, old + 1)
+                except DBAPIError as error:
+                    if getattr(error.orig, "sqlstate", "") != "42501":
+                        raise
+                    raise NotTheOwner(
+                        "Only the role that owns the tables may do that: set PAIRING_MIGRATE_DATABASE_URL to its URL."
+                    ) from None
+                begin = last.to_xid if last is not None and last.epoch == old else 0
+                if begin < LAST_XID:
+                    closing = await self._make(tables, (old, begin, LAST_XID), last, closing=True)
+            if closing is not None:
+                await self._record(conn, closing, context)
             event = self._audit.event("audit.rebase", "success", context, epoch=old + 1)
             await self._audit.record(conn, event)
         await asyncio.to_thread(self.memory.go_back, closing or last, last.number if last else 0)
@@ -141,16 +168,16 @@ class Sealer:
 
     async def last(self) -> Seal | None:
         """The newest seal. Raises Unavailable."""
-        async with self._database.transaction() as conn:
-            return await store.last(conn)
+        async with self._database.transaction() as conn, isolated(conn) as tables:
+            return await store.last(tables)
 
     async def copy_outside(self, now: datetime) -> None:
         """Copy the seals that have not been copied yet. What fails is tried again next time."""
         if self.copy is None:
             return
         copied = await asyncio.to_thread(self.memory.copied)
-        async with self._database.transaction() as conn:
-            waiting = await store.read(conn, copied, _MOST_COPIES)
+        async with self._database.transaction() as conn, isolated(conn) as tables:
+            waiting = await store.read(tables, copied, _MOST_COPIES)
         try:
             for seal in waiting:
                 await self.copy(seal.line)
@@ -165,9 +192,10 @@ class Sealer:
 
 async def restored(conn: AsyncConnection) -> bool:
     """Whether transaction ids have begun anew, as after a logical restore: then nothing must be recorded."""
-    last = await store.last(conn)
-    if last is None or last.epoch != await store.epoch(conn):
-        return False
+    async with isolated(conn) as tables:
+        last = await store.last(tables)
+        if last is None or last.epoch != await store.epoch(tables):
+            return False
     return await store.next_xid(conn) < last.to_xid
 
 

@@ -1,103 +1,199 @@
-"""Verifying that the audit log is what was sealed."""
+"""Verifying that the audit log is what was sealed.
+
+Every row that is there is looked at: it is in a seal, it waits for the next one, or it is reported. Nothing that is read
+here depends on what the tables' owner may define: see audit/store/catalogue.py.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.exc import DBAPIError
 
 from pairing_server.audit.recorder import AuditLog
-from pairing_server.audit.seals import Chain, Fault, Report, Rows, Seal
-from pairing_server.audit.seals.sealed_lines import RowsInOrder, seals
+from pairing_server.audit.seals import (
+    Chain,
+    DroppedMonths,
+    Fault,
+    RecordingTimes,
+    Report,
+    Rows,
+    Seal,
+    Trusted,
+)
+from pairing_server.audit.seals.chain import named
+from pairing_server.audit.seals.sealed_lines import END, RowsInOrder, seals
 from pairing_server.audit.seals.sealer import Sealer
-from pairing_server.audit.store import partitions
+from pairing_server.audit.store import catalogue
 from pairing_server.audit.store import seals as store
-from pairing_server.audit.store.seals import BEGINNING
+from pairing_server.audit.store.catalogue import isolated
+from pairing_server.audit.store.seals import Row
 from pairing_server.db.database import Database
 from pairing_server.request_context import RequestContext
 
 
 class Verifier:
-    """Verifies the log in the database against the seals there, and these against what the sealer's machine remembers."""
+    """Verifies the log in the database against the seals there, and these against what the sealer's machine remembers.
 
-    def __init__(self, database: Database, audit: AuditLog, sealer: Sealer) -> None:
+    `trusted`: public keys besides the sealer's. `days`: how old rows must be before they are dropped.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        audit: AuditLog,
+        sealer: Sealer,
+        trusted: Trusted | None = None,
+        days: int = 30,
+    ) -> None:
         self._database = database
         self._audit = audit
         self._sealer = sealer
+        self._trusted = {sealer.key.public: None, **(trusted or {})}
+        self.days = days
 
     async def verify(
-        self, context: RequestContext, copies: Mapping[int, str], trusted: frozenset[bytes] = frozenset()
+        self, context: RequestContext, copies: Mapping[int, str], trusted: Trusted | None = None
     ) -> Report:
         """Compute every seal anew from the rows that are there. The verification is recorded, too.
 
-        `copies`: digests of seals, by number, from outside; `trusted`: public keys besides the sealer's.
+        `copies`: digests of seals, by number, from outside; `trusted`: public keys besides those of the verifier. Raises
+        SealFormatError, NotATable.
         """
-        if (newest := self._sealer.memory.newest()) is not None:
-            copies = {newest.number: newest.digest.hex(), **copies}
-        report = await self._verify(copies, trusted | {self._sealer.key.public})
-        fault = report.fault
+        copies = {**self._sealer.memory.known(), **copies}
+        run = _Run(self._database, {**self._trusted, **(trusted or {})}, copies, self.days)
+        report = await run.report()
         event = self._audit.event(
             "audit.verify",
-            "failure" if fault else "success",
+            "success" if report.right else "failure",
             context,
-            reason="bad_seal" if fault else None,
+            reason="bad_seal" if report.fault else None if report.right else "irregular",
             seals=report.seals,
             rows=report.rows,
-            first_bad=fault.seal if fault else None,
+            excused=sum(excuse.rows for excuse in report.excused),
+            pending=report.unsealed,
+            reported=report.n_strays,
+            first_bad=report.fault.seal if report.fault else None,
         )
         async with self._database.transaction() as conn:
             await self._audit.record(conn, event)
         return report
 
-    async def _verify(self, copies: Mapping[int, str], trusted: frozenset[bytes]) -> Report:
-        async with self._database.transaction() as conn:
-            epoch, newest = await store.epoch(conn), await store.last(conn)
-            kept_from = await _kept_from(conn)
-        final = newest.number if newest is not None else 0
-        report, chain, rows = Report(), Chain(trusted), RowsInOrder(self._database)
-        async for seal in seals(self._database, 1, final):
+
+class _Run:
+    """One verification. `copies`: digests of seals, by number."""
+
+    def __init__(self, database: Database, trusted: Trusted, copies: Mapping[int, str], days: int) -> None:
+        self._database = database
+        self._copies = copies
+        self._days = days
+        self._chain = Chain(trusted)
+        self._rows = RowsInOrder(database)
+        self._times = RecordingTimes()
+        self._report = Report()
+
+    async def report(self) -> Report:
+        report, chain = self._report, self._chain
+        async with self._database.transaction() as conn, isolated(conn) as tables:
+            report.irregularities = await catalogue.irregularities(tables)
+        try:
+            await self._look_at_all()
+        except DBAPIError as error:
+            report.irregularities = [*report.irregularities, f"the log cannot be read: {error.orig}"]
+        report.last, report.rows = chain.last, chain.rows
+        report.seals = chain.seals - report.unexcused[0] - sum(excuse.seals for excuse in report.excused)
+        return report
+
+    async def _look_at_all(self) -> None:
+        report, chain = self._report, self._chain
+        async with self._database.transaction() as conn, isolated(conn) as tables:
+            epoch, newest = await store.epoch(tables), await store.last(tables)
+            dropped = DroppedMonths(await store.retention_rows(tables), self._days)
+        final, goes_on = (newest.number, newest.next_epoch) if newest is not None else (0, epoch)
+        if epoch != goes_on or epoch is None:
+            report.irregularities = [
+                *report.irregularities,
+                f"audit_events.epoch is filled with {epoch}, and the seals go on in epoch {goes_on}",
+            ]
+        async for seal in seals(self._database, store.FIRST_NUMBER, max(final, 0)):
             before = chain.last
-            report.fault = await _check(seal, chain, rows, copies, kept_from)
+            report.fault = await self._check(seal, dropped)
             if report.fault is not None:
                 report.suspect(await self._rows_of(before, seal))
+                report.unseen = final - seal.number
                 break
-        report.seals, report.rows, report.last = chain.seals, chain.rows, chain.last
         if report.fault is None:
-            report.fault = _missing(chain, final, copies)
-            async for found in rows.upto(epoch + 1, 0):
-                report.unsealed += len(found)
-        return report
+            report.fault = _missing(chain, final, self._copies)
+            await self._look_at_unsealed(goes_on)
+        report.excused, report.unexcused = dropped.excuses, dropped.unexcused
+        first, fault = dropped.first_unexcused, report.fault
+        if first is not None and (fault is None or (first < fault.seal and not dropped.undecided)):
+            report.fault = Fault(first, dropped.why(first))
+            report.suspects, report.n_suspects = [], 0
+
+    async def _check(self, seal: Seal, dropped: DroppedMonths) -> Fault | None:
+        """What is wrong with the seal, but for months of which no row is there: `dropped` learns of these."""
+        months: dict[str, Rows] = {}
+        kept: list[Row] = []
+        async for found in self._rows.upto(seal.epoch, seal.to_xid):
+            for row in found:
+                months.setdefault(row.month, Rows()).add(row.digest)
+            kept += found
+        missing = {part.month for part in seal.parts if part.month not in months}
+        if (fault := self._chain.add(seal, months, missing)) is not None:
+            return fault
+        if self._copies.get(seal.number, seal.digest.hex()) != seal.digest.hex():
+            return Fault(seal.number, "is another one than was copied outside")
+        dropped.add(seal, missing, {row.digest for row in kept})
+        for row in kept:
+            await self._look_at_time(row, seal.sealed_seconds, f"in seal {seal.number}")
+        return None
+
+    async def _look_at_time(self, row: Row, until: float, where: str) -> bool:
+        """Report the row if its time cannot be; whether it can."""
+        what = self._times.fault((row.epoch, row.xid), row.recorded_at, until)
+        if what is not None:
+            await self._report_stray(row, f"{where}, {what}")
+        return what is None
+
+    async def _look_at_unsealed(self, epoch: int | None) -> None:
+        """Count the rows after the last seal that wait for the next one, which is of that epoch, and report the others."""
+        report = self._report
+        async for found in self._rows.upto(*END):
+            # After the rows have been read: the log goes on meanwhile.
+            async with self._database.transaction() as conn, isolated(conn) as tables:
+                end = await store.next_xid(conn)
+                now = datetime.fromisoformat(await store.now(tables)).timestamp()
+            for row in found:
+                if row.epoch != epoch:
+                    await self._report_stray(row, f"is of epoch {row.epoch}, which no seal will cover")
+                elif row.xid >= end:
+                    await self._report_stray(row, f"is of transaction {row.xid}, which has not been yet")
+                elif await self._look_at_time(row, now, "in no seal yet"):
+                    report.unsealed += 1
+                    if report.unsealed_since is None or row.recorded_at < report.unsealed_since:
+                        report.unsealed_since = row.recorded_at
+
+    async def _report_stray(self, row: Row, what: str) -> None:
+        if not self._report.stray(what):
+            return
+        lines = await self._lines((row.epoch, row.xid, 0))
+        name = next((named(line) for line, digest in lines if digest == row.digest), f"seq {row.seq}")
+        self._report.strays[-1] = f"{name}: {what}"
 
     async def _rows_of(self, before: Seal | None, seal: Seal) -> list[Mapping[str, Any]]:
         """The rows that are there now where the bad seal's should be, those after the seal `before` it."""
-        begin = (before.epoch, before.to_xid, -1) if before is not None else BEGINNING
-        async with self._database.transaction() as conn:
-            found = await store.rows(conn, begin, store.MOST_ROWS, lines=True)
-        return [json.loads(row.line) for row in found if (row.epoch, row.xid) < (seal.epoch, seal.to_xid)]
+        found = await self._lines((before.epoch, before.to_xid, 0) if before is not None else None)
+        lines = [line for line, _ in found]
+        return [line for line in lines if (line["epoch"], int(line["xid"])) < (seal.epoch, seal.to_xid)]
 
-
-async def _kept_from(conn: AsyncConnection) -> str:
-    """The oldest month that is kept, if it was recorded that those before it were dropped; "" if not."""
-    oldest = (await partitions.every(conn))[0].begins
-    if oldest is None or not await partitions.is_drop_recorded(conn, oldest):
-        return ""
-    return oldest.strftime("%Y%m")
-
-
-async def _check(
-    seal: Seal, chain: Chain, rows: RowsInOrder, copies: Mapping[int, str], kept_from: str
-) -> Fault | None:
-    months: dict[str, Rows] = {}
-    async for found in rows.upto(seal.epoch, seal.to_xid):
-        for row in found:
-            months.setdefault(row.month, Rows()).add(row.digest)
-    gone = {part.month for part in seal.parts if part.month < kept_from}
-    fault = chain.add(seal, months, gone)
-    if fault is None and copies.get(seal.number, seal.digest.hex()) != seal.digest.hex():
-        return Fault(seal.number, "is another one than was copied outside")
-    return fault
+    async def _lines(self, after: store.Place | None) -> list[tuple[Mapping[str, Any], bytes]]:
+        async with self._database.transaction() as conn, isolated(conn) as tables:
+            found = await store.rows(tables, after, store.MOST_ROWS, lines=True)
+        return [(json.loads(row.line), row.digest) for row in found]
 
 
 def _missing(chain: Chain, final: int, copies: Mapping[int, str]) -> Fault | None:

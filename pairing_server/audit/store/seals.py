@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,21 +13,22 @@ from typing import Any
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from pairing_server.audit.seals import Part, Seal, parts_as_json, parts_from_json
+from pairing_server.audit.seals import Part, RetentionRow, Seal, parts_as_json, parts_from_json
+from pairing_server.audit.store.catalogue import AuditTables
 from pairing_server.audit.store.filters import Filter, matching
 
 # Held by the transaction that seals, until it ends.
 _LOCK = 7421001
 # So many rows are digested in a tenth of a second; a seal takes no more, except of one transaction.
 MOST_ROWS = 10_000
-# Beyond every transaction: the end of an epoch.
-LAST_XID = 2**64 - 1
-# Where a row stands in the order of sealing: epoch, transaction, seq.
+# How far rows were read, in the order of sealing: epoch, transaction, and how many rows of that transaction. Not `seq`: the
+# tables' owner can give several rows the same.
 Place = tuple[int, int, int]
 # More unsealed rows are not counted.
 MOST_UNSEALED = 10_000
-# Before every row.
-BEGINNING: Place = (-1, 0, 0)
+# Before every number of a seal.
+FIRST_NUMBER = -(2**63) + 1
+_NUMBER = re.compile(r"-?\d+", re.ASCII)
 
 
 def _utc(moment: str) -> str:
@@ -40,25 +42,28 @@ _LINE = f"""(SELECT row_to_json(r)::text FROM (SELECT a.seq, a.epoch, a.xid::tex
     a.actor_subject AS actor, a.actor_kind, a.auth_method, a.address, a.request_id, a.connection_id, a.pairing_id,
     a.count, a.attrs) AS r)"""
 _HASH = f"sha256(convert_to({_LINE}, 'UTF8'))"
-_MONTH = "to_char(a.recorded_at AT TIME ZONE 'UTC', 'YYYYMM')"
+# The times -infinity and infinity are of no month.
+_MONTH = "coalesce(nullif(to_char(a.recorded_at AT TIME ZONE 'UTC', 'YYYYMM'), ''), 'none')"
+# Unix seconds. Python's datetime has neither all years of PostgreSQL's nor the infinite times.
+_SECONDS = """CASE WHEN isfinite(a.recorded_at) THEN CAST(floor(extract(epoch FROM a.recorded_at)) AS bigint)
+    WHEN a.recorded_at > clock_timestamp() THEN 4611686018427387904 ELSE -4611686018427387904 END"""
 
-_EPOCH = text(
-    """SELECT pg_get_expr(d.adbin, d.adrelid)::int FROM pg_attrdef AS d
-    JOIN pg_attribute AS a ON a.attrelid = d.adrelid AND a.attnum = d.adnum
-    WHERE d.adrelid = 'audit_events'::regclass AND a.attname = 'epoch'"""
-)
 _SEAL = f"""SELECT seal_no, epoch, from_xid::text, to_xid::text, parts, previous, public_key, signature, node,
-    {_utc("sealed_at")} FROM audit_seals"""
+    {_utc("sealed_at")} FROM @seals"""
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One row of the log as it is sealed. `line` is empty where it was not asked for; `wanted`: by the filter."""
+    """One row of the log as it is sealed. `line` is empty where it was not asked for; `wanted`: by the filter.
+
+    `recorded_at`: in Unix seconds.
+    """
 
     epoch: int
     xid: int
     seq: int
     month: str
+    recorded_at: int
     digest: bytes
     line: str = ""
     wanted: bool = True
@@ -77,66 +82,76 @@ async def lock(conn: AsyncConnection) -> None:
     await conn.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
 
 
-async def epoch(conn: AsyncConnection) -> int:
-    """The epoch that rows are recorded in now."""
-    return int((await conn.execute(_EPOCH)).scalar_one())
+async def epoch(tables: AuditTables) -> int | None:
+    """The epoch that rows are recorded in now; None: the tables' owner has made it something that is no number."""
+    statement = """SELECT pg_get_expr(d.adbin, d.adrelid) FROM pg_attrdef AS d
+        JOIN pg_attribute AS a ON a.attrelid = d.adrelid AND a.attnum = d.adnum
+        WHERE d.adrelid = CAST(CAST(:events AS text) AS regclass) AND a.attname = 'epoch'"""
+    found = (await tables.execute(statement, {"events": tables.named("audit_events")})).scalar_one_or_none()
+    return int(found) if found is not None and _NUMBER.fullmatch(found) else None
 
 
 async def horizon(conn: AsyncConnection) -> int:
     """No transaction before this one will ever record anything."""
-    found = await conn.execute(text("SELECT pg_snapshot_xmin(pg_current_snapshot())::text"))
+    found = await conn.execute(text(_snapshot("pg_snapshot_xmin")))
     return int(found.scalar_one())
 
 
 async def next_xid(conn: AsyncConnection) -> int:
     """No transaction so far has this id or a later one."""
-    found = await conn.execute(text("SELECT pg_snapshot_xmax(pg_current_snapshot())::text"))
+    found = await conn.execute(text(_snapshot("pg_snapshot_xmax")))
     return int(found.scalar_one())
 
 
-async def last(conn: AsyncConnection) -> Seal | None:
+def _snapshot(function: str) -> str:
+    return f"SELECT CAST(pg_catalog.{function}(pg_catalog.pg_current_snapshot()) AS pg_catalog.text)"
+
+
+async def last(tables: AuditTables) -> Seal | None:
     """The newest seal."""
-    return next(iter(await newest(conn, 1)), None)
+    return next(iter(await newest(tables, 1)), None)
 
 
-async def read(conn: AsyncConnection, after: int, limit: int) -> list[Seal]:
+async def read(tables: AuditTables, after: int, limit: int) -> list[Seal]:
     """At most so many seals after number `after`, in order."""
-    statement = text(f"{_SEAL} WHERE seal_no > :after ORDER BY seal_no LIMIT :limit")
-    return [_seal(row) for row in await conn.execute(statement, {"after": after, "limit": limit})]
+    statement = f"{_SEAL} WHERE seal_no > :after ORDER BY seal_no LIMIT :limit"
+    return [_seal(row) for row in await tables.execute(statement, {"after": after, "limit": limit})]
 
 
-async def of_month(conn: AsyncConnection, month: str) -> tuple[int, int] | None:
+async def of_month(tables: AuditTables, month: str) -> tuple[int, int] | None:
     """The first and the last seal that has rows of the month."""
-    statement = text(
-        """SELECT min(seal_no), max(seal_no) FROM audit_seals
+    statement = """SELECT min(seal_no), max(seal_no) FROM @seals
         WHERE parts @> jsonb_build_array(jsonb_build_object('month', CAST(:month AS text)))"""
-    )
-    first, final = (await conn.execute(statement, {"month": month})).one()
+    first, final = (await tables.execute(statement, {"month": month})).one()
     return None if first is None else (first, final)
 
 
 def _seal(row: Sequence[Any]) -> Seal:
     number, epoch, from_xid, to_xid, parts, previous, public_key, signature, node, sealed_at = row
+    try:
+        read = parts_from_json(parts)
+    except (KeyError, TypeError, ValueError):
+        read = ()  # changed: then the signature is wrong
     return Seal(
         number=number,
         epoch=epoch,
         from_xid=int(from_xid),
         to_xid=int(to_xid),
-        parts=parts_from_json(parts),
+        parts=read,
         previous=bytes(previous),
-        sealed_at=sealed_at,
+        sealed_at=str(sealed_at),
         node=node,
         public_key=bytes(public_key),
         signature=bytes(signature),
     )
 
 
-async def upto(conn: AsyncConnection, epoch: int, begin: int, end: int) -> int:
+async def upto(tables: AuditTables, epoch: int, begin: int, end: int) -> int:
     """Where a seal that begins there ends: at `end`, or earlier, so that it has no more rows than MOST_ROWS."""
     bounds = {"epoch": epoch, "begin": str(begin), "end": str(end), "most": MOST_ROWS}
     within = "epoch = :epoch AND xid >= CAST(:begin AS text)::xid8 AND xid < CAST(:end AS text)::xid8"
-    statement = f"SELECT xid::text FROM audit_events WHERE {within} ORDER BY xid OFFSET :most LIMIT 1"
-    found = (await conn.execute(text(statement), bounds)).scalar_one_or_none()
+    statement = f"SELECT xid::text FROM @events WHERE {within} ORDER BY xid OFFSET :most LIMIT 1"
+    found = (await tables.execute(statement, bounds)).scalar_one_or_none()
     if found is None:
         return end
     if int(found) > begin:
@@ -144,32 +159,29 @@ async def upto(conn: AsyncConnection, epoch: int, begin: int, end: int) -> int:
     return begin + 1
 
 
-async def parts(conn: AsyncConnection, epoch: int, begin: int, end: int) -> tuple[tuple[Part, ...], bool]:
+async def parts(tables: AuditTables, epoch: int, begin: int, end: int) -> tuple[tuple[Part, ...], bool]:
     """The rows of these transactions as parts of a seal, and whether there are others than events of seals."""
-    statement = text(
-        f"""SELECT month, count(*), sha256(string_agg(hash, ''::bytea ORDER BY xid, seq)), bool_or(event <> 'audit.seal')
-        FROM (SELECT a.xid, a.seq, a.event, {_MONTH} AS month, {_HASH} AS hash FROM audit_events AS a
+    statement = f"""SELECT month, count(*), sha256(string_agg(hash, ''::bytea ORDER BY xid, seq, recorded_at)),
+            bool_or(event <> 'audit.seal')
+        FROM (SELECT a.xid, a.seq, a.recorded_at, a.event, {_MONTH} AS month, {_HASH} AS hash FROM @events AS a
             WHERE a.epoch = :epoch AND a.xid >= CAST(:begin AS text)::xid8 AND a.xid < CAST(:end AS text)::xid8) AS each
         GROUP BY month ORDER BY month"""
-    )
-    rows = (await conn.execute(statement, {"epoch": epoch, "begin": str(begin), "end": str(end)})).all()
+    rows = (await tables.execute(statement, {"epoch": epoch, "begin": str(begin), "end": str(end)})).all()
     found = tuple(Part(month, count, bytes(digest)) for month, count, digest, _ in rows)
     return found, any(has_others for *_, has_others in rows)
 
 
-async def now(conn: AsyncConnection) -> str:
+async def now(tables: AuditTables) -> str:
     """The database's time, as it stands in a seal."""
-    return str((await conn.execute(text(f"SELECT {_utc('clock_timestamp()')}"))).scalar_one())
+    return str((await tables.execute(f"SELECT {_utc('clock_timestamp()')}")).scalar_one())
 
 
-async def add(conn: AsyncConnection, seal: Seal) -> None:
-    statement = text(
-        """INSERT INTO audit_seals (seal_no, epoch, from_xid, to_xid, n_rows, parts, digest, previous, sealed_at, node,
-            public_key, signature)
+async def add(tables: AuditTables, seal: Seal) -> None:
+    statement = """INSERT INTO @seals (seal_no, epoch, from_xid, to_xid, n_rows, parts, digest, previous, sealed_at,
+            node, public_key, signature)
         VALUES (:seal_no, :epoch, CAST(:from_xid AS text)::xid8, CAST(:to_xid AS text)::xid8, :n_rows,
             CAST(CAST(:parts AS text) AS jsonb), :digest, :previous, CAST(CAST(:sealed_at AS text) AS timestamptz),
             :node, :public_key, :signature)"""
-    )
     values = {
         "seal_no": seal.number,
         "epoch": seal.epoch,
@@ -184,72 +196,75 @@ async def add(conn: AsyncConnection, seal: Seal) -> None:
         "public_key": seal.public_key,
         "signature": seal.signature,
     }
-    await conn.execute(statement, values)
+    await tables.execute(statement, values)
 
 
 async def rows(
-    conn: AsyncConnection, after: Place, limit: int, *, lines: bool = False, which: Filter | None = None
+    tables: AuditTables, after: Place | None, limit: int, *, lines: bool = False, which: Filter | None = None
 ) -> list[Row]:
-    """At most so many rows after that place, in the order they are sealed in, whatever `which` says of them."""
+    """At most so many rows after that place (None: from the first row on), in the order they are sealed in, whatever
+    `which` says of them."""
     wanted = matching(which or Filter())
-    statement = text(
-        f"""SELECT epoch, xid::text, seq, month, content, wanted FROM (
-            SELECT a.epoch, a.xid, a.seq, {_MONTH} AS month, {_LINE if lines else _HASH} AS content,
-                {wanted} AS wanted
-            FROM audit_events AS a
-            WHERE (a.epoch, a.xid) >= (:epoch, CAST(:xid AS text)::xid8)
-              AND (a.epoch, a.xid, a.seq) > (:epoch, CAST(:xid AS text)::xid8, :seq)
-            ORDER BY a.epoch, a.xid, a.seq LIMIT :limit) AS each
-        ORDER BY epoch, each.xid, seq"""
-    )
-    values = {"epoch": after[0], "xid": str(after[1]), "seq": after[2], "limit": limit}
+    place: dict[str, object] = {}
+    if after is not None:
+        place = {"epoch": after[0], "xid": str(after[1])}
+    statement = f"""SELECT epoch, xid::text, seq, month, seconds, content, wanted FROM (
+            SELECT a.epoch, a.xid, a.seq, a.recorded_at, {_MONTH} AS month, {_SECONDS} AS seconds,
+                {_LINE if lines else _HASH} AS content, {wanted} AS wanted
+            FROM @events AS a
+            {"WHERE (a.epoch, a.xid) >= (:epoch, CAST(:xid AS text)::xid8)" if place else ""}
+            ORDER BY a.epoch, a.xid, a.seq, a.recorded_at LIMIT :limit OFFSET :read) AS each
+        ORDER BY epoch, each.xid, seq, recorded_at"""
+    values = {**wanted.values, **place, "limit": limit, "read": after[2] if after is not None else 0}
     found = []
-    for epoch, xid, seq, month, content, hit in await conn.execute(statement, wanted.values | values):
+    for epoch, xid, seq, month, seconds, content, hit in await tables.execute(statement, values):
         digest = hashlib.sha256(content.encode()).digest() if lines else bytes(content)
-        found.append(Row(epoch, int(xid), seq, month, digest, content if lines else "", bool(hit)))
+        found.append(Row(epoch, int(xid), seq, month, seconds, digest, content if lines else "", bool(hit)))
     return found
 
 
-async def months(conn: AsyncConnection) -> list[str]:
+async def retention_rows(tables: AuditTables) -> list[RetentionRow]:
+    """The rows that say which partitions were dropped, in the order they are sealed in."""
+    statement = f"""SELECT a.epoch, a.xid::text, a.seq, {_SECONDS}, {_HASH}, a.attrs FROM @events AS a
+        WHERE a.event = 'audit.retention' ORDER BY a.epoch, a.xid, a.seq, a.recorded_at"""
+    return [
+        RetentionRow.parse((epoch, int(xid)), seq, seconds, bytes(digest), attrs)
+        for epoch, xid, seq, seconds, digest, attrs in await tables.execute(statement)
+    ]
+
+
+async def months(tables: AuditTables) -> list[str]:
     """The months that have rows in a seal."""
-    statement = (
-        "SELECT DISTINCT part->>'month' FROM audit_seals, jsonb_array_elements(parts) AS part ORDER BY 1"
-    )
-    return list((await conn.execute(text(statement))).scalars())
+    statement = "SELECT DISTINCT part->>'month' FROM @seals, jsonb_array_elements(parts) AS part ORDER BY 1"
+    return list((await tables.execute(statement)).scalars())
 
 
-async def begin_epoch(conn: AsyncConnection, epoch: int) -> None:
+async def begin_epoch(tables: AuditTables, epoch: int) -> None:
     """Record in this epoch from now on. Waits for transactions that are recording; for the table's owner only."""
-    await conn.execute(text(f"ALTER TABLE audit_events ALTER COLUMN epoch SET DEFAULT {int(epoch)}"))
+    await tables.execute(f"ALTER TABLE @events ALTER COLUMN epoch SET DEFAULT {int(epoch)}")
 
 
-async def newest(conn: AsyncConnection, limit: int) -> list[Seal]:
+async def newest(tables: AuditTables, limit: int) -> list[Seal]:
     """The newest seals, the last one first."""
-    statement = text(f"{_SEAL} ORDER BY seal_no DESC LIMIT :limit")
-    return [_seal(row) for row in await conn.execute(statement, {"limit": limit})]
+    statement = f"{_SEAL} ORDER BY seal_no DESC LIMIT :limit"
+    return [_seal(row) for row in await tables.execute(statement, {"limit": limit})]
 
 
-async def unsealed(conn: AsyncConnection, last: Seal | None) -> Unsealed:
-    begin = (last.epoch, last.to_xid) if last is not None else (await epoch(conn), 0)
-    row = await conn.execute(
-        text(
-            "SELECT count(*), min(recorded_at) FROM (SELECT a.recorded_at FROM audit_events AS a"
-            " WHERE a.epoch = :epoch AND a.xid >= CAST(CAST(:xid AS text) AS xid8)"
-            " ORDER BY a.xid LIMIT :most) AS newer"
-        ),
-        {"epoch": begin[0], "xid": str(begin[1]), "most": MOST_UNSEALED},
-    )
-    return Unsealed(*row.one())
+async def unsealed(tables: AuditTables, last: Seal | None) -> Unsealed:
+    """Of whatever epoch, but in no seal."""
+    after = "WHERE (a.epoch, a.xid) >= (:epoch, CAST(CAST(:xid AS text) AS xid8))" if last is not None else ""
+    statement = f"""SELECT count(*), min(greatest(recorded_at, to_timestamp(0))) FROM (
+        SELECT a.recorded_at FROM @events AS a {after} ORDER BY a.epoch, a.xid LIMIT :most) AS newer"""
+    place = {"epoch": last.epoch, "xid": str(last.to_xid)} if last is not None else {}
+    return Unsealed(*(await tables.execute(statement, {**place, "most": MOST_UNSEALED})).one())
 
 
-async def of_event(conn: AsyncConnection, seq: int) -> Seal | None:
+async def of_event(tables: AuditTables, seq: int) -> Seal | None:
     """The seal that the event of this number is in."""
-    number = await conn.execute(
-        text(
-            "SELECT s.seal_no FROM audit_events AS a JOIN audit_seals AS s ON s.epoch = a.epoch"
-            " AND a.xid >= s.from_xid AND a.xid < s.to_xid WHERE a.seq = :seq"
-        ),
+    number = await tables.execute(
+        """SELECT s.seal_no FROM @events AS a JOIN @seals AS s ON s.epoch = a.epoch AND a.xid >= s.from_xid
+            AND a.xid < s.to_xid WHERE a.seq = :seq ORDER BY s.seal_no LIMIT 1""",
         {"seq": seq},
     )
     found = number.scalar_one_or_none()
-    return None if found is None else next(iter(await read(conn, found - 1, 1)), None)
+    return None if found is None else next(iter(await read(tables, found - 1, 1)), None)

@@ -12,6 +12,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from pairing_server.audit.store import seals
+from pairing_server.audit.store.catalogue import isolated
 from pairing_server.audit.store.filters import Filter, matching
 from pairing_server.audit.store.search import COLUMNS, Recorded, recorded
 
@@ -32,11 +33,13 @@ async def newer(
     conn: AsyncConnection, which: Filter, position: Position, limit: int
 ) -> tuple[list[Recorded], Position]:
     """At most `limit` events that match and are newer, in the order of their transactions; and where to go on."""
+    async with isolated(conn) as tables:
+        epoch = await seals.epoch(tables)
     conditions = matching(which)
     conditions.add(
         "a.epoch = :epoch AND a.xid >= CAST(CAST(:xid AS text) AS xid8) AND a.xid < CAST(CAST(:end AS text) AS xid8)"
         " AND (a.xid, a.seq) > (CAST(CAST(:xid AS text) AS xid8), :seq)",
-        epoch=await seals.epoch(conn),
+        epoch=epoch,
         xid=str(position.xid),
         seq=position.seq,
     )

@@ -12,6 +12,7 @@ import asyncpg
 import pytest
 
 from pairing_server.audit.store import seals as store
+from pairing_server.audit.store.catalogue import isolated
 from pairing_server.clock import utcnow
 from pairing_server.db.database import Database
 from pairing_server.request_context import system
@@ -38,8 +39,8 @@ async def test_recorded_events_are_sealed_and_verify(sealed_log: SealedLog) -> N
     assert (report.seals, report.fault) == (3, None)
     told = await events(sealed_log, "audit.seal")
     assert [event["seal_no"] for event in told] == [1, 2, 3]
-    async with sealed_log.database.transaction() as conn:
-        last = await store.last(conn)
+    async with sealed_log.database.transaction() as conn, isolated(conn) as tables:
+        last = await store.last(tables)
     assert last is not None
     assert told[-1]["digest"] == last.digest.hex()
     assert sum(event["n_rows"] for event in told) == report.rows
@@ -65,7 +66,15 @@ async def test_the_event_of_a_seal_alone_is_not_sealed(sealed_log: SealedLog) ->
 async def test_a_verification_is_recorded(sealed_log: SealedLog) -> None:
     await sealed(sealed_log, 1)
     assert await events(sealed_log, "audit.verify") == [
-        {"outcome": "success", "seals": 1, "rows": 5, "first_bad": None}
+        {
+            "outcome": "success",
+            "seals": 1,
+            "rows": 5,
+            "excused": 0,
+            "pending": 1,
+            "reported": 0,
+            "first_bad": None,
+        }
     ]
 
 
@@ -92,9 +101,9 @@ async def test_an_open_transaction_is_sealed_after_it_has_ended(
     report = await verify(sealed_log)
     assert report.fault is None
     assert report.unsealed == 1  # that of the second seal itself
-    async with sealed_log.database.transaction() as conn:
-        first, second = await store.read(conn, 0, 10)
-        rows = await store.rows(conn, (1, second.from_xid, -1), 100, lines=True)
+    async with sealed_log.database.transaction() as conn, isolated(conn) as tables:
+        first, second = await store.read(tables, 0, 10)
+        rows = await store.rows(tables, (1, second.from_xid, 0), 100, lines=True)
     assert [json.loads(row.line)["actor"] for row in rows if row.xid < second.to_xid][:2] == ["late", "after"]
     assert first.to_xid == second.from_xid
 
