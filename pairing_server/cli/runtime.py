@@ -110,8 +110,8 @@ def database(config: Configuration) -> Iterator[tuple[Configuration, str]]:
 @contextmanager
 def revivable_database(
     config: Configuration,
-) -> Iterator[tuple[Configuration, str, Callable[[], None] | None]]:
-    """As `database`, and a function that restarts the embedded database; None for an external one."""
+) -> Iterator[tuple[Configuration, str, EmbeddedPostgres | None]]:
+    """As `database`, and the embedded database, which can be started again; None for an external one."""
     with plain_errors():
         ready = with_seal_key(with_keys(config))
         if ready.database_url is not None:
@@ -122,7 +122,7 @@ def revivable_database(
         try:
             url = embedded.start()
             newest = migrations.migrate(url) == migrations.head()
-            yield ready, roles.make_running(url, rights=newest), embedded.revive
+            yield ready, roles.make_running(url, rights=newest), embedded
         finally:
             embedded.stop()
 

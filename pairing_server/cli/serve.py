@@ -26,8 +26,10 @@ from pairing_server.cli.runtime import (
 from pairing_server.config import SETTINGS, Configuration, keyfile_of, sources
 from pairing_server.config.setting import Setting
 from pairing_server.db import migrations, roles
+from pairing_server.server.init_process import split_off
 from pairing_server.server.lifecycle import Resources
 from pairing_server.server.lifecycle import serve as serve_node
+from pairing_server.server.server import check_address
 from pairing_server.server.systemd import take_activation
 from pairing_server.web import descriptors
 
@@ -88,15 +90,18 @@ def serve(host: str | None, port: str | None, data_dir: str | None, no_wait: boo
     config = load_configuration(options)
     logs.configure(config.log_format, config.log_level)
     descriptors.raise_limit()
+    split_off()
     with plain_errors():
         activation = take_activation(os.environ)
-    with revivable_database(config) as (ready, url, revive), plain_errors():
+        if not activation.sockets:
+            check_address(config)
+    with revivable_database(config) as (ready, url, embedded), plain_errors():
         # Imported objects stay: to collect them again would block the loop for tens of milliseconds.
         gc.collect()
         gc.freeze()
         run_in_loop(
             serve_node(
-                Resources(ready, url, keyfile_of(config), revive),
+                Resources(ready, url, keyfile_of(config), embedded),
                 activation,
                 lambda addresses: None if activation.supervised else _announce(ready, addresses),
                 reloader(options),

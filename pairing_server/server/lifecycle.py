@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from pairing_server.config import Configuration, ConfigurationError
-from pairing_server.db.embedded.access import EmbeddedPostgresError
+from pairing_server.db.embedded.postgres import EmbeddedPostgres, EmbeddedPostgresError
 from pairing_server.security.keyfile import KeyFile
 from pairing_server.server.backend import app_version
 from pairing_server.server.scheduler import Job
@@ -29,13 +29,13 @@ Addresses = list[tuple[str, int]]
 class Resources:
     """What a node runs on. `config` has its keys, and `keyfile` is the file that they are from, if they are from one.
 
-    `revive` starts an embedded database again. It blocks, and raises EmbeddedPostgresError.
+    `embedded`: the database, if it is an embedded one.
     """
 
     config: Configuration
     database_url: str
     keyfile: KeyFile | None = None
-    revive: Callable[[], None] | None = None
+    embedded: EmbeddedPostgres | None = None
 
 
 async def serve(
@@ -58,8 +58,9 @@ async def serve(
     config, notifier = resources.config, activation.notifier
     traces = traces_of_process(app_version()) if config.traces else OFF
     node = Node(config, resources.database_url, resources.keyfile, traces)
-    if (revive := resources.revive) is not None:
-        node.scheduler.add(Job("start the database again", 5, lambda: _revive(node, revive)))
+    if (embedded := resources.embedded) is not None:
+        node.scheduler.add(Job("start the database again", 5, lambda: _revive(node, embedded)))
+        node.scheduler.add(Job("bound the database's log", 60, lambda: asyncio.to_thread(embedded.bound_log)))
     loop.add_signal_handler(signal.SIGHUP, _reload, node, load, notifier)
     try:
         addresses = await node.start(activation.sockets, patient=patient)
@@ -99,12 +100,12 @@ async def _run(node: Node, stop: asyncio.Event, ready: Callable[[], None], notif
         watchdog.stop()
 
 
-async def _revive(node: Node, revive: Callable[[], None]) -> None:
+async def _revive(node: Node, embedded: EmbeddedPostgres) -> None:
     """Start an embedded database again that was killed, or whose disk was full."""
     if node.database.breaker.outage is None:
         return
     try:
-        await asyncio.to_thread(revive)
+        await asyncio.to_thread(embedded.revive)
     except EmbeddedPostgresError as error:
         log.warning("embedded database not restarted", extra={"error": str(error)})
 

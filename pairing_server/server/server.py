@@ -49,6 +49,26 @@ def address_of(listening: socket.socket) -> tuple[str, int]:
     return (name[0], name[1]) if isinstance(name, tuple) else (str(name), 0)
 
 
+def listening_sockets(config: Configuration) -> list[socket.socket]:
+    """Sockets that listen where the configuration says; on `::` IPv4 as well. Raises StartError."""
+    # Tornado takes `::` for IPv6 alone, and no address for all of both. One socket of both kinds would show IPv4
+    # addresses in another form.
+    host = "" if config.host == "::" else config.host
+    try:
+        return bind_sockets(config.port, host, backlog=BACKLOG)
+    except OSError as error:
+        raise StartError(
+            f"Cannot listen on {config.host}:{config.port}: {error.strerror or error}."
+            " Choose another with PAIRING_HOST and PAIRING_PORT, or --host and --port."
+        ) from None
+
+
+def check_address(config: Configuration) -> None:
+    """Raises StartError if one cannot listen there, so that nothing has to be started to see it."""
+    for listening in listening_sockets(config):
+        listening.close()
+
+
 class Node:
     def __init__(
         self, config: Configuration, database_url: str, keyfile: KeyFile | None = None, traces: Traces = OFF
@@ -103,7 +123,7 @@ class Node:
             self.app.starting = True
             self.scheduler.add(Job("check schema", 2, self._check_schema_again))
         await self.database.warm()
-        own = [] if sockets else self._bound()
+        own = [] if sockets else listening_sockets(self.config)
         self.held = tuple(sockets)
         self.http.add_sockets(own or sockets)
         for job in self.scheduler.jobs:
@@ -115,16 +135,6 @@ class Node:
         self.audit.enqueue_event("audit.started", "success", system(utcnow()), spooled_bytes=spooled)
         self.audit.enqueue_event("system.started", "success", system(utcnow()), schema=migrations.head())
         return [address_of(listening) for listening in own or sockets]
-
-    def _bound(self) -> list[socket.socket]:
-        config = self.config
-        try:
-            return bind_sockets(config.port, config.host, backlog=BACKLOG)
-        except OSError as error:
-            raise StartError(
-                f"Cannot listen on {config.host}:{config.port}: {error.strerror or error}."
-                " Choose another with PAIRING_HOST and PAIRING_PORT, or --host and --port."
-            ) from None
 
     async def _look_for_backup(self) -> None:
         self.app.last_backup = await asyncio.to_thread(last_backup.read, self.config.data_dir)

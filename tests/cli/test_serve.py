@@ -123,6 +123,15 @@ def test_a_port_in_use_is_told_with_what_to_change(operator: Operator) -> None:
     assert "PAIRING_PORT" in told
 
 
+def test_a_port_in_use_is_told_before_a_database_is_started(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        environ = environment(DATA_DIR=str(tmp_path / "data"), PORT=str(port))
+        told = command("serve", environ=environ, folder=tmp_path)
+    assert told.status == 1 and f"Cannot listen on 127.0.0.1:{port}" in told.err
+    assert not (tmp_path / "data").exists()
+
+
 def test_an_address_of_another_machine_is_told_with_what_to_change(operator: Operator) -> None:
     assert "Cannot listen on 192.0.2.1:0" in operator.refuses("serve", "--host", "192.0.2.1")
 

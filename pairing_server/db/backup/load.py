@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from pairing_server.db import migrations, roles
 from pairing_server.db.backup.archive import Contents, Partition, members, rows_of, table_of
 from pairing_server.db.backup.connection import BackupError, endpoint, lift_limits, plain_errors, quoted
-from pairing_server.db.tables import audit_events, audit_seals, metadata
+from pairing_server.db.tables import audit_events, audit_seals, metadata, pairing_changes
 
 _NEEDED = (
     "To restore, it must own the tables of the server and be able to make them: set PAIRING_MIGRATE_DATABASE_URL to the"
@@ -28,6 +28,8 @@ _USERS = """SELECT count(*) FROM pg_stat_activity
 _PARTITIONS = """SELECT c.relname FROM pg_inherits AS i JOIN pg_class AS c ON c.oid = i.inhrelid
     WHERE i.inhparent = to_regclass($1)"""
 _LOG = audit_events.name
+# What has happened to pairings is told to servers that run, by transactions of that database.
+_LOADED = frozenset(metadata.tables) - {pairing_changes.name}
 
 
 async def load(url: str, file: BinaryIO, contents: Contents, *, running: str, replacing: bool) -> str:
@@ -97,14 +99,14 @@ async def _load(driver: asyncpg.Connection, file: BinaryIO, contents: Contents) 
     blocks = ((table_of(name), data) for name, data in members(file))
     for table, parts in groupby(blocks, key=lambda block: block[0]):
         # A backup by a release that did not know all its tables may have some of another program.
-        if table is None or table not in metadata.tables:
+        if table is None or table not in _LOADED:
             continue
         done = await driver.copy_to_table(
             table, source=_rows(data for _, data in parts), columns=saved.tables[table].columns
         )
         loaded[table] += int(done.removeprefix("COPY "))
     for table, count in loaded.items():
-        if table in metadata.tables and count != saved.tables[table].rows:
+        if table in _LOADED and count != saved.tables[table].rows:
             raise BackupError(f"Of {saved.tables[table].rows} rows of {table} {count} have arrived.")
     for name, last in saved.sequences.items():
         if await driver.fetchval("SELECT to_regclass($1)", name):

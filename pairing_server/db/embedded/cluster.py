@@ -195,8 +195,7 @@ class Cluster:
         }
         options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
         postgres = [str(self._programs / "postgres"), "-D", str(self.folder), *options]
-        if self._log.exists() and self._log.stat().st_size > LOG_BYTES_KEPT:
-            self._log.replace(self._log.with_name(f"{self._log.name}.1"))
+        self.bound_log()
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
         log = os.open(self._log, flags, 0o600)
         try:
@@ -205,6 +204,14 @@ class Cluster:
         finally:
             os.close(log)
         return int(shell.stdout), log_start
+
+    def bound_log(self) -> None:
+        """Keep the log within two files of LOG_BYTES_KEPT each. PostgreSQL, which may be running, appends to the first."""
+        with contextlib.suppress(FileNotFoundError):
+            if self._log.stat().st_size > LOG_BYTES_KEPT:
+                with contextlib.suppress(OSError):  # A full disk gets its room back all the same.
+                    shutil.copy(self._log, self._log.with_name(f"{self._log.name}.1"))
+                os.truncate(self._log, 0)
 
     def _wait_until_ready(self, pid: int, deadline: float) -> bool:
         """True once the PostgreSQL that is process `pid` is ready, False if it ends before that."""

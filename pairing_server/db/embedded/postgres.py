@@ -103,6 +103,11 @@ class EmbeddedPostgres:
         with _told_to_the_operator(self._data_dir), self._starting_or_stopping():
             self._cluster.bring_up()
 
+    def bound_log(self) -> None:
+        """Keep PostgreSQL's log from growing. Does nothing if not started."""
+        if self._cluster is not None:
+            self._cluster.bound_log()
+
     def stop(self) -> None:
         """End this process's use; stop PostgreSQL if no other process uses it.
 

@@ -196,6 +196,16 @@ def test_the_role_that_runs_the_server_can_save_and_is_told_that_it_cannot_resto
     assert "permission denied for table users. To save, it must be able to read all tables" in told
 
 
+def test_what_servers_tell_each_other_is_not_restored(
+    database_url: str, other_database: str, tmp_path: Path
+) -> None:
+    """It is named by transactions, which another database counts anew."""
+    execute(database_url, "INSERT INTO pairing_changes VALUES ('999999999', gen_random_uuid(), now())")
+    Operator(database_url, tmp_path).says("backup", "saved.tar")
+    Operator(other_database, tmp_path).says("restore", "saved.tar")
+    execute(other_database, "DO $$ BEGIN ASSERT NOT EXISTS (SELECT FROM pairing_changes); END $$")
+
+
 def test_tables_that_are_in_the_way_stay(saved: Path, other_database: str, tmp_path: Path) -> None:
     execute(other_database, "CREATE TABLE users (theirs text)", "INSERT INTO users VALUES ('theirs')")
     told = Operator(other_database, tmp_path).refuses("restore", "saved.tar")

@@ -139,6 +139,19 @@ def test_only_its_own_user_reaches_the_socket_and_the_files(data_dir: Path) -> N
         assert data_dir.stat().st_mode & 0o066 == 0
 
 
+def test_its_log_is_kept_small_while_it_runs(data_dir: Path) -> None:
+    log = data_dir / "postgres.log"
+    with EmbeddedPostgres(data_dir) as database:
+        with log.open("ab") as file:
+            file.write(b"x" * 1_000_001)
+        database.bound_log()
+        assert log.stat().st_size == 0
+        assert (data_dir / "postgres.log.1").stat().st_size > 1_000_000
+        assert (data_dir / "postgres.log.1").stat().st_mode & 0o077 == 0
+    # What it says from then on is in the file again, at its beginning.
+    assert b"shut down" in log.read_bytes() and b"\0" not in log.read_bytes()
+
+
 @pytest.mark.skipif(not ROOT, reason="only root can try it as another user")
 def test_another_user_of_the_machine_cannot_connect(data_dir: Path) -> None:
     def try_it(path: str) -> None:
