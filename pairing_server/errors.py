@@ -38,6 +38,16 @@ class InvalidRequest(PairingServerError):
     message = "The request cannot be read. Send one JSON object in UTF-8."
 
 
+class UpgradeRequired(InvalidRequest):
+    message = "This version of the WebSocket protocol is not supported. Send Sec-WebSocket-Version: 13."
+
+
+class RangeNotSatisfiable(InvalidRequest):
+    """`details`: `size` in bytes."""
+
+    message = "The file has no such part. Ask for a range within its size, or for all of it."
+
+
 class ValidationFailed(PairingServerError):
     """`details`: `fields` (HTTP: field → list of texts) or `field` (WebSocket)."""
 
@@ -55,6 +65,10 @@ class PayloadTooLarge(PairingServerError):
 
     code = "PAYLOAD_TOO_LARGE"
     message = "This is larger than the server accepts. Send less at once."
+
+
+class HeaderTooLarge(PayloadTooLarge):
+    message = "The header of this request is larger than the server accepts. Send shorter fields, or fewer."
 
 
 class Unauthorized(PairingServerError):

@@ -17,7 +17,7 @@ from pairing_server import config
 from pairing_server.errors import PairingServerError, ValidationFailed
 from pairing_server.relay import messages, requests
 from pairing_server.relay.close_codes import CloseCode
-from pairing_server.web import base_handler
+from pairing_server.web import error_form
 from pairing_server.web.openapi import Operation
 from pairing_server.web.routes import ROUTES, contract
 from pairing_server.websocket.commands import COMMANDS
@@ -127,7 +127,7 @@ def test_the_document_and_the_edge_agree_on_each_http_status() -> None:
         for row in table("errors")
         if (found := re.search(r"HTTP (\d{3})", row["when"]))
     }
-    assert documented == base_handler.STATUS
+    assert documented == error_form.STATUS
 
 
 def test_the_document_says_which_errors_are_worth_another_try() -> None:
@@ -214,7 +214,7 @@ def test_the_contract_has_the_statuses_of_the_documented_errors(path: str, opera
     text = section(f"{operation.method.upper()} {path}", 3)
     named = re.search(r"^.*?Errors: (.*?)(?:\n\n|\Z)", text, re.MULTILINE | re.DOTALL)
     documented = {
-        base_handler.STATUS[word]
+        error_form.STATUS[word]
         for word in re.findall(r"`([A-Z_]+)`", named[1] if named else "")
         if word in ERRORS
     }

@@ -17,7 +17,6 @@ from tornado.web import HTTPError, RequestHandler, stream_request_body
 
 from pairing_server.clock import utcnow
 from pairing_server.errors import (
-    ConfirmationNeeded,
     Forbidden,
     Internal,
     InvalidRequest,
@@ -26,7 +25,6 @@ from pairing_server.errors import (
     OriginNotAllowed,
     PairingServerError,
     PayloadTooLarge,
-    RateLimited,
     Unavailable,
     UnsupportedMediaType,
     ValidationFailed,
@@ -35,34 +33,11 @@ from pairing_server.request_context import RequestContext
 from pairing_server.security.addresses import limit_key
 from pairing_server.tracing import NOTHING, Span
 from pairing_server.web.app_context import AppContext
-from pairing_server.web.json_body import parse_object
+from pairing_server.web.error_form import default_headers, error_body, error_headers, status_of
+from pairing_server.web.json_body import BODY_SIZE, DRAINED_SIZE, parse_object
 
 log = logging.getLogger(__name__)
 
-BODY_SIZE = 16 * 1024
-# A larger body is read and thrown away up to this size: a client that is cut off while it sends would not see the
-# answer.
-DRAINED_SIZE = 1024 * 1024
-
-STATUS: dict[str, int] = {
-    "INVALID_REQUEST": 400,
-    "UNAUTHORIZED": 401,
-    "INVALID_TOKEN": 401,
-    "ORIGIN_NOT_ALLOWED": 403,
-    "FORBIDDEN": 403,
-    "INVALID_CODE": 404,
-    "NOT_FOUND": 404,
-    "METHOD_NOT_ALLOWED": 405,
-    "SESSION_CONFLICT": 409,
-    "USERNAME_TAKEN": 409,
-    "CONFIRMATION_NEEDED": 409,
-    "PAYLOAD_TOO_LARGE": 413,
-    "UNSUPPORTED_MEDIA_TYPE": 415,
-    "VALIDATION_ERROR": 422,
-    "RATE_LIMITED": 429,
-    "INTERNAL": 500,
-    "UNAVAILABLE": 503,
-}
 # Tornado's own refusals as errors of the protocol; everything else that it raises is a fault.
 _TRANSLATED: dict[int, type[PairingServerError]] = {
     400: InvalidRequest,
@@ -128,11 +103,8 @@ class BaseHandler(RequestHandler):
     def set_default_headers(self) -> None:
         if not hasattr(self, "request_id"):
             self.request_id = uuid4()
-        self.set_header("Server", "pairing-server")
-        self.set_header("X-Request-ID", str(self.request_id))
-        self.set_header("X-Content-Type-Options", "nosniff")
-        self.set_header("Referrer-Policy", "no-referrer")
-        self.set_header("Cache-Control", "no-store")
+        for name, value in default_headers(self.request_id).items():
+            self.set_header(name, value)
 
     def anonymous(self) -> RequestContext:
         """The context of a request whose user is not known (yet): it has an address."""
@@ -170,15 +142,10 @@ class BaseHandler(RequestHandler):
             # Tornado closes a connection that is answered before its body has been read.
             self.set_header("Connection", "close")
         self.span.set_attribute("pairing.error", error.code)
-        self.set_status(STATUS[error.code])
-        if isinstance(error, RateLimited | Unavailable | ConfirmationNeeded):
-            self.set_header("Retry-After", str(max(1, round(error.retry_after_s + 0.5))))
-        if STATUS[error.code] == HTTPStatus.UNAUTHORIZED:
-            scheme = 'Bearer error="invalid_token"' if error.code == "INVALID_TOKEN" else "Bearer"
-            self.set_header("WWW-Authenticate", scheme)
-        body = {"success": False, "error": error.code, "message": error.text, "details": error.details}
-        self.set_header("Content-Type", "application/json; charset=utf-8")
-        self.finish(json.dumps(body, ensure_ascii=False, default=str))
+        self.set_status(status_of(error))
+        for name, header in error_headers(error).items():
+            self.set_header(name, header)
+        self.finish(error_body(error))
 
     def _translated(self, status: int) -> PairingServerError:
         """Tornado's own refusal as an error of the protocol."""

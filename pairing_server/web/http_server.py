@@ -19,7 +19,7 @@ from tornado.web import Application
 
 from pairing_server.security.addresses import is_trusted, limit_key
 from pairing_server.web.app_context import AppContext
-from pairing_server.web.base_handler import BODY_SIZE, DRAINED_SIZE
+from pairing_server.web.json_body import BODY_SIZE, DRAINED_SIZE
 from pairing_server.web.lingering import LingeringStream
 from pairing_server.web.plain_connections import PlainConnections
 

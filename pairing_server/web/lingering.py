@@ -7,9 +7,17 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import sys
+from asyncio import Future
+from typing import Any
+from uuid import uuid4
 
 from tornado.http1connection import HTTP1Connection
-from tornado.iostream import IOStream
+from tornado.iostream import IOStream, UnsatisfiableReadError
+
+from pairing_server.clock import utcnow
+from pairing_server.errors import HeaderTooLarge, PairingServerError
+from pairing_server.web.error_form import BARE_REFUSAL, unreadable, whole_answer
 
 # What is read and dropped of one socket, and for how long; and how many sockets are kept open for that.
 SIZE = 1024 * 1024
@@ -68,7 +76,10 @@ class LingeringSockets:
 
 
 class LingeringStream(IOStream):
-    """A client's stream, which lingers when it is closed behind an answer to a request that was not read to its end."""
+    """A client's stream, which lingers when it is closed behind an answer to a request that was not read to its end.
+
+    A request that Tornado cannot read is answered in the form that all errors have.
+    """
 
     def __init__(self, client: socket.socket, lingering: LingeringSockets, read_chunk_size: int) -> None:
         super().__init__(client, read_chunk_size=read_chunk_size)
@@ -80,6 +91,30 @@ class LingeringStream(IOStream):
         """The next request is read from now on."""
         self._request = request
         self._written_before = self._total_write_index
+
+    def write(self, data: bytes | memoryview) -> Future[None]:
+        if data != BARE_REFUSAL:
+            return super().write(data)
+        if self._is_answered():
+            # A second answer would be taken for that to the next request.
+            done: Future[None] = Future()
+            done.set_result(None)
+            return done
+        return self._refuse(unreadable(sys.exception()))
+
+    def close(self, exc_info: Any = False) -> None:
+        if isinstance(exc_info, UnsatisfiableReadError) and not self.closed() and not self._is_answered():
+            # Of the header, or of the line before a chunk.
+            of_header = self._read_regex is not None
+            limit = self._read_max_bytes
+            self._refuse(HeaderTooLarge(limit=limit) if of_header else unreadable(None))
+        super().close(exc_info)
+
+    def _is_answered(self) -> bool:
+        return self._request is not None and self._request._response_start_line is not None
+
+    def _refuse(self, error: PairingServerError) -> Future[None]:
+        return super().write(whole_answer(error, uuid4(), utcnow()))
 
     def close_fd(self) -> None:
         request, self._request = self._request, None

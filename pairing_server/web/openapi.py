@@ -15,7 +15,7 @@ from tornado.web import RequestHandler
 from pairing_server.errors import PairingServerError
 from pairing_server.services.lockouts import POLICIES
 from pairing_server.web import schemas
-from pairing_server.web.base_handler import STATUS
+from pairing_server.web.error_form import STATUS
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable
+from http import HTTPStatus
 from pathlib import Path
 
 from tornado.routing import URLSpec
 from tornado.web import HTTPError, StaticFileHandler
 
+from pairing_server.errors import RangeNotSatisfiable
 from pairing_server.web.app_context import AppContext
 from pairing_server.web.base_handler import BaseHandler
 
@@ -30,6 +32,11 @@ class PageFileHandler(BaseHandler, StaticFileHandler):
     def set_extra_headers(self, path: str) -> None:
         protect_page(self)
         self.set_header("Cache-Control", "no-cache")
+
+    async def get(self, path: str, include_body: bool = True) -> None:
+        await StaticFileHandler.get(self, path, include_body)
+        if self.get_status() == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+            raise RangeNotSatisfiable(size=self.get_content_size())
 
     def head(self, *args: str) -> Awaitable[None]:
         return StaticFileHandler.head(self, args[0])

@@ -71,9 +71,7 @@ class PairingSocket(BaseHandler, WebSocketHandler):
     def select_subprotocol(self, subprotocols: list[str]) -> str | None:
         return select_subprotocol(subprotocols)
 
-    def get_websocket_protocol(self) -> WebSocketProtocol | None:
-        if self.request.headers.get("Sec-WebSocket-Version") != "13":
-            return None
+    def get_websocket_protocol(self) -> WebSocketProtocol:
         app = self.app
         engine = PicowsProtocol(self, app.hub.context.limits, app.now, self._close_for_abuse, app.lingering)
         # It has what a handler calls of one.

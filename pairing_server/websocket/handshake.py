@@ -8,7 +8,7 @@ from http import HTTPStatus
 from typing import Any, cast
 
 from tornado.http1connection import HTTP1Connection
-from tornado.httputil import HTTPServerRequest
+from tornado.httputil import HTTPHeaders, HTTPServerRequest
 from tornado.web import HTTPError
 
 from pairing_server.clock import utcnow
@@ -20,6 +20,7 @@ from pairing_server.errors import (
     PairingServerError,
     RateLimited,
     Unavailable,
+    UpgradeRequired,
 )
 from pairing_server.relay.close_codes import CloseCode
 from pairing_server.relay.identity import Identity
@@ -62,6 +63,7 @@ class Handshake:
         if request.method != "GET":
             # HEAD, too: a proxy would not know of the upgrade, and take frames for requests.
             raise HTTPError(HTTPStatus.METHOD_NOT_ALLOWED)
+        self._check_upgrade(request.headers)
         if not self._app.origin_allowed(request):
             self._record("ws.rejected", reason="origin")
             raise OriginNotAllowed()
@@ -79,6 +81,22 @@ class Handshake:
             self.claims = claims
         except InvalidToken as error:
             self._note_failure(error)
+
+    @staticmethod
+    def _check_upgrade(headers: HTTPHeaders) -> None:
+        """Raises UpgradeRequired for another version than RFC 6455's, InvalidRequest."""
+        connection = {option.strip().lower() for option in headers.get("Connection", "").split(",")}
+        if "upgrade" not in connection:
+            raise InvalidRequest(
+                "This is no WebSocket request. Send Connection: Upgrade; a proxy may have dropped it."
+            )
+        if headers.get("Sec-WebSocket-Version") != "13":
+            raise UpgradeRequired()
+        key = headers.get("Sec-WebSocket-Key", "")
+        if not (headers.get("Host") and len(key) == 24 and key.isascii() and key.isprintable()):
+            raise InvalidRequest(
+                "The upgrade cannot be read. Send Host, and a Sec-WebSocket-Key of 24 characters."
+            )
 
     def _note_failure(self, error: InvalidToken) -> None:
         """Raises RateLimited for too many from this address."""

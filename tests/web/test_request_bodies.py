@@ -12,7 +12,8 @@ from typing import cast
 import pytest
 from tornado.web import Application
 
-from pairing_server.web.base_handler import BODY_SIZE, DRAINED_SIZE, BaseHandler, JSONHandler
+from pairing_server.web.base_handler import BaseHandler, JSONHandler
+from pairing_server.web.json_body import BODY_SIZE, DRAINED_SIZE
 from tests.conftest import StartNode
 from tests.devices import Site
 from tests.web.test_http_edges import chunked
