@@ -51,6 +51,12 @@ SELECT pg_is_in_recovery() OR current_setting('transaction_read_only')::boolean 
     concat_ws(' ', inet_server_addr(), inet_server_port(),
         CASE WHEN NOT pg_is_in_recovery() THEN left(pg_walfile_name(pg_current_wal_lsn()), 8) END) AS server
 """
+# For a managed service that forbids to read the timeline: there a failover shows by the address alone.
+_LOOK_WITHOUT_WAL = """
+SELECT pg_is_in_recovery() OR current_setting('transaction_read_only')::boolean AS read_only,
+    concat_ws(' ', inet_server_addr(), inet_server_port()) AS server
+"""
+_FORBIDDEN = (asyncpg.SyntaxOrAccessError, asyncpg.FeatureNotSupportedError)
 
 # One message, so it costs no round trip.
 BEGIN_PLANNED = "BEGIN; SET LOCAL plan_cache_mode = force_generic_plan"
@@ -87,6 +93,7 @@ class Database:
         self._asking: asyncio.Future[None] | None = None
         self._on_outage = on_outage
         self._traces = traces
+        self._look = _LOOK
         self._server: str | None = None
         self._counts = breaker is None
         self.breaker = breaker or CircuitBreaker(self._probe, on_outage)
@@ -269,10 +276,15 @@ class Database:
             asked.exception()  # retrieved: it may be that no caller waits any more
 
     async def _ask(self) -> None:
-        self._look_at(await self.once(_LOOK))
+        await self._look_at(self.once)
 
-    def _look_at(self, row: asyncpg.Record | None) -> None:
+    async def _look_at(self, fetch: Callable[[str], Awaitable[asyncpg.Record | None]]) -> None:
         """Raises DatabaseUnavailable if it takes no writes."""
+        try:
+            row = await fetch(self._look)
+        except _FORBIDDEN:
+            self._look = _LOOK_WITHOUT_WAL
+            row = await fetch(self._look)
         if row is None or row["read_only"]:
             self.breaker.failed("read_only", asyncio.get_running_loop().time())
             raise DatabaseUnavailable("The database is read-only. Try again in a moment.", "read_only")
@@ -286,7 +298,7 @@ class Database:
             async with asyncio.timeout(self._probe_timeout):
                 driver = await self._hosts.connect()
                 try:
-                    self._look_at(await driver.fetchrow(_LOOK))
+                    await self._look_at(driver.fetchrow)
                     await driver.close()
                 finally:
                     driver.terminate()

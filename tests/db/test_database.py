@@ -14,6 +14,7 @@ from tornado.ioloop import IOLoop
 from pairing_server.db import database as module
 from pairing_server.db.database import Database, PoolLimits
 from pairing_server.errors import Unavailable
+from tests.conftest import as_running, execute_within
 
 BACKEND = "SELECT pg_backend_pid() AS pid"
 
@@ -227,3 +228,21 @@ async def test_during_an_outage_every_call_fails_at_once(database_url: str) -> N
                     raise AssertionError("there is no database")
     finally:
         await away.close()
+
+
+async def test_a_service_that_forbids_the_functions_of_the_wal_is_used_all_the_same(
+    database_url: str,
+) -> None:
+    await execute_within(
+        database_url,
+        "REVOKE EXECUTE ON FUNCTION pg_current_wal_lsn(), pg_walfile_name(pg_lsn) FROM PUBLIC",
+    )
+    heard: list[str] = []
+    database = Database(as_running(database_url), on_outage=lambda state, *_: heard.append(state))
+    try:
+        for _ in range(2):
+            await database.ready()
+        await database._probe()
+        assert (database.breaker.outage, heard) == (None, [])
+    finally:
+        await database.close()
