@@ -48,7 +48,23 @@ def say_what_works(*, ctx: MigrationContext, step: MigrationInfo, **_: object) -
     script = step.up_revision if step.is_upgrade else step.down_revisions[0] if step.down_revisions else None
     oldest = getattr(script.module, "works_with", None) if script is not None else None
     said = f"'revision {script.revision} works with releases from revision {oldest} on'" if oldest else "NULL"
-    ctx.execute(text(f"COMMENT ON TABLE alembic_version IS {said}"))
+    ctx.execute(text(f"COMMENT ON TABLE {ctx.version_table} IS {said}"))
+
+
+def version_table(connection: Connection) -> str:
+    """Where the revision is: a table of our own where another program's is in the way, in a database that is shared.
+
+    Else it is alembic's, which releases before this one look for.
+    """
+    own, alembics, ours = connection.execute(
+        text(
+            "SELECT to_regclass('pairing_schema_version') IS NOT NULL, to_regclass('alembic_version') IS NOT NULL,"
+            " to_regclass('audit_events') IS NOT NULL"
+        )
+    ).one()
+    if not own and alembics and not ours:
+        own = connection.execute(text("SELECT EXISTS (SELECT FROM alembic_version)")).scalar_one()
+    return "pairing_schema_version" if own else "alembic_version"
 
 
 def migrate(connection: Connection) -> None:
@@ -56,8 +72,14 @@ def migrate(connection: Connection) -> None:
     connection.execute(text("SELECT pg_advisory_lock(7421000)"))
     # A migration that cannot get its lock at once gives up instead of queueing everybody behind it.
     connection.execute(text("SET lock_timeout = '4s'"))
+    table = version_table(connection)
     connection.commit()
-    context.configure(connection=connection, transaction_per_migration=True, on_version_apply=say_what_works)
+    context.configure(
+        connection=connection,
+        transaction_per_migration=True,
+        on_version_apply=say_what_works,
+        version_table=table,
+    )
     with context.begin_transaction():
         context.run_migrations()
     connection.execute(text("SELECT pg_advisory_unlock(7421000)"))
@@ -67,7 +89,8 @@ def migrate(connection: Connection) -> None:
 def migrate_within(connection: Connection) -> None:
     """In the transaction of the caller, who ends it."""
     connection.execute(text("SELECT pg_advisory_xact_lock(7421000)"))
-    context.configure(connection=connection, on_version_apply=say_what_works)
+    table = version_table(connection)
+    context.configure(connection=connection, on_version_apply=say_what_works, version_table=table)
     context.run_migrations()
 
 

@@ -24,7 +24,9 @@ from pairing_server.db import endpoints
 
 # The revision before the first.
 NOTHING = "base"
-VERSION_TABLE = "alembic_version"
+# An expression of SQL: the table with the revision, as migrations/env.py has chosen it; null if there is none of ours.
+VERSION_TABLE = """coalesce(to_regclass('pairing_schema_version'),
+    CASE WHEN to_regclass('audit_events') IS NOT NULL THEN to_regclass('alembic_version') END)"""
 _PACKAGE = Path(__file__).resolve().parents[1]
 
 
@@ -132,16 +134,15 @@ def head() -> str:
 _COMMENT = re.compile(r"revision (\S+) works with releases from revision (\S+) on")
 
 
-_REVISION = f"SELECT version_num FROM {VERSION_TABLE}"
-_SAID = f"SELECT obj_description('{VERSION_TABLE}'::regclass, 'pg_class')"
-
-
 async def state(driver: asyncpg.Connection) -> State:
     """The schema of the database that it is connected to."""
-    if await driver.fetchval(f"SELECT to_regclass('{VERSION_TABLE}')") is None:
+    found = await driver.fetchrow(
+        f"SELECT v::text AS name, obj_description(v, 'pg_class') AS comment FROM {VERSION_TABLE} AS v"
+    )
+    if found["name"] is None:
         return State(None, None)
-    revision, comment = await driver.fetchrow(f"SELECT ({_REVISION}), ({_SAID})")
-    said = _COMMENT.fullmatch(comment or "")
+    revision = await driver.fetchval(f"SELECT version_num FROM {found['name']}")
+    said = _COMMENT.fullmatch(found["comment"] or "")
     return State(revision, said[2] if said and said[1] == revision else None)
 
 

@@ -14,7 +14,7 @@ from sqlalchemy.engine import make_url
 
 from pairing_server.db import endpoints
 from pairing_server.db.connection_parameters import read
-from pairing_server.db.migrations import MigrationError
+from pairing_server.db.migrations import VERSION_TABLE, MigrationError
 from pairing_server.db.tables import EVENT_COLUMNS, audit_events, audit_events_number, audit_seals, metadata
 
 # The embedded database's role that runs the server.
@@ -61,16 +61,18 @@ def grants(role: str) -> list[str]:
     tables = ", ".join(table.name for table in metadata.sorted_tables if table.name not in log)
     own = ", ".join(f'"{column}"' for column in EVENT_COLUMNS)
     return [
-        f"REVOKE ALL ON {tables}, alembic_version, audit_events, audit_seals FROM {name}",
-        # The names of the schema and of the partitions are known to the database alone.
+        f"REVOKE ALL ON {tables}, audit_events, audit_seals FROM {name}",
+        # The names of the schema, of the partitions and of the table with the revision are known to the database alone.
         f"""DO $grant$ DECLARE partition regclass; BEGIN
             EXECUTE format('GRANT USAGE ON SCHEMA %I TO %I', current_schema(), {text});
+            EXECUTE format('REVOKE ALL ON %s FROM %I', {VERSION_TABLE}, {text});
+            EXECUTE format('GRANT SELECT ON %s TO %I', {VERSION_TABLE}, {text});
             FOR partition IN SELECT inhrelid FROM pg_inherits WHERE inhparent = 'audit_events'::regclass LOOP
                 EXECUTE format('REVOKE ALL ON %s FROM %I', partition, {text});
             END LOOP;
         END $grant$""",
         f"GRANT SELECT, INSERT, UPDATE, DELETE ON {tables} TO {name}",
-        f"GRANT SELECT ON alembic_version, audit_events, audit_seals TO {name}",
+        f"GRANT SELECT ON audit_events, audit_seals TO {name}",
         f"GRANT INSERT ({own}) ON audit_events TO {name}",
         f"GRANT INSERT ON audit_seals TO {name}",
         f"GRANT USAGE ON SEQUENCE {audit_events_number.name} TO {name}",

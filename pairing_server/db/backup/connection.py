@@ -49,6 +49,8 @@ async def plain_errors(needed: str) -> AsyncIterator[None]:
     """Raises BackupError for what the database answers. `needed`: the rights that it takes."""
     try:
         yield
+    except endpoints.PoolerError as error:
+        raise BackupError(str(error)) from None
     except DBAPIError as error:
         raise _plain(error.orig, needed) from None
     except (

@@ -21,7 +21,7 @@ _NEEDED = (
 # $1: the names of our tables. $2: whether there may be others: those of a newer release are taken by their owner.
 _TABLES = f"""
 SELECT c.oid, c.relname AS name, c.oid::regclass::text AS written
-FROM pg_class AS c JOIN pg_class AS version ON version.oid = '{migrations.VERSION_TABLE}'::regclass
+FROM pg_class AS c JOIN pg_class AS version ON version.oid = {migrations.VERSION_TABLE}
 WHERE c.relnamespace = version.relnamespace AND c.relkind IN ('r', 'p') AND NOT c.relispartition AND c.oid <> version.oid
     AND (c.relname = ANY($1) OR $2 AND c.relowner = version.relowner)
 """
