@@ -88,6 +88,29 @@ def wheels(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
     return str(wheel(folder, "1.0.0")), str(wheel(folder, "1.1.0"))
 
 
+@pytest.mark.parametrize("home", ["/home", "/srv"], ids=["in a home", "closed to others"])
+def test_a_python_that_the_service_cannot_reach_is_refused(home: str, tmp_path: Path) -> None:
+    """In a view of the file system of its own; should it be taken all the same, there is nothing to install."""
+    prefix, name = Path(sys.executable).resolve().parents[1], Path(sys.executable).resolve().name
+    (tmp_path / "pairing_server-9.0.0-py3-none-any.whl").touch()
+    script = f"""
+        set -e
+        mount -t tmpfs -o mode=755 none {home}
+        mkdir -m {"755" if home == "/home" else "700"} {home}/own
+        mkdir {home}/own/python
+        mount --bind {prefix} {home}/own/python
+        mount -t tmpfs none /opt
+        PYTHON={home}/own/python/bin/{name} PIP_NO_INDEX=1 exec {SCRIPT} {tmp_path}/*.whl
+    """
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", script], capture_output=True, text=True, check=False
+    )
+    if "unshare failed" in done.stderr or "permission denied" in done.stderr:
+        pytest.skip("needs the right to make a view of the file system")
+    assert done.returncode == 1
+    assert f"its user cannot reach {home}/own" in done.stderr and "PYTHON=/usr/bin/python3" in done.stderr
+
+
 def test_it_is_installed_upgraded_gone_back_from_and_removed_without_a_trace(
     wheels: tuple[str, str], tmp_path: Path
 ) -> None:
