@@ -39,7 +39,7 @@ def _database(config: Configuration) -> Iterator[str]:
             if config.database_url is not None:
                 yield config.migrate_database_url or config.database_url
                 return
-            embedded = EmbeddedPostgres(config.data_dir)
+            embedded = EmbeddedPostgres(config.data_dir, group=config.data_dir_group)
             try:
                 yield embedded.start()
             finally:

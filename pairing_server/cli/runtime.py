@@ -117,7 +117,7 @@ def revivable_database(
         if ready.database_url is not None:
             yield ready, ready.database_url, None
             return
-        embedded = EmbeddedPostgres(ready.data_dir)
+        embedded = EmbeddedPostgres(ready.data_dir, group=ready.data_dir_group)
         log.info("embedded database starting", extra={"data_dir": str(ready.data_dir)})
         try:
             url = embedded.start()

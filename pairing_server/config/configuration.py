@@ -80,6 +80,11 @@ class Configuration:
         "embedded database, generated keys, audit spool",
         default_text="`./data`; `$STATE_DIRECTORY` under systemd",
     )
+    data_dir_group: bool = declare(
+        flag,
+        False,
+        "whether a group may read and write the data directory, as on a volume with Kubernetes' `fsGroup`; others never may",
+    )
     jwt_keys: tuple[SigningKey, ...] = declare(
         parse_keys,
         (),

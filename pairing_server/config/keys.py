@@ -15,7 +15,9 @@ SEAL_KEY_FILE = "audit-seal-key"
 
 def keyfile_of(config: Configuration) -> KeyFile | None:
     """The file of the signing keys; None if PAIRING_JWT_KEYS is set."""
-    return None if config.jwt_keys else KeyFile(config.data_dir / KEY_FILE)
+    if config.jwt_keys:
+        return None
+    return KeyFile(config.data_dir / KEY_FILE, group=config.data_dir_group)
 
 
 def with_keys(config: Configuration) -> Configuration:
@@ -58,7 +60,7 @@ def with_seal_key(config: Configuration) -> Configuration:
         return config
     try:
         make_once(path, lambda: SealKey.generate()[1])
-        check_private(path, path.stat())
+        check_private(path, path.stat(), group=config.data_dir_group)
         return replace(config, audit_seal_key=SealKey.parse(path.read_text(encoding="utf-8")))
     except (OSError, ValueError) as error:
         raise ConfigurationError(

@@ -26,17 +26,24 @@ def make_once(path: Path, make: Callable[[], str]) -> None:
             file.write(make() + "\n")
 
 
-def check_private(path: Path, found: os.stat_result) -> None:
-    """Raises ValueError if others can read the file."""
-    if stat.S_IMODE(found.st_mode) & 0o077:
-        raise ValueError(f"it can be read by others; run: chmod 600 {path}")
+def check_private(path: Path, found: os.stat_result, *, group: bool = False) -> None:
+    """Raises ValueError if others can read the file; a `group` may where the configuration says so."""
+    mode = stat.S_IMODE(found.st_mode)
+    if not mode & (0o007 if group else 0o077):
+        return
+    advice = (
+        "" if mode & 0o007 else ", or set PAIRING_DATA_DIR_GROUP=true for a volume with Kubernetes' fsGroup"
+    )
+    raise ValueError(f"it can be read by others; run: chmod 600 {path}{advice}")
 
 
 class KeyFile:
     """The methods raise OSError or ValueError, whose text has no secret."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, group: bool = False) -> None:
+        """`group`: whether a group may read and write it."""
         self.path = path
+        self._group = group
         self._seen: tuple[int, int, int] | None = None
 
     def read(self) -> tuple[SigningKey, ...]:
@@ -50,7 +57,7 @@ class KeyFile:
         found = self.path.stat()
         # Noted before the content is read: a file with a fault is read again when it changes.
         self._seen = _state(found)
-        check_private(self.path, found)
+        check_private(self.path, found, group=self._group)
         return parse_keys(self.path.read_text(encoding="utf-8").strip())
 
     def changed(self) -> bool:

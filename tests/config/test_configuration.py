@@ -56,6 +56,7 @@ TEXTS: dict[str, tuple[str, Any, tuple[str, ...], str]] = {
     "database_password_file": ("/run/password", Path("/run/password"), (), ""),
     "database_password_command": ("print-token --for $PGUSER", "print-token --for $PGUSER", (), ""),
     "data_dir": ("/var/lib/x", Path("/var/lib/x"), (), ""),
+    "data_dir_group": ("true", True, ("maybe",), "true or false"),
     "migrate_database_url": (
         URL,
         URL,

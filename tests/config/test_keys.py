@@ -13,8 +13,8 @@ from pairing_server.security.keys import SigningKey
 from tests.config.given import SECRET, configuration
 
 
-def kept(data_dir: Path) -> tuple[SigningKey, ...]:
-    return with_keys(configuration({"PAIRING_DATA_DIR": str(data_dir)})).jwt_keys
+def kept(data_dir: Path, **settings: str) -> tuple[SigningKey, ...]:
+    return with_keys(configuration({"PAIRING_DATA_DIR": str(data_dir), **settings})).jwt_keys
 
 
 def test_keys_are_made_once_and_only_for_the_owner(tmp_path: Path) -> None:
@@ -43,6 +43,18 @@ def test_a_keys_file_that_others_can_reach_is_refused(tmp_path: Path, mode: int)
     (tmp_path / "jwt-keys").chmod(mode)
     with pytest.raises(ConfigurationError, match="can be read by others; run: chmod 600"):
         kept(tmp_path)
+
+
+def test_a_group_may_read_the_keys_where_the_configuration_says_so(tmp_path: Path) -> None:
+    """As Kubernetes' fsGroup lets it, each time that it mounts the volume."""
+    keys = kept(tmp_path)
+    (tmp_path / "jwt-keys").chmod(0o660)
+    with pytest.raises(ConfigurationError, match="set PAIRING_DATA_DIR_GROUP=true for a volume with"):
+        kept(tmp_path)
+    assert kept(tmp_path, PAIRING_DATA_DIR_GROUP="true") == keys
+    (tmp_path / "jwt-keys").chmod(0o664)
+    with pytest.raises(ConfigurationError, match=r"run: chmod 600 [^,]*$"):
+        kept(tmp_path, PAIRING_DATA_DIR_GROUP="true")
 
 
 def test_a_damaged_keys_file_is_refused_without_showing_it(tmp_path: Path) -> None:

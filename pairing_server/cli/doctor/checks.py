@@ -62,9 +62,10 @@ def _secrets(config: Configuration, environ: Mapping[str, str]) -> Iterator[Find
                 f"{path} holds secrets and can be read by others.",
                 f"chmod 600 {path}, or put them into credential files (docs/operations.md, Settings).",
             )
+    others = 0o004 if config.data_dir_group else 0o044
     for folder in credential_folders(environ):
         for file in folder.iterdir():
-            if file.name in ("jwt-keys", "database-url") and file.stat().st_mode & 0o044:
+            if file.name in ("jwt-keys", "database-url") and file.stat().st_mode & others:
                 yield Finding(f"{file} can be read by others.", f"chmod 600 {file}")
 
 

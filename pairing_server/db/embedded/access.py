@@ -27,6 +27,7 @@ SOCKET_PATH_BYTES = 107 if sys.platform == "linux" else 103
 # A list of hosts is split at commas, host and port at colons; the others need quoting somewhere.
 AWKWARD_CHARACTERS = frozenset(",:\"'\\@")
 _GROUP_AND_OTHERS = stat.S_IRWXG | stat.S_IRWXO
+_OF_A_GROUP = "On a volume with Kubernetes' fsGroup set PAIRING_DATA_DIR_GROUP=true."
 
 
 class EmbeddedPostgresError(RuntimeError):
@@ -81,8 +82,8 @@ def account_for(cluster: Path) -> Account:
     return Account(owner.st_uid, owner.st_gid, is_other=True)
 
 
-def prepare_data_dir(data_dir: Path) -> None:
-    """Make sure that `data_dir` exists and that only its owner can list it or write to it.
+def prepare_data_dir(data_dir: Path, *, group: bool = False) -> None:
+    """Make sure that `data_dir` exists and that only its owner, and with `group` its group, can list it or write to it.
 
     A folder that others can list is closed only if all in it is private already: then it is the server's,
     and not a place like /var/lib that was named by mistake. Raises EmbeddedPostgresError.
@@ -100,14 +101,30 @@ def prepare_data_dir(data_dir: Path) -> None:
                 f"PAIRING_DATA_DIR is {data_dir}, which is a file. Name a folder."
             ) from None
         is_anyones = bool(status.st_mode & stat.S_IWOTH)
-        if not is_anyones and (not status.st_mode & 0o066 or os.geteuid() not in (0, status.st_uid)):
+        refused = stat.S_IRWXO if group else _GROUP_AND_OTHERS
+        may_list = status.st_mode & 0o066 & refused
+        if not is_anyones and (not may_list or os.geteuid() not in (0, status.st_uid)):
             return
-        if is_anyones or not all(map(_is_private, data_dir.iterdir())):
+        if is_anyones or any(path.lstat().st_mode & refused for path in data_dir.iterdir()):
             raise EmbeddedPostgresError(
                 f"PAIRING_DATA_DIR is {data_dir}, which other users can list or change. Name a folder for"
-                f" this server alone, or make this one private: chmod go-rwx '{data_dir}'"
+                f" this server alone, for example a new one in it, or make this one private: chmod go-rwx '{data_dir}'."
+                f" {_OF_A_GROUP}"
             ) from None
-        data_dir.chmod(stat.S_IMODE(status.st_mode) & ~_GROUP_AND_OTHERS)
+        data_dir.chmod(stat.S_IMODE(status.st_mode) & ~refused)
+
+
+def close_cluster(cluster: Path, *, group: bool = False) -> None:
+    """Take from a group what PostgreSQL refuses to start with, if there may be such a `group`. Raises EmbeddedPostgresError."""
+    mode = stat.S_IMODE(cluster.stat().st_mode) if cluster.exists() else 0
+    if not mode & (stat.S_IWGRP | stat.S_IRWXO):
+        return
+    if mode & stat.S_IRWXO or not group:
+        raise EmbeddedPostgresError(
+            f"The database in {cluster} can be changed by other users, so PostgreSQL refuses it: chmod 700 '{cluster}'."
+            f" {_OF_A_GROUP}"
+        )
+    cluster.chmod(mode & ~_GROUP_AND_OTHERS)
 
 
 def open_the_way(target: Path, account: Account) -> list[Path]:
@@ -196,10 +213,6 @@ def _fits_a_socket(folder: Path) -> bool:
     text = str(folder)
     is_plain = text.isprintable() and AWKWARD_CHARACTERS.isdisjoint(text)
     return is_plain and len(os.fsencode(folder / SOCKET_NAME)) <= SOCKET_PATH_BYTES
-
-
-def _is_private(path: Path) -> bool:
-    return not path.lstat().st_mode & _GROUP_AND_OTHERS
 
 
 def _tree(root: Path) -> Iterator[Path]:

@@ -27,6 +27,7 @@ from urllib.parse import quote
 from pairing_server.db.embedded.access import (
     EmbeddedPostgresError,
     account_for,
+    close_cluster,
     make_readable,
     open_the_way,
     prepare_data_dir,
@@ -47,8 +48,10 @@ class EmbeddedPostgres:
     processes of one machine may use a `data_dir` at once; the last of them to stop stops PostgreSQL.
     """
 
-    def __init__(self, data_dir: Path) -> None:
+    def __init__(self, data_dir: Path, *, group: bool = False) -> None:
+        """`group`: whether a group may have rights to `data_dir`."""
         self._data_dir = data_dir
+        self._group = group
         self._use: int | None = None
         self._cluster: Cluster | None = None
         self._url = ""
@@ -79,7 +82,7 @@ class EmbeddedPostgres:
             return self._url
         with _told_to_the_operator(self._data_dir):
             programs = find_programs()
-            prepare_data_dir(self._data_dir)
+            prepare_data_dir(self._data_dir, group=self._group)
             self._data_dir = self._data_dir.resolve()
             with self._starting_or_stopping():
                 self._use = _open_lock(self._data_dir / "postgres.lock")
@@ -121,6 +124,7 @@ class EmbeddedPostgres:
     def _start(self, programs: Path) -> str:
         folder = self._data_dir / "postgres"
         account = account_for(folder)
+        close_cluster(folder, group=self._group)
         if account.is_other:
             changed = [*open_the_way(folder, account), *open_the_way(programs, account)]
             for part in ("bin", "lib", "share"):

@@ -8,6 +8,7 @@ import io
 import json
 import shutil
 import subprocess
+import sys
 import tarfile
 import tempfile
 from collections.abc import Iterator
@@ -318,6 +319,28 @@ def test_the_embedded_database_moves_to_another_machine_with_its_keys() -> None:
         assert keys[1].stat().st_mode & 0o777 == 0o600
     finally:
         shutil.rmtree(place)
+
+
+WITHOUT_TEMPORARY_FILES = """import sys, tempfile
+tempfile._candidate_tempdir_list = lambda: ["/nonexistent"]
+from pairing_server.cli import main
+sys.argv[0] = "pairing-server"
+main()
+"""
+
+
+def test_it_needs_no_folder_for_temporary_files(
+    saved: Path, database_url: str, other_database: str, tmp_path: Path
+) -> None:
+    """As in a container whose root is read-only: only the data directory can be written to."""
+    old = Operator(database_url, tmp_path, DATA_DIR=str(tmp_path / "data"))
+    new = Operator(other_database, tmp_path, DATA_DIR=str(tmp_path / "data"))
+    bare = [sys.executable, "-c", WITHOUT_TEMPORARY_FILES]
+    made = subprocess.run([*bare, "backup", "-"], env=old.environ, capture_output=True, check=True)
+    subprocess.run(
+        [*bare, "restore", "-"], env=new.environ, input=made.stdout, capture_output=True, check=True
+    )
+    assert new.says("user", "list").startswith("alice\t")
 
 
 # The seals of the audit log

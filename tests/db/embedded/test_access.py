@@ -12,6 +12,7 @@ import pytest
 from pairing_server.db.embedded.access import (
     Account,
     EmbeddedPostgresError,
+    close_cluster,
     make_readable,
     open_the_way,
     prepare_data_dir,
@@ -115,6 +116,38 @@ def test_a_folder_shared_with_others_is_refused_and_left_as_it_is(tmp_path: Path
     tmp_path.chmod(bits)
     with pytest.raises(EmbeddedPostgresError, match="chmod go-rwx"):
         prepare_data_dir(tmp_path)
+    assert mode(tmp_path) == bits
+
+
+def test_a_group_has_its_rights_to_the_folder_where_it_may(tmp_path: Path) -> None:
+    (tmp_path / "key").touch()
+    (tmp_path / "key").chmod(0o660)
+    tmp_path.chmod(0o2770)
+    with pytest.raises(EmbeddedPostgresError, match="PAIRING_DATA_DIR_GROUP=true"):
+        prepare_data_dir(tmp_path)
+    prepare_data_dir(tmp_path, group=True)
+    assert mode(tmp_path) == 0o2770
+    tmp_path.chmod(0o2775)
+    prepare_data_dir(tmp_path, group=True)
+    assert mode(tmp_path) == 0o2770
+    (tmp_path / "key").chmod(0o664)
+    tmp_path.chmod(0o2775)
+    with pytest.raises(EmbeddedPostgresError, match="which other users can list or change"):
+        prepare_data_dir(tmp_path, group=True)
+
+
+@pytest.mark.parametrize(("bits", "closed"), [(0o2770, 0o2700), (0o750, 0o750), (0o700, 0o700)])
+def test_a_cluster_is_closed_as_postgresql_wants_it(tmp_path: Path, bits: int, closed: int) -> None:
+    tmp_path.chmod(bits)
+    close_cluster(tmp_path, group=True)
+    assert mode(tmp_path) == closed
+
+
+@pytest.mark.parametrize(("bits", "group"), [(0o770, False), (0o707, True), (0o755, True)])
+def test_a_cluster_that_others_can_change_is_refused(tmp_path: Path, bits: int, group: bool) -> None:
+    tmp_path.chmod(bits)
+    with pytest.raises(EmbeddedPostgresError, match="so PostgreSQL refuses it: chmod 700"):
+        close_cluster(tmp_path, group=group)
     assert mode(tmp_path) == bits
 
 

@@ -139,6 +139,18 @@ def test_only_its_own_user_reaches_the_socket_and_the_files(data_dir: Path) -> N
         assert data_dir.stat().st_mode & 0o066 == 0
 
 
+def test_a_volume_whose_group_gets_all_rights_at_each_mount_is_taken_where_it_may(data_dir: Path) -> None:
+    """What Kubernetes does with fsGroup."""
+    with EmbeddedPostgres(data_dir):
+        pass
+    for path in (data_dir, *data_dir.rglob("*")):
+        path.chmod(path.stat().st_mode | (0o2070 if path.is_dir() else 0o060))
+    with pytest.raises(EmbeddedPostgresError, match="PAIRING_DATA_DIR_GROUP=true"):
+        EmbeddedPostgres(data_dir).start()
+    with EmbeddedPostgres(data_dir, group=True) as database:
+        assert database.url
+
+
 def test_its_log_is_kept_small_while_it_runs(data_dir: Path) -> None:
     log = data_dir / "postgres.log"
     with EmbeddedPostgres(data_dir) as database:
