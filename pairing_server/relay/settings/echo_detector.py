@@ -9,32 +9,20 @@ document.py. docs/decisions/0004 has the rules and their reasons.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from pairing_server.relay.settings.deliveries import Deliveries, Delivery
 from pairing_server.relay.settings.json_values import Value, Values, differing
 
 UNDER_WAY = 1.5  # seconds in which a delivery may not have been applied yet, and its echo is expected
 ECHO_KEPT = 30.0  # the same for a device known to echo; a slower link does not survive the pings
 LATE_ECHO = 10.0  # seconds after which a repetition is no sign of an echoing device any more
 RESEND_WITHIN = 0.25  # seconds: too short for a user to see a change and take it back
-DELIVERIES_KEPT = 256  # for each view: four seconds of a slider's 60 a second
-BYTES_KEPT = 1 << 20  # for each view
 
 SURE_ECHO, SURE_QUIET = 12, -6  # the limits of PeerView._score
 ECHOING, QUIET = 4, -4  # from here on a device is known to echo, or not to
 ALLOWANCE = 64  # edits in a row that bring only values the device was sent; more than these are a loop
-
-
-@dataclass(slots=True, eq=False)
-class Delivery:
-    """A document sent to a device. `is_news`: it differs from what the device was expected to hold."""
-
-    document: Values
-    rev: int
-    at: float
-    is_news: bool
-    again: bool  # this rev was delivered before
-    missed: bool = False  # no echo of it came while it was expected
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +46,11 @@ class PeerView:
     _sent: set[str] = field(default_factory=set)  # all keys it has ever sent
     _base_rev: int | None = None  # of its last message
     _last_message_at: float = -math.inf  # when that came
-    # Not deques: most stay empty, and an empty deque has 760 bytes.
-    _unapplied: list[Delivery] = field(default_factory=list)  # delivered, maybe not applied at that time
-    _unechoed: list[Delivery] = field(default_factory=list)
-    _recent: list[Delivery] = field(default_factory=list)
+    _unapplied: Deliveries = field(default_factory=Deliveries)  # delivered, maybe not applied at that time
+    _unechoed: Deliveries = field(default_factory=Deliveries)
+    _recent: Deliveries = field(default_factory=Deliveries)
+    _last: Delivery | None = None
     _allowance: int = ALLOWANCE
-    _last_rev: int = -1
     _score: int = 0  # grows with echoes in order, falls with deliveries that were not echoed
     # When the last delivery was sent that is only presumed to have been applied.
     _presumed_applied_at: float = -math.inf
@@ -85,16 +72,17 @@ class PeerView:
 
     def deliver(self, document: Values, rev: int, size: int, now: float) -> None:
         """The document, of `size` bytes, has been sent to the device."""
-        before = self._unapplied[-1].document if self._unapplied else {}
-        is_news = bool(differing(document, before, self._held))
-        delivery = Delivery(document, rev, now, is_news, again=rev == self._last_rev)
-        self._last_rev = rev
+        expected = self._unapplied[-1].document if self._unapplied else {}
+        is_news = bool(differing(document, expected, self._held))
+        last = self._last
+        before = last.document if last else {}
+        # What nobody has touched is the same object.
+        changed = tuple(key for key, value in document.items() if before.get(key) is not value)
+        again = last is not None and rev == last.rev
+        delivery = self._last = Delivery(document, changed, rev, now, is_news, again)
         self.uncertain = False
-        room = min(DELIVERIES_KEPT, BYTES_KEPT // size)
         for kept in (self._unapplied, self._unechoed, self._recent):
-            kept.append(delivery)
-            while len(kept) > room:
-                kept.pop(0)
+            kept.append(delivery, size)
 
     def resume(self) -> None:
         """The device is on a new connection: what was under way is lost, or applied without an echo to come."""
@@ -105,7 +93,7 @@ class PeerView:
     def age(self, now: float) -> None:
         """Presume applied what was delivered long ago; forget what was delivered very long ago."""
         while self._unapplied and self._unapplied[0].at < now - self._patience(self._unapplied[0]):
-            delivery = self._unapplied.pop(0)
+            delivery = self._unapplied.pop_oldest()
             self._presumed_applied_at = delivery.at
             if delivery.at < self._last_message_at:
                 # The last message may be based on it; if not, it is settled anyway.
@@ -114,7 +102,7 @@ class PeerView:
                 self._held = {**self._held, **delivery.document}
         for kept in (self._unechoed, self._recent):
             while kept and kept[0].at < now - ECHO_KEPT:
-                kept.pop(0)
+                kept.pop_oldest()
         if not self._recent:
             self._allowance = ALLOWANCE
 
@@ -135,33 +123,49 @@ class PeerView:
         return self._guess_edits(values, now, repeated)
 
     def _repeated(self, values: Values, now: float, after_rev: int) -> Delivery | None:
-        """The delivery that `values` equal: the oldest that can be trusted, else the oldest."""
+        """The delivery that `values` equal: the oldest that can be trusted, else the oldest.
+
+        There may be unknown keys, too.
+        """
         found = None
+        steady, varying = self._unechoed.split(values)
+        if not self._unechoed or _contradicts(steady, self._unechoed[0].document, self._held):
+            return None
+        sends_back = self._sends_back(values)
         for delivery in self._unechoed:
-            if delivery.rev <= after_rev or not self._equal(values, delivery, now):
+            if delivery.rev <= after_rev or (found is not None and not self._trusts(delivery, now)):
+                continue
+            if _contradicts(varying, delivery.document, self._held) or not sends_back(delivery, now):
                 continue
             if self._trusts(delivery, now):
                 return delivery
             found = found or delivery
         return found
 
-    def _equal(self, values: Values, delivery: Delivery, now: float) -> bool:
-        """Whether the device sends this delivery back: all of it, or at least what was new to it.
+    def _sends_back(self, values: Values) -> Callable[[Delivery, float], bool]:
+        """Whether a message that contradicts nothing in a delivery sends it back: all of it, or at least what was new to it."""
+        all_it_sends = len(values) > 1 and self._sent <= values.keys()
+        steady, _ = self._unechoed.split(self._unechoed[0].document)
+        new = set(differing(steady, {}, self._held))
+        only_new = new <= values.keys()
 
-        There may be unknown keys, too.
-        """
-        document, held = delivery.document, self._held
-        for key, value in values.items():
-            known = document.get(key) or held.get(key)
-            if known is not None and not value.same(known):
-                return False
-        whole = document.keys() <= values.keys()
-        if len(values) > 1 and (whole or self._sent <= values.keys()):
-            return True
-        if not delivery.is_news and now - delivery.at > UNDER_WAY:
-            return False  # a device that sends back only what is new had nothing to send
-        new = differing(document, {}, held)
-        return whole or (bool(new) and values.keys() >= set(new))
+        def sends_back(delivery: Delivery, now: float) -> bool:
+            if all_it_sends:
+                return True
+            whole = delivery.document.keys() <= values.keys()
+            if whole and len(values) > 1:
+                return True
+            if not delivery.is_news and now - delivery.at > UNDER_WAY:
+                return False  # a device that sends back only what is new had nothing to send
+            if whole or not only_new:
+                return whole
+            moved = {
+                key: delivery.document[key] for key in self._unechoed.varying if key in delivery.document
+            }
+            also_new = differing(moved, {}, self._held)
+            return bool(new or also_new) and values.keys() >= set(also_new)
+
+        return sends_back
 
     def _trusts(self, delivery: Delivery, now: float) -> bool:
         """Whether a repetition of this delivery is an echo, and not an edit that leads back to it."""
@@ -179,29 +183,37 @@ class PeerView:
 
     def _guess_edits(self, values: Values, now: float, repeated: Delivery | None) -> Classification:
         """The device held what it sent last, or one of the deliveries since: the one that needs fewest edits."""
-        edits = [differing(values, {}, self._held)]
-        if edits[0] and self.echoing:
-            return Classification(edits[0], repeated)  # it would have echoed what it received since
-        unapplied = list(self._unapplied)
-        edits += [differing(values, delivery.document, self._held) for delivery in unapplied]
-        if not edits[0] and unapplied and self._sends_again(now):
+        since_last = differing(values, {}, self._held)
+        if since_last and self.echoing:
+            return Classification(since_last, repeated)  # it would have echoed what it received since
+        unapplied = self._unapplied
+        if not since_last and unapplied and self._sends_again(now):
             return Classification([], repeated)
+        counts = [len(since_last), *self._counts_since(values)]
         # Of equals the newest: a user takes back what is on the screen.
-        best = min((i for i, keys in enumerate(edits) if keys), key=lambda i: (len(edits[i]), -i), default=0)
-        seen = unapplied[best - 1] if best and self._shown(edits, best) else None
-        return Classification(edits[best], repeated, seen)
+        best = min((i for i, count in enumerate(counts) if count), key=lambda i: (counts[i], -i), default=0)
+        if not best:
+            return Classification(since_last, repeated)
+        shown = unapplied[best - 1]
+        edited = differing(values, shown.document, self._held)
+        # Whether a value comes from that delivery and from nothing older.
+        newest = all(count > counts[best] for count in counts[1:best])
+        seen = newest and any(key in self._held for key in set(since_last).difference(edited))
+        return Classification(edited, repeated, shown if seen else None)
+
+    def _counts_since(self, values: Values) -> list[int]:
+        """For each delivery that may not have been applied, how many keys of the message differ from it."""
+        if not self._unapplied:
+            return []
+        steady, varying = self._unapplied.split(values)
+        always = len(differing(steady, self._unapplied[0].document, self._held))
+        return [always + len(differing(varying, d.document, self._held)) for d in self._unapplied]
 
     def _sends_again(self, now: float) -> bool:
         """Whether the same message as its last is a repetition, and not an edit back to those values."""
         if self.echoing or self._resumed:
             return now - self._unapplied[-1].at < UNDER_WAY
         return now - self._unapplied[0].at < RESEND_WITHIN
-
-    def _shown(self, edits: list[list[str]], best: int) -> bool:
-        """Whether a value comes from that delivery and from nothing older."""
-        if any(len(keys) <= len(edits[best]) for keys in edits[1:best]):
-            return False
-        return any(key in self._held and key not in edits[best] for key in edits[0])
 
     def allow_edits(self, edits: Values) -> bool:
         """The guard against loops: even if it was misclassified, an echo brings no value that the device was not sent.
@@ -217,6 +229,9 @@ class PeerView:
         return False
 
     def _was_sent(self, key: str, value: Value) -> bool:
+        if self._recent and key not in self._recent.varying:
+            sent = self._recent[0].document.get(key)
+            return sent is not None and value.same(sent)
         last = None
         for delivery in reversed(self._recent):
             sent = delivery.document.get(key)
@@ -230,7 +245,7 @@ class PeerView:
         if classification.repeats is not None:
             if classification.repeats is self._unechoed[0]:
                 self._learn_echo(now - classification.repeats.at)
-            while self._unechoed.pop(0) is not classification.repeats:
+            while self._unechoed.pop_oldest() is not classification.repeats:
                 pass
         elif base_rev is None:
             self._learn_quiet(classification, now)
@@ -264,6 +279,15 @@ class PeerView:
             self._presumed_applied_at = -math.inf if proven else delivery.at
         if delivery not in self._unapplied:
             return
-        while self._unapplied.pop(0) is not delivery:
+        while self._unapplied.pop_oldest() is not delivery:
             pass
         self._held = {**self._held, **delivery.document}
+
+
+def _contradicts(values: Values, document: Values, held: Values) -> bool:
+    """Whether a value is another than the one that the document, or what is held beneath it, has."""
+    for key, value in values.items():
+        known = document.get(key) or held.get(key)
+        if known is not None and not value.same(known):
+            return True
+    return False
