@@ -131,10 +131,20 @@ def test_it_is_installed_upgraded_gone_back_from_and_removed_without_a_trace(
     machine.data.parent.mkdir(parents=True)
     machine.data.write_text("k1:secret\n")
 
-    # Again: nothing is done. Without an index nothing could be.
+    # What each of several processes has made, by a release before.
+    seal_key = machine.settings.parent / "audit-seal-key"
+    for port in ("8090", "8091"):
+        made = machine.root / "var" / "lib" / "private" / f"pairing-server-{port}" / "audit-seal-key"
+        made.parent.mkdir(parents=True)
+        made.write_text(f"ed25519:{port}\n")
+
+    # Again: nothing is done, but that all processes get one key to seal with. Without an index nothing could be.
     before = (machine.opt / machine.releases["1.0.0"] / "complete").stat().st_mtime_ns
     assert machine.install(first, PIP_NO_INDEX="1").returncode == 0
     assert (machine.opt / machine.releases["1.0.0"] / "complete").stat().st_mtime_ns == before
+    assert seal_key.read_text() == "ed25519:8090\n"
+    assert seal_key.stat().st_mode & 0o777 == 0o600
+    seal_key.write_text("the operator's\n")
 
     # One that cannot be installed changes nothing that runs.
     broken = tmp_path / "pairing_server-9.0.0-py3-none-any.whl"
@@ -149,6 +159,7 @@ def test_it_is_installed_upgraded_gone_back_from_and_removed_without_a_trace(
     assert machine.runs == "pairing-server, version 1.1.0"
     assert set(machine.releases) == {"1.0.0", "1.1.0"}, "the one before stays, older ones go"
     assert machine.settings.read_text() == "PAIRING_CODE_TTL=60\n"
+    assert seal_key.read_text() == "the operator's\n"
 
     # A way back that needs nothing from outside.
     assert machine.install(first, PIP_NO_INDEX="1").returncode == 0
@@ -157,9 +168,8 @@ def test_it_is_installed_upgraded_gone_back_from_and_removed_without_a_trace(
 
     told = machine.does("--remove")
     assert "settings are still in" in told and "--purge removes both" in told
-    assert machine.files() == {
-        str(path.relative_to(machine.root)) for path in (machine.settings, machine.data)
-    }
+    kept = (machine.settings, machine.data, seal_key, *machine.root.glob("var/lib/private/*/audit-seal-key"))
+    assert machine.files() == {str(path.relative_to(machine.root)) for path in kept}
     assert not machine.opt.exists()
 
     assert "removed, with settings and data" in machine.does("--remove", "--purge")

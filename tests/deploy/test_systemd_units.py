@@ -6,19 +6,31 @@ import configparser
 import os
 import re
 import subprocess
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 
 from harness.program import ROOT, environment, program
 from harness.service_manager import TIMEOUT_SECONDS
-from pairing_server.config import Configuration
+from pairing_server.config import NAMES, Configuration
 from tests.programs import needs
 
 UNITS = ROOT / "deploy" / "systemd"
 SERVICES = ("pairing-server.service", "pairing-server@.service")
 # The score of `systemd-analyze security` in tenths: 10 is "OK", 100 wide open.
 EXPOSURE = 15
+
+
+# Files of /etc/pairing-server.
+SECRETS = {"audit-seal-key", "database-url", "jwt-keys", "migrate-database-url"}
+
+
+def credentials(loaded: Iterable[str]) -> set[str]:
+    """The names of credentials, each of which comes from the file of its name."""
+    pairs = [each.split(":") for each in loaded]
+    assert all(path == f"/etc/pairing-server/{name}" for name, path in pairs)
+    return {name for name, _ in pairs}
 
 
 class _Lists(dict[str, object]):
@@ -74,10 +86,24 @@ def test_the_services_are_hardly_exposed(name: str) -> None:
 def test_no_secret_stands_in_a_unit_where_every_user_could_read_it(name: str) -> None:
     service = unit(name)["Service"]
     assert service["Environment"] == ["PAIRING_SETTINGS_FILE=/etc/pairing-server/settings"]
-    assert sorted(loaded.partition(":")[0] for loaded in service["LoadCredential"]) == [
-        "database-url",
-        "jwt-keys",
-    ]
+    assert credentials(service["LoadCredential"]) == SECRETS
+
+
+def test_commands_get_the_secrets_of_the_service() -> None:
+    """Also the URL of the role that owns the tables, and the key that seals: they migrate, restore, rebase and verify."""
+    text = (UNITS / "pairing-server").read_text(encoding="utf-8")
+    assert credentials(re.findall(r"LoadCredential=(\S+)", text)) == SECRETS
+    assert sorted(re.findall(r"SetCredential=([a-z-]+):", text)) == sorted(SECRETS)
+
+
+def test_several_processes_do_not_start_without_the_keys_that_they_share() -> None:
+    one, many = (unit(name)["Service"]["SetCredential"] for name in SERVICES)
+    assert sorted(each.partition(":")[0] for each in one) == sorted(SECRETS)
+    assert many == [r"migrate-database-url:\n"]
+
+
+def test_a_credential_is_the_setting_of_its_name() -> None:
+    assert {f"PAIRING_{name.upper().replace('-', '_')}" for name in SECRETS} <= set(NAMES)
 
 
 def test_several_processes_differ_from_one_only_where_they_must() -> None:

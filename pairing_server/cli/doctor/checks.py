@@ -19,8 +19,9 @@ from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
+from pairing_server.audit.seals import SealKey, Trusted, format_key, trusted_of
 from pairing_server.client import PairingClient
-from pairing_server.config import Configuration, credential_folders, settings_file
+from pairing_server.config import SEAL_KEY_FILE, SETTINGS, Configuration, credential_folders, settings_file
 from pairing_server.db import endpoints, migrations
 from pairing_server.db.database import CONNECT_TIMEOUT, Database
 from pairing_server.db.endpoints import PoolerError
@@ -57,15 +58,16 @@ def _secrets(config: Configuration, environ: Mapping[str, str]) -> Iterator[Find
     path = settings_file(environ)
     if path.is_file() and path.stat().st_mode & 0o044:
         text = path.read_text(encoding="utf-8", errors="replace")
-        if any(f"\nPAIRING_{name}=" in f"\n{text}" for name in ("JWT_KEYS", "DATABASE_URL")):
+        if any(f"\n{setting.variable}=" in f"\n{text}" for setting in SETTINGS if setting.secret):
             yield Finding(
                 f"{path} holds secrets and can be read by others.",
                 f"chmod 600 {path}, or put them into credential files (docs/operations.md, Settings).",
             )
     others = 0o004 if config.data_dir_group else 0o044
+    secret = {setting.name.replace("_", "-") for setting in SETTINGS if setting.secret}
     for folder in credential_folders(environ):
         for file in folder.iterdir():
-            if file.name in ("jwt-keys", "database-url") and file.stat().st_mode & others:
+            if file.name in secret and file.stat().st_mode & others:
                 yield Finding(f"{file} can be read by others.", f"chmod 600 {file}")
 
 
@@ -134,6 +136,7 @@ async def check_database(config: Configuration) -> list[Finding]:
         async with database.direct() as direct:
             there = await migrations.state(direct.driver)
             now = await direct.driver.fetchval("SELECT clock_timestamp()")
+            keys = await direct.driver.fetch(_SEAL_KEYS) if there.suits else []
     except Unavailable as error:
         return [
             Finding(
@@ -144,7 +147,41 @@ async def check_database(config: Configuration) -> list[Finding]:
         return [Finding(str(error), "Change PAIRING_DATABASE_URL, or the pooler.")]
     finally:
         await database.close()
-    return [*_clock_skew("The database's clock", now), *_schema(there), *await _hosts(config.database_url)]
+    return [
+        *_clock_skew("The database's clock", now),
+        *_schema(there),
+        *_seal_keys(config, {bytes(row["public_key"]): row["seal_no"] for row in keys}),
+        *await _hosts(config.database_url),
+    ]
+
+
+# The keys of the newest seals, and the last seal of each.
+_SEAL_KEYS = """SELECT public_key, max(seal_no) AS seal_no
+    FROM (SELECT public_key, seal_no FROM audit_seals ORDER BY seal_no DESC LIMIT 1000) AS newest GROUP BY public_key"""
+
+
+def _own_seal_key(config: Configuration) -> Trusted:
+    """The key that is set, else the one that was made in the data directory, if it can be read."""
+    key = config.audit_seal_key
+    if key is None:
+        try:
+            key = SealKey.parse((config.data_dir / SEAL_KEY_FILE).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+    return {key.public: None}
+
+
+def _seal_keys(config: Configuration, found: Mapping[bytes, int]) -> Iterator[Finding]:
+    """Keys of other servers, or of one that should not seal."""
+    trusted = {**_own_seal_key(config), **trusted_of(config.audit_trusted_keys)}
+    for key, last in found.items():
+        known = trusted.get(key, 0)
+        right = known is None or last <= known
+        if not right:
+            yield Finding(
+                f"The audit log has seals up to {last} of a key that this server does not trust: {format_key(key)}.",
+                "Give all servers the same audit-seal-key, or list the key in PAIRING_AUDIT_TRUSTED_KEYS (docs/audit.md, Keys that are trusted).",
+            )
 
 
 async def _hosts(url: str) -> list[Finding]:

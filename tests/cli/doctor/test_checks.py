@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from pairing_server.audit.seals import SealKey, TrustedKey, format_key
 from pairing_server.cli.doctor import checks
 from pairing_server.cli.doctor.checks import check_configuration, check_database, is_weak
 from pairing_server.config import Configuration
@@ -17,7 +18,7 @@ from pairing_server.security.keys import SigningKey, generate_key
 from pairing_server.security.origins import Origins
 from tests.cli.commands import NO_DATABASE, Operator
 from tests.cli.serving import serving
-from tests.conftest import execute
+from tests.conftest import execute, execute_within
 
 GOOD = Configuration(
     jwt_keys=(generate_key(),),
@@ -69,9 +70,12 @@ def test_secrets_in_files_that_others_can_read_are_told(tmp_path: Path) -> None:
     settings, credentials = tmp_path / "settings", tmp_path / "credentials"
     settings.write_text(f"PAIRING_JWT_KEYS=k1:{'s' * 32}\n")
     credentials.mkdir()
-    (credentials / "database-url").write_text("postgresql://x")
+    urls = [credentials / name for name in ("database-url", "migrate-database-url", "audit-seal-key")]
+    for each in urls:
+        each.write_text("a secret")
+        each.chmod(0o600)
     environ = {"PAIRING_SETTINGS_FILE": str(settings), "CREDENTIALS_DIRECTORY": str(credentials)}
-    for path, mode in ((settings, 0o644), (credentials / "database-url", 0o640)):
+    for path, mode in ((settings, 0o644), *((each, 0o640) for each in urls)):
         path.chmod(mode)
         assert any(str(path) in f.problem for f in check_configuration(GOOD, environ))
         path.chmod(0o600)
@@ -86,6 +90,29 @@ def test_a_secret_is_weak_by_what_is_in_it_and_not_by_its_length() -> None:
 
 async def test_a_database_that_is_as_it_should_be_has_no_findings(database_url: str) -> None:
     assert await check_database(replace(GOOD, database_url=database_url)) == []
+
+
+async def test_seals_of_keys_that_are_not_trusted_are_told(database_url: str) -> None:
+    own, other = SealKey.generate()[0], SealKey.generate()[0]
+    await execute_within(
+        database_url,
+        *(
+            f"""INSERT INTO audit_seals (seal_no, epoch, from_xid, to_xid, n_rows, parts, digest, previous, sealed_at, node,
+            public_key, signature)
+            SELECT {number}, 1, '0', '1', 0, '[]', '', '', now(), 'n', decode('{key.public.hex()}', 'hex'), ''"""
+            for number, key in enumerate((other, other, own), 1)
+        ),
+    )
+    config = replace(GOOD, database_url=database_url, audit_seal_key=own)
+    [finding] = await check_database(config)
+    assert (
+        f"seals up to 2 of a key that this server does not trust: {format_key(other.public)}"
+        in finding.problem
+    )
+    assert "PAIRING_AUDIT_TRUSTED_KEYS" in finding.remedy
+    for last, known in ((None, True), (2, True), (1, False)):
+        trusted = replace(config, audit_trusted_keys=(TrustedKey(other.public, last),))
+        assert (await check_database(trusted) == []) is known
 
 
 async def test_an_old_an_unknown_and_an_absent_database_are_found(empty_database: str) -> None:
