@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import sys
+from collections.abc import Sequence
 
 import click
 
@@ -15,6 +17,7 @@ from pairing_server.cli.epilog import epilog
 from pairing_server.cli.keys import keys
 from pairing_server.cli.lockouts import lockouts
 from pairing_server.cli.logins import login
+from pairing_server.cli.output import say
 from pairing_server.cli.serve import config, migrate, serve
 from pairing_server.cli.status import status
 from pairing_server.cli.users import token, user
@@ -54,10 +57,13 @@ for command in (key, verify, rebase):
 def main() -> None:
     """The console script. Exits with 1 after a failure, 2 after a wrong use, 130 after Ctrl-C."""
     try:
+        _check_text(sys.argv[1:])
         # Without standalone mode, click returns the status of `ctx.exit`.
         sys.exit(cli.main(standalone_mode=False) or 0)
     except click.ClickException as error:
-        error.show()
+        shown = io.StringIO()
+        error.show(shown)
+        say(shown.getvalue().removesuffix("\n"), err=True)
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         click.echo("Aborted.", err=True)
@@ -65,3 +71,17 @@ def main() -> None:
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(1)
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename is not None else ""
+        say(f"Error: {place}{error.strerror or error}", err=True)
+        sys.exit(1)
+
+
+def _check_text(arguments: Sequence[str]) -> None:
+    """Raises UsageError for an argument that is no text: neither the database nor the output could take it."""
+    for argument in arguments:
+        if not argument.isascii():
+            try:
+                argument.encode()
+            except UnicodeEncodeError:
+                raise click.UsageError(f"The argument {argument} is not text in UTF-8.") from None

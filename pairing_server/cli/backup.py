@@ -17,6 +17,7 @@ from pairing_server import logs
 from pairing_server.audit.seals import SealKey
 from pairing_server.cli.audit.seals import begin_epoch
 from pairing_server.cli.epilog import epilog
+from pairing_server.cli.output import say
 from pairing_server.cli.runtime import load_configuration, plain_errors, run_in_loop
 from pairing_server.clock import utcnow
 from pairing_server.config import SEAL_KEY_FILE, Configuration, with_keys, with_seal_key
@@ -105,7 +106,7 @@ def backup(file: Path, with_seal: bool) -> None:
     finally:
         partial.unlink(missing_ok=True)
     _note(config.data_dir)
-    click.echo(f"Saved the database at revision {revision} in {file} ({file.stat().st_size:,} bytes).")
+    say(f"Saved the database at revision {revision} in {file} ({file.stat().st_size:,} bytes).")
 
 
 def _note(folder: Path) -> None:
@@ -176,7 +177,7 @@ def restore(file: Path, replacing: bool) -> None:
             )
             for key in keys:
                 key.fresh.replace(key.path)
-            click.echo(
+            say(
                 f"Restored what was saved at {contents.about.made_at}; the database is at revision {revision}."
             )
             begin_epoch(with_seal_key(with_keys(config)), url)
@@ -225,7 +226,7 @@ def _checked(file: Path, source: BinaryIO, config: Configuration) -> archive.Con
     except ValueError as error:
         raise click.ClickException(f"The keys ({name}) in {file} are not usable: {error}") from None
     if KEY_FILE not in contents.keys and not config.jwt_keys:
-        click.echo(
+        say(
             "Note: the backup holds no signing keys, as its server had them in PAIRING_JWT_KEYS. Set that to the same"
             " keys, or all tokens and live codes are void.",
             err=True,

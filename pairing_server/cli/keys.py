@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from pairing_server.cli.epilog import epilog
+from pairing_server.cli.output import row, say
 from pairing_server.cli.runtime import administrator, load_configuration, plain_errors, run
 from pairing_server.clock import utcnow
 from pairing_server.config import Configuration, keyfile_of, with_keys
@@ -41,14 +42,14 @@ def list_keys() -> None:
     now = utcnow()
     for key in listed:
         if key.signs:
-            use = "signs"
+            use = ["signs"]
         elif key.needed_until is None:
-            use = "verifies"
+            use = ["verifies"]
         elif key.needed_until > now:
-            use = f"verifies\tneeded until {key.needed_until:%Y-%m-%dT%H:%MZ}"
+            use = ["verifies", f"needed until {key.needed_until:%Y-%m-%dT%H:%MZ}"]
         else:
-            use = "verifies\tmay be retired"
-        click.echo(f"{key.kid}\t{use}")
+            use = ["verifies", "may be retired"]
+        row(key.kid, *use)
 
 
 def _configured_keys(config: Configuration) -> tuple[SigningKey, ...] | None:
@@ -73,11 +74,11 @@ def rotate() -> None:
     configured = _configured_keys(load_configuration())
     if configured is not None:
         with plain_errors():
-            click.echo(format_keys(service.with_fresh(configured, generate_key(utcnow()))))
-        click.echo(_MANUAL, err=True)
+            say(format_keys(service.with_fresh(configured, generate_key(utcnow()))))
+        say(_MANUAL, err=True)
         return
     fresh = run(lambda backend: backend.services.signing_keys.rotate(administrator(utcnow())))
-    click.echo(f"{fresh.kid} signs from now on. The earlier keys still verify.")
+    say(f"{fresh.kid} signs from now on. The earlier keys still verify.")
 
 
 @keys.command(
@@ -99,8 +100,8 @@ def retire(kid: str, at_once: bool) -> None:
     configured = _configured_keys(load_configuration())
     if configured is not None:
         with plain_errors():
-            click.echo(format_keys(service.without(configured, kid, utcnow(), at_once=at_once)))
-        click.echo(_MANUAL, err=True)
+            say(format_keys(service.without(configured, kid, utcnow(), at_once=at_once)))
+        say(_MANUAL, err=True)
         return
     run(lambda backend: backend.services.signing_keys.retire(administrator(utcnow()), kid, at_once=at_once))
-    click.echo(f"{kid} is retired.")
+    say(f"{kid} is retired.")

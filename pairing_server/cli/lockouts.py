@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from pairing_server.cli.epilog import epilog
+from pairing_server.cli.output import row, say
 from pairing_server.cli.runtime import administrator, run
 from pairing_server.clock import utcnow
 from pairing_server.services import lockouts as service
@@ -35,9 +36,9 @@ def list_lockouts() -> None:
     """Kind, user or address, until when, how often in a row."""
     found = run(lambda backend: backend.services.lockouts.list_all(administrator(utcnow())))
     if not found:
-        click.echo("There are no lock-outs.", err=True)
+        say("There are no lock-outs.", err=True)
     for lockout in found:
-        click.echo(f"{lockout.kind}\t{lockout.key}\t{lockout.until:%Y-%m-%dT%H:%M:%SZ}\t{lockout.level}")
+        row(lockout.kind, lockout.key, f"{lockout.until:%Y-%m-%dT%H:%M:%SZ}", lockout.level)
 
 
 @lockouts.command(
@@ -54,4 +55,4 @@ def list_lockouts() -> None:
 def lift(kind: str, key: str) -> None:
     """Let a user or address try again at once; KIND and KEY are those of the list."""
     run(lambda backend: backend.services.lockouts.lift(administrator(utcnow()), kind, key))
-    click.echo(f"{key} may try again.")
+    say(f"{key} may try again.")

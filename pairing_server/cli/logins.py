@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from pairing_server.cli.epilog import epilog
+from pairing_server.cli.output import row, say
 from pairing_server.cli.runtime import administrator, run
 from pairing_server.clock import utcnow
 from pairing_server.server.backend import Backend
@@ -40,12 +41,10 @@ def list_logins(user: str | None) -> None:
     """The logins that have not ended, newest first: id, subject, since, last used, address."""
     found = run(lambda backend: backend.services.logins.list_of(user, utcnow()))
     if not found:
-        click.echo("There are no logins.", err=True)
+        say("There are no logins.", err=True)
     for one in found:
-        click.echo(
-            f"{one.login_id}\t{one.subject}\t{one.created_at:%Y-%m-%dT%H:%MZ}"
-            f"\t{one.seen_at:%Y-%m-%dT%H:%MZ}\t{one.address or '-'}"
-        )
+        since, used = f"{one.created_at:%Y-%m-%dT%H:%MZ}", f"{one.seen_at:%Y-%m-%dT%H:%MZ}"
+        row(one.login_id, one.subject, since, used, one.address or "-")
 
 
 @login.command(
@@ -86,4 +85,4 @@ def revoke(login_id: str | None, user: str | None, token_id: str | None, issuer:
         ended = await logins.revoke_login(admin, login_id or "")
         return f"The login {login_id} of {', '.join(one.subject for one in ended)} is ended."
 
-    click.echo(run(work))
+    say(run(work))

@@ -26,6 +26,7 @@ from pairing_server.config import (
 )
 from pairing_server.db import migrations, roles
 from pairing_server.db.embedded.postgres import EmbeddedPostgres, EmbeddedPostgresError
+from pairing_server.db.errors import DATABASE_ERRORS, for_operator
 from pairing_server.errors import PairingServerError, RateLimited
 from pairing_server.request_context import RequestContext
 from pairing_server.server.backend import Backend
@@ -74,7 +75,7 @@ def load_configuration(overrides: Mapping[str, str | None] | None = None) -> Con
 
 @contextmanager
 def plain_errors() -> Iterator[None]:
-    """Turn errors of this package into one plain message without a traceback."""
+    """Turn errors of this package and of the database into one plain message without a traceback."""
     try:
         yield
     except (
@@ -86,6 +87,8 @@ def plain_errors() -> Iterator[None]:
         TracesError,
     ) as error:
         raise click.ClickException(str(error)) from None
+    except DATABASE_ERRORS as error:
+        raise click.ClickException(for_operator(error)) from None
     except PairingServerError as error:
         lines = [error.text, *_details(error)]
         if isinstance(error, RateLimited):

@@ -15,6 +15,7 @@ import click
 
 from pairing_server import logs
 from pairing_server.cli.epilog import epilog
+from pairing_server.cli.output import say
 from pairing_server.cli.runtime import (
     database,
     load_configuration,
@@ -31,6 +32,7 @@ from pairing_server.server.lifecycle import Resources
 from pairing_server.server.lifecycle import serve as serve_node
 from pairing_server.server.server import check_address
 from pairing_server.server.systemd import take_activation
+from pairing_server.text import plain
 from pairing_server.web import descriptors
 
 DEFAULTS = Configuration()
@@ -117,7 +119,7 @@ def _announce(config: Configuration, addresses: list[tuple[str, int]]) -> None:
     base = f"http://{shown}:{port}"
     registration = "open" if config.registration == "open" else "closed (pairing-server user add NAME)"
     demo = f"  See it work    {base}/\n" if config.demo else ""
-    click.echo(
+    say(
         f"\nPairing server is listening on {base}\n"
         f"{demo}"
         f"  WebSocket      {base.replace('http', 'ws', 1)}/ws\n"
@@ -156,7 +158,7 @@ def migrate(revision: str, before_start: bool) -> None:
     config = load_configuration()
     logs.configure(config.log_format, config.log_level)
     if before_start and config.embedded:
-        click.echo("The embedded database is migrated by `serve`.")
+        say("The embedded database is migrated by `serve`.")
         return
     with database(config) as (_, url):
         owner = config.migrate_database_url or url
@@ -169,14 +171,14 @@ def migrate(revision: str, before_start: bool) -> None:
         except migrations.NotReachable as error:
             if not before_start:
                 raise
-            click.echo(f"{error} `serve` waits for it.", err=True)
+            say(f"{error} `serve` waits for it.", err=True)
             return
     newer = (
         ""
         if migrations.known(reached)
         else f", which is newer than this release's ({migrations.head()}) and works with it"
     )
-    click.echo(f"The database is at revision {reached}{newer}.")
+    say(f"The database is at revision {reached}{newer}.")
 
 
 @click.command(
@@ -214,10 +216,10 @@ def config(explain: bool) -> None:
             remarks.append(f"from {source}" if source else "default")
         _show(setting, config, *remarks)
     if not Path(config.data_dir).exists():
-        click.echo(f"# {config.data_dir} does not exist yet; the first start makes it.", err=True)
+        say(f"# {config.data_dir} does not exist yet; the first start makes it.", err=True)
 
 
 def _show(setting: Setting[Any], config: Configuration, *remarks: str) -> None:
     for remark in remarks:
-        click.echo(f"# {remark}")
-    click.echo(f"{setting.variable}={setting.text(getattr(config, setting.name))}")
+        say(f"# {remark}")
+    say(f"{setting.variable}={plain(setting.text(getattr(config, setting.name)))}")

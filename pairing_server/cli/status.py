@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from pairing_server.cli.epilog import epilog
+from pairing_server.cli.output import say
 from pairing_server.cli.runtime import load_configuration
 from pairing_server.server.status import PATTERN
 
@@ -37,7 +38,7 @@ def status(as_json: bool, all_devices: bool) -> None:
     if not found:
         raise click.ClickException(f"No server runs with the data directory {folder} (PAIRING_DATA_DIR).")
     for answer in found:
-        click.echo(json.dumps(answer) if as_json else _text(answer, 1000 if all_devices else _SHOWN))
+        say(json.dumps(answer) if as_json else _text(answer, 1000 if all_devices else _SHOWN))
 
 
 def _ask(path: Path) -> dict[str, Any] | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from pairing_server.cli.epilog import epilog
+from pairing_server.cli.output import row, say
 from pairing_server.cli.runtime import administrator, read_password, run
 from pairing_server.clock import utcnow
 from pairing_server.services import accounts
@@ -49,7 +50,7 @@ def add(name: str, role: str) -> None:
     made = run(
         lambda backend: backend.services.accounts.add_user(administrator(utcnow()), name, password, role)
     )
-    click.echo(f"Added {name} ({role}), id {made.subject}.")
+    say(f"Added {name} ({role}), id {made.subject}.")
 
 
 @user.command(
@@ -66,12 +67,10 @@ def list_users() -> None:
     """All accounts, by name."""
     found = run(lambda backend: backend.services.accounts.list_users())
     if not found:
-        click.echo("There are no accounts yet; make one with: pairing-server user add NAME", err=True)
+        say("There are no accounts yet; make one with: pairing-server user add NAME", err=True)
     for account in found:
         status = "disabled" if account.disabled_at else "enabled"
-        click.echo(
-            f"{account.username}\t{account.role}\t{status}\t{account.created_at:%Y-%m-%d}\t{account.id}"
-        )
+        row(account.username, account.role, status, f"{account.created_at:%Y-%m-%d}", account.id)
 
 
 def _set_disabled(name: str, disabled: bool) -> None:
@@ -81,7 +80,7 @@ def _set_disabled(name: str, disabled: bool) -> None:
     word = "disabled" if disabled else "enabled"
     if not changed:
         raise click.ClickException(f"{name} was {word} already. Nothing has changed.")
-    click.echo(f"{name} is {word}.")
+    say(f"{name} is {word}.")
 
 
 @user.command(
@@ -122,7 +121,7 @@ def set_password(name: str) -> None:
     ended = run(
         lambda backend: backend.services.accounts.set_password(administrator(utcnow()), name, password)
     )
-    click.echo(f"{name} has a new password. Logins ended: {ended}.")
+    say(f"{name} has a new password. Logins ended: {ended}.")
 
 
 @user.command(
@@ -138,7 +137,7 @@ def set_role(name: str, role: str) -> None:
     changed = run(lambda backend: backend.services.accounts.set_role(administrator(utcnow()), name, role))
     if not changed:
         raise click.ClickException(f"The role of {name} was {role} already. Nothing has changed.")
-    click.echo(f"{name} is {role} now.")
+    say(f"{name} is {role} now.")
 
 
 @click.group(epilog=epilog({"pairing-server token issue alice --ttl 3600": "good for an hour"}, _ACCOUNTS))
@@ -165,4 +164,4 @@ def issue(name: str, ttl: int) -> None:
     issued = run(
         lambda backend: backend.services.authentication.issue_access_token(administrator(utcnow()), name, ttl)
     )
-    click.echo(issued.token)
+    say(issued.token)

@@ -229,6 +229,10 @@ def base_url(url: str) -> str:
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0:
         raise ValueError("expected a URL such as https://pairing.example.com or http://127.0.0.1:8089")
+    try:
+        parts.hostname.encode("idna")
+    except UnicodeError:
+        raise ValueError("expected a host name whose parts have 1 to 63 characters") from None
     if parts.username is not None or parts.query or parts.fragment:
         raise ValueError("expected a URL without user, query and fragment")
     return f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}"

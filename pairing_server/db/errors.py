@@ -25,6 +25,22 @@ _PASSING: dict[str, str | None] = {
     "57": "unreachable",
 }
 
+# What the database, the driver and SQLAlchemy raise about a statement, a value or a connection.
+DATABASE_ERRORS = (
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    DBAPIError,
+    PoolTimeout,
+)
+
+# SQLSTATE codes that say what is wrong with an installation, and what to do about it.
+_REMEDIES = {
+    "42501": "The role of PAIRING_DATABASE_URL lacks a right. To grant it: `pairing-server migrate` with"
+    " PAIRING_MIGRATE_DATABASE_URL, the URL of the role that owns the tables.",
+    "42P01": "A table is missing: `pairing-server migrate`, or another search_path of the role.",
+}
+
 # How the server says that it is hanging up.
 _HANGING_UP = (
     asyncpg.PostgresConnectionError,
@@ -62,6 +78,14 @@ def unavailable_error(error: BaseException, *, lost: bool) -> DatabaseUnavailabl
         # asyncpg's own errors (a lost connection) carry no SQLSTATE.
         return _by_state(getattr(error.orig, "sqlstate", None) or "08")
     return None
+
+
+def for_operator(error: BaseException) -> str:
+    """What one of DATABASE_ERRORS says, and what to do. Without the statement and its values, which may be secret."""
+    if isinstance(error, DBAPIError) and error.orig is not None:
+        error = error.orig.__cause__ or error.orig
+    remedy = _REMEDIES.get(getattr(error, "sqlstate", None) or "", "")
+    return f"The database has refused this: {error}.\n{remedy}".rstrip()
 
 
 def _by_state(state: str) -> DatabaseUnavailable | None:

@@ -110,6 +110,9 @@ def _told_to_the_operator() -> Iterator[None]:
         yield
     except CommandError as error:
         raise MigrationError(f"The database cannot be migrated: {error}") from None
+    except AssertionError:
+        # Alembic's parser of revisions.
+        raise MigrationError("The database cannot be migrated: there is no such revision.") from None
     except DBAPIError as error:
         state = getattr(error.orig, "sqlstate", None) or ""
         # Connection lost, too many of them, starting up or shutting down.

@@ -278,13 +278,13 @@ async def test_what_a_client_has_chosen_is_text_and_never_markup(visitors: Visit
         made = busy.node.audit.event(
             "ws.connected",
             "success",
-            RequestContext(utcnow(), subject=nasty).at(utcnow()),
+            RequestContext(utcnow(), subject=f"{nasty}\u202e\x9b").at(utcnow()),
             reason=nasty,
             origin=nasty,
         )
         await busy.node.audit.record(conn, made)
     reviewer = await visit(visitors, busy, "/audit#event=ws.connected&since=24h")
-    await expect(reviewer.rows.first).to_contain_text(nasty)
+    await expect(reviewer.rows.first).to_contain_text(rf"{nasty}\u202e\u009b")
     await reviewer.rows.first.get_by_role("button").click()
     await expect(reviewer.details.locator("dl")).to_contain_text(nasty)
     assert await reviewer.page.locator("img[src=x]").count() == 0

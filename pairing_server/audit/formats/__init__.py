@@ -1,16 +1,16 @@
 """Events for other programs: JSON, CSV for spreadsheets, CEF and OCSF for SIEMs.
 
-Each line holds one event whole. Clients' text was cleaned when it was recorded; each format escapes its own syntax. A new
-format is a module here, a row in MEDIA and a case in `line`.
+Each line holds one event whole. Clients' text was cleaned when it was recorded, and is made plain again for rows that other
+programs have written; each format escapes its own syntax. A new format is a module here, a row in MEDIA and a case in `line`.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 
 from pairing_server.audit.formats import cef, ocsf, tabular
 from pairing_server.audit.store.search import Recorded
+from pairing_server.text import plain_json
 
 # The formats and their media types.
 MEDIA = {
@@ -34,4 +34,4 @@ def line(form: str, recorded: Recorded, names: Mapping[str, str]) -> str:
         return tabular.line(recorded, names)
     if form == "cef":
         return cef.line(recorded, names)
-    return json.dumps(ocsf.event(recorded, names), ensure_ascii=False, default=str) + "\n"
+    return plain_json(ocsf.event(recorded, names)) + "\n"

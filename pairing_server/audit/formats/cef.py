@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Mapping
 
 from pairing_server.audit.store.search import Recorded
+from pairing_server.text import plain, plain_json
 
 # CEF counts the other way round: 10 is the worst.
 _CEF_SEVERITY = (10, 10, 9, 7, 5, 3, 1, 0)
@@ -34,7 +33,7 @@ def line(recorded: Recorded, names: Mapping[str, str]) -> str:
         **_custom("cs1", "pairing", event.pairing_id),
         **_custom("cs2", "connection", event.connection_id),
         **_custom("cs3", "request", event.request_id),
-        **_custom("cs4", "attrs", json.dumps(event.attrs, ensure_ascii=False) if event.attrs else None),
+        **_custom("cs4", "attrs", plain_json(event.attrs) if event.attrs else None),
         **_custom("cs5", "method", event.auth_method),
         **_custom("cn1", "number", recorded.seq),
     }
@@ -51,9 +50,9 @@ def _custom(key: str, label: str, value: object) -> dict[str, object]:
 
 def _escaped(text: str, separator: str) -> str:
     """In CEF the separator and the backslash are escaped; in a value, so is a line's end, which a head cannot have."""
+    text = plain("\n".join(text.splitlines()), keep="\n")
     text = text.replace("\\", "\\\\").replace(separator, f"\\{separator}")
-    line_end = "\\\\n" if separator == "=" else " "
-    return re.sub(r"\r\n|[\r\n\u2028\u2029\x85\x0b\x0c]", line_end, text)
+    return text.replace("\n", "\\n" if separator == "=" else " ")
 
 
 def _millis(seconds: float) -> int:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Mapping
 
 from pairing_server.audit.formats.fields import NAMES, as_json
 from pairing_server.audit.store.search import Recorded
+from pairing_server.text import plain, plain_json
 
 # What a spreadsheet takes for the beginning of a formula.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "＝", "＋", "－", "＠")
@@ -34,6 +34,6 @@ def _row(*cells: str) -> str:
 def _inert(value: object) -> str:
     """The cell's text, marked as text where a spreadsheet would run it."""
     if isinstance(value, dict):
-        value = json.dumps(value, ensure_ascii=False)
-    text = "" if value is None else str(value)
+        value = plain_json(value)
+    text = "" if value is None else plain(str(value))
     return f"'{text}" if text.startswith(_FORMULA) else text

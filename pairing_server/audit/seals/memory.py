@@ -82,14 +82,17 @@ class SealMemory:
 def read_copies(path: Path) -> dict[int, str]:
     """The digests of the seals in a file of copies, by number. Raises OSError, SealFormatError."""
     with path.open(encoding="utf-8") as file:
-        seals = [_seal_of(line) for line in file if line.endswith("\n")]
+        try:
+            seals = [_seal_of(line) for line in file if line.endswith("\n")]
+        except UnicodeDecodeError:
+            raise SealFormatError(f"{path} is no file of copies: it is not text in UTF-8") from None
     return {seal.number: seal.digest.hex() for seal in seals}
 
 
 def _seal_of(text: str) -> Seal:
     try:
         return seal_from_line(json.loads(text))
-    except (ValueError, AttributeError) as error:
+    except (ValueError, AttributeError, RecursionError) as error:
         raise SealFormatError(f"no seal: {error}") from None
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import shutil
 import signal
 import sys
@@ -29,6 +28,7 @@ from pairing_server.cli.runtime import administrator, run
 from pairing_server.clock import utcnow
 from pairing_server.request_context import RequestContext
 from pairing_server.server.backend import Backend
+from pairing_server.text import plain_json
 from pairing_server.web.audit.handlers import AuditSummaryAnswer
 
 T = TypeVar("T")
@@ -44,7 +44,7 @@ def _ask(ask: Callable[[AuditReader, RequestContext], Awaitable[T]]) -> T:
 
 
 def _json(recorded: Recorded) -> str:
-    return json.dumps(event_as_json(recorded), ensure_ascii=False)
+    return plain_json(event_as_json(recorded))
 
 
 @click.group(
@@ -91,7 +91,7 @@ def list_events(limit: int, as_json: bool, **given: Any) -> None:
 
 
 @audit.command(epilog=epilog({"pairing-server audit show 1204": "the event of that number"}, _GUIDE))
-@click.argument("number", type=click.IntRange(0))
+@click.argument("number", type=click.IntRange(0, 2**63 - 1))
 @_AS_JSON
 def show(number: int, as_json: bool) -> None:
     """All that is known of one event; its number is the first column of the list."""
@@ -111,7 +111,7 @@ def summary(as_json: bool, since: str | None, until: str | None) -> None:
     asked = question({"since": since, "until": until, "event": ()}, utcnow())
     found = _ask(lambda reader, context: reader.summary(context, asked))
     if as_json:
-        click.echo(json.dumps(_SUMMARY.dump(found), ensure_ascii=False))
+        click.echo(plain_json(_SUMMARY.dump(found)))
         return
     width = min(shutil.get_terminal_size((100, 24)).columns, 140)
     click.echo("\n".join(lines(found, width)))

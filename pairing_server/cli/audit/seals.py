@@ -21,6 +21,7 @@ from pairing_server.audit.seals.memory import read_copies
 from pairing_server.audit.seals.sealer import NotTheOwner
 from pairing_server.audit.store.catalogue import NotATable
 from pairing_server.cli.epilog import epilog
+from pairing_server.cli.output import say
 from pairing_server.cli.runtime import (
     administrator,
     database,
@@ -62,7 +63,7 @@ def key() -> None:
     with plain_errors():
         config = with_seal_key(load_configuration())
     if config.audit_seal_key is not None:
-        click.echo(format_key(config.audit_seal_key.public))
+        say(format_key(config.audit_seal_key.public))
 
 
 @click.command(
@@ -104,7 +105,7 @@ def verify(
         report = _of_export(from_export, keys) if from_export else _of_database(keys, copies, retention)
     except (SealFormatError, NotATable, OSError) as error:
         raise click.ClickException(f"The audit log cannot be verified: {error}") from None
-    click.echo("\n".join(_summary(report)))
+    say("\n".join(_summary(report)))
     if not report.right:
         raise click.ClickException("\n".join(_faults(report)))
 
@@ -213,9 +214,9 @@ def begin_epoch(config: Configuration, owner: str) -> None:
         epoch, strange = run_in_loop(_rebase(config, owner))
     except NotTheOwner as error:
         raise click.ClickException(str(error)) from None
-    click.echo(f"The audit log goes on in epoch {epoch}. Whatever was sealed before stays so.")
+    say(f"The audit log goes on in epoch {epoch}. Whatever was sealed before stays so.")
     if strange:
-        click.echo(
+        say(
             "It was sealed with another key than this server's: give `audit verify --key` the public key that you have kept."
         )
 

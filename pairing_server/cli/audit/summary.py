@@ -9,7 +9,8 @@ import click
 
 from pairing_server.audit.store.summary import Counted
 from pairing_server.audit.summary import Summary, Timeline
-from pairing_server.cli.audit.table import OUTCOME_COLOURS, plain
+from pairing_server.cli.audit.table import OUTCOME_COLOURS
+from pairing_server.text import plain
 
 _LEVELS = " ▁▂▃▄▅▆▇█"
 _BAR = 24

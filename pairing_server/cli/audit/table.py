@@ -9,6 +9,7 @@ import click
 
 from pairing_server.audit.query import EventDetails
 from pairing_server.audit.store.search import Recorded
+from pairing_server.text import plain
 from pairing_server.web.audit.questions import SEVERITIES
 
 OUTCOME_COLOURS = {"success": "green", "failure": "yellow", "denied": "red", "error": "magenta"}
@@ -68,15 +69,16 @@ def _line(cells: Sequence[str], widths: Sequence[int], colours: Mapping[int, str
 
 def _cells(recorded: Recorded, names: Mapping[str, str]) -> tuple[str, ...]:
     event = recorded.event
-    return (
+    cells = (
         str(recorded.seq),
         f"{recorded.recorded_at:%Y-%m-%d %H:%M:%S}",
         event.event + (f" ×{event.count}" if event.count > 1 else ""),
         event.outcome,
         names.get(event.actor_subject or "", event.actor_subject or event.actor_kind),
         event.address or "-",
-        plain(" ".join(_details(recorded))),
+        " ".join(_details(recorded)),
     )
+    return tuple(plain(cell) for cell in cells)
 
 
 def _details(recorded: Recorded) -> Iterable[str]:
@@ -92,11 +94,6 @@ def _shown(value: object) -> str:
     """In quotes if it could be taken for several values: a client may call itself `token_via=header`."""
     text = str(value)
     return json.dumps(text, ensure_ascii=False) if any(c in text for c in ' ="') else text
-
-
-def plain(text: str) -> str:
-    """Without control characters. Recording removes them as well; this is for rows that were written by other programs."""
-    return "".join(c if c.isprintable() else "�" for c in text)
 
 
 def details(found: EventDetails) -> list[str]:
@@ -126,7 +123,7 @@ def details(found: EventDetails) -> list[str]:
     }
     width = max(map(len, known))
     return [
-        f"{click.style(name.ljust(width), dim=True)}  {plain(str(value))}"
+        f"{click.style(plain(name).ljust(width), dim=True)}  {plain(str(value))}"
         for name, value in known.items()
         if value is not None
     ]

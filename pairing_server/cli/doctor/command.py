@@ -23,6 +23,7 @@ from pairing_server.cli.epilog import epilog
 from pairing_server.cli.runtime import load_configuration, read_password, run_in_loop
 from pairing_server.client import ClientError, NotAPairingServer, NotReachable, ServerError, base_url
 from pairing_server.config import Configuration
+from pairing_server.text import plain
 
 _HINTS = {
     "RATE_LIMITED": "That is a limit of the server, not a fault. Wait, then try again.",
@@ -192,4 +193,4 @@ class Report:
 
 def _printable(text: str) -> str:
     """A text of an unknown server must neither control the terminal nor flood it."""
-    return "".join(sign if sign.isprintable() else "?" for sign in text[:500])
+    return plain(text[:500])

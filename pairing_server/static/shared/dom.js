@@ -1,4 +1,4 @@
-/** Building elements. No HTML from strings: whatever the other device says is text. */
+/** Building elements. No HTML from strings: whatever the other device says is text, and none of it reorders what is read. */
 
 /**
  * An element. Attributes that are true stand empty, those that are false, null or undefined are left out,
@@ -9,11 +9,22 @@ export function h(tag, attributes = {}, ...children) {
   for (const [name, value] of Object.entries(attributes)) {
     if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
     else if (value !== false && value !== null && value !== undefined) {
-      element.setAttribute(name, value === true ? "" : value);
+      element.setAttribute(name, value === true ? "" : READ.has(name) ? plain(value) : value);
     }
   }
-  element.append(...children.flat().filter((child) => child !== null && child !== undefined && child !== false));
+  const shown = children.flat().filter((child) => child !== null && child !== undefined && child !== false);
+  element.append(...shown.map((child) => (typeof child === "string" ? plain(child) : child)));
   return element;
+}
+
+// Attributes that a person reads.
+const READ = new Set(["title", "aria-label"]);
+
+/** The text with an escape for each control and direction character, but for tabs and ends of lines. */
+export function plain(text) {
+  return String(text).replace(/[\p{Cc}\p{Cs}\p{Zl}\p{Zp}\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff]/gu, (sign) =>
+    sign === "\n" || sign === "\t" ? sign : `\\u${sign.codePointAt(0).toString(16).padStart(4, "0")}`,
+  );
 }
 
 let made = 0;

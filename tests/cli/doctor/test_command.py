@@ -162,7 +162,7 @@ def test_what_a_stranger_says_does_not_steer_the_terminal(doctor: Doctor) -> Non
     with stranger(400, b'{"error": "\\u001b[2J", "message": "\\u009b31m"}') as url:
         status, output = doctor("--url", url)
     assert status == 1
-    assert "HTTP 400 ?[2J: ?31m" in output
+    assert "HTTP 400 \\x1b[2J: \\x9b31m" in output
 
 
 def test_a_wrong_password_is_said_plainly(doctor: Doctor, server_url: str, account: str) -> None:
