@@ -44,7 +44,7 @@ async def verify(sealed_log: SealedLog) -> str | None:
 
 def exported(folder: Path) -> Report:
     [file] = folder.glob("*.jsonl")
-    return verify_export(file.read_bytes().splitlines(), {KEY.public: None})
+    return verify_export(file.read_bytes().splitlines(), {KEY.public})
 
 
 async def test_an_old_sealed_partition_is_exported_then_dropped_and_the_rest_verifies(

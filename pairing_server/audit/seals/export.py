@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -39,7 +39,7 @@ def omitted(row: bytes, month: str) -> str:
     return compact({"omitted": row.hex(), "month": month})
 
 
-def verify_export(lines: Iterable[bytes], trusted: Trusted) -> Report:
+def verify_export(lines: Iterable[bytes], trusted: Trusted | Collection[bytes]) -> Report:
     """Check an export by itself. Raises SealFormatError if the lines are not an export.
 
     Of the seals' months those that the first line does not name are not in it: `omitted` of the report counts their rows.

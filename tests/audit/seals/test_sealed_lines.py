@@ -22,7 +22,7 @@ async def export(sealed_log: SealedLog, **how: Any) -> list[str]:
 
 
 def check(lines: list[str], key: SealKey = KEY) -> Report:
-    return verify_export((f"{line}\n".encode() for line in lines), {key.public: None})
+    return verify_export((f"{line}\n".encode() for line in lines), {key.public})
 
 
 async def test_an_export_verifies_by_itself_with_the_public_key_alone(sealed_log: SealedLog) -> None:
