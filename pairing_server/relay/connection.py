@@ -69,6 +69,7 @@ class Connection:
         "send",
         "send_queue",
         "subject",
+        "uses_additions",
         "when_relieved",
     )
 
@@ -83,6 +84,8 @@ class Connection:
         self.device: Device | None = None
         self.channel: Channel | None = None
         self.binary_audio = False
+        # Whether the client is known to use more than the specification's original messages.
+        self.uses_additions = False
         self.closing = False
         self.close_code: CloseCode | None = None
         self.received = 0
@@ -140,6 +143,8 @@ class Connection:
                         raise self._commands.refusal_of(error) from None
                 else:
                     request = self._decode_large(frame, now)
+                if not self.uses_additions and request.is_addition:
+                    self.uses_additions = True
                 command = self._by_struct[type(request)]
                 command.charge(self._rates, frame, now)
                 if size > self._surely_small:
@@ -185,6 +190,7 @@ class Connection:
 
     def _receive_audio(self, frame: bytes, now: float) -> Member | None:
         """A binary frame is another form of an AudioChunk, with the same limits."""
+        self.uses_additions = True
         command = self._by_struct[requests.AudioChunk]
         chunk = binary_frames.decode(frame)
         command.charge(self._rates, frame, now)
@@ -273,6 +279,20 @@ class Connection:
             self.close_code = code
             self.send_queue.close()
             self._transport.close(code, reason)
+
+    def close_for_restart(self) -> None:
+        """Close so that the client comes back.
+
+        The original clients do so only when their connection breaks: they take any close frame for the end. So only a
+        client that uses an addition to their protocol gets one.
+        """
+        if self.uses_additions:
+            self.close(CloseCode.RESTART, "server restarts")
+        elif not self.closing:
+            self.closing = True
+            self.close_code = CloseCode.RESTART
+            self.send_queue.close()
+            self._transport.drop()
 
     def close_for_abuse(self, kind: str) -> None:
         """The frame engine has counted too many frames, pings or fragments."""

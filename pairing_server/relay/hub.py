@@ -10,7 +10,6 @@ from uuid import UUID
 from pairing_server.errors import InvalidChannel
 from pairing_server.relay import messages, requests
 from pairing_server.relay.channel import Channel
-from pairing_server.relay.close_codes import CloseCode
 from pairing_server.relay.connection import Connection
 from pairing_server.relay.context import RelayContext
 from pairing_server.relay.identity import Device
@@ -92,8 +91,8 @@ class Hub:
         """The connection of that device, if it is here and identified."""
         return self._by_device.get((subject, session_id)) if subject else None
 
-    def close_connections(self, code: CloseCode, reason: str, when_done: Callable[[], None]) -> None:
-        """Close every connection; `when_done` is called once all are gone.
+    def close_connections(self, when_done: Callable[[], None]) -> None:
+        """Close every connection, since the server stops; `when_done` is called once all are gone.
 
         Spread over time, so that they do not all come back at once; the members of a channel at the same moment, so
         that neither sends to an absent peer meanwhile. Until its turn comes, a channel works as before.
@@ -107,16 +106,16 @@ class Hub:
             groups.setdefault(connection.channel or connection, []).append(connection)
         steps = LONGEST_SPREAD / SPREAD_STEP
         at_once = max(CLOSED_AT_ONCE, ceil(len(self.connections) / steps))
-        self._close_some(list(groups.values()), at_once, code, reason)
+        self._close_some(list(groups.values()), at_once)
 
-    def _close_some(self, groups: list[list[Connection]], count: int, code: CloseCode, reason: str) -> None:
+    def _close_some(self, groups: list[list[Connection]], count: int) -> None:
         closed = 0
         while groups and closed < count:
             for connection in groups.pop():
-                connection.close(code, reason)
+                connection.close_for_restart()
                 closed += 1
         if groups:
-            self.context.call_later(SPREAD_STEP, lambda: self._close_some(groups, count, code, reason))
+            self.context.call_later(SPREAD_STEP, lambda: self._close_some(groups, count))
 
     # Channels
 

@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Sequence
 from functools import reduce
 from operator import or_
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import msgspec
 from msgspec import Meta, Raw
@@ -42,6 +42,9 @@ SettingName = Annotated[str, Meta(min_length=1, max_length=128)]
 # None of them can be part of a reference cycle: the garbage collector need not look.
 class ClientMessage(msgspec.Struct, tag_field="type", frozen=True, gc=False):
     """What a client may send. Unknown fields are ignored."""
+
+    # Whether the specification's original clients send no such message.
+    is_addition: ClassVar[bool] = False
 
 
 class ChannelRequest(ClientMessage, frozen=True):
@@ -76,17 +79,29 @@ class JoinChannel(ChannelRequest, tag="join_channel", frozen=True, kw_only=True)
     epoch: Name | None = None
     binary_audio: bool = False
 
+    @property
+    def is_addition(self) -> bool:  # type: ignore[override]
+        return self.last_seq is not None or self.epoch is not None or self.binary_audio
+
 
 class ChannelMessage(ChannelRequest, tag="channel_message", frozen=True, kw_only=True):
     payload: Raw
     id: Name | SafeInteger | None = None
     again: bool = False
 
+    @property
+    def is_addition(self) -> bool:  # type: ignore[override]
+        return self.id is not None
+
 
 class SettingsSync(ChannelRequest, tag="settings_sync", frozen=True, kw_only=True):
     settings: dict[SettingName, Raw]
     base_rev: Count | None = None
     fill: bool = False
+
+    @property
+    def is_addition(self) -> bool:  # type: ignore[override]
+        return self.base_rev is not None or self.fill
 
 
 # Of a JSON string in base64: how those of known streams begin, and the length of one that is too short to tell.
@@ -131,22 +146,28 @@ class Pong(ClientMessage, tag="pong", frozen=True):
 
 
 class LeaveChannel(ChannelRequest, tag="leave_channel", frozen=True):
-    pass
+    is_addition = True
 
 
 class Unpair(ChannelRequest, tag="unpair", frozen=True):
-    pass
+    is_addition = True
 
 
 class PairingConfirm(ChannelRequest, tag="pairing_confirm", frozen=True):
     """The desktop accepts the phone that `pairing_request` has named."""
 
+    is_addition = True
+
 
 class PairingReject(ChannelRequest, tag="pairing_reject", frozen=True):
     """The desktop rejects that phone."""
 
+    is_addition = True
+
 
 class RefreshToken(ClientMessage, tag="refresh_token", frozen=True):
+    is_addition = True
+
     token: Token
 
 

@@ -48,6 +48,9 @@ class Transport(Protocol):
     def close(self, code: int, reason: str) -> None:
         """Start the closing handshake. Nothing more is written or received."""
 
+    def drop(self) -> None:
+        """End the connection without a closing handshake, once everything is written. Nothing more is received."""
+
 
 class SendQueue:
     """The queue of one connection.

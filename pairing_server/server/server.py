@@ -13,7 +13,6 @@ from pairing_server.clock import utcnow
 from pairing_server.config import Configuration
 from pairing_server.db import last_backup, migrations
 from pairing_server.errors import Unavailable
-from pairing_server.relay.close_codes import CloseCode
 from pairing_server.request_context import system
 from pairing_server.security.keyfile import KeyFile
 from pairing_server.security.limits import SlidingWindow
@@ -167,7 +166,7 @@ class Node:
             self.http.stop()
         self.services.audit.tail.stop()
         gone = asyncio.Event()
-        self.hub.close_connections(CloseCode.RESTART, "server restarts", gone.set)
+        self.hub.close_connections(gone.set)
         try:
             async with asyncio.timeout(DRAIN_TIMEOUT):
                 await gone.wait()

@@ -309,6 +309,16 @@ class PicowsProtocol(Listener):
         elif self._closing_timer is None:
             self._abort_after_timeout()
 
+    def drop(self) -> None:
+        """End the connection without a close frame: the client sees an unclean close."""
+        if self._transport is None or self._close_sent:
+            return
+        self._writer.end()
+        self._close_sent = True
+        self._queue.drop()
+        self._keepalive.stop()
+        self._close_at_once()
+
     def _close_at_once(self, code: int | None = None, reason: str | None = None) -> None:
         """Close without an answer of the client, which may be sending, and must get our last messages all the same."""
         transport = self._transport

@@ -97,6 +97,10 @@ class FrameWriter:
     def close(self, payload: bytes) -> None:
         """Write what waits and a close frame. Nothing is written behind it."""
         self.write_control(CLOSE, payload)
+        self.end()
+
+    def end(self) -> None:
+        """Write what waits, and nothing behind it."""
         self.flush()
         self.is_open = False
 

@@ -112,6 +112,9 @@ class PairingSocket(BaseHandler, WebSocketHandler):
             context.address_key,
         )
         connection = self.connection = Connection(peer, self._transport, hub.context, COMMANDS, now)
+        # The original clients know one way for the token, and no sub-protocol.
+        offers = "Sec-WebSocket-Protocol" in self.request.headers
+        connection.uses_additions = token_via in ("header", "subprotocol") or offers
         hub.add(connection)
         connection.send_message(messages.Connected(client_id=peer.connection_id))
         log.info("connection opened", extra={"device_type": claims.device_type, **self._ids()})

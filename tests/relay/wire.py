@@ -56,6 +56,10 @@ class Wire:
         assert self.closed is None, "closed twice"
         self.closed = (code, reason)
 
+    def drop(self) -> None:
+        """What a client sees without a close frame."""
+        self.close(1006, "")
+
     def read(self, count: int | None = None) -> None:
         """The client reads what is under way and what follows it, or as many messages of it."""
         while self._untaken and count != 0:

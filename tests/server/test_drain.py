@@ -92,12 +92,19 @@ async def test_while_it_stops_readyz_says_so_and_nothing_new_begins(stopping: St
     assert (await site.get("/api/pairings", account.token)).status == 200
 
 
-async def test_who_is_connected_is_closed_1012_both_of_a_pair(stopping: Stopping) -> None:
+async def test_who_is_connected_is_closed_both_of_a_pair(stopping: Stopping) -> None:
+    """1012 goes to those who use an addition; the original clients come back only after an unclean close."""
     desktop, mobile = await stopping.site.pair()
+    desktop.socket.send({"type": "channel_message", "payload": {}, "id": 1})
+    await desktop.socket.expect("ack")
     waiting = await stopping.site.connect(await stopping.site.account(), "desktop")
     stopping.begin()
-    assert [await socket.closed() for socket in (desktop.socket, mobile.socket, waiting)] == [1012] * 3
-    assert stopping.wire.closed == (1012, "server restarts")
+    assert [await socket.closed() for socket in (desktop.socket, mobile.socket, waiting)] == [
+        1012,
+        None,
+        None,
+    ]
+    assert stopping.wire.closed == (1006, "")
     assert desktop.socket.connection.close_reason == "server restarts"
     assert (await stopping.site.get("/readyz")).status == 503
 

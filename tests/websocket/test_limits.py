@@ -223,8 +223,16 @@ async def test_a_peer_that_does_not_read_is_closed_4430_and_the_sender_told_and_
     assert (await again.socket.expect("channel_message"))["payload"] == {"n": "after"}
 
 
-async def test_a_restart_closes_every_connection_1012(site: Site) -> None:
-    desktop, mobile = await site.pair()
-    closing = [asyncio.ensure_future(device.socket.closed()) for device in (desktop, mobile)]
+async def test_a_restart_closes_every_connection_1012_but_drops_the_original_clients(site: Site) -> None:
+    """Those connect again only after an unclean close."""
+    account = await site.account()
+    desktop, mobile = await site.pair(account)
+    desktop.socket.send({"type": "channel_message", "payload": {}, "id": 1})
+    await desktop.socket.expect("ack")
+    token = await site.ws_token(account, "desktop")
+    others = [await site.open(token, via) for via in ("header", "subprotocol")]
+    for socket in others:
+        await socket.expect("connected")
+    closing = [asyncio.ensure_future(socket.closed()) for socket in (desktop.socket, mobile.socket, *others)]
     await site.node.stop()
-    assert await asyncio.gather(*closing) == [1012, 1012]
+    assert await asyncio.gather(*closing) == [1012, None, 1012, 1012]
