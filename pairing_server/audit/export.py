@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import datetime
@@ -24,6 +25,11 @@ from pairing_server.audit.store.search import Place
 from pairing_server.request_context import RequestContext
 
 PAGE = 1000
+
+
+def private(path: str, flags: int) -> int:
+    """An opener for `open`: a file that it makes is for its owner alone, since an export names people and addresses."""
+    return os.open(path, flags, 0o600)
 
 
 class Export:

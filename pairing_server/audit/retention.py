@@ -8,6 +8,7 @@ import os
 from datetime import datetime, timedelta
 from pathlib import Path
 
+from pairing_server.audit.export import private
 from pairing_server.audit.recorder import AuditLog
 from pairing_server.audit.seals.sealed_lines import SealedLines
 from pairing_server.audit.store import catalogue, partitions
@@ -71,7 +72,8 @@ class Retention:
             return
         target = folder / f"{partition.name}.jsonl"
         fresh = folder / f".{partition.name}.{os.getpid()}"
-        await asyncio.to_thread(fresh.write_bytes, b"")
+        fresh.unlink(missing_ok=True)
+        await asyncio.to_thread(_append, fresh, [])
         async for lines in self._lines.batches(now, months=months):
             await asyncio.to_thread(_append, fresh, lines)
         await asyncio.to_thread(_sync, fresh)
@@ -80,7 +82,7 @@ class Retention:
 
 
 def _append(path: Path, lines: list[str]) -> None:
-    with path.open("a", encoding="utf-8") as file:
+    with open(path, "a", encoding="utf-8", opener=private) as file:
         file.writelines(f"{line}\n" for line in lines)
 
 

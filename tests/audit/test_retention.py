@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import stat
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,7 @@ async def verify(sealed_log: SealedLog) -> str | None:
 
 def exported(folder: Path) -> Report:
     [file] = folder.glob("*.jsonl")
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
     return verify_export(file.read_bytes().splitlines(), {KEY.public})
 
 

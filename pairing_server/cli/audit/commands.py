@@ -6,15 +6,15 @@ import asyncio
 import shutil
 import signal
 import sys
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, TypeVar
 
 import click
 
-from pairing_server.audit.export import Export
+from pairing_server.audit.export import Export, private
 from pairing_server.audit.formats import MEDIA
 from pairing_server.audit.formats.fields import as_json as event_as_json
 from pairing_server.audit.query import AuditReader
@@ -28,7 +28,7 @@ from pairing_server.cli.runtime import administrator, run
 from pairing_server.clock import utcnow
 from pairing_server.request_context import RequestContext
 from pairing_server.server.backend import Backend
-from pairing_server.text import plain_json
+from pairing_server.text import plain, plain_json
 from pairing_server.web.audit.handlers import AuditSummaryAnswer
 
 T = TypeVar("T")
@@ -176,7 +176,9 @@ def follow(as_json: bool, **given: Any) -> None:
     "--format", "form", type=click.Choice([*MEDIA]), default="jsonl", show_default=True, help="See above."
 )
 @click.option(
-    "--output", type=click.Path(dir_okay=False, path_type=Path), help="A new file, rather than the output."
+    "--output",
+    type=click.Path(dir_okay=False, allow_dash=True, path_type=Path),
+    help="A new file, which only you may read, rather than the standard output (`-`).",
 )
 def export(form: str, output: Path | None, **given: Any) -> None:
     """The events that match, oldest first.
@@ -195,11 +197,10 @@ def export(form: str, output: Path | None, **given: Any) -> None:
         await made.begin()
         complete = False
         try:
-            with _target(output) as target:
+            with _target(output) as write:
                 async for chunk in made.chunks():
-                    target.write(chunk)
+                    write(chunk)
                     _progress(made)
-                target.flush()
             complete = True
         finally:
             await made.end(utcnow(), complete=complete)
@@ -211,14 +212,30 @@ def export(form: str, output: Path | None, **given: Any) -> None:
     click.echo(f"{made.rows:,} events, SHA-256 {made.sha256}", err=True)
 
 
-def _target(output: Path | None) -> Any:
-    if output is None:
-        return click.open_file("-", "wb")
+@contextmanager
+def _target(output: Path | None) -> Iterator[Callable[[bytes], object]]:
+    """What writes a part. A file that could not be written whole is removed."""
+    if output is None or str(output) == "-":
+        # The sealed form is not changed anywhere else: it is verified byte by byte.
+        out, terminal = sys.stdout.buffer, sys.stdout.isatty()
+
+        def write(part: bytes) -> None:
+            out.write(plain(part.decode(), keep="\n").encode() if terminal else part)
+
+        yield write
+        out.flush()
+        return
     try:
-        target: BinaryIO = output.open("xb")
+        file = open(output, "xb", opener=private)  # noqa: SIM115
     except OSError as error:
-        raise click.ClickException(f"Cannot write {output}: {error.strerror or error}.") from None
-    return target
+        raise click.ClickException(f"{output} cannot be written: {error.strerror or error}") from None
+    with file:
+        try:
+            yield file.write
+            file.flush()
+        except BaseException:
+            output.unlink(missing_ok=True)
+            raise
 
 
 def _progress(made: Export) -> None:

@@ -8,7 +8,9 @@ import io
 import json
 import os
 import re
+import resource
 import signal
+import stat
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,11 +21,13 @@ from pathlib import Path
 import pytest
 
 from harness.program import program
+from pairing_server.audit.formats import MEDIA
 from pairing_server.audit.store.summary import Bar
 from pairing_server.audit.summary import Timeline
 from pairing_server.cli.audit.summary import buckets, sparkline
 from tests.cli.audit.test_commands import event, write
 from tests.cli.commands import Operator
+from tests.cli.in_process import InProcess
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
@@ -115,7 +119,8 @@ def test_an_export_goes_to_a_new_file_only_and_verifies(attacked: Operator, tmp_
     digest = hashlib.sha256((tmp_path / "audit.jsonl").read_bytes()).hexdigest()
     assert done.err.endswith(f"SHA-256 {digest}\n")
     again = attacked.run("audit", "export", "--output", "audit.jsonl")
-    assert (again.status, again.err) == (1, "Error: Cannot write audit.jsonl: File exists.\n")
+    assert (again.status, again.err) == (1, "Error: audit.jsonl cannot be written: File exists\n")
+    assert stat.S_IMODE((tmp_path / "audit.jsonl").stat().st_mode) == 0o600
     assert hashlib.sha256((tmp_path / "audit.jsonl").read_bytes()).hexdigest() == digest
     key = attacked.says("audit", "key").strip()
     assert "are right" in attacked.says("audit", "verify", "--from-export", "audit.jsonl", "--key", key)
@@ -125,6 +130,31 @@ def test_an_export_goes_to_a_new_file_only_and_verifies(attacked: Operator, tmp_
     ]
     assert [row["attrs"]["state"] for row in ended] == ["broken_off", "begun", "complete", "begun"]
     assert ended[2]["attrs"]["sha256"] == digest
+
+
+@pytest.mark.parametrize("form", [*MEDIA])
+def test_a_dash_is_the_standard_output(attacked: Operator, form: str, tmp_path: Path) -> None:
+    arguments = ("audit", "export", "--format", form, "--event", "auth.login")
+    done = attacked.run(*arguments, "--output", "-")
+    assert done.out.count("auth.login") >= 13
+    assert done.err.endswith(f"SHA-256 {hashlib.sha256(done.out.encode()).hexdigest()}\n")
+    assert [path for path in tmp_path.iterdir() if path.name == "-"] == []
+
+
+def test_an_export_that_cannot_be_written_whole_leaves_no_file(
+    attacked: Operator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commands = InProcess(monkeypatch, tmp_path)
+    for name, value in attacked.environ.items():
+        monkeypatch.setenv(name, value)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))
+    try:
+        done = commands.run("audit", "export", "--output", "audit.jsonl")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert (done.status, done.err) == (1, "Error: File too large\n")
+    assert list(tmp_path.glob("audit*")) == []
 
 
 @pytest.mark.parametrize("form", ["cef", "ocsf"])
