@@ -6,6 +6,7 @@ revision = "0008"
 down_revision = "0007"
 branch_labels = None
 depends_on = None
+works_with = "0001"
 
 # A trigger notes it, so that what the previous release or a person ends is noted as well. It runs with its owner's
 # rights: the role that runs the previous release has none on the new table.

@@ -13,6 +13,7 @@ from pairing_server.cli.audit.seals import key, rebase, verify
 from pairing_server.cli.backup import backup, restore
 from pairing_server.cli.completion import completion
 from pairing_server.cli.doctor.command import doctor
+from pairing_server.cli.downgrade import downgrade
 from pairing_server.cli.epilog import epilog
 from pairing_server.cli.keys import keys
 from pairing_server.cli.lockouts import lockouts
@@ -44,7 +45,7 @@ def cli() -> None:
     """
 
 
-for command in (serve, migrate, config, doctor, status, backup, restore, completion):
+for command in (serve, migrate, downgrade, config, doctor, status, backup, restore, completion):
     cli.add_command(command)
 
 for command in (user, token, login, lockouts, keys, audit):

@@ -18,7 +18,7 @@ from pairing_server.audit.seals import SealKey
 from pairing_server.cli.audit.seals import begin_epoch
 from pairing_server.cli.epilog import epilog
 from pairing_server.cli.output import say
-from pairing_server.cli.runtime import load_configuration, plain_errors, run_in_loop
+from pairing_server.cli.runtime import load_configuration, owned_database, run_in_loop
 from pairing_server.clock import utcnow
 from pairing_server.config import SEAL_KEY_FILE, Configuration, with_keys, with_seal_key
 from pairing_server.db import last_backup, migrations, roles
@@ -26,7 +26,6 @@ from pairing_server.db.backup import archive
 from pairing_server.db.backup.connection import BackupError
 from pairing_server.db.backup.load import load
 from pairing_server.db.backup.save import save
-from pairing_server.db.embedded.postgres import EmbeddedPostgres
 from pairing_server.security.keyfile import NAME as KEY_FILE
 from pairing_server.security.keys import parse_keys
 from pairing_server.server.backend import app_version
@@ -35,18 +34,11 @@ from pairing_server.server.backend import app_version
 @contextmanager
 def _database(config: Configuration) -> Iterator[str]:
     """The database's URL. Its schema is not migrated: a backup may be of an older one."""
-    with plain_errors():
-        try:
-            if config.database_url is not None:
-                yield config.migrate_database_url or config.database_url
-                return
-            embedded = EmbeddedPostgres(config.data_dir, group=config.data_dir_group)
-            try:
-                yield embedded.start()
-            finally:
-                embedded.stop()
-        except BackupError as error:
-            raise click.ClickException(str(error)) from None
+    try:
+        with owned_database(config) as url:
+            yield url
+    except BackupError as error:
+        raise click.ClickException(str(error)) from None
 
 
 _BACKING_UP = "docs/operations.md, Backing up"

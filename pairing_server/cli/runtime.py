@@ -111,6 +111,21 @@ def database(config: Configuration) -> Iterator[tuple[Configuration, str]]:
 
 
 @contextmanager
+def owned_database(config: Configuration) -> Iterator[str]:
+    """The database's URL for the role that owns the tables. The schema stays as it is; the embedded database runs inside
+    the block."""
+    with plain_errors():
+        if config.database_url is not None:
+            yield config.migrate_database_url or config.database_url
+            return
+        embedded = EmbeddedPostgres(config.data_dir, group=config.data_dir_group)
+        try:
+            yield embedded.start()
+        finally:
+            embedded.stop()
+
+
+@contextmanager
 def revivable_database(
     config: Configuration,
 ) -> Iterator[tuple[Configuration, str, EmbeddedPostgres | None]]:

@@ -27,6 +27,7 @@ from pairing_server.db.circuit_breaker import (
 )
 from pairing_server.db.errors import unavailable_error
 from pairing_server.db.raw_connection import RawConnection, undo
+from pairing_server.db.servers import APPLICATION_NAME
 from pairing_server.metrics import histogram
 from pairing_server.tracing import OFF, Traces
 
@@ -108,7 +109,7 @@ class Database:
             url,
             timeout=CONNECT_TIMEOUT,
             command_timeout=limits.statement_timeout + COMMAND_GRACE,
-            application_name="pairing-server",
+            application_name=APPLICATION_NAME,
             statement_timeout=f"{limits.statement_timeout}s",
             lock_timeout=LOCK_TIMEOUT,
             idle_in_transaction_session_timeout="10s",

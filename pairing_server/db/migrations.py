@@ -20,7 +20,7 @@ from alembic.util import CommandError
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
-from pairing_server.db import endpoints
+from pairing_server.db import endpoints, servers
 
 # The revision before the first.
 NOTHING = "base"
@@ -71,6 +71,15 @@ class State(NamedTuple):
         """Whether it comes from a newer release."""
         return self.revision is not None and not known(self.revision)
 
+    @property
+    def refusal(self) -> str:
+        """Why this release does not work with a newer one, and what to do."""
+        return (
+            f"The database is at revision {self.revision}, which is newer than this release knows ({head()}), and does not say"
+            " that it works with this one. Install the newer release, or take the database back with that:"
+            f" pairing-server downgrade {head()}"
+        )
+
 
 def migrate(url: str, revision: str = "head") -> str:
     """Upgrade the database at `url` to `revision`; the revision that it is at then. Not for use in a running event loop.
@@ -81,9 +90,11 @@ def migrate(url: str, revision: str = "head") -> str:
         try:
             command.upgrade(_config(url), revision)
         except CommandError:
-            found = asyncio.run(_ask(url))
+            found, _ = asyncio.run(_ask(url))
             if revision == "head" and found.suits and found.revision is not None:
                 return found.revision
+            if found.newer:
+                raise MigrationError(found.refusal) from None
             raise
     return head() if revision == "head" else revision
 
@@ -95,6 +106,35 @@ def downgrade(url: str, revision: str) -> None:
     """
     with _told_to_the_operator():
         command.downgrade(_config(url), revision)
+
+
+def go_back(url: str, revision: str, *, running: str) -> bool:
+    """Take the database at `url` back to a revision before its own; False if it is there already.
+
+    `running`: the role that runs servers. None may run meanwhile. Not for use in a running event loop. Raises
+    MigrationError.
+    """
+    if not known(revision):
+        raise MigrationError(
+            f"There is no revision {revision!r}; this release knows {', '.join(_revisions())}."
+        )
+    with _told_to_the_operator():
+        found, servers = asyncio.run(_ask(url, running))
+    if found.revision == revision:
+        return False
+    if found.newer:
+        raise MigrationError(
+            f"The database is at revision {found.revision}, which this release does not know: take it back with the release"
+            " that made it."
+        )
+    if found.revision is None or _revisions().index(revision) > _revisions().index(found.revision):
+        raise MigrationError(
+            f"The database is at revision {found.revision or 'none'}, before {revision}. Run: pairing-server migrate"
+        )
+    if servers:
+        raise MigrationError(f"A server is using the database ({servers} connections). Stop it first.")
+    downgrade(url, revision)
+    return True
 
 
 def move(connection: Connection, revision: str) -> None:
@@ -149,14 +189,21 @@ async def state(driver: asyncpg.Connection) -> State:
     return State(revision, said[2] if said and said[1] == revision else None)
 
 
-async def _ask(url: str) -> State:
+async def _ask(url: str, running: str = "") -> tuple[State, int]:
+    """Its schema, and how many connections servers have to it."""
     driver = await endpoints.Endpoints(url, timeout=10).connect()
     try:
-        return await state(driver)
+        return await state(driver), await servers.connected(driver, running)
     finally:
         await driver.close()
 
 
 def known(revision: str) -> bool:
     """Whether this release has that revision; an unknown one comes from a newer release."""
-    return revision in {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}
+    return revision in _revisions()
+
+
+def _revisions() -> list[str]:
+    """All that this release knows, the oldest first."""
+    found = ScriptDirectory.from_config(_config()).walk_revisions()
+    return [script.revision for script in found][::-1]

@@ -51,10 +51,7 @@ async def check_schema(database: Database) -> str:
             )
         return there.revision
     if there.newer:
-        raise StartError(
-            f"The database is at revision {there.revision}, which is newer than this release knows"
-            f" ({migrations.head()}), and does not say that it works with this one. Install the newer release, or restore a backup."
-        )
+        raise StartError(there.refusal)
     raise StartError(
         f"The database is at revision {there.revision or 'none'}, this release needs {migrations.head()}."
         " Run: pairing-server migrate"

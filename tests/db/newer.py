@@ -28,13 +28,18 @@ def downgrade() -> None:
 '''
 
 
-def _config(url: str, folder: Path, works_with: str | None) -> Config:
-    copied = folder / "migrations-of-tomorrow"
+def copy_migrations(copied: Path, works_with: str | None) -> None:
+    """Make the folder with the migrations of tomorrow, or change it."""
     if not copied.exists():
         shutil.copytree(Path(__file__).resolve().parents[2] / "migrations", copied)
     said = "" if works_with is None else f'works_with = "{works_with}"\n'
     text = _MIGRATION.format(before=migrations.head(), works_with=said)
     (copied / "versions" / f"{NEWER}_tomorrow.py").write_text(text)
+
+
+def _config(url: str, folder: Path, works_with: str | None) -> Config:
+    copied = folder / "migrations-of-tomorrow"
+    copy_migrations(copied, works_with)
     config = Config()
     config.set_main_option("script_location", str(copied))
     config.set_main_option("path_separator", "os")

@@ -210,8 +210,7 @@ def _schema(there: migrations.State) -> list[Finding]:
             f" with releases from {there.works_with} on, so with this one."
         )
         return [Finding(problem, "Nothing for now; install the newer release when you can.")]
-    problem = f"The database is at revision {there.revision}, which is newer than this release knows ({migrations.head()})."
-    return [Finding(problem, "Install the newer release, or restore a backup.")]
+    return [Finding(there.refusal, "docs/operations.md, Going back.")]
 
 
 def _clock_skew(whose: str, other: datetime) -> Iterator[Finding]:

@@ -14,7 +14,7 @@ import asyncpg
 from sqlalchemy import pool, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from pairing_server.db import migrations, roles
+from pairing_server.db import migrations, roles, servers
 from pairing_server.db.backup.archive import Contents, Partition, members, rows_of, table_of
 from pairing_server.db.backup.connection import BackupError, endpoint, lift_limits, plain_errors, quoted
 from pairing_server.db.tables import audit_events, audit_seals, metadata, pairing_changes
@@ -23,8 +23,6 @@ _NEEDED = (
     "To restore, it must own the tables of the server and be able to make them: set PAIRING_MIGRATE_DATABASE_URL to the"
     " owner's URL."
 )
-_USERS = """SELECT count(*) FROM pg_stat_activity
-    WHERE datname = current_database() AND application_name = 'pairing-server'"""
 _PARTITIONS = """SELECT c.relname FROM pg_inherits AS i JOIN pg_class AS c ON c.oid = i.inhrelid
     WHERE i.inhparent = to_regclass($1)"""
 _LOG = audit_events.name
@@ -47,6 +45,8 @@ async def load(url: str, file: BinaryIO, contents: Contents, *, running: str, re
             await conn.execute(text("SET LOCAL lock_timeout = '10s'"))
             driver: Any = (await conn.get_raw_connection()).driver_connection
             await lift_limits(driver)
+            if connected := await servers.connected(driver, running):
+                raise BackupError(f"A server is using the database ({connected} connections). Stop it first.")
             if await _has_data(driver, replacing):
                 await _empty(driver)
                 await conn.run_sync(migrations.move, migrations.NOTHING)
@@ -63,8 +63,6 @@ async def load(url: str, file: BinaryIO, contents: Contents, *, running: str, re
 
 async def _has_data(driver: asyncpg.Connection, replacing: bool) -> bool:
     """Whether there is something to replace. Raises BackupError if it must stay."""
-    if connected := await driver.fetchval(_USERS):
-        raise BackupError(f"A server is using the database ({connected} connections). Stop it first.")
     state = await migrations.state(driver)
     if state.revision is None:
         return False
