@@ -169,6 +169,15 @@ class Unavailable(PairingServerError):
         self.retry_after_s = retry_after_s
 
 
+class ConnectedElsewhere(Unavailable):
+    """`details`: `channel`, and `reason`, which is "elsewhere"."""
+
+    message = (
+        "The other device is connected to another server process, where this one cannot reach it. Connect again"
+        " through an address that leads both devices to the same process."
+    )
+
+
 class ConfirmationNeeded(PairingServerError):
     """`retry_after_s`: seconds after which the phone asks again; `details`: `expires_in`, seconds."""
 

@@ -65,7 +65,7 @@ EVENTS: Mapping[str, Spec] = {
     "ws.disconnected": _spec(6, LATER, "close_code by duration_s messages_in", "A WebSocket has ended."),
     "channel.joined": _spec(6, LATER, "slot degraded", "A device has joined its channel."),
     "channel.left": _spec(6, LATER, "slot", "A device has left its channel."),
-    "channel.denied": _spec(4, ACT, "", "A device may not join a channel: full, unknown, not_yours, ended, foreign."),
+    "channel.denied": _spec(4, ACT, "", "A device may not join a channel: full, unknown, not_yours, ended, foreign, elsewhere."),
     "channel.replaced": _spec(5, LATER, "", "A newer connection of the same device takes its place."),
     "msg.invalid": _spec(4, LATER, "rule", "A message is refused; by which rule."),
     "msg.too_large": _spec(4, LATER, "limit size", "A message is larger than its type may be."),

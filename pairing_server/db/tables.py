@@ -8,6 +8,7 @@ from __future__ import annotations
 from sqlalchemy import (
     ARRAY,
     BigInteger,
+    Boolean,
     CheckConstraint,
     Column,
     DateTime,
@@ -96,6 +97,21 @@ pairings = Table(
     _instant("seen_at", nullable=True),
     _instant("ended_at", nullable=True),
     Column("end_reason", Text),
+    Column("node", Uuid, comment="the server that has its channel"),
+    Column(
+        "desktop_joined",
+        Boolean,
+        nullable=False,
+        server_default=text("false"),
+        comment="whether the desktop is connected to that server",
+    ),
+    Column(
+        "mobile_joined",
+        Boolean,
+        nullable=False,
+        server_default=text("false"),
+        comment="whether the mobile is connected to that server",
+    ),
     CheckConstraint(
         "state IN ('pending', 'redeemed', 'active', 'waiting', 'closed', 'expired', 'superseded')",
         name="state",
@@ -107,6 +123,19 @@ pairings = Table(
     Index("ix_pairings_redeemed_at", "redeemed_at", postgresql_where=text("state = 'redeemed'")),
     Index("ix_pairings_seen_at", "seen_at", postgresql_where=text("state IN ('active', 'waiting')")),
     Index("ix_pairings_ended_at", "ended_at", postgresql_where=text("ended_at IS NOT NULL")),
+)
+
+nodes = Table(
+    "nodes",
+    metadata,
+    Column("id", Uuid, primary_key=True, comment="drawn at each start"),
+    Column(
+        "name",
+        Text,
+        nullable=False,
+        comment="host, port and folder: who has it takes the place of an earlier start",
+    ),
+    Column("beat_at", DateTime(timezone=True), nullable=False, server_default=text("clock_timestamp()")),
 )
 
 # Triggers on `pairings` write it; each server polls it.

@@ -6,7 +6,8 @@ Members call it, and it calls their `send`; it knows no sockets, no SQL and no c
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from datetime import datetime
 from uuid import UUID
 
 from pairing_server.errors import PairingServerError, SessionReplaced
@@ -61,6 +62,8 @@ class Channel:
         self.settings = SettingsSynchronizer(name, self.members, context, settings)
         # The revision that is in the database; services/settings_documents.py sets it.
         self.saved_rev = self.settings.rev
+        # What this process wrote last into the database as the moment at which a member was seen; services set it.
+        self.seen_at: datetime | None = None
         self._limits = context.limits
         self._counters = context.counters
 
@@ -296,6 +299,20 @@ class Channel:
         """The code was never used: the waiting desktop gets the error, and may request a new code on the same socket."""
         self._close()
         self._remove_members(error, None)
+
+    def move(self, joined: Collection[str]) -> None:
+        """The pairing goes on in a channel of another server, which the devices of these roles have joined.
+
+        A member whose device is there is replaced; any other connects again, and then finds that channel.
+        """
+        self._close()
+        members = dict(self.members)
+        self.members.clear()
+        for role, member in members.items():
+            if role in joined:
+                member.remove_from_channel(SessionReplaced(), CloseCode.REPLACED)
+            else:
+                member.remove_from_channel(None, CloseCode.RESTART)
 
     def _close(self) -> None:
         self.closed = True

@@ -19,6 +19,7 @@ class Counters:
     settings_replaced: int = 0
     messages_given_up: int = 0
     connections_opened: int = 0
+    joins_elsewhere: int = 0
 
     @property
     def dropped(self) -> dict[str, int]:

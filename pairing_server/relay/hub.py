@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from math import ceil
 from uuid import UUID
 
@@ -189,7 +189,7 @@ class Hub:
         """The code was redeemed: notify the desktop that shows it, once, if it is connected here."""
         connection = self.connection_of(subject, session_id)
         if connection is not None and pairing_id not in self._claimed:
-            self._remember(self._claimed, pairing_id)
+            _remember(self._claimed, pairing_id, self.context.now())
             connection.send(messages.encode(messages.PairingClaimed(channel=name)))
 
     def announce_intruder(self, pairing_id: UUID, device_type: str) -> None:
@@ -205,6 +205,12 @@ class Hub:
         if channel is not None:
             channel.end(reason, gone, keep)
 
+    def move_channel(self, pairing_id: UUID, joined: Collection[str]) -> None:
+        """Another server has the pairing's channel now, with the devices of these roles (see Channel.move)."""
+        channel = self.forget_channel(pairing_id)
+        if channel is not None:
+            channel.move(joined)
+
     def cancel_channel(self, pairing_id: UUID, reason: str) -> None:
         """The code ended unused ("expired", "superseded", "rejected"): notify the device that waits in its channel."""
         channel = self._note_ended(pairing_id)
@@ -212,22 +218,14 @@ class Hub:
             channel.cancel(InvalidChannel(channel=channel.name, reason=reason))
 
     def _note_ended(self, pairing_id: UUID) -> Channel | None:
-        self._remember(self._ended, pairing_id)
+        _remember(self._ended, pairing_id, self.context.now())
         return self.forget_channel(pairing_id)
-
-    def _remember(self, pairings: OrderedDict[UUID, float], pairing_id: UUID) -> None:
-        pairings[pairing_id] = self.context.now()
-        pairings.move_to_end(pairing_id)
-        if len(pairings) > MOST_REMEMBERED:
-            pairings.popitem(last=False)
 
     # Periodic work
 
-    def connected_channels(self) -> tuple[list[UUID], list[UUID]]:
-        """The channels with a member here: those with both, and those with one that have had both."""
-        active = [c.pairing_id for c in self.channels.values() if c.active]
-        waiting = [c.pairing_id for c in self.channels.values() if len(c.members) == 1 and c.ever_active]
-        return active, waiting
+    def connected_channels(self) -> list[UUID]:
+        """The channels with a member here."""
+        return [channel.pairing_id for channel in self.channels.values() if channel.members]
 
     def unsaved_channels(self) -> list[Channel]:
         """The channels whose settings have changed since they were last saved."""
@@ -248,3 +246,10 @@ class Hub:
         for pairings in (self._ended, self._claimed):
             while pairings and next(iter(pairings.values())) + REMEMBERED_SECONDS < now:
                 pairings.popitem(last=False)
+
+
+def _remember(pairings: OrderedDict[UUID, float], pairing_id: UUID, now: float) -> None:
+    pairings[pairing_id] = now
+    pairings.move_to_end(pairing_id)
+    if len(pairings) > MOST_REMEMBERED:
+        pairings.popitem(last=False)

@@ -43,6 +43,7 @@ from pairing_server.services.expiry import Expiry
 from pairing_server.services.lockouts import LockoutService
 from pairing_server.services.logins import LoginService
 from pairing_server.services.membership import MembershipService
+from pairing_server.services.nodes import NodeRegistry
 from pairing_server.services.pairing_changes import PairingChanges
 from pairing_server.services.pairings import PairingService
 from pairing_server.services.presence import Presence
@@ -107,11 +108,12 @@ class Backend:
         self.account_status = AccountStatus(database, hub)
         self.guard = BruteForceGuard(database, audit, config.redeem_alarm)
         self.settings = SettingsKeeper(database, hub)
-        self.expiry = Expiry(database, audit, hub, rules)
+        nodes = NodeRegistry(database)
+        changes = PairingChanges(database, hub, nodes.id)
+        self.expiry = Expiry(database, audit, hub, changes, rules)
         logins = LoginService(database, audit, hub, self.tokens, revocations, config.ws_token_single_use)
         confirmations = ConfirmationService(database, audit, hub, codes, rules)
         failures = RedeemFailures(audit, self.guard, confirmations, rules)
-        changes = PairingChanges(database, hub)
         self.services = Services(
             accounts=AccountService(database, audit, self._passwords, logins, rules),
             authentication=AuthenticationService(
@@ -120,9 +122,10 @@ class Backend:
             logins=logins,
             pairings=PairingService(database, audit, hub, codes, self.code_limits, failures, changes, rules),
             changes=changes,
-            membership=MembershipService(database, audit, hub, codes, self.settings, rules),
+            membership=MembershipService(database, audit, hub, codes, self.settings, rules, nodes.id),
             confirmations=confirmations,
-            presence=Presence(database),
+            nodes=nodes,
+            presence=Presence(database, hub, nodes.id),
             lockouts=LockoutService(database, audit),
             signing_keys=SigningKeys(database, audit, hub, keyring, codes, keyfile),
             audit=self._audit_services(config),

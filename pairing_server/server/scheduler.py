@@ -55,6 +55,7 @@ class Scheduler:
             Job("close overdue channels", 2, lambda: expiry.close_overdue(monotonic(), system(wall()))),
             Job("poll revocations", 1, lambda: services.logins.poll_revocations(wall())),
             Job("poll pairing changes", 1, services.changes.poll),
+            Job("beat", 1, services.nodes.beat),
             Job("settle the brute force guard", 1, self._settle_guard),
             Job("close disabled accounts", 1, lambda: backend.account_status.close_disabled(wall())),
             Job("reload keys", 1, lambda: services.signing_keys.reload_keys(system(wall()))),
@@ -91,8 +92,9 @@ class Scheduler:
             await audit.sealer.seal(system(self._wall()))
 
     async def _note_presence(self) -> None:
-        active, waiting = self._backend.hub.connected_channels()
-        await self._backend.services.presence.note_all(active, waiting, self._wall())
+        services = self._backend.services
+        strays = await services.presence.note_all(self._wall())
+        await services.changes.compare(strays)
 
     async def _close_deserted(self) -> None:
         """No presence was noted while the database or the server was away, nor for the time that the wall clock has

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import socket
 from collections.abc import Sequence
+from contextlib import suppress
 
 from tornado.netutil import bind_sockets
 
@@ -31,9 +32,12 @@ log = logging.getLogger(__name__)
 BACKLOG = 1024
 # Seconds: for closing all connections (relay/hub.py), for those that do not answer the close, for the database.
 DRAIN_TIMEOUT = 25
+# Seconds: for saying to the other servers that this one stops.
+LEAVE_TIMEOUT = 1
 SPOOL = "audit-spool"
 # The jobs that are done once before the first request.
 AT_START = (
+    "beat",
     "count codes",
     "poll revocations",
     "poll pairing changes",
@@ -124,6 +128,10 @@ class Node:
         await self.database.warm()
         own = [] if sockets else listening_sockets(self.config)
         self.held = tuple(sockets)
+        addresses = [address_of(listening) for listening in own or sockets]
+        # A port of the system's choice is another at each start.
+        host, port = addresses[0] if sockets or self.config.port else (self.config.host, 0)
+        self.services.nodes.name = f"{socket.gethostname()} {host}:{port} {self.config.data_dir.absolute()}"
         self.http.add_sockets(own or sockets)
         for job in self.scheduler.jobs:
             if job.name in AT_START:
@@ -133,7 +141,7 @@ class Node:
         spooled = self.audit.spool_to(self.config.data_dir / SPOOL, utcnow())
         self.audit.enqueue_event("audit.started", "success", system(utcnow()), spooled_bytes=spooled)
         self.audit.enqueue_event("system.started", "success", system(utcnow()), schema=migrations.head())
-        return [address_of(listening) for listening in own or sockets]
+        return addresses
 
     async def _look_for_backup(self) -> None:
         self.app.last_backup = await asyncio.to_thread(last_backup.read, self.config.data_dir)
@@ -165,6 +173,10 @@ class Node:
             # A new connection waits in the socket for the next server. Without such a socket it is refused at once: 503.
             self.http.stop()
         self.services.audit.tail.stop()
+        # First of all: the devices come back to other servers at once.
+        with suppress(TimeoutError, Unavailable):
+            async with asyncio.timeout(LEAVE_TIMEOUT):
+                await self.services.nodes.end()
         gone = asyncio.Event()
         self.hub.close_connections(gone.set)
         try:

@@ -15,6 +15,7 @@ from pairing_server.services.confirmations import ConfirmationService
 from pairing_server.services.lockouts import LockoutService
 from pairing_server.services.logins import LoginService
 from pairing_server.services.membership import MembershipService
+from pairing_server.services.nodes import NodeRegistry
 from pairing_server.services.pairing_changes import PairingChanges
 from pairing_server.services.pairings import PairingService
 from pairing_server.services.presence import Presence
@@ -43,6 +44,7 @@ class Services:
     changes: PairingChanges
     membership: MembershipService
     confirmations: ConfirmationService
+    nodes: NodeRegistry
     presence: Presence
     lockouts: LockoutService
     signing_keys: SigningKeys

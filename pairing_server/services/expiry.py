@@ -6,17 +6,17 @@ that are still due, and leaves those that another server is just changing.
 
 from __future__ import annotations
 
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from pairing_server.audit.recorder import AuditLog
 from pairing_server.db.database import Database
 from pairing_server.errors import Unavailable
+from pairing_server.relay.channel import Channel
 from pairing_server.relay.hub import Hub
 from pairing_server.request_context import RequestContext
 from pairing_server.services.membership import closed_event
-from pairing_server.services.pairing_changes import announce_end, both_gone
+from pairing_server.services.pairing_changes import PairingChanges, announce_end
 from pairing_server.services.presence import TOUCH
 from pairing_server.services.rules import PairingRules
 from pairing_server.store import expiry as store
@@ -34,6 +34,7 @@ class Expiry:
     database: Database
     audit: AuditLog
     hub: Hub
+    changes: PairingChanges
     rules: PairingRules
 
     async def expire_pairings(self, context: RequestContext) -> int:
@@ -63,7 +64,7 @@ class Expiry:
         # A server notes its channels' members every TOUCH seconds, so a little more than the grace.
         unseen = context.now - timedelta(seconds=self.rules.reconnect_grace + 2 * TOUCH)
         async with self.database.transaction() as conn:
-            deserted = await store.close_deserted(conn, unseen, context.now)
+            deserted = await store.close_deserted(conn, self.changes.node, unseen, context.now)
             if deserted:
                 events = [closed_event(self.audit, pairing, "deserted", context) for pairing in deserted]
                 await self.audit.record(conn, *events)
@@ -78,25 +79,51 @@ class Expiry:
             if not channel.is_overdue(monotonic, self.rules.reconnect_grace):
                 continue  # the member came back while another channel was being ended
             if channel.ever_active:
-                # The grace is not extended while the database is away: the row ends later, as deserted.
-                ended: Pairing | None = None
-                with suppress(Unavailable):
-                    async with self.database.transaction() as conn:
-                        ended = await pairings.end(conn, channel.pairing_id, "deserted", context.now)
-                        if ended is not None:
-                            await self.audit.record(
-                                conn, closed_event(self.audit, ended, "deserted", context)
-                            )
-                seen = {role: owner.session_id for role, owner in channel.seat_owners.items()}
-                gone = both_gone(ended) if ended else seen
-                # Only the members that are missing are gone for good.
-                missing = {role: gone[role] for role in channel.absent_since if role in gone}
-                self.hub.end_channel(channel.pairing_id, "deserted", missing)
+                await self._close_overdue(channel, context)
             else:
                 # The members have not met yet, so nothing is lost: the next join makes the channel anew.
                 self.hub.forget_channel(channel.pairing_id)
             closed += 1
         return closed
+
+    async def _close_overdue(self, channel: Channel, context: RequestContext) -> None:
+        pairing_id = channel.pairing_id
+        try:
+            ended = await self._end_overdue(channel, context)
+            if ended is None:
+                await self.changes.compare([pairing_id])
+        except Unavailable:
+            # The grace is not extended while the database is away: the row ends later, as deserted.
+            seen = {role: owner.session_id for role, owner in channel.seat_owners.items()}
+            missing = {role: seen[role] for role in channel.absent_since if role in seen}
+            self.hub.end_channel(pairing_id, "deserted", missing)
+            return
+        if ended is not None:
+            announce_end(self.hub, ended)
+        elif not channel.members:
+            # Its row decides from now on.
+            self.hub.forget_channel(pairing_id)
+
+    async def _end_overdue(self, channel: Channel, context: RequestContext) -> Pairing | None:
+        """What was ended; None if it had ended, or another server has it or has seen it later."""
+
+        def seen_until() -> datetime | None:
+            # With a member here no other server has the channel. Without, the devices may be connected to one of the
+            # release before, which notes only when it has seen them.
+            return None if channel.members else channel.seen_at
+
+        ended, until = None, seen_until()
+        for _ in range(2):
+            async with self.database.transaction() as conn:
+                ended = await pairings.end_overdue(
+                    conn, channel.pairing_id, self.changes.node, until, context.now
+                )
+                if ended is not None:
+                    await self.audit.record(conn, closed_event(self.audit, ended, "deserted", context))
+            if ended is not None or until == seen_until():
+                break
+            until = seen_until()  # what was seen later was noted by this server meanwhile
+        return ended
 
     async def release_names(self, now: datetime) -> int:
         """Let names that ended long enough ago be drawn again, and forget very old pairings. How many."""

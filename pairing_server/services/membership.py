@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
@@ -10,7 +11,13 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from pairing_server.audit.recorder import AuditLog
 from pairing_server.db.database import Database
-from pairing_server.errors import ChannelFull, InvalidChannel, PairingServerError, SessionConflict
+from pairing_server.errors import (
+    ChannelFull,
+    ConnectedElsewhere,
+    InvalidChannel,
+    PairingServerError,
+    SessionConflict,
+)
 from pairing_server.relay.hub import Hub
 from pairing_server.relay.members import OTHER
 from pairing_server.relay.settings.document import SettingsSnapshot
@@ -26,6 +33,8 @@ from pairing_server.store import pairings as store
 from pairing_server.store.audit_events import Event
 from pairing_server.store.membership import Known, Rejoin
 from pairing_server.store.pairings import Entering, Pairing, Seat
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +63,7 @@ class MembershipService:
     codes: Codes
     settings: SettingsKeeper
     rules: PairingRules
+    node: UUID
 
     async def identify(self, context: RequestContext, session_id: str, device_type: str) -> None:
         """Bind the session id to the caller. Raises SessionConflict, LoginEnded."""
@@ -86,7 +96,7 @@ class MembershipService:
         """Let the device into the channel of its own pairing.
 
         A device that comes back is let in by one statement; all others are decided about, and recorded, in a transaction.
-        Raises InvalidChannel, ChannelFull (both seats are taken), SessionConflict, LoginEnded.
+        Raises InvalidChannel, ChannelFull (both seats are taken), SessionConflict, LoginEnded, ConnectedElsewhere.
         """
         entry = Entry(channel, role, session_id, self.codes.macs(Codes.of_channel(channel)))
         return await self._readmit(entry, context) or await self._admit(entry, context)
@@ -99,7 +109,7 @@ class MembershipService:
         live = self.hub.channel_named(entry.channel)
         here = None if live is None else live.pairing_id
         met = here if here is not None and self.hub.is_present(here, OTHER[entry.role]) else None
-        coming = Rejoin(known, entry.role, entry.macs, met=met, live=here)
+        coming = Rejoin(known, entry.role, entry.macs, met=met, live=here, node=self.node)
         found = await devices.enter(self.database.once, coming, context.now)
         if found is None:
             return None
@@ -116,9 +126,13 @@ class MembershipService:
                 refusal = self._refusal(pairing, entry, seat)
             if refusal is None and pairing is not None:
                 both = self.hub.is_present(pairing.id, OTHER[role])
-                entering = Entering(pairing.id, role, seat, both_present=both, mac=entry.macs[0])
+                entering = Entering(
+                    pairing.id, role, seat, both_present=both, node=self.node, mac=entry.macs[0]
+                )
                 entered = await store.enter(conn, entering, context.now)
-                if entered is None:
+                if entered is None and await store.is_elsewhere(conn, pairing.id, self.node):
+                    refusal = self._elsewhere(entry.channel, pairing.id)
+                elif entered is None:
                     refusal = _ended(entry.channel, pairing)
                 elif pairing.seen_at is not None:
                     kept = await self.settings.of_pairing(conn, pairing.id)
@@ -130,6 +144,11 @@ class MembershipService:
         if refusal is not None or pairing is None:
             raise refusal or InvalidChannel(channel=entry.channel)
         return Admitted(pairing, kept)
+
+    def _elsewhere(self, channel: str, pairing_id: UUID) -> ConnectedElsewhere:
+        self.hub.context.counters.joins_elsewhere += 1
+        log.warning("join refused reason=elsewhere", extra={"pairing_id": str(pairing_id)})
+        return ConnectedElsewhere(channel=channel, reason="elsewhere")
 
     def _refusal(self, pairing: Pairing | None, entry: Entry, seat: Seat) -> PairingServerError | None:
         if pairing is None:
@@ -154,7 +173,9 @@ class MembershipService:
 
     def _denied(self, refusal: PairingServerError, pairing: Pairing | None, context: RequestContext) -> Event:
         reason = "full" if isinstance(refusal, ChannelFull) else "unknown" if pairing is None else "not_yours"
-        if "reason" in refusal.details:
+        if isinstance(refusal, ConnectedElsewhere):
+            reason = "elsewhere"
+        elif "reason" in refusal.details:
             reason = "ended"
         pairing_id = pairing.id if pairing else None
         return self.audit.event("channel.denied", "denied", context, reason=reason, pairing_id=pairing_id)

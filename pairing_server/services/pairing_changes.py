@@ -51,6 +51,7 @@ class PairingChanges:
 
     database: Database
     hub: Hub
+    node: UUID
     snapshot: str | None = None
     # When the database was last back from an outage, in monotonic seconds.
     _back_at: float = field(default=0.0, init=False)
@@ -74,24 +75,31 @@ class PairingChanges:
         ids = changes.pairing_ids
         if self.snapshot is None or changes.backwards or back_at != self._back_at:
             ids = list({*ids, *self.hub.channels})
-        for start in range(0, len(ids), _BATCH):
-            await self._announce(ids[start : start + _BATCH])
+        await self.compare(ids)
         # Only now: what failed on the way is read again.
         self.snapshot, self._back_at = changes.snapshot, back_at
         return len(ids)
+
+    async def compare(self, ids: Sequence[UUID]) -> None:
+        """Send the devices that are here the messages that the state of these pairings in the database asks for."""
+        for start in range(0, len(ids), _BATCH):
+            await self._announce(ids[start : start + _BATCH])
 
     async def _announce(self, ids: Sequence[UUID]) -> None:
         async with self.database.transaction() as conn:
             found = await store.of(conn, ids)
         # A desktop hears that its new code was redeemed before its old channel closes.
-        for pairing, mac in found.values():
-            if pairing.state == "redeemed":
-                self._announce_claim(pairing, mac)
+        for current in found.values():
+            if current.pairing.state == "redeemed":
+                self._announce_claim(current.pairing, current.mac)
         for pairing_id in ids:
-            if pairing_id not in found:
+            now = found.get(pairing_id)
+            if now is None:
                 self.hub.end_channel(pairing_id, "unpaired", self._seats(pairing_id))
-            elif not (pairing := found[pairing_id][0]).live:
-                announce_end(self.hub, pairing)
+            elif not now.pairing.live:
+                announce_end(self.hub, now.pairing)
+            elif now.node not in (None, self.node):
+                self.hub.move_channel(pairing_id, now.joined)
 
     def _announce_claim(self, pairing: Pairing, mac: bytes | None) -> None:
         channel = self.hub.channels.get(pairing.id)

@@ -9,7 +9,7 @@ from sqlalchemy import ColumnElement, Select, and_, delete, func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from pairing_server.db.tables import pairings
-from pairing_server.store.pairings import COLUMNS, Pairing, as_pairing
+from pairing_server.store.pairings import COLUMNS, Pairing, as_pairing, not_elsewhere
 
 
 async def count_live(conn: AsyncConnection) -> int:
@@ -55,9 +55,14 @@ async def close_never_active(conn: AsyncConnection, redeemed_until: datetime, no
     return await _end_where(conn, due, "closed", "expired", now)
 
 
-async def close_deserted(conn: AsyncConnection, seen_until: datetime, now: datetime) -> list[Pairing]:
-    """Close a batch of pairings that no server has seen a member of since then. What was closed."""
-    due = and_(pairings.c.state.in_(("active", "waiting")), pairings.c.seen_at <= seen_until)
+async def close_deserted(
+    conn: AsyncConnection, node: UUID, seen_until: datetime, now: datetime
+) -> list[Pairing]:
+    """Close a batch of pairings that no server has seen a member of since then, and that none but this one has. What was
+    closed."""
+    due = and_(
+        pairings.c.state.in_(("active", "waiting")), pairings.c.seen_at <= seen_until, not_elsewhere(node)
+    )
     return await _end_where(conn, due, "closed", "deserted", now)
 
 

@@ -53,11 +53,27 @@ async def since(fetch: Fetch, snapshot: str | None) -> Changes:
     return Changes(*row)
 
 
-async def of(conn: AsyncConnection, ids: Sequence[UUID]) -> dict[UUID, tuple[Pairing, bytes | None]]:
-    """These pairings as they are now, each with its code's MAC. Those that are deleted are not there."""
-    wanted = pairings.c.id == func.any(bindparam("ids", list(ids), ARRAY(Uuid)))
-    found = await conn.execute(select(*COLUMNS, pairings.c.code_mac).where(wanted))
-    return {row.id: (as_pairing(row[:-1]), row.code_mac) for row in found}
+@dataclass(frozen=True, slots=True)
+class Current:
+    """A pairing as it is now. `node`: the server that has its channel; `joined`: the roles that are connected there."""
+
+    pairing: Pairing
+    mac: bytes | None
+    node: UUID | None
+    joined: frozenset[str]
+
+
+async def of(conn: AsyncConnection, ids: Sequence[UUID]) -> dict[UUID, Current]:
+    """These pairings as they are now. Those that are deleted are not there."""
+    t = pairings.c
+    statement = select(*COLUMNS, t.code_mac, t.node, t.desktop_joined, t.mobile_joined).where(
+        t.id == func.any(bindparam("ids", list(ids), ARRAY(Uuid)))
+    )
+    found = {}
+    for *columns, mac, node, desktop, mobile in await conn.execute(statement):
+        joined = {role for role, there in (("desktop", desktop), ("mobile", mobile)) if there}
+        found[columns[0]] = Current(as_pairing(columns), mac, node, frozenset(joined))
+    return found
 
 
 async def prune(conn: AsyncConnection) -> int:

@@ -7,10 +7,23 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import ARRAY, ColumnElement, LargeBinary, Uuid, and_, bindparam, func, or_, select, update
+from sqlalchemy import (
+    ARRAY,
+    ColumnElement,
+    LargeBinary,
+    Uuid,
+    and_,
+    bindparam,
+    func,
+    or_,
+    select,
+    text,
+    update,
+)
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from pairing_server.db.tables import LIVE_STATES, pairings
+from pairing_server.store.nodes import RUNS
 
 _LIVE = pairings.c.state.in_(LIVE_STATES)
 
@@ -79,19 +92,34 @@ async def by_id(conn: AsyncConnection, pairing_id: UUID) -> Pairing | None:
 
 @dataclass(frozen=True, slots=True)
 class Entering:
-    """A device joins in its seat. `mac`: its code's under the current key, if it is to be kept under that from now on."""
+    """A device joins in its seat on the server `node`. `mac`: its code's under the current key, if it is to be kept under
+    that from now on."""
 
     pairing_id: UUID
     role: str
     seat: Seat
     both_present: bool
+    node: UUID
     mac: bytes | None = None
+
+
+def not_elsewhere(node: UUID) -> ColumnElement[bool]:
+    """Whether no other server that runs has the pairing's channel."""
+    return or_(pairings.c.node.is_(None), pairings.c.node == node, text(f"NOT {RUNS}"))
+
+
+async def is_elsewhere(conn: AsyncConnection, pairing_id: UUID, node: UUID) -> bool:
+    """Whether another server that runs has the channel of that live pairing."""
+    statement = select(pairings.c.id).where(
+        pairings.c.id == pairing_id, pairings.c.ended_at.is_(None), ~not_elsewhere(node)
+    )
+    return (await conn.execute(statement)).one_or_none() is not None
 
 
 async def enter(conn: AsyncConnection, device: Entering, now: datetime) -> Pairing | None:
     """Record that the seat's device joins, claiming a guest's seat; active once both are present.
 
-    None if the pairing has ended, expired, or the seat is not this one's any more.
+    None if the pairing has ended, expired, the seat is not this one's any more, or the other device is elsewhere.
     """
     seat = device.seat
     session = pairings.c.desktop_session if device.role == "desktop" else pairings.c.mobile_session
@@ -99,7 +127,12 @@ async def enter(conn: AsyncConnection, device: Entering, now: datetime) -> Pairi
     may: ColumnElement[bool] = pairings.c.state.in_(("redeemed", "active", "waiting"))
     if device.role == "desktop":
         may = or_(may, and_(pairings.c.state == "pending", pairings.c.expires_at > now))
-    values: dict[str, object] = {user.name: seat.user, "seen_at": now}
+    joined, other = pairings.c.desktop_joined, pairings.c.mobile_joined
+    if device.role == "mobile":
+        joined, other = other, joined
+    mine = pairings.c.node.is_not_distinct_from(device.node)
+    values: dict[str, object] = {user.name: seat.user, "seen_at": now, "node": device.node}
+    values |= {joined.name: True, other.name: and_(other, mine)}
     if device.mac is not None:
         values["code_mac"] = device.mac
     if device.both_present:
@@ -111,6 +144,7 @@ async def enter(conn: AsyncConnection, device: Entering, now: datetime) -> Pairi
             may,
             session == seat.session_id,
             or_(user == seat.user, user.is_(None)),
+            or_(~other, not_elsewhere(device.node)),
         )
         .values(values)
         .returning(*COLUMNS)
@@ -141,6 +175,26 @@ async def end(conn: AsyncConnection, pairing_id: UUID, reason: str, now: datetim
         update(pairings)
         .where(pairings.c.id == pairing_id, pairings.c.ended_at.is_(None), _LIVE)
         .values(state="closed", ended_at=now, end_reason=reason)
+        .returning(*COLUMNS)
+    )
+    return _if_any((await conn.execute(statement)).one_or_none())
+
+
+async def end_overdue(
+    conn: AsyncConnection, pairing_id: UUID, node: UUID, seen_until: datetime | None, now: datetime
+) -> Pairing | None:
+    """Close a live pairing whose device has been missing from this server's channel for too long.
+
+    `seen_until`: when this server has seen it last, so that no other one may have seen it later; None if the other device is
+    connected here. None if it was not live any more, was seen, or another server has it.
+    """
+    unseen = [] if seen_until is None else [pairings.c.seen_at <= seen_until]
+    statement = (
+        update(pairings)
+        .where(
+            pairings.c.id == pairing_id, pairings.c.ended_at.is_(None), _LIVE, not_elsewhere(node), *unseen
+        )
+        .values(state="closed", ended_at=now, end_reason="deserted")
         .returning(*COLUMNS)
     )
     return _if_any((await conn.execute(statement)).one_or_none())

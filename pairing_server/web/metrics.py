@@ -67,6 +67,11 @@ class NodeCollector:
             "Settings that changed nothing and went no further.",
             value=hub.context.counters.echoes,
         )
+        yield CounterMetricFamily(
+            "pairing_joins_elsewhere",
+            "Joins refused because the other device is connected to another process.",
+            value=hub.context.counters.joins_elsewhere,
+        )
         yield _shown(self._app.relay_time)
 
     def _queues(self) -> Iterator[Metric]:

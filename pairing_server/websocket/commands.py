@@ -11,7 +11,7 @@ from typing import Any
 from uuid import UUID
 
 from pairing_server.clock import utcnow
-from pairing_server.errors import LoginEnded, TokenOfAnother, Unavailable
+from pairing_server.errors import ConnectedElsewhere, LoginEnded, TokenOfAnother, Unavailable
 from pairing_server.relay import messages, requests
 from pairing_server.relay.channel import Channel
 from pairing_server.relay.commands import Command, CommandRegistry
@@ -42,14 +42,14 @@ class CommandContext:
         audit.enqueue(audit.event(event, outcome, self.caller_now(), pairing_id=pairing_id, **attributes))
 
     def note_left(self, channel: Channel | None) -> None:
-        """The connection has left that channel: note that its members are not together any more."""
-        if channel is not None and channel.ever_active:
-            self.note_presence(channel.pairing_id, active=False)
+        """The connection has left that channel: note that its device is not there any more."""
+        if channel is not None:
+            self.note_presence(channel.pairing_id)
 
-    def note_presence(self, pairing_id: UUID, *, active: bool) -> None:
+    def note_presence(self, pairing_id: UUID) -> None:
         """The periodic job would note it too, within half a minute."""
         presence = self.app.services.presence
-        if presence.note(pairing_id, active=active):
+        if presence.note(pairing_id):
             self.app.spawn(presence.write(utcnow))
 
 
@@ -80,31 +80,35 @@ async def join_channel(context: CommandContext, request: requests.JoinChannel) -
         admitted = await context.app.services.membership.admit(
             context.caller_now(), name, connection.device_type, session_id
         )
+    except ConnectedElsewhere:
+        raise
     except Unavailable:
         known = _remembered_channel(context, session_id)
         if known is None or known.name != name:
             raise
         _rejoin(context, request, device, known)
         return
-    if connection.closing:
-        return
     now, pairing = context.app.now(), admitted.pairing
+    if connection.closing:
+        context.note_presence(pairing.id)
+        return
     hub.identify(connection, connection.device or device)
     left = connection.channel
     met = pairing.activated_at is not None
     channel = hub.open_channel(pairing.id, name, now, ever_active=met, settings=admitted.kept)
+    channel.seen_at = pairing.seen_at
     first = not channel.ever_active
     joined = hub.join(connection, channel, request, now)
     if left is not None and left is not channel:
-        context.note_presence(left.pairing_id, active=False)
+        context.note_left(left)
     if joined.fresh:
         context.record("channel.joined", "success", channel.pairing_id, slot=connection.device_type)
     if joined.activated and first:
         context.app.time_to_pair.observe((utcnow() - pairing.created_at).total_seconds())
     if joined.activated and pairing.state != "active":
-        context.note_presence(channel.pairing_id, active=True)
-    elif joined.activated:
-        context.app.services.presence.known_active(channel.pairing_id)
+        context.note_presence(channel.pairing_id)
+    else:
+        context.app.services.presence.known_joined(channel.pairing_id, both=joined.activated)
 
 
 def _remembered_channel(context: CommandContext, session_id: str) -> Channel | None:

@@ -160,16 +160,18 @@ async def test_presence_is_noted_as_active_or_waiting(site: Site) -> None:
     desktop, mobile = await site.pair()
     [row] = await rows(site)
     ids = [row["id"]]
-    assert site.node.hub.connected_channels() == (ids, [])
+    assert site.node.hub.connected_channels() == ids
     mobile.socket.close()
     await desktop.socket.expect("mobile_disconnected")
-    assert site.node.hub.connected_channels() == ([], ids)
     await site.node.app.settled()  # that it has gone is noted
     now = after(30)
-    await site.node.services.presence.note_all([], ids, now)
+    assert await site.node.services.presence.note_all(now) == []
     assert [(row["state"], row["seen_at"]) for row in await rows(site)] == [("waiting", now)]
+    [channel] = site.node.hub.channels.values()
+    channel.members["mobile"] = channel.members["desktop"]
     now = after(60)
-    await site.node.services.presence.note_all(ids, [], now)
+    await site.node.services.presence.note_all(now)
+    del channel.members["mobile"]
     assert [(row["state"], row["seen_at"]) for row in await rows(site)] == [("active", now)]
 
 
@@ -187,8 +189,7 @@ async def test_a_pairing_that_no_server_has_seen_for_the_grace_is_closed_once(si
 async def test_a_server_does_not_close_what_another_one_holds(start_two: tuple[Site, Site]) -> None:
     one, other = start_two
     desktop, mobile = await one.pair()
-    active, waiting = one.node.hub.connected_channels()
-    await one.node.services.presence.note_all(active, waiting, after(330))
+    await one.node.services.presence.note_all(after(330))
     assert await other.node.backend.expiry.close_deserted(system(after(389))) == 0
     assert await other.node.backend.expiry.close_overdue(monotonic(DAY), system(after(DAY))) == 0
     assert [*await desktop.socket.pending(), *await mobile.socket.pending()] == []

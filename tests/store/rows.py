@@ -19,6 +19,7 @@ from pairing_server.store.audit_events import Event
 from pairing_server.store.codes import CodeRequest, CodeResult, Draw, RedeemRequest, RedeemResult
 from pairing_server.store.pairings import Pairing, Seat
 
+NODE = UUID(int=1)
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 CODES = Codes([b"current key"])
 DESKTOP = Seat("desktop-1", "alice")

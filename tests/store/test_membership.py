@@ -14,9 +14,9 @@ from pairing_server.db.tables import ENDED_STATES, LIVE_STATES, channel_settings
 from pairing_server.store import membership as store
 from pairing_server.store import pairings as all_pairings
 from pairing_server.store import users as all_users
-from pairing_server.store.membership import NOTED, Entered, Known, Rejoin
+from pairing_server.store.membership import NOTED, Entered, Known, Present, Rejoin
 from pairing_server.store.pairings import Seat
-from tests.store.rows import CODES, DESKTOP, MOBILE, NOW, caller_of, fetch_on, row_in, seconds
+from tests.store.rows import CODES, DESKTOP, MOBILE, NODE, NOW, caller_of, fetch_on, row_in, seconds
 
 MACS = CODES.macs("000001")
 
@@ -31,7 +31,7 @@ async def known(conn: AsyncConnection, seat: Seat, role: str, account: UUID | No
 async def enter(
     conn: AsyncConnection, device: Known, role: str, macs: list[bytes] = MACS, **places: Any
 ) -> Entered | None:
-    places = {"met": None, "live": None, **places}
+    places = {"met": None, "live": None, "node": NODE, **places}
     return await store.enter(fetch_on(conn), Rejoin(device, role, macs, **places), NOW)
 
 
@@ -94,7 +94,10 @@ async def test_a_code_that_has_expired_lets_its_desktop_in_no_more(conn: AsyncCo
     await row_in(conn, "pending")
     late = NOW + seconds(300)
     assert (
-        await store.enter(fetch_on(conn), Rejoin(device, "desktop", MACS, met=None, live=None), late) is None
+        await store.enter(
+            fetch_on(conn), Rejoin(device, "desktop", MACS, met=None, live=None, node=NODE), late
+        )
+        is None
     )
 
 
@@ -131,7 +134,7 @@ async def test_a_device_that_comes_back_to_a_present_one_makes_the_pairing_activ
     assert (met.pairing.state, met.pairing.activated_at) == ("active", NOW)
     later = NOW + seconds(60)
     again = await store.enter(
-        fetch_on(conn), Rejoin(device, "mobile", MACS, met=pairing_id, live=None), later
+        fetch_on(conn), Rejoin(device, "mobile", MACS, met=pairing_id, live=None, node=NODE), later
     )
     assert again is not None
     assert (again.pairing.activated_at, again.pairing.seen_at) == (NOW, later)
@@ -153,7 +156,7 @@ async def test_only_that_both_have_met_waits_for_the_disk(
         await conn.execute(update(pairings).values(activated_at=NOW - seconds(60)))
     for act in (
         lambda: enter(conn, device, "desktop", met=pairing_id),
-        lambda: store.set_present(fetch_on(conn), {pairing_id: True}, NOW),
+        lambda: store.set_present(fetch_on(conn), NODE, {pairing_id: Present(True, True)}, NOW),
     ):
         async with conn.begin_nested() as trial:
             assert await waits_for_the_disk(conn)
@@ -192,7 +195,10 @@ async def test_presence_of_many_is_noted_at_once(conn: AsyncConnection) -> None:
     left = await row_in(conn, "active", "000002", Seat("desktop-2", "alice"))
     ended = await row_in(conn, "closed", "000003", Seat("desktop-3", "alice"))
     later = NOW + timedelta(seconds=5)
-    await store.set_present(fetch_on(conn), {met: True, left: False, ended: True, uuid4(): True}, later)
+    unknown, both = uuid4(), Present(True, True)
+    given = {met: both, left: Present(True, False), ended: both, unknown: both}
+    strays = await store.set_present(fetch_on(conn), NODE, given, later)
+    assert set(strays) == {ended, unknown}
     rows = await conn.execute(select(pairings.c.id, pairings.c.state, pairings.c.seen_at))
     assert {row[0]: tuple(row[1:]) for row in rows} == {
         met: ("active", later),

@@ -13,11 +13,13 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from pairing_server.db.tables import ENDED_STATES, LIVE_STATES, pairings
 from pairing_server.store import expiry, membership
 from pairing_server.store import pairings as store
+from pairing_server.store.membership import Present
 from pairing_server.store.pairings import Entering, Seat
 from tests.store.rows import (
     CODES,
     DESKTOP,
     MOBILE,
+    NODE,
     NOW,
     ask,
     draw,
@@ -34,7 +36,14 @@ Act = Callable[[AsyncConnection, UUID], Awaitable[Any]]
 
 
 def joining(role: str, seat: Seat, *, both: bool) -> Act:
-    return lambda conn, id_: store.enter(conn, Entering(id_, role, seat, both_present=both), NOW)
+    return lambda conn, id_: store.enter(conn, Entering(id_, role, seat, both_present=both, node=NODE), NOW)
+
+
+def noting(present: Present) -> Act:
+    async def note(conn: AsyncConnection, id_: UUID) -> None:
+        await membership.set_present(fetch_on(conn), NODE, {id_: present}, NOW)
+
+    return note
 
 
 async def _asked_anew(conn: AsyncConnection, _: UUID) -> list[UUID]:
@@ -71,12 +80,12 @@ TRANSITIONS: dict[str, tuple[Act, dict[str, str]]] = {
     "a stranger joins": (joining("mobile", Seat("mobile-2", "alice"), both=True), {}),
     "another user joins": (joining("desktop", Seat("desktop-1", "bob"), both=True), {}),
     "both noted present": (
-        lambda conn, id_: membership.set_present(fetch_on(conn), {id_: True}, NOW),
-        {"redeemed": "active", "active": "active", "waiting": "active"},
+        noting(Present(desktop=True, mobile=True)),
+        {"pending": "pending", "redeemed": "active", "active": "active", "waiting": "active"},
     ),
     "one noted present": (
-        lambda conn, id_: membership.set_present(fetch_on(conn), {id_: False}, NOW),
-        {"active": "waiting", "waiting": "waiting"},
+        noting(Present(desktop=True, mobile=False)),
+        {"pending": "pending", "redeemed": "redeemed", "active": "waiting", "waiting": "waiting"},
     ),
     "end": (
         lambda conn, id_: store.end(conn, id_, "unpaired", LATE),
@@ -95,7 +104,7 @@ TRANSITIONS: dict[str, tuple[Act, dict[str, str]]] = {
     "expire": (lambda conn, _: expiry.expire_pending(conn, LATE), {"pending": "expired"}),
     "nobody met": (lambda conn, _: expiry.close_never_active(conn, NOW, LATE), {"redeemed": "closed"}),
     "nobody seen": (
-        lambda conn, _: expiry.close_deserted(conn, NOW, LATE),
+        lambda conn, _: expiry.close_deserted(conn, NODE, NOW, LATE),
         {"active": "closed", "waiting": "closed"},
     ),
 }
@@ -124,9 +133,12 @@ async def test_a_transition_leaves_only_the_states_it_may(conn: AsyncConnection,
 
 async def test_the_first_time_both_are_present_is_kept(conn: AsyncConnection) -> None:
     pairing_id = await row_in(conn, "redeemed")
-    first = await store.enter(conn, Entering(pairing_id, "mobile", MOBILE, both_present=True), NOW)
-    again = await store.enter(conn, Entering(pairing_id, "mobile", MOBILE, both_present=True), LATE)
-    await membership.set_present(fetch_on(conn), {pairing_id: True}, LATE)
+    first = await store.enter(conn, Entering(pairing_id, "mobile", MOBILE, both_present=True, node=NODE), NOW)
+    again = await store.enter(
+        conn, Entering(pairing_id, "mobile", MOBILE, both_present=True, node=NODE), LATE
+    )
+    both = Present(desktop=True, mobile=True)
+    await membership.set_present(fetch_on(conn), NODE, {pairing_id: both}, LATE)
     last = await store.by_code(conn, MACS)
     assert first is not None
     assert again is not None
@@ -136,11 +148,16 @@ async def test_the_first_time_both_are_present_is_kept(conn: AsyncConnection) ->
 
 async def test_joining_claims_a_guests_seat_for_good(conn: AsyncConnection) -> None:
     pairing_id = await row_in(conn, "redeemed", desktop=Seat("desktop-1", None))
-    claimed = await store.enter(conn, Entering(pairing_id, "desktop", DESKTOP, both_present=False), NOW)
+    claimed = await store.enter(
+        conn, Entering(pairing_id, "desktop", DESKTOP, both_present=False, node=NODE), NOW
+    )
     assert claimed is not None
     assert claimed.desktop == DESKTOP
     bob = Seat("desktop-1", "bob")
-    assert await store.enter(conn, Entering(pairing_id, "desktop", bob, both_present=False), NOW) is None
+    assert (
+        await store.enter(conn, Entering(pairing_id, "desktop", bob, both_present=False, node=NODE), NOW)
+        is None
+    )
 
 
 @pytest.mark.parametrize(("age", "joins"), [(299, True), (300, False)])
@@ -149,7 +166,9 @@ async def test_a_desktop_joins_its_waiting_channel_until_the_code_expires(
 ) -> None:
     pairing_id = await row_in(conn, "pending")
     now = NOW + seconds(age)
-    entered = await store.enter(conn, Entering(pairing_id, "desktop", DESKTOP, both_present=False), now)
+    entered = await store.enter(
+        conn, Entering(pairing_id, "desktop", DESKTOP, both_present=False, node=NODE), now
+    )
     assert (entered is not None) == joins
 
 

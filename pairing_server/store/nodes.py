@@ -1,0 +1,43 @@
+"""The servers of this database at rest: which of them run. Only the database's clock is read."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from pairing_server.db.raw_connection import Fetch
+
+# A server whose last beat is older has crashed, or is cut off from the database.
+ALIVE_SECONDS = 6
+
+# Of a row `pairings`: whether the server that has its channel runs.
+RUNS = f"""EXISTS (
+    SELECT FROM nodes WHERE nodes.id = pairings.node
+      AND nodes.beat_at > clock_timestamp() - interval '{ALIVE_SECONDS} seconds')"""
+
+_BEGIN = """
+WITH earlier AS (
+    DELETE FROM nodes WHERE name = $2 AND id <> $1 OR beat_at < clock_timestamp() - interval '1 day'
+)
+INSERT INTO nodes (id, name) VALUES ($1, $2) ON CONFLICT (id) DO UPDATE SET beat_at = clock_timestamp()
+RETURNING id
+"""
+# A beat that a crash of PostgreSQL loses is followed by the next one: it waits for no disk.
+_BEAT = """
+INSERT INTO nodes (id, name) VALUES ($1, $2) ON CONFLICT (id) DO UPDATE SET beat_at = clock_timestamp()
+RETURNING set_config('synchronous_commit', 'off', true)
+"""
+
+
+async def begin(fetch: Fetch, node: UUID, name: str) -> None:
+    """The server runs from now on. Earlier starts under its name do not any more."""
+    await fetch(_BEGIN, node, name)
+
+
+async def beat(fetch: Fetch, node: UUID, name: str) -> None:
+    """The server still runs."""
+    await fetch(_BEAT, node, name)
+
+
+async def end(fetch: Fetch, node: UUID) -> None:
+    """The server stops: what it has, others may take over at once."""
+    await fetch("DELETE FROM nodes WHERE id = $1", node)
