@@ -18,7 +18,7 @@ from pairing_server.audit.seals import SealKey
 from pairing_server.cli.audit.seals import begin_epoch
 from pairing_server.cli.epilog import epilog
 from pairing_server.cli.output import say
-from pairing_server.cli.runtime import load_configuration, owned_database, run_in_loop
+from pairing_server.cli.runtime import load_configuration, owned_database, plain_errors, run_in_loop
 from pairing_server.clock import utcnow
 from pairing_server.config import SEAL_KEY_FILE, Configuration, with_keys, with_seal_key
 from pairing_server.db import last_backup, migrations, roles
@@ -172,7 +172,18 @@ def restore(file: Path, replacing: bool) -> None:
             say(
                 f"Restored what was saved at {contents.about.made_at}; the database is at revision {revision}."
             )
+            _begin_epoch(config, url)
+
+
+def _begin_epoch(config: Configuration, url: str) -> None:
+    try:
+        with plain_errors():
             begin_epoch(with_seal_key(with_keys(config)), url)
+    except click.ClickException as error:
+        raise click.ClickException(
+            f"{error.message}\nThe data are restored, but the audit log has not begun a new epoch, and until it has no server"
+            " starts. Run: pairing-server audit rebase"
+        ) from None
 
 
 def _seekable(file: Path, config: Configuration) -> BinaryIO:
@@ -243,6 +254,11 @@ def _new_keys(config: Configuration, saved: Mapping[str, bytes]) -> Iterator[lis
     """The saved keys, unless the configuration sets others, in files beside their places: what may fail, fails before the
     database is changed. Tokens and seals in use were made with them."""
     set_otherwise = {KEY_FILE: bool(config.jwt_keys), SEAL_KEY_FILE: config.audit_seal_key is not None}
+    # Those that stay must be usable, too.
+    if KEY_FILE not in saved:
+        with_keys(config)
+    if SEAL_KEY_FILE not in saved:
+        with_seal_key(config)
     wanted = [name for name, otherwise in set_otherwise.items() if name in saved and not otherwise]
     keys = [_NewKey(config.data_dir / f".{name}.restored", config.data_dir / name) for name in wanted]
     try:

@@ -54,6 +54,14 @@ def test_every_command_works_with_several_hosts_before_and_after_a_failover(plac
     operator.says("user", "add", "alice", stdin=PASSWORD)
     assert operator.says("backup", "saved.tar").startswith("Saved the database at revision")
     operator.says("user", "add", "bob", stdin=PASSWORD)
+    standby = Operator(
+        f"postgresql://pairing@127.0.0.1:{place.standby.port}/pairing?target_session_attrs=any",
+        operator.folder,
+    )
+    with asyncio.Runner() as runner:
+        runner.run(await_replication(place.primary))
+    assert standby.says("backup", "from-the-standby.tar").startswith("Saved the database at revision")
+    assert "read-only" in standby.refuses("restore", "--replace", "saved.tar")
 
     with asyncio.Runner() as runner:
         runner.run(await_replication(place.primary))

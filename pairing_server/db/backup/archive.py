@@ -28,6 +28,8 @@ _BLOCK = re.compile(r"tables/(.+)\.[0-9]+\.gz")
 # A block has at least so many bytes before it is compressed; the last row of it may be long.
 BLOCK_BYTES = 4 << 20
 _MEMBER_BYTES = 256 << 20
+# Of gzip: a tenth larger than at its best, in a fifth of the time.
+_LEVEL = 3
 
 
 class DamagedError(Exception):
@@ -44,7 +46,6 @@ class About:
 
     release: str
     revision: str
-    works_with: str | None
     made_at: str
 
 
@@ -134,7 +135,9 @@ class RowWriter:
     def _add(self) -> None:
         if self._rows:
             self._blocks += 1
-            self._archive.add(f"tables/{self._table}.{self._blocks}.gz", gzip.compress(self._rows, mtime=0))
+            self._archive.add(
+                f"tables/{self._table}.{self._blocks}.gz", gzip.compress(self._rows, _LEVEL, mtime=0)
+            )
             self._rows.clear()
 
 

@@ -74,9 +74,11 @@ def _plain(error: BaseException | None, needed: str) -> BackupError:
         return BackupError(
             f"A table of another program is in the way: {cause}. Give the server a database or a schema of its own."
         )
-    if state == "2BP01":
+    # It needs them, as a view does, or refers to them, as a foreign key does.
+    if state in ("2BP01", "0A000"):
+        detail = getattr(error, "detail", None) or cause
         return BackupError(
-            f"Something that is not the server's needs its tables: {cause}. Remove that first, or use an empty database."
+            f"Something that is not the server's needs its tables: {detail} Remove that first, or use an empty database."
         )
     if isinstance(error, OSError | TimeoutError) or state.startswith(("08", "28", "3D", "57P")):
         return BackupError(f"The database is not reachable: {cause}. Check PAIRING_DATABASE_URL.")

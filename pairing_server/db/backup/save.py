@@ -73,7 +73,7 @@ async def _save(
     if state.revision is None:
         path = await driver.fetchval("SHOW search_path")
         raise BackupError(f"There is nothing to save: the database has no schema yet (search_path: {path}).")
-    archive.about(About(**saved, revision=state.revision, works_with=state.works_with))
+    archive.about(About(**saved, revision=state.revision))
     for name, data in keys.items():
         archive.add(name, data)
     order = [table.name for table in metadata.sorted_tables]

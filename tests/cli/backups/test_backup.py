@@ -159,12 +159,25 @@ def test_keys_that_cannot_be_used_are_found_before_anything_is_changed(
     assert (tmp_path / "other" / "jwt-keys").read_bytes() == keys
 
 
+def test_a_key_that_stays_and_cannot_be_used_is_found_before_anything_is_changed(
+    saved: Path, database_url: str, tmp_path: Path
+) -> None:
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "audit-seal-key").write_text("no key")
+    (tmp_path / "other" / "audit-seal-key").chmod(0o600)
+    operator = Operator(database_url, tmp_path, DATA_DIR=str(tmp_path / "other"))
+    Operator(database_url, tmp_path).says("user", "add", "bob", stdin=PASSWORD)
+    assert "audit-seal-key is not usable" in operator.refuses("restore", "--replace", "saved.tar")
+    assert "bob" in Operator(database_url, tmp_path).says("user", "list")
+
+
 def test_keys_that_cannot_be_written_leave_the_database_as_it_is(
     saved: Path, database_url: str, tmp_path: Path
 ) -> None:
     put_together({**members(saved), "jwt-keys": f"k1:{'s' * 32}\n".encode()}, tmp_path / "keys.tar")
     (tmp_path / "file").touch()
-    operator = Operator(database_url, tmp_path, JWT_KEYS="", DATA_DIR=str(tmp_path / "file"))
+    seal_key, folder = SealKey.generate()[1], str(tmp_path / "file")
+    operator = Operator(database_url, tmp_path, JWT_KEYS="", DATA_DIR=folder, AUDIT_SEAL_KEY=seal_key)
     assert "file cannot be written: " in operator.refuses("restore", "--replace", "keys.tar")
     assert "alice" in Operator(database_url, tmp_path).says("user", "list")
 
@@ -219,7 +232,7 @@ def test_a_view_that_needs_our_tables_is_not_taken_away(
 ) -> None:
     execute(database_url, "CREATE VIEW theirs AS SELECT username FROM users")
     told = Operator(database_url, tmp_path).refuses("restore", "--replace", "saved.tar")
-    assert "Something that is not the server's needs its tables" in told
+    assert "Something that is not the server's needs its tables: view theirs depends on table users" in told
     execute(database_url, "DO $$ BEGIN ASSERT (SELECT count(*) FROM theirs) = 1; END $$")
 
 
@@ -232,7 +245,7 @@ def test_a_foreign_table_that_refers_to_ours_keeps_its_rows(
         "INSERT INTO theirs SELECT id FROM users",
     )
     told = Operator(database_url, tmp_path).refuses("restore", "--replace", "saved.tar")
-    assert "Something that is not the server's needs its tables" in told
+    assert 'Something that is not the server\'s needs its tables: Table "theirs" references "users"' in told
     execute(database_url, "DO $$ BEGIN ASSERT (SELECT count(*) FROM theirs) = 1; END $$")
 
 

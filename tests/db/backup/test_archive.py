@@ -27,7 +27,7 @@ from pairing_server.db.backup.archive import (
     table_of,
 )
 
-ABOUT = About("1.0.0", "0007", None, "2026-01-31T00:00:00+00:00")
+ABOUT = About("1.0.0", "0007", "2026-01-31T00:00:00+00:00")
 TABLES = Tables(
     {"users": Table(["id", "name"], 2), "audit_events": Table(["seq"], 0)},
     {"audit_events_number": 7},
