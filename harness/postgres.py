@@ -1,4 +1,4 @@
-"""A primary and a standby: two real PostgreSQL servers, which can be stopped and promoted."""
+"""Real PostgreSQL servers, which can be stopped and promoted; a primary and its standby."""
 
 from __future__ import annotations
 
@@ -24,6 +24,10 @@ SETTINGS = {
     "hot_standby": "on",
 }
 TIMEOUT_SECONDS = 60
+_CERTIFICATE = (
+    "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=localhost"
+    " -addext subjectAltName=DNS:localhost"
+)
 
 
 class Postgres:
@@ -60,6 +64,21 @@ class Postgres:
         self.run("initdb", *where, "--no-sync")
         with (self.folder / "postgresql.conf").open("a") as conf:
             conf.writelines(f"{name} = '{value}'\n" for name, value in (SETTINGS | settings).items())
+
+    def use_tls(self, folder: Path, access: str) -> Path:
+        """Make it speak TLS, before it starts; its certificate, in `folder`. `access`: the lines of pg_hba.conf."""
+        key, certificate = folder / "server.key", folder / "server.crt"
+        made = [*_CERTIFICATE.split(), "-keyout", key, "-out", certificate]
+        subprocess.run(made, check=True, capture_output=True, timeout=TIMEOUT_SECONDS)
+        for path in (key, certificate):
+            own = Path(shutil.copy(path, self.folder))
+            own.chmod(0o600)
+            if self._account.is_other:
+                os.chown(own, self._account.uid, self._account.gid)
+        with (self.folder / "postgresql.conf").open("a") as conf:
+            conf.write("ssl = on\n")
+        (self.folder / "pg_hba.conf").write_text(access)
+        return certificate
 
     def follow(self, primary: Postgres) -> None:
         """Copy the primary, and become its standby."""

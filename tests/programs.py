@@ -15,6 +15,7 @@ PACKAGES = {
     "caddy": "caddy",
     "promtool": "prometheus",
     "pgbouncer": "pgbouncer",
+    "/usr/lib/postgresql/15/bin/postgres": "postgresql-15",
 }
 
 

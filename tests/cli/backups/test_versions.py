@@ -4,9 +4,7 @@ own, and tables of another program beside ours."""
 from __future__ import annotations
 
 import asyncio
-import os
 import shutil
-import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -23,6 +21,9 @@ from pairing_server.db.embedded.postgres import find_programs
 from tests.cli.commands import Operator
 from tests.cli.serving import serving
 from tests.conftest import execute
+from tests.programs import needs
+
+pytestmark = needs("/usr/lib/postgresql/15/bin/postgres")
 
 PASSWORD = "a long enough password"
 # The wheel of the embedded database brings two; the oldest that is supported is Debian's, and the only one with TLS.
@@ -31,9 +32,6 @@ PROGRAMS = {
     16: find_programs().parents[1] / "pginstall" / "bin",
     18: find_programs(),
 }
-_CERTIFICATE = (
-    "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=localhost"
-)
 SEAL_KEY = SealKey.generate()[1]
 
 
@@ -96,16 +94,7 @@ def running(version: int) -> Iterator[Place]:
     try:
         server.make()
         if tls:
-            made = [*_CERTIFICATE.split(), "-keyout", folder / "key", "-out", folder / "server.crt"]
-            subprocess.run(made, check=True, capture_output=True)
-            owner = server.folder.stat()
-            for source, name in (("key", "server.key"), ("server.crt", "server.crt")):
-                shutil.copy(folder / source, server.folder / name)
-                (server.folder / name).chmod(0o600)
-                os.chown(server.folder / name, owner.st_uid, owner.st_gid)
-            with (server.folder / "postgresql.conf").open("a") as conf:
-                conf.write("ssl = on\n")
-            (server.folder / "pg_hba.conf").write_text("hostssl all all all trust\n")
+            server.use_tls(folder, "hostssl all all all trust\n")
         server.start()
         place = Place(server, folder, tls)
         execute(place.url("postgres", "postgres"), "CREATE ROLE owner LOGIN", "CREATE ROLE app LOGIN")
