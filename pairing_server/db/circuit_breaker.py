@@ -82,8 +82,9 @@ class CircuitBreaker:
         if asked_at < self.back_at:
             return
         self._failures += 1
-        # A server becomes read-only in a failover, and another may already take writes.
-        if self._failures >= IN_A_ROW or reason == "read_only":
+        # A server becomes read-only in a failover, and another may already take writes. On a full disk reads succeed, so
+        # that failures are not in a row.
+        if self._failures >= IN_A_ROW or reason in ("read_only", "disk_full"):
             self._open(reason)
 
     def _is_working(self) -> bool:

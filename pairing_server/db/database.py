@@ -1,12 +1,13 @@
 """PostgreSQL: one engine with its pool, transactions, and the errors of an unavailable database.
 
-The only SQL here is the probe of `ready`. Taking a connection costs no round trip: whether it still works shows
+The only SQL here are the probes of `ready`. Taking a connection costs no round trip: whether it still works shows
 with the BEGIN that has to be sent anyway, and one that is lost then is replaced.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -59,6 +60,17 @@ SELECT pg_is_in_recovery() OR current_setting('transaction_read_only')::boolean 
 """
 _FORBIDDEN = (asyncpg.SyntaxOrAccessError, asyncpg.FeatureNotSupportedError)
 
+# Writes and commits something that leaves nothing, each in one message, which is one transaction. The first needs room for
+# a file of 256 KiB where the tables are; the second, for a role that may make no temporary table, only where the log is.
+_WRITES = (
+    "SELECT pg_catalog.set_config('temp_tablespaces', '', true);"
+    " CREATE TEMPORARY TABLE pairing_write_probe ON COMMIT DROP AS"
+    " SELECT pg_catalog.repeat('x', 1000) AS filling FROM pg_catalog.generate_series(1, 256)",
+    "SELECT pg_catalog.pg_logical_emit_message(true, 'pairing-server', 'probe')",
+)
+# Seconds: however often `ready` is called, it writes no more often.
+WRITE_EVERY = 5.0
+
 # One message, so it costs no round trip.
 BEGIN_PLANNED = "BEGIN; SET LOCAL plan_cache_mode = force_generic_plan"
 
@@ -95,6 +107,8 @@ class Database:
         self._on_outage = on_outage
         self._traces = traces
         self._look = _LOOK
+        self._writes: tuple[str, ...] = _WRITES
+        self._wrote_at = -math.inf
         self._server: str | None = None
         self._counts = breaker is None
         self.breaker = breaker or CircuitBreaker(self._probe, on_outage)
@@ -261,7 +275,7 @@ class Database:
         return RawConnection(conn, cast(Connection, conn.sync_connection).connection.driver_connection)
 
     async def ready(self) -> None:
-        """Return if the database answers and takes writes; raise Unavailable otherwise.
+        """Return if the database answers, takes writes and has room for them; raise Unavailable otherwise.
 
         Calls at the same time share one question, so that this, which needs no login, never takes more than one
         connection.
@@ -278,6 +292,23 @@ class Database:
 
     async def _ask(self) -> None:
         await self._look_at(self.once)
+        if asyncio.get_running_loop().time() - self._wrote_at >= WRITE_EVERY:
+            await self._write_with(self._execute)
+
+    async def _execute(self, statement: str) -> None:
+        async with self._guarded() as time:
+            direct, _ = await self._first(lambda direct: direct.driver.execute(statement), time)
+            await direct.conn.close()
+
+    async def _write_with(self, execute: Callable[[str], Awaitable[object]]) -> None:
+        """Write something, as far as the role may: to read says nothing about a full disk."""
+        while self._writes:
+            try:
+                await execute(self._writes[0])
+                break
+            except asyncpg.InsufficientPrivilegeError:
+                self._writes = self._writes[1:]
+        self._wrote_at = asyncio.get_running_loop().time()
 
     async def _look_at(self, fetch: Callable[[str], Awaitable[asyncpg.Record | None]]) -> None:
         """Raises DatabaseUnavailable if it takes no writes."""
@@ -300,6 +331,7 @@ class Database:
                 driver = await self._hosts.connect()
                 try:
                     await self._look_at(driver.fetchrow)
+                    await self._write_with(driver.execute)
                     await driver.close()
                 finally:
                     driver.terminate()

@@ -9,7 +9,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from pairing_server.db.circuit_breaker import DatabaseUnavailable
 
 # SQLSTATE classes and codes that mean "not now", and what they say of the database: connection trouble, a login that
-# it refuses and a database it has not got, no connections or memory left, shutting down, read-only after a failover.
+# it refuses and a database it has not got, no connections or memory left, a full disk, shutting down, read-only after a failover.
 # Locks, conflicts and a cancelled statement say nothing of it.
 _PASSING: dict[str, str | None] = {
     "08": "unreachable",
@@ -19,6 +19,7 @@ _PASSING: dict[str, str | None] = {
     "40001": None,
     "40P01": None,
     "53": "full",
+    "53100": "disk_full",
     "55000": None,
     "55P03": None,
     "57014": "slow",
@@ -93,5 +94,7 @@ def _by_state(state: str) -> DatabaseUnavailable | None:
     if found is None:
         return None
     reason = _PASSING[found]
+    if reason == "disk_full":
+        return DatabaseUnavailable("The database's disk is full. Try again when there is room.", reason)
     description = "read-only" if reason == "read_only" else "not available"
     return DatabaseUnavailable(f"The database is {description}. Try again in a moment.", reason)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, suppress
 
 import asyncpg
 import pytest
-from sqlalchemy import text
+from sqlalchemy import make_url, text
 from sqlalchemy.exc import DBAPIError
 from tornado.ioloop import IOLoop
 
 from pairing_server.db import database as module
+from pairing_server.db.circuit_breaker import DatabaseUnavailable
 from pairing_server.db.database import Database, PoolLimits
 from pairing_server.errors import Unavailable
 from tests.conftest import as_running, execute_within
@@ -246,3 +248,84 @@ async def test_a_service_that_forbids_the_functions_of_the_wal_is_used_all_the_s
         assert (database.breaker.outage, heard) == (None, [])
     finally:
         await database.close()
+
+
+@asynccontextmanager
+async def full_disk(url: str) -> AsyncIterator[None]:
+    """Reads succeed, and what needs a new file fails as on a full disk."""
+    await execute_within(
+        url,
+        """CREATE FUNCTION full_disk() RETURNS event_trigger LANGUAGE plpgsql AS $$
+        BEGIN RAISE EXCEPTION 'could not extend file: No space left on device' USING ERRCODE = '53100'; END $$""",
+        "CREATE EVENT TRIGGER full_disk ON ddl_command_start EXECUTE FUNCTION full_disk()",
+    )
+    try:
+        yield
+    finally:
+        await execute_within(url, "DROP EVENT TRIGGER full_disk", "DROP FUNCTION full_disk")
+
+
+async def test_a_database_that_only_reads_is_not_ready_and_is_away_until_it_writes_again(
+    database_url: str,
+) -> None:
+    heard: list[tuple[str, str]] = []
+    database = Database(as_running(database_url), on_outage=lambda *what: heard.append(what[:2]))
+    try:
+        async with full_disk(database_url):
+            await backend(database)
+            for _ in range(3):
+                with pytest.raises(DatabaseUnavailable) as raised:
+                    await database.ready()
+                assert raised.value.reason == "disk_full"
+            for _ in range(3):
+                with pytest.raises(DatabaseUnavailable):
+                    await database._probe()
+            assert heard == [("down", "disk_full")]
+        await database._probe()
+        await database.breaker._ask()
+        assert heard == [("down", "disk_full"), ("up", "disk_full")]
+        await database.ready()
+    finally:
+        await database.close()
+
+
+async def test_one_write_that_finds_no_room_is_an_outage(database: Database) -> None:
+    with pytest.raises(DatabaseUnavailable):
+        await database.once("DO $$ BEGIN RAISE EXCEPTION 'no room' USING ERRCODE = '53100'; END $$")
+    assert database.breaker.outage is not None
+    assert database.breaker.outage.reason == "disk_full"
+
+
+async def test_a_role_that_may_make_no_temporary_table_is_ready_all_the_same(database_url: str) -> None:
+    name = make_url(database_url).database
+    for forbidden in (
+        f"REVOKE TEMPORARY ON DATABASE {name} FROM PUBLIC",
+        "REVOKE EXECUTE ON FUNCTION pg_logical_emit_message(boolean, text, text) FROM PUBLIC",
+        "REVOKE EXECUTE ON FUNCTION pg_logical_emit_message(boolean, text, text, boolean) FROM PUBLIC",
+    ):
+        with suppress(asyncpg.UndefinedFunctionError):  # the last is of PostgreSQL 17
+            await execute_within(database_url, forbidden)
+        database = Database(as_running(database_url))
+        try:
+            await database.ready()
+            await database._probe()
+            assert database.breaker.outage is None
+        finally:
+            await database.close()
+
+
+async def test_asking_whether_it_is_ready_leaves_nothing_and_writes_once_in_five_seconds(
+    database: Database, database_url: str
+) -> None:
+    await database.ready()
+    admin = await asyncpg.connect(database_url)
+    try:
+        assert (
+            await admin.fetchval("SELECT count(*) FROM pg_class WHERE relname = 'pairing_write_probe'") == 0
+        )
+        before = await admin.fetchval("SELECT pg_current_xact_id()::text::bigint")
+        for _ in range(20):
+            await database.ready()
+        assert await admin.fetchval("SELECT pg_current_xact_id()::text::bigint") < before + 20
+    finally:
+        await admin.close()

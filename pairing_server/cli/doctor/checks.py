@@ -128,11 +128,12 @@ def _machine(config: Configuration) -> Iterator[Finding]:
 
 
 async def check_database(config: Configuration) -> list[Finding]:
-    """Whether the database of PAIRING_DATABASE_URL answers, has this release's schema, and agrees on the time."""
+    """Whether the database of PAIRING_DATABASE_URL answers, takes writes, has this release's schema, and agrees on the time."""
     if config.database_url is None:
         return []
     database = Database(config.database_url)
     try:
+        await database.ready()
         async with database.direct() as direct:
             there = await migrations.state(direct.driver)
             now = await direct.driver.fetchval("SELECT clock_timestamp()")
@@ -140,7 +141,10 @@ async def check_database(config: Configuration) -> list[Finding]:
     except Unavailable as error:
         return [
             Finding(
-                f"The database cannot be used: {error.text}", "Is it running? Check PAIRING_DATABASE_URL."
+                f"The database cannot be used: {error.text}",
+                "Free some space on its disk."
+                if getattr(error, "reason", None) == "disk_full"
+                else "Is it running? Check PAIRING_DATABASE_URL.",
             )
         ]
     except PoolerError as error:

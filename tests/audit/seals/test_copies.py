@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import resource
 import socket
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,8 @@ from tornado.ioloop import IOLoop
 from tornado.netutil import bind_sockets
 from tornado.web import Application, RequestHandler
 
-from pairing_server.audit.seals import seal_from_line
+from pairing_server.audit.seals import NOTHING, Seal, seal_from_line
+from pairing_server.audit.seals.memory import SealMemory
 from pairing_server.clock import utcnow
 from pairing_server.request_context import system
 from pairing_server.server.server import Node
@@ -181,3 +184,38 @@ async def test_copied_seals_are_remembered_across_restarts(
     finally:
         await another.release()
     assert receiver.numbers == [1]
+
+
+def test_what_cannot_be_remembered_leaves_no_other_file_and_stops_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    memory = SealMemory(tmp_path)
+    memory.remember(_SEAL)
+    memory.note_copied(6)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(
+        resource.RLIMIT_FSIZE, (1, hard)
+    )  # as a disk on which a file can be made, and nothing written
+    try:
+        memory.remember(replace(_SEAL, number=8))
+        memory.miss(_SEAL)
+        memory.note_copied(17)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert caplog.messages == ["audit seal not remembered"] * 3
+    assert {path.name for path in tmp_path.iterdir()} == {"audit-last-seal", "audit-copied-seal"}
+    assert (memory.newest(), memory.copied(), memory.lost()) == (_SEAL, 6, [])
+
+
+def test_a_seal_that_was_lost_stays_known_until_the_log_goes_back(tmp_path: Path) -> None:
+    memory, other = SealMemory(tmp_path), replace(_SEAL, node="other")
+    memory.remember(_SEAL)
+    memory.miss(_SEAL)
+    memory.remember(other)
+    memory.remember(replace(_SEAL, number=8))
+    assert memory.known()[7] == _SEAL.digest.hex()
+    memory.go_back(other, 7)
+    assert memory.known() == {7: other.digest.hex()}
+
+
+_SEAL = Seal(7, 1, 100, 200, (), NOTHING, "2026-11-28T21:00:00.000000Z", "node", b"k" * 32, b"s" * 64)
