@@ -118,6 +118,7 @@ def _announce(config: Configuration, addresses: list[tuple[str, int]]) -> None:
     shown = f"[{host}]" if ":" in host else host
     base = f"http://{shown}:{port}"
     registration = "open" if config.registration == "open" else "closed (pairing-server user add NAME)"
+    account = "" if config.registration == "open" else " --username NAME"
     demo = f"  See it work    {base}/\n" if config.demo else ""
     say(
         f"\nPairing server is listening on {base}\n"
@@ -126,7 +127,7 @@ def _announce(config: Configuration, addresses: list[tuple[str, int]]) -> None:
         f"  API reference  {base}/docs\n"
         f"  Registration   {registration}\n"
         f"\nTry a whole pairing, as two devices would:\n"
-        f"  pairing-server doctor --url {base}      (in a checkout: .venv/bin/pairing-server …)\n"
+        f"  pairing-server doctor --url {base}{account}      (in a checkout: .venv/bin/pairing-server …)\n"
         f"\nStop with Ctrl-C."
     )
 

@@ -24,7 +24,7 @@ _ACCOUNTS = "docs/operations.md, Accounts"
     )
 )
 def user() -> None:
-    """Accounts: add, list, disable, enable, set-password, set-role.
+    """Accounts: add, list, disable, enable, delete, set-password, set-role.
 
     Users of other issuers (PAIRING_ISSUERS) have no account here.
     """
@@ -102,6 +102,31 @@ def disable(name: str) -> None:
 def enable(name: str) -> None:
     """Let a disabled account log in again."""
     _set_disabled(name, False)
+
+
+@user.command(
+    epilog=epilog(
+        {
+            "pairing-server user delete alice": "asks once more",
+            "pairing-server user delete --yes alice": "for scripts",
+            "pairing-server user delete --yes 'https://id.example|sub'": "what is kept here of a foreign issuer's user",
+        },
+        "docs/operations.md, Erasing a user",
+    )
+)
+@click.argument("name")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def delete(name: str, yes: bool) -> None:
+    """Delete the account and all that belongs to it: pairings, settings, sessions, logins.
+
+    Its connections are closed on every server. It cannot be undone. What the audit log has recorded stays until its
+    retention ends; it names the user by an id only.
+    """
+    if not yes:
+        click.confirm(f"Delete {name} and all that belongs to it?", abort=True)
+    gone = run(lambda backend: backend.services.erasure.erase(administrator(utcnow()), name))
+    what = f"{name} is deleted" if gone.account else f"What was kept of {name} is deleted"
+    click.echo(f"{what}. Logins ended: {gone.logins}, pairings: {gone.pairings}.")
 
 
 @user.command(

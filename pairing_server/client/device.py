@@ -97,6 +97,10 @@ class PairingClient:
         body = {"username": username, "password": password}
         self.access_token = text(await self.call("POST", "/api/auth/login", body), "token")
 
+    async def delete_account(self) -> None:
+        """Delete the account and all that belongs to it. The login must be younger than five minutes."""
+        await self.call("DELETE", "/api/account")
+
     async def ws_token(self) -> str:
         """A fresh ws token of this device's type."""
         suffix = "-mobile" if self.device_type == "mobile" else ""

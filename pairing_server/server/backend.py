@@ -39,6 +39,7 @@ from pairing_server.services.brute_force_guard import BruteForceGuard
 from pairing_server.services.codes import CodeLimits, Codes
 from pairing_server.services.confirmations import ConfirmationService
 from pairing_server.services.container import AuditServices, Services
+from pairing_server.services.erasure import ErasureService
 from pairing_server.services.expiry import Expiry
 from pairing_server.services.lockouts import LockoutService
 from pairing_server.services.logins import LoginService
@@ -116,6 +117,7 @@ class Backend:
         failures = RedeemFailures(audit, self.guard, confirmations, rules)
         self.services = Services(
             accounts=AccountService(database, audit, self._passwords, logins, rules),
+            erasure=ErasureService(database, audit, logins, self.account_status),
             authentication=AuthenticationService(
                 database, audit, self.tokens, self._passwords, self.account_status, self.locks
             ),

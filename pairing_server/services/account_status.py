@@ -53,18 +53,18 @@ class AccountStatus:
         return seen is not None and now - seen <= self._kept
 
     async def close_disabled(self, now: datetime) -> int:
-        """Close this server's connections of accounts that are disabled by now. How many."""
+        """Close this server's connections of accounts that are disabled or gone by now. How many."""
         subjects = {connection.subject for connection in self._hub.connections.values()}
         ids = [UUID(subject) for subject in subjects if "|" not in subject]
         if not ids:
             return 0
         async with self._database.transaction() as conn:
-            disabled = {str(user) for user in await users.disabled_among(conn, ids)}
-        for subject in map(str, ids):
-            if subject in disabled:
-                self.forget(subject)
-            else:
-                self.note(subject, now)
+            enabled = {str(user) for user in await users.enabled_among(conn, ids)}
+        disabled = {str(user) for user in ids} - enabled
+        for subject in disabled:
+            self.forget(subject)
+        for subject in enabled:
+            self.note(subject, now)
         closing = [
             connection for connection in self._hub.connections.values() if connection.subject in disabled
         ]

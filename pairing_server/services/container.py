@@ -12,6 +12,7 @@ from pairing_server.audit.tail import AuditTail
 from pairing_server.services.accounts import AccountService
 from pairing_server.services.authentication import AuthenticationService
 from pairing_server.services.confirmations import ConfirmationService
+from pairing_server.services.erasure import ErasureService
 from pairing_server.services.lockouts import LockoutService
 from pairing_server.services.logins import LoginService
 from pairing_server.services.membership import MembershipService
@@ -38,6 +39,7 @@ class Services:
     """Those that requests, connections and commands ask; the scheduler's are the backend's."""
 
     accounts: AccountService
+    erasure: ErasureService
     authentication: AuthenticationService
     logins: LoginService
     pairings: PairingService

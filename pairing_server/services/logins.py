@@ -77,7 +77,7 @@ class LoginService:
     async def list_of(self, user: str | None, now: datetime) -> list[Login]:
         """A user's logins, or those of all, newest first. Raises NotFound."""
         async with self.database.transaction() as conn:
-            subject = None if user is None else await _subject(conn, user, now)
+            subject = None if user is None else await subject_of(conn, user, now)
             return await store.of(conn, subject, now)
 
     async def log_out(self, context: RequestContext, claims: AccessClaims, *, everywhere: bool) -> int:
@@ -128,7 +128,7 @@ class LoginService:
         the text names two users.
         """
         async with self.database.transaction() as conn:
-            subject = await _subject(conn, user, context.now)
+            subject = await subject_of(conn, user, context.now)
         issuer = issuer_of(subject)
         self._check_issuer(issuer)
         ended = self._revocation(USER, issuer, subject, context.now)
@@ -258,7 +258,7 @@ def _ends(revocations: RevocationList, token: Identity | WsClaims) -> bool:
     return revocations.covers(token.subject, token.login_id, token.token_id, token.logged_in_at)
 
 
-async def _subject(conn: AsyncConnection, user: str, now: datetime) -> str:
+async def subject_of(conn: AsyncConnection, user: str, now: datetime) -> str:
     """Of a username, a user's id, or "issuer|sub".
 
     Raises NotFound, and ValidationFailed if it names two users: names that look like the others are refused today, but

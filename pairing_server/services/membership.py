@@ -36,6 +36,9 @@ from pairing_server.store.pairings import Entering, Pairing, Seat
 
 log = logging.getLogger(__name__)
 
+# What a desktop calls itself in `identify` whose pairing is only a trial: `pairing-server doctor`.
+TRIAL = "pairing-server doctor"
+
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
@@ -147,7 +150,7 @@ class MembershipService:
 
     def _elsewhere(self, channel: str, pairing_id: UUID) -> ConnectedElsewhere:
         self.hub.context.counters.joins_elsewhere += 1
-        log.warning("join refused reason=elsewhere", extra={"pairing_id": str(pairing_id)})
+        log.warning("join refused", extra={"reason": "elsewhere", "pairing_id": str(pairing_id)})
         return ConnectedElsewhere(channel=channel, reason="elsewhere")
 
     def _refusal(self, pairing: Pairing | None, entry: Entry, seat: Seat) -> PairingServerError | None:
@@ -178,7 +181,17 @@ class MembershipService:
         elif "reason" in refusal.details:
             reason = "ended"
         pairing_id = pairing.id if pairing else None
-        return self.audit.event("channel.denied", "denied", context, reason=reason, pairing_id=pairing_id)
+        mark = {"trial": True} if self._is_trial(pairing) else {}
+        return self.audit.event(
+            "channel.denied", "denied", context, reason=reason, pairing_id=pairing_id, **mark
+        )
+
+    def _is_trial(self, pairing: Pairing | None) -> bool:
+        """Whether the desktop that is intruded upon says that it is `doctor`. An intruder cannot say so for it."""
+        desktop = None
+        if pairing is not None:
+            desktop = self.hub.connection_of(pairing.desktop.user, pairing.desktop.session_id)
+        return desktop is not None and desktop.device is not None and desktop.device.user_agent == TRIAL
 
     async def unpair(self, context: RequestContext, pairing_id: UUID, role: str) -> None:
         """A member ends its pairing for good: the other's channel closes with "unpaired". Raises LoginEnded."""

@@ -107,9 +107,9 @@ async def list_all(conn: AsyncConnection) -> list[User]:
     return [User(*row) for row in await conn.execute(select(*_USER).order_by(users.c.username_key))]
 
 
-async def disabled_among(conn: AsyncConnection, ids: Sequence[UUID]) -> list[UUID]:
-    """Which of these users are disabled."""
-    statement = select(users.c.id).where(users.c.id.in_(ids), users.c.disabled_at.is_not(None))
+async def enabled_among(conn: AsyncConnection, ids: Sequence[UUID]) -> list[UUID]:
+    """Which of these users have an account that is not disabled."""
+    statement = select(users.c.id).where(users.c.id.in_(ids), users.c.disabled_at.is_(None))
     return list((await conn.execute(statement)).scalars())
 
 

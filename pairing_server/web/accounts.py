@@ -34,6 +34,16 @@ class LoginHandler(JSONHandler):
         self.answer(schemas.LoginAnswer, issued)
 
 
+class AccountHandler(AuthenticatedHandler):
+    """DELETE /api/account: erase the caller's own account."""
+
+    async def delete(self) -> None:
+        self.answer(
+            schemas.AccountDeletedAnswer,
+            await self.app.services.erasure.erase_own(self.context.at(utcnow())),
+        )
+
+
 class WsTokenHandler(AuthenticatedHandler):
     """POST /api/auth/ws-token: a token for opening the WebSocket as the desktop."""
 

@@ -11,7 +11,13 @@ from tornado.web import Application, RequestHandler
 
 from pairing_server.web import client_files, demo, schemas
 from pairing_server.web.access_log import log_request
-from pairing_server.web.accounts import LoginHandler, RegisterHandler, WsTokenHandler, WsTokenMobileHandler
+from pairing_server.web.accounts import (
+    AccountHandler,
+    LoginHandler,
+    RegisterHandler,
+    WsTokenHandler,
+    WsTokenMobileHandler,
+)
 from pairing_server.web.app_context import AppContext
 from pairing_server.web.audit import handlers, page
 from pairing_server.web.base_handler import JSONHandler, NotFoundHandler
@@ -57,6 +63,9 @@ ROUTES = (
     Route("/api/auth/logout", LogoutHandler, Operation(
         "post", "End this login, or all of the user's: tokens and connections.", schemas.LoggedOutAnswer,
         body=schemas.LogoutBody, body_required=False, errors=(*_BODY, 503),
+    )),
+    Route("/api/account", AccountHandler, Operation(
+        "delete", "Delete the caller's own account.", schemas.AccountDeletedAnswer, errors=(503,),
     )),
     Route("/api/logins", LoginsHandler, Operation(
         "get", "The caller's own logins.", schemas.OwnLoginsAnswer, errors=(503,),

@@ -120,6 +120,11 @@ class LoggedOutAnswer(Schema):
     connections_closed = fields.Integer(required=True, metadata={"description": "on this server"})
 
 
+class AccountDeletedAnswer(Schema):
+    success = _always(True)
+    pairings = fields.Integer(required=True, metadata={"description": "live pairings that have ended"})
+
+
 class OwnLoginAnswer(Schema):
     id = fields.String(required=True, attribute="login.login_id")
     created_at = Instant(required=True, attribute="login.created_at")

@@ -209,3 +209,12 @@ def test_a_database_that_is_away_is_told_with_the_setting_to_check(tmp_path: Pat
     assert "Connection refused" in told
     assert "Check PAIRING_DATABASE_URL" in told
     assert "secret" not in told
+
+
+def test_an_account_is_deleted_once_that_is_confirmed(operator: Operator) -> None:
+    operator.says("user", "add", "alice", stdin=PASSWORD)
+    asked = operator.run("user", "delete", "alice", stdin="n\n")
+    assert asked.status != 0 and "alice" in operator.says("user", "list")
+    done = operator.says("user", "delete", "--yes", "alice")
+    assert done == "alice is deleted. Logins ended: 0, pairings: 0.\n"
+    assert "There is no user" in operator.refuses("user", "delete", "--yes", "alice")

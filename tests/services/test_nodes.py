@@ -13,6 +13,7 @@ from pairing_server.request_context import system
 from pairing_server.store.nodes import ALIVE_SECONDS
 from tests.conftest import StartNode, execute_within
 from tests.devices import Account, Device, Site, Socket
+from tests.logged import logged
 
 POLL = "poll pairing changes"
 DAY = 86_400
@@ -70,7 +71,7 @@ async def test_the_second_device_is_refused_where_the_first_is_on_another_server
     assert await socket.pending() == []
     assert await desktop.socket.pending() == []
     assert other.node.hub.channels == {}
-    assert "join refused reason=elsewhere" in caplog.text
+    assert logged(caplog, "join refused", "reason") == [("elsewhere",)]
     assert b"pairing_joins_elsewhere_total 1.0" in (await other.get("/metrics")).body
     assert [event["reason"] for event in await other.events("channel.denied")] == ["elsewhere"]
     # Where the desktop is, it is let in.

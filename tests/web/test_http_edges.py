@@ -30,6 +30,7 @@ ENDPOINTS = {
     "/api/pairings": ["GET"],
     f"/api/pairings/{uuid4()}": ["DELETE"],
     "/api/auth/logout": ["POST"],
+    "/api/account": ["DELETE"],
     "/api/logins": ["GET"],
     "/api/logins/a-login": ["DELETE"],
     "/api/lockouts": ["GET"],

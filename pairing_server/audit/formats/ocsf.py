@@ -55,6 +55,7 @@ TYPES: Mapping[str, Type] = {
     "account.enabled": Type(ACCOUNT_CHANGE, 2),
     "account.password_changed": Type(ACCOUNT_CHANGE, 3),
     "account.disabled": Type(ACCOUNT_CHANGE, 5),
+    "account.deleted": Type(ACCOUNT_CHANGE, 6),
     "account.role_changed": Type(USER_ACCESS, 3),
     "access.denied": Type(API, 2),
     "pairing.code_created": Type(ENTITY, 1),

@@ -109,8 +109,9 @@ async def failed_by_user(conn: AsyncConnection, which: Filter, limit: int) -> li
 async def attempts(
     conn: AsyncConnection, which: Filter, kinds: Sequence[tuple[str, str | None]], limit: int
 ) -> list[Attempt]:
-    """These kinds of event (with one reason, or any) by who tried and from where, the latest first."""
+    """These kinds of event (with one reason, or any) by who tried and from where, the latest first. Not `doctor`'s."""
     conditions = within(which)
+    conditions.add("a.attrs ->> 'trial' IS NULL")
     conditions.add(
         "EXISTS (SELECT FROM unnest(CAST(:names AS text[]), CAST(:reasons AS text[])) AS kind (name, reason)"
         " WHERE a.event = kind.name AND (kind.reason IS NULL OR a.reason = kind.reason))"

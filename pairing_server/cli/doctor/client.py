@@ -17,7 +17,8 @@ class UnexpectedAnswer(Exception):
 
 
 class TrialPairing:
-    """Two devices, an intruder, and what they have learned. Without a username it registers an account of its own."""
+    """Two devices, an intruder, and what they have learned. Without a username it has an account of its own, which it
+    registers, unless `made` says that there is one, and deletes in the end."""
 
     code: Code
     pairing_id: str
@@ -25,7 +26,9 @@ class TrialPairing:
     last_seq: int
 
     def __init__(self, url: str, username: str | None, password: str | None) -> None:
-        self.registered = username is None
+        self.throw_away = username is None
+        # Whether the throw-away account exists.
+        self.made = False
         self.username = username or f"doctor-{secrets.token_hex(6)}"
         self.password = password or secrets.token_urlsafe(24)
         self.devices: dict[DeviceType, PairingClient] = {
@@ -50,7 +53,10 @@ class TrialPairing:
         return text
 
     async def end(self) -> None:
-        """Close the connections and end the pairing, at whichever step the trial stopped."""
+        """Close the connections, end the pairing and delete the throw-away account, at whichever step the trial stopped.
+
+        `made` stays true if it cannot be deleted.
+        """
         for connection in self.connections.values():
             connection.drop()
         if hasattr(self, "code"):
@@ -58,5 +64,11 @@ class TrialPairing:
                 for pairing in await self.desktop.pairings():
                     if pairing.desktop_session_id == self.desktop.session_id:
                         await self.desktop.unpair(pairing.id)
+        if self.made:
+            with suppress(ClientError):
+                if self.desktop.access_token is None:
+                    await self.desktop.login(self.username, self.password)
+                await self.desktop.delete_account()
+                self.made = False
         for device in (*self.devices.values(), self.intruder):
             device.close()

@@ -20,8 +20,9 @@ from pairing_server.cli.doctor.checks import Finding
 from pairing_server.cli.doctor.client import TrialPairing, UnexpectedAnswer
 from pairing_server.cli.doctor.steps import Step, steps_of
 from pairing_server.cli.epilog import epilog
-from pairing_server.cli.runtime import load_configuration, read_password, run_in_loop
+from pairing_server.cli.runtime import administrator, load_configuration, read_password, run, run_in_loop
 from pairing_server.client import ClientError, NotAPairingServer, NotReachable, ServerError, base_url
+from pairing_server.clock import utcnow
 from pairing_server.config import Configuration
 from pairing_server.text import plain
 
@@ -35,7 +36,7 @@ _HINTS = {
 @click.command(
     epilog=epilog(
         {
-            "pairing-server doctor": "the server of these settings; makes a throw-away account",
+            "pairing-server doctor": "the server of these settings; makes an account, and deletes it",
             "pairing-server doctor --url https://pair.example --username alice": "another; asks for the password",
         },
         "docs/operations.md, Knowing that it is right",
@@ -43,7 +44,7 @@ _HINTS = {
     )
 )
 @click.option("--url", help="The server; without it, PAIRING_PUBLIC_URL of the settings.")
-@click.option("--username", help="An account to use; without it, a throw-away one is registered.")
+@click.option("--username", help="An account to use; without it, one is made and deleted again.")
 @click.option(
     "--password",
     help="Its password, which other users of this machine can see in the list of processes; "
@@ -67,8 +68,21 @@ def doctor(url: str | None, username: str | None, password: str | None) -> None:
     logs.configure("text", "critical")
     if config is not None:
         _configuration(config)
-    if not run_in_loop(_examine(where, username, password)):
+    trial = TrialPairing(where, username, password)
+    if trial.throw_away and config is not None and config.registration != "open":
+        _make_account(trial)
+    if not run_in_loop(_examine(trial)):
         sys.exit(1)
+
+
+def _make_account(trial: TrialPairing) -> None:
+    """As `user add` makes it, since nobody can register."""
+    run(
+        lambda backend: backend.services.accounts.add_user(
+            administrator(utcnow()), trial.username, trial.password, "user"
+        )
+    )
+    trial.made = True
 
 
 def _configuration(config: Configuration) -> None:
@@ -88,12 +102,11 @@ def _where(url: str) -> str:
         raise click.BadParameter(str(error), param_hint="--url") from None
 
 
-async def _examine(url: str, username: str | None, password: str | None) -> bool:
+async def _examine(trial: TrialPairing) -> bool:
     """Take the steps until one fails. True if none does."""
-    trial = TrialPairing(url, username, password)
     steps = steps_of(trial)
     report = Report(max(len(step.title) for step in steps))
-    report.line(f"Pairing server at {url}\n")
+    report.line(f"Pairing server at {trial.desktop.url}\n")
     began = time.perf_counter()
     try:
         for step in steps:
@@ -103,11 +116,11 @@ async def _examine(url: str, username: str | None, password: str | None) -> bool
         await _report_connection(trial, report)
     finally:
         await trial.end()
+        if trial.made:
+            report.line(
+                f"\nThe account {trial.username} could not be deleted; delete it with: pairing-server user delete {trial.username}"
+            )
     report.line(f"\nAll right: {len(steps)} steps in {_ms(took).strip()}.")
-    if trial.registered:
-        report.line(
-            f"The account {trial.username} stays; to disable it: pairing-server user disable {trial.username}"
-        )
     return True
 
 

@@ -8,6 +8,7 @@ from functools import partial
 
 from pairing_server.cli.doctor.client import TrialPairing, UnexpectedAnswer
 from pairing_server.client import DeviceType, Message, ServerError
+from pairing_server.services.membership import TRIAL
 
 # People read "phone"; "mobile" is the word on the wire.
 _NAMES: dict[DeviceType, str] = {"desktop": "desktop", "mobile": "phone"}
@@ -30,7 +31,8 @@ class Step:
 
 def steps_of(trial: TrialPairing) -> tuple[Step, ...]:
     """All steps, in their order."""
-    return (*_HEALTH, *((_REGISTER,) if trial.registered else ()), _login_step(trial), *_PAIRING)
+    registers = trial.throw_away and not trial.made
+    return (*_HEALTH, *((_REGISTER,) if registers else ()), _login_step(trial), *_PAIRING)
 
 
 def _same(what: str, came: object, expected: object) -> None:
@@ -48,6 +50,7 @@ async def _readyz(trial: TrialPairing) -> None:
 
 async def _register(trial: TrialPairing) -> None:
     await trial.desktop.register(trial.username, trial.password)
+    trial.made = True
 
 
 async def _login(trial: TrialPairing) -> None:
@@ -70,7 +73,7 @@ async def _connect(device: DeviceType, trial: TrialPairing) -> None:
     client = trial.devices[device]
     connection = await client.connect(trial.ws_tokens[device])
     trial.connections[device] = connection
-    identified = await connection.identify("pairing-server doctor")
+    identified = await connection.identify(TRIAL)
     _same("session_id", identified.get("session_id"), client.session_id)
 
 
@@ -225,7 +228,7 @@ _REGISTER = Step(
     "an account, since neither --username nor --password is given",
     _register,
     "If registration is closed give --username and --password of an account; an operator makes one with:"
-    " pairing-server user add NAME",
+    " pairing-server user add NAME. On the server's machine doctor makes one by itself, without --url.",
 )
 _PAIRING = (
     Step("a ws token for the desktop", "a ws token", partial(_ws_token, "desktop")),
