@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -108,6 +109,20 @@ async def test_a_foreign_user_pairs_like_any_other(by_url: Site, provider: Provi
     desktop, mobile = await by_url.pair(account(provider))
     mobile.socket.send({"type": "channel_message", "channelId": mobile.channel, "payload": {"a": 1}})
     assert (await desktop.socket.expect("channel_message"))["payload"] == {"a": 1}
+
+
+async def test_a_token_with_eighty_groups_and_a_jku_is_good_and_the_jku_is_not_followed(
+    by_url: Site, provider: Provider, keys: KeyServer
+) -> None:
+    groups = [str(UUID(int=number)) for number in range(80)]
+    elsewhere = f"http://127.0.0.1:{keys.server.server_address[1]}/elsewhere"
+    evil = Provider(k1=elliptic_key())
+    headers: dict[str, object] = {"jku": elsewhere, "x5u": elsewhere, "x5c": ["A" * 4_000]}
+    large = provider.token(now=utcnow(), headers=headers, groups=groups)
+    assert len(large) > 8_000
+    assert await status(by_url, large) == 200
+    assert await status(by_url, evil.token(now=utcnow(), headers=headers, groups=groups)) == 401
+    assert keys.requests == ["/jwks.json"]
 
 
 async def test_a_foreign_subject_is_the_issuer_and_its_sub(by_file: Site, provider: Provider) -> None:
