@@ -7,6 +7,7 @@ import hashlib
 import hmac
 import re
 import secrets
+import unicodedata
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
@@ -19,7 +20,11 @@ from pairing_server.services.rules import PairingRules
 from pairing_server.store import expiry
 from pairing_server.store.codes import Draw
 
-_CODE = re.compile(r"[0-9]{6}")
+CODE_DIGITS = 6
+# Unicode's categories of what may stand between the digits: spaces, dashes, marks of the direction of writing; and
+# what people take for one of them.
+_SEPARATORS = frozenset({"Zs", "Pd", "Cf"})
+_MORE_SEPARATORS = "\t\r\n\N{MINUS SIGN}"
 _CHANNEL = re.compile(r"pair-([0-9]{6})")
 
 
@@ -53,9 +58,20 @@ class Codes:
 
     @staticmethod
     def parse(text: str) -> str | None:
-        """The code in what was typed, without spaces and hyphens; None if it is not one."""
-        code = text.replace(" ", "").replace("-", "")
-        return code if _CODE.fullmatch(code) else None
+        """The code in what was typed; None if it is not one.
+
+        Digits count in every script and width; spaces, dashes and marks that cannot be seen do not. A keyboard or a
+        copied text puts them there.
+        """
+        code = ""
+        for character in unicodedata.normalize("NFKC", text):
+            if unicodedata.category(character) in _SEPARATORS or character in _MORE_SEPARATORS:
+                continue
+            value = unicodedata.decimal(character, None)
+            if value is None or len(code) == CODE_DIGITS:
+                return None
+            code += str(value)
+        return code if len(code) == CODE_DIGITS else None
 
     @staticmethod
     def channel(code: str) -> str:

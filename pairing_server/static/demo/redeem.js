@@ -15,10 +15,11 @@ export class RedeemPanel {
       class: "code",
       inputmode: "numeric",
       autocomplete: "one-time-code",
-      maxlength: "7",
+      maxlength: "32",
       placeholder: "000 000",
       required: true,
-      pattern: "[0-9]{3}[ \\-]?[0-9]{3}",
+      // As the server takes it: digits of any script, and spaces and dashes between them.
+      pattern: "[\\s\\p{Pd}]*(\\p{Nd}[\\s\\p{Pd}\\p{Cf}]*){6}",
       title: "Six digits",
     });
     this.button = h("button", { type: "submit" }, "Pair");
