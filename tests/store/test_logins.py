@@ -64,7 +64,11 @@ async def test_a_statement_sent_again_is_recorded_once(conn: AsyncConnection) ->
     assert await recorded(conn, event) == 1
 
 
-@pytest.mark.parametrize(("kind", "name"), [(LOGIN, "login-1"), (TOKEN, "token-1"), (USER, ALICE.subject)])
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [(LOGIN, "login-1"), (TOKEN, "token-1"), (USER, ALICE.subject)],
+    ids=["login", "token", "user"],
+)
 async def test_a_revoked_login_is_not_used_and_nothing_is_recorded(
     conn: AsyncConnection, kind: str, name: str
 ) -> None:
