@@ -30,7 +30,7 @@ def start_checkout(processes: Processes, checkout: Path, core: int, database_url
     command = [str(python) if python.exists() else sys.executable, "-m", "pairing_server"]
     port = free_port()
     environ = {
-        **RAISED_LIMITS,
+        **_known_settings([*command, "config"], checkout),
         "PYTHONPATH": str(checkout),
         "PAIRING_CODES_PER_USER": "1000000",
         "PAIRING_REGISTRATION": "open",
@@ -46,6 +46,14 @@ def start_checkout(processes: Processes, checkout: Path, core: int, database_url
     return Server(
         key, str(checkout), process, port, lambda count, size: asyncio.run(_pairs(port, access, count, size))
     )
+
+
+def _known_settings(command: list[str], checkout: Path) -> dict[str, str]:
+    """Those of the raised limits that the checkout has: it does not start with a setting that it does not know."""
+    environ = {"PYTHONPATH": str(checkout)}
+    told = subprocess.run(command, env=environ, cwd="/", check=True, capture_output=True, text=True).stdout
+    names = {line.partition("=")[0] for line in told.splitlines()}
+    return {name: value for name, value in RAISED_LIMITS.items() if name in names}
 
 
 async def _log_in(url: str) -> str:

@@ -37,6 +37,8 @@ RAISED_LIMITS = {
     "PAIRING_JOIN_RATE": "1000/10",
     "PAIRING_CONNECTIONS_PER_ADDRESS": "1000000",
     "PAIRING_CONNECTIONS_PER_USER": "1000000",
+    "PAIRING_CONNECT_RATE": "1000000/1",
+    "PAIRING_WS_TOKEN_RATE": "1000000/1",
     "PAIRING_LOG_LEVEL": "warning",
     # Each account of the load has an address of its own, as a proxy would say it.
     "PAIRING_TRUSTED_PROXIES": "127.0.0.1",

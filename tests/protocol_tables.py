@@ -9,8 +9,7 @@ import re
 
 from pairing_server.config import SETTINGS, Configuration
 from pairing_server.relay.close_codes import CloseCode
-from pairing_server.security import limits
-from pairing_server.security.limits import Policy, Rate
+from pairing_server.security.limits import Rate
 from pairing_server.services import brute_force_guard
 from pairing_server.web import base_handler, http_server
 from tests import protocol
@@ -36,29 +35,33 @@ def size(number: float) -> str:
     return f"{number / 2**20:g} MiB" if number >= 2**20 else f"{number / 2**10:g} KiB"
 
 
-def locks(policy: Policy) -> str:
-    shown = [f"{lock / 60:g}" for lock in policy.lock_seconds[:-1]]
-    return f"{', '.join(shown)} min, {policy.lock_seconds[-1] / 3600:g} h"
+def locks(seconds: tuple[int, ...]) -> str:
+    shown = [f"{lock / 60:g}" for lock in seconds[:-1]]
+    return f"{', '.join(shown)} min, {seconds[-1] / 3600:g} h"
+
+
+def hours(rate: Rate) -> str:
+    return f"{rate.count} in {rate.seconds / 3600:g} h"
 
 
 def limit_rows() -> list[Row]:
     """The default of each limit, and the settings that change it."""
-    config, user = Configuration(), limits.REDEEM_USER
+    config = Configuration()
     relay = config.connection_limits
     return [
         ("what", "limit", "setting"),
         (
             "codes that did not work, for an address",
-            f"{minutes(limits.REDEEM_ADDRESS.rates[0])}; then locked for {locks(limits.REDEEM_ADDRESS)}",
-            "",
+            f"{minutes(config.redeem_failures_address)}; then locked for {locks(config.redeem_lock_address)}",
+            "`PAIRING_REDEEM_FAILURES_ADDRESS`, `PAIRING_REDEEM_LOCK_ADDRESS`",
         ),
         (
             "codes that did not work, for a user",
             (
-                f"{minutes(user.rates[0])}, {user.rates[1].count} a day;"
-                f" then locked for {user.lock_seconds[0] / 3600:g} h"
+                f"{minutes(config.redeem_failures)}, {config.redeem_failures_daily.count} a day;"
+                f" then locked for {config.redeem_lock[0] / 3600:g} h"
             ),
-            "",
+            "`PAIRING_REDEEM_FAILURES`, `PAIRING_REDEEM_FAILURES_DAILY`, `PAIRING_REDEEM_LOCK`",
         ),
         (
             "codes that did not work, altogether",
@@ -68,9 +71,30 @@ def limit_rows() -> list[Row]:
             ),
             "`PAIRING_REDEEM_ALARM`",
         ),
-        ("failed logins, for a username", minutes(limits.LOGIN_USER.rates[0]), ""),
-        ("failed logins, for an address", minutes(limits.LOGIN_ADDRESS.rates[0]), ""),
-        ("accounts made, for an address", minutes(limits.REGISTER_ADDRESS.rates[0]), ""),
+        ("failed logins, for a username", minutes(config.login_failures), "`PAIRING_LOGIN_FAILURES`"),
+        (
+            "failed logins, for an address",
+            minutes(config.login_failures_address),
+            "`PAIRING_LOGIN_FAILURES_ADDRESS`",
+        ),
+        (
+            "logins with the right password, for a username",
+            minutes(config.login_rate),
+            "`PAIRING_LOGIN_RATE`",
+        ),
+        (
+            "logins with the right password, for an address",
+            minutes(config.login_rate_address),
+            "`PAIRING_LOGIN_RATE_ADDRESS`",
+        ),
+        ("logins ended one by one, for a user", hours(config.logout_rate), "`PAIRING_LOGOUT_RATE`"),
+        (
+            "accounts made, for an address",
+            minutes(config.register_rate_address),
+            "`PAIRING_REGISTER_RATE_ADDRESS`",
+        ),
+        ("ws tokens made, for a user", hours(config.ws_token_rate), "`PAIRING_WS_TOKEN_RATE`"),
+        ("WebSockets opened, for a user", hours(config.connect_rate), "`PAIRING_CONNECT_RATE`"),
         ("codes made, for a user", minutes(config.code_rate), "`PAIRING_CODE_RATE`"),
         ("codes made, for an address", minutes(config.code_rate_address), "`PAIRING_CODE_RATE_ADDRESS`"),
         ("pending codes of a user", f"{config.codes_per_user}", "`PAIRING_CODES_PER_USER`"),

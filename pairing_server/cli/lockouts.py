@@ -50,7 +50,7 @@ def list_lockouts() -> None:
         _LOCKOUTS,
     )
 )
-@click.argument("kind", type=click.Choice(sorted(service.POLICIES)))
+@click.argument("kind", type=click.Choice(sorted(service.KINDS)))
 @click.argument("key")
 def lift(kind: str, key: str) -> None:
     """Let a user or address try again at once; KIND and KEY are those of the list."""

@@ -18,13 +18,32 @@ from pairing_server.relay.connection_limits import ConnectionLimits
 from pairing_server.security.addresses import parse_networks
 from pairing_server.security.issuers import Issuer, parse_issuers
 from pairing_server.security.keys import SigningKey, parse_keys
-from pairing_server.security.limits import Rate
+from pairing_server.security.limits import Policy, Rate
 from pairing_server.security.origins import Origins
-from pairing_server.services.rules import PairingRules
+from pairing_server.services.local_rates import Rates
+from pairing_server.services.rules import AttemptPolicies, PairingRules
 from pairing_server.web.http_limits import HTTPLimits
 
 RATE = "N/seconds"
 GENERATED = "generated once into the data directory"
+
+
+def _rate(count: int, seconds: int, meaning: str) -> Rate:
+    return declare(Rate.parse, Rate(count, seconds), meaning, unit=RATE, reloadable=True)
+
+
+def _number(default: int, meaning: str, unit: str) -> int:
+    return declare(number(1, 10**12), default, meaning, unit=unit, reloadable=True)
+
+
+def _locks(*seconds: int, meaning: str) -> tuple[int, ...]:
+    return declare(
+        parsers.durations,
+        seconds,
+        f"{meaning}: the first time, the second, and so on; the last repeats",
+        unit="seconds, a list",
+        reloadable=True,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,51 +169,44 @@ class Configuration:
     max_live_codes: int = declare(
         number(1, 1_000_000), 50_000, "live codes altogether", unit="codes", reloadable=True
     )
-    code_rate: Rate = declare(Rate.parse, Rate(5, 300), "codes made, for a user", unit=RATE, reloadable=True)
-    code_rate_address: Rate = declare(
-        Rate.parse, Rate(100, 300), "codes made, for an address", unit=RATE, reloadable=True
-    )
+    code_rate: Rate = _rate(5, 300, "codes made, for a user")
+    code_rate_address: Rate = _rate(100, 300, "codes made, for an address")
     redeem_alarm: Rate = declare(
         Rate.parse,
         Rate(50, 60),
         "codes that did not work, altogether, until codes of other accounts need the desktop's confirmation",
         unit=RATE,
     )
-    message_rate: int = declare(
-        number(1, 10_000_000), 60, "messages, for a connection", unit="a second", reloadable=True
+    redeem_failures: Rate = _rate(10, 900, "codes that did not work, for a user")
+    redeem_failures_daily: Rate = _rate(30, 86_400, "the same, over a longer time")
+    redeem_lock: tuple[int, ...] = _locks(3600, meaning="how long a user is locked out then")
+    redeem_failures_address: Rate = _rate(5, 300, "codes that did not work, for an address")
+    redeem_lock_address: tuple[int, ...] = _locks(
+        300, 900, 3600, 86_400, meaning="how long an address is locked out then"
     )
-    message_burst: int = declare(
-        number(1, 10_000_000), 120, "messages, for a connection", unit="at once", reloadable=True
-    )
-    audio_rate: int = declare(
-        number(1, 10_000_000), 20, "audio chunks, for a connection", unit="a second", reloadable=True
-    )
-    audio_bytes_rate: int = declare(
-        number(1, 10**12), 512 * 1024, "audio, for a connection", unit="bytes a second", reloadable=True
-    )
-    audio_bytes_burst: int = declare(
-        number(1, 10**12), 2 * 1024 * 1024, "audio, for a connection", unit="bytes at once", reloadable=True
-    )
-    frame_rate: int = declare(
-        number(1, 10_000_000), 200, "frames of any kind, for a connection", unit="a second", reloadable=True
-    )
-    join_rate: Rate = declare(Rate.parse, Rate(5, 10), "joins, for a connection", unit=RATE, reloadable=True)
-    handshake_failures: Rate = declare(
-        Rate.parse, Rate(20, 60), "upgrades without a valid token, for an address", unit=RATE, reloadable=True
-    )
-    connections_per_address: int = declare(
-        number(1, 10_000_000), 200, "connections of an address", unit="at a time", reloadable=True
-    )
-    connections_per_user: int = declare(
-        number(1, 10_000_000), 10, "connections of a user", unit="at a time", reloadable=True
-    )
-    http_connections_per_address: int = declare(
-        number(1, 10_000_000),
+    login_failures: Rate = _rate(10, 900, "failed logins, for a username")
+    login_failures_address: Rate = _rate(30, 900, "failed logins, for an address")
+    login_rate: Rate = _rate(30, 300, "logins with the right password, for a username")
+    login_rate_address: Rate = _rate(300, 300, "logins with the right password, for an address")
+    logout_rate: Rate = _rate(200, 86_400, "logins ended one by one, for a user")
+    register_rate_address: Rate = _rate(30, 900, "accounts made, for an address")
+    ws_token_rate: Rate = _rate(300, 3600, "ws tokens made, for a user")
+    connect_rate: Rate = _rate(300, 3600, "WebSockets opened, for a user")
+    handshake_failures: Rate = _rate(20, 60, "upgrades without a valid token, for an address")
+    connections_per_address: int = _number(200, "connections of an address", "at a time")
+    connections_per_user: int = _number(10, "connections of a user", "at a time")
+    http_connections_per_address: int = _number(
         200,
         "connections of an address that are not WebSockets; an idle one gives way to a new one",
-        unit="at a time",
-        reloadable=True,
+        "at a time",
     )
+    message_rate: int = _number(60, "messages, for a connection", "a second")
+    message_burst: int = _number(120, "messages, for a connection", "at once")
+    audio_rate: int = _number(20, "audio chunks, for a connection", "a second")
+    audio_bytes_rate: int = _number(512 * 1024, "audio, for a connection", "bytes a second")
+    audio_bytes_burst: int = _number(2 * 1024 * 1024, "audio, for a connection", "bytes at once")
+    frame_rate: int = _number(200, "frames of any kind, for a connection", "a second")
+    join_rate: Rate = _rate(5, 10, "joins, for a connection")
     audit_seal_key: SealKey | None = declare(
         SealKey.parse,
         None,
@@ -268,6 +280,26 @@ class Configuration:
             connections_per_address=self.connections_per_address,
             connections_per_user=self.connections_per_user,
             reconnect_grace=self.reconnect_grace,
+        )
+
+    @property
+    def attempt_policies(self) -> AttemptPolicies:
+        return AttemptPolicies(
+            redeem_user=Policy((self.redeem_failures, self.redeem_failures_daily), self.redeem_lock),
+            redeem_address=Policy((self.redeem_failures_address,), self.redeem_lock_address),
+            login_user=Policy((self.login_failures,)),
+            login_address=Policy((self.login_failures_address,)),
+            register_address=Policy((self.register_rate_address,)),
+        )
+
+    @property
+    def local_rates(self) -> Rates:
+        return Rates(
+            login_user=self.login_rate,
+            login_address=self.login_rate_address,
+            ws_token=self.ws_token_rate,
+            connect=self.connect_rate,
+            logout=self.logout_rate,
         )
 
     @property

@@ -25,6 +25,17 @@ def number(low: int, high: int) -> Callable[[str], int]:
     return parse
 
 
+def durations(text: str) -> tuple[int, ...]:
+    """Whole seconds, up to a day each."""
+    try:
+        found = tuple(map(number(1, 86_400), items(text)))
+    except ValueError:
+        found = ()
+    if not found:
+        raise ValueError(f"expected seconds from 1 to 86400 such as 300, 900, got {text[:40]!r}")
+    return found
+
+
 def one_of(*words: str) -> Callable[[str], str]:
     def parse(text: str) -> str:
         value = text.strip().lower()

@@ -56,13 +56,6 @@ class Policy:
         return max(rate.seconds for rate in self.rates)
 
 
-REDEEM_ADDRESS = Policy((Rate(5, 300),), lock_seconds=(300, 900, 3600, 86400))
-REDEEM_USER = Policy((Rate(10, 900), Rate(30, 86400)), lock_seconds=(3600,))
-LOGIN_USER = Policy((Rate(10, 900),))
-LOGIN_ADDRESS = Policy((Rate(30, 900),))
-REGISTER_ADDRESS = Policy((Rate(30, 900),))
-
-
 @dataclass(frozen=True, slots=True)
 class Count:
     """The attempts of one user or address: `times`, oldest first, and `level`, the number of locks in a row."""

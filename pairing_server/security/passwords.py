@@ -53,6 +53,12 @@ class Passwords:
         self._slots = threading.Semaphore(threads + queue)
         self._dummy = _dummy_hash(self._hasher)
 
+    def check(self) -> None:
+        """Raises Unavailable if the queue is full now: what comes before a call can be saved then."""
+        if not self._slots.acquire(blocking=False):
+            raise Unavailable(retry_after_s=RETRY_AFTER_S)
+        self._slots.release()
+
     async def hash(self, password: str) -> str:
         """The hash to store, with its parameters and salt."""
         return await self._run(lambda: self._hasher.hash(_as_bytes(password)))

@@ -41,6 +41,7 @@ from pairing_server.services.confirmations import ConfirmationService
 from pairing_server.services.container import AuditServices, Services
 from pairing_server.services.erasure import ErasureService
 from pairing_server.services.expiry import Expiry
+from pairing_server.services.local_rates import LocalRates
 from pairing_server.services.lockouts import LockoutService
 from pairing_server.services.logins import LoginService
 from pairing_server.services.membership import MembershipService
@@ -58,6 +59,8 @@ from pairing_server.web.http_client import fetch_jwks, post_line
 
 # Questions to the audit log: so many at a time, for so many seconds.
 READERS = 4
+# So many passwords of one address are checked at once: twice as many as there are threads for it (security/passwords.py).
+CHECKS_AT_ONCE = 4
 READING_TIMEOUT = 10
 
 
@@ -101,7 +104,10 @@ class Backend:
             keyring, ws_ttl=config.ws_token_ttl, issuers=self._issuers, is_revoked=revocations.covers
         )
         self.rules = rules = config.pairing_rules
+        self.policies = policies = config.attempt_policies
+        self.rates = rates = LocalRates(config.local_rates)
         self.locks = KeyedLock(database.breaker.check)
+        checks = KeyedLock(database.breaker.check, at_once=CHECKS_AT_ONCE)
         self.codes = codes = Codes([key.secret for key in config.jwt_keys])
         self.code_limits = CodeLimits(
             database, self.locks, rules, per_user=config.code_rate, per_address=config.code_rate_address
@@ -112,14 +118,24 @@ class Backend:
         nodes = NodeRegistry(database)
         changes = PairingChanges(database, hub, nodes.id)
         self.expiry = Expiry(database, audit, hub, changes, rules)
-        logins = LoginService(database, audit, hub, self.tokens, revocations, config.ws_token_single_use)
+        logins = LoginService(
+            database, audit, hub, self.tokens, revocations, rates, config.ws_token_single_use
+        )
         confirmations = ConfirmationService(database, audit, hub, codes, rules)
-        failures = RedeemFailures(audit, self.guard, confirmations, rules)
+        failures = RedeemFailures(audit, self.guard, confirmations, rules, policies)
         self.services = Services(
-            accounts=AccountService(database, audit, self._passwords, logins, rules),
+            accounts=AccountService(database, audit, self._passwords, logins, checks, rules, policies),
             erasure=ErasureService(database, audit, logins, self.account_status),
             authentication=AuthenticationService(
-                database, audit, self.tokens, self._passwords, self.account_status, self.locks
+                database,
+                audit,
+                self.tokens,
+                self._passwords,
+                self.account_status,
+                self.locks,
+                checks,
+                policies,
+                rates,
             ),
             logins=logins,
             pairings=PairingService(database, audit, hub, codes, self.code_limits, failures, changes, rules),
@@ -128,7 +144,7 @@ class Backend:
             confirmations=confirmations,
             nodes=nodes,
             presence=Presence(database, hub, nodes.id),
-            lockouts=LockoutService(database, audit),
+            lockouts=LockoutService(database, audit, policies),
             signing_keys=SigningKeys(database, audit, hub, keyring, codes, keyfile),
             audit=self._audit_services(config),
         )

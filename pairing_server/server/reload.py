@@ -24,6 +24,8 @@ def take_over(backend: Backend, app: AppContext, old: Configuration, new: Config
     app.trusted = new.trusted_proxies
     app.handshake_failures.change(new.handshake_failures)
     app.http_limits = new.http_limits
+    backend.policies.take(new.attempt_policies)
+    backend.rates.change(new.local_rates)
     backend.rules.take(new.pairing_rules)
     backend.code_limits.change(per_user=new.code_rate, per_address=new.code_rate_address)
     backend.hub.context.limits = new.connection_limits

@@ -94,6 +94,7 @@ class Node:
             origins=config.allowed_origins,
             trusted=config.trusted_proxies,
             handshake_failures=SlidingWindow(config.handshake_failures),
+            rates=backend.rates,
             http_limits=config.http_limits,
             now=loop.time,
             version=backend.version,

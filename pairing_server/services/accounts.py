@@ -12,12 +12,11 @@ from pairing_server.audit.recorder import AuditLog
 from pairing_server.db.database import Database
 from pairing_server.errors import Forbidden, NotFound, RateLimited, UsernameTaken, ValidationFailed
 from pairing_server.request_context import RequestContext
-from pairing_server.security.limits import REGISTER_ADDRESS
 from pairing_server.security.passwords import Passwords
 from pairing_server.services import rate_limits
 from pairing_server.services.logins import LoginService
-from pairing_server.services.rate_limits import LimitKey
-from pairing_server.services.rules import PairingRules
+from pairing_server.services.rate_limits import KeyedLock, LimitKey, uncounted_if_unavailable
+from pairing_server.services.rules import AttemptPolicies, PairingRules
 from pairing_server.store import users
 from pairing_server.store.users import User
 from pairing_server.text import clean
@@ -46,11 +45,15 @@ def check_new(username: str, password: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class AccountService:
+    """`checks`: as of AuthenticationService."""
+
     database: Database
     audit: AuditLog
     passwords: Passwords
     logins: LoginService
+    checks: KeyedLock
     rules: PairingRules
+    policies: AttemptPolicies
 
     async def register(self, context: RequestContext, username: str, password: str) -> User:
         """Make an account, where registration is open.
@@ -60,17 +63,20 @@ class AccountService:
         if not self.rules.registration_open:
             raise Forbidden("Registration is closed on this server. Ask its operator for an account.")
         check_new(username, password)
-        async with self.database.transaction() as conn:
-            limit = LimitKey("register_address", context.address_key, REGISTER_ADDRESS)
-            counting = await rate_limits.hold(conn, [limit], context.now)
-            seconds, kind = counting.wait(context.now)
-            if not seconds:
-                await counting.charge(context.now)
-        if seconds:
-            raise RateLimited(
-                seconds, "Too many accounts were made from this address. Try again later.", limit=kind
-            )
-        return await self.add_user(context, username, password, "user")
+        limit = LimitKey("register_address", context.address_key, self.policies.register_address)
+        async with self.checks.of(context.address_key):
+            self.passwords.check()
+            async with self.database.transaction() as conn:
+                counting = await rate_limits.hold(conn, [limit], context.now)
+                seconds, kind = counting.wait(context.now)
+                if not seconds:
+                    await counting.charge(context.now)
+            if seconds:
+                raise RateLimited(
+                    seconds, "Too many accounts were made from this address. Try again later.", limit=kind
+                )
+            async with uncounted_if_unavailable(self.database, [limit], context.now):
+                return await self.add_user(context, username, password, "user")
 
     async def add_user(self, context: RequestContext, username: str, password: str, role: str) -> User:
         """Make an account. Raises ValidationFailed, UsernameTaken."""

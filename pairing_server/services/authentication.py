@@ -14,13 +14,20 @@ from pairing_server.audit.recorder import AuditLog
 from pairing_server.db.database import Database
 from pairing_server.errors import BadCredentials, Forbidden, LoginEnded, RateLimited, Unavailable
 from pairing_server.request_context import RequestContext
-from pairing_server.security.limits import LOGIN_ADDRESS, LOGIN_USER
 from pairing_server.security.passwords import Passwords
 from pairing_server.security.tokens import AccessClaims, Issued, Tokens
 from pairing_server.services import rate_limits
 from pairing_server.services.account_status import AccountStatus
 from pairing_server.services.accounts import existing_user
-from pairing_server.services.rate_limits import KeyedLock, LimitKey, Lockout, lockout_event
+from pairing_server.services.local_rates import LocalRates
+from pairing_server.services.rate_limits import (
+    KeyedLock,
+    LimitKey,
+    Lockout,
+    lockout_event,
+    uncounted_if_unavailable,
+)
+from pairing_server.services.rules import AttemptPolicies
 from pairing_server.store import logins, users
 from pairing_server.store.audit_events import Event
 from pairing_server.store.logins import Login
@@ -30,28 +37,66 @@ from pairing_server.text import clean
 
 @dataclass(frozen=True, slots=True)
 class AuthenticationService:
+    """`checks`: how many passwords of one address are checked at once, so that it leaves room in the queue for others."""
+
     database: Database
     audit: AuditLog
     tokens: Tokens
     passwords: Passwords
     status: AccountStatus
     locks: KeyedLock
+    checks: KeyedLock
+    policies: AttemptPolicies
+    rates: LocalRates
 
     async def log_in(self, context: RequestContext, username: str, password: str) -> Issued:
         """An access token. Raises BadCredentials or RateLimited: the same, after the same work, for an unknown name.
 
         The attempt is counted before the password is checked, so that guesses made at the same time are
-        all counted; a right password takes its own back.
+        all counted; a right password takes its own back, and so does a server that cannot check it.
         """
+        name = users.username_key(username)
         limits = [
-            LimitKey("login_user", users.username_key(username), LOGIN_USER),
-            LimitKey("login_address", context.address_key, LOGIN_ADDRESS),
+            LimitKey("login_user", name, self.policies.login_user),
+            LimitKey("login_address", context.address_key, self.policies.login_address),
         ]
-        async with (
-            self.locks.of(f"login {limits[0].key}"),
-            self.locks.of(f"login at {limits[1].key}"),
-            self.database.transaction() as conn,
-        ):
+        async with self.locks.of(f"login {name}"), self.checks.of(context.address_key):
+            self.passwords.check()
+            self._check_rates(name, context)
+            found, used_up = await self._count(limits, username, context)
+            user, stored = found if found else (None, None)
+            async with uncounted_if_unavailable(self.database, limits, context.now):
+                verdict = await self.passwords.verify(stored, password)
+                if user is not None and verdict.ok and user.disabled_at is None:
+                    rehashed = await self.passwords.hash(password) if verdict.rehash else None
+                    issued = await self._logged_in(user, rehashed, limits, context)
+                    self._charge_rates(name, context)
+                    return issued
+            reason = "unknown_user" if user is None else "disabled" if verdict.ok else "password"
+            await self._login_failed(user, reason, used_up, context)
+            raise BadCredentials()
+
+    def _check_rates(self, name: str, context: RequestContext) -> None:
+        """Raises RateLimited for too many logins with the right password: each costs as much as a wrong one."""
+        text, now = (
+            "Too many logins. Use the token that you have, or try again later.",
+            context.now.timestamp(),
+        )
+        self.rates.check("login_user", name, now, text)
+        self.rates.check("login_address", context.address_key, now, text)
+
+    def _charge_rates(self, name: str, context: RequestContext) -> None:
+        now = context.now.timestamp()
+        self.rates.charge("login_user", name, now)
+        self.rates.charge("login_address", context.address_key, now)
+
+    async def _count(
+        self, limits: list[LimitKey], username: str, context: RequestContext
+    ) -> tuple[tuple[User, str] | None, list[Lockout]]:
+        """Count the attempt: the account and its hash, if there is one, and the limits used up. Raises RateLimited."""
+        used_up: list[Lockout] = []
+        # A request that waits for the address's row would hold a connection to the database.
+        async with self.locks.of(f"login at {limits[1].key}"), self.database.transaction() as conn:
             counting = await rate_limits.hold(conn, limits, context.now)
             seconds, kind = counting.wait(context.now)
             if not seconds:
@@ -63,14 +108,7 @@ class AuthenticationService:
                 await self.audit.refuse(conn, denied)
         if seconds:
             raise RateLimited(seconds, "Too many failed logins. Wait, then try again.")
-        user, stored = found if found else (None, None)
-        verdict = await self.passwords.verify(stored, password)
-        if user is None or not verdict.ok or user.disabled_at is not None:
-            reason = "unknown_user" if user is None else "disabled" if verdict.ok else "password"
-            await self._login_failed(user, reason, used_up, context)
-            raise BadCredentials()
-        rehashed = await self.passwords.hash(password) if verdict.rehash else None
-        return await self._logged_in(user, rehashed, limits, context)
+        return found, used_up
 
     async def _login_failed(
         self, user: User | None, reason: str, used_up: list[Lockout], context: RequestContext
@@ -105,13 +143,17 @@ class AuthenticationService:
     async def issue_ws_token(
         self, context: RequestContext, claims: AccessClaims, device_type: str, label: str | None
     ) -> Issued:
-        """A ws token for a device of that type. Raises LoginEnded.
+        """A ws token for a device of that type. Raises LoginEnded, RateLimited.
 
         While the database is away, an account that was seen enabled here in the last minutes gets one all the same, or no
         device could come back whose connection breaks meanwhile; a foreign subject is the affair of its issuer in any case.
         The token opens a socket; whether the device may join is still decided by the database, or by what this process has
         seen.
         """
+        now = context.now.timestamp()
+        self.rates.check(
+            "ws_token", claims.subject, now, "Too many ws tokens. Use the one that you have, or wait."
+        )
         name = clean(label, 128) if label else None
         issued = self.tokens.issue_ws(claims, device_type, name or None, context.now)
         event = partial(_token_issued, self.audit.draft, context, issued, "ws", device_type=device_type)
@@ -132,6 +174,7 @@ class AuthenticationService:
                 raise LoginEnded(refusal)
             self.status.note(claims.subject, context.now)
         self.audit.count(made)
+        self.rates.charge("ws_token", claims.subject, now)
         return issued
 
     async def issue_access_token(self, context: RequestContext, username: str, ttl: int | None) -> Issued:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
 
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -13,30 +12,16 @@ from pairing_server.db.database import Database
 from pairing_server.errors import Forbidden, NotFound
 from pairing_server.request_context import RequestContext
 from pairing_server.security.addresses import limit_key
-from pairing_server.security.limits import (
-    LOGIN_ADDRESS,
-    LOGIN_USER,
-    REDEEM_ADDRESS,
-    REDEEM_USER,
-    REGISTER_ADDRESS,
-    Count,
-    Policy,
-    wait,
-)
+from pairing_server.security.limits import Count, Policy, wait
 from pairing_server.services import brute_force_guard
 from pairing_server.services.account_status import require_login
+from pairing_server.services.rules import AttemptPolicies
 from pairing_server.store import rate_limits as store
 from pairing_server.store import users
 
-POLICIES: Mapping[str, Policy] = {
-    "redeem_user": REDEEM_USER,
-    "redeem_address": REDEEM_ADDRESS,
-    "login_user": LOGIN_USER,
-    "login_address": LOGIN_ADDRESS,
-    "register_address": REGISTER_ADDRESS,
-    # Its rate is a setting, but what has locks is locked by these alone.
-    brute_force_guard.KIND: Policy((), lock_seconds=(brute_force_guard.DURATION_S,)),
-}
+# Its rate is a setting, but what has locks is locked by these alone.
+_ALARM = Policy((), lock_seconds=(brute_force_guard.DURATION_S,))
+KINDS = (*(field.name for field in fields(AttemptPolicies)), brute_force_guard.KIND)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,18 +38,19 @@ class Lockout:
 class LockoutService:
     database: Database
     audit: AuditLog
+    policies: AttemptPolicies
 
     async def list_all(self, context: RequestContext) -> list[Lockout]:
         """The lock-outs in force, the longest first. Raises Forbidden for all but admins."""
         async with self.database.transaction() as conn:
             allowed = await self._is_admin(conn, context)
-            buckets = await store.full(conn, POLICIES, context.now) if allowed else []
+            buckets = await store.full(conn, KINDS, context.now) if allowed else []
         if not allowed:
             raise _not_admin()
         found = []
         for bucket in buckets:
             count = Count(bucket.times, bucket.level, bucket.locked_until)
-            if seconds := wait(count, POLICIES[bucket.kind], context.now):
+            if seconds := wait(count, getattr(self.policies, bucket.kind, _ALARM), context.now):
                 until = context.now + timedelta(seconds=seconds)
                 found.append(Lockout(bucket.kind, bucket.key, until, bucket.level))
         return sorted(found, key=lambda lockout: lockout.until, reverse=True)
@@ -80,7 +66,7 @@ class LockoutService:
             key = limit_key(key)
         async with self.database.transaction() as conn:
             allowed = await self._is_admin(conn, context)
-            known = allowed and kind in POLICIES and "\x00" not in key
+            known = allowed and kind in KINDS and "\x00" not in key
             lifted = known and await store.forget(conn, kind, key)
             if lifted:
                 via = "http" if context.subject else "cli"

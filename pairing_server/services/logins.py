@@ -22,6 +22,7 @@ from pairing_server.security.claims import LEEWAY_S, MAX_ID, is_text
 from pairing_server.security.issuers import OWN_ISSUER, issuer_of
 from pairing_server.security.tokens import AccessClaims, Tokens, WsClaims
 from pairing_server.services.account_status import require_login
+from pairing_server.services.local_rates import LocalRates
 from pairing_server.services.revocation_list import RevocationList
 from pairing_server.store import logins as store
 from pairing_server.store import users
@@ -59,6 +60,7 @@ class LoginService:
     hub: Hub
     tokens: Tokens
     revocations: RevocationList
+    rates: LocalRates
     single_use: bool
 
     async def list_own(self, context: RequestContext) -> list[ListedLogin]:
@@ -83,22 +85,26 @@ class LoginService:
     async def log_out(self, context: RequestContext, claims: AccessClaims, *, everywhere: bool) -> int:
         """End the caller's login, or all of that user. How many connections of this server that closes.
 
-        Raises LoginEnded.
+        Raises LoginEnded; RateLimited for too many one by one: each is remembered, while `everywhere` is one for all.
         """
         if everywhere:
             ended = self._revocation(USER, issuer_of(claims.subject), claims.subject, context.now)
         else:
+            self._check_rate(claims.subject, context)
             ended = self._revocation(LOGIN, issuer_of(claims.subject), claims.login_id, context.now)
         sid = claims.login_id
         done = await self._end(context, "auth.logout", ended, claims.subject, sid=sid, everywhere=everywhere)
+        if not everywhere:
+            self.rates.charge("logout", claims.subject, context.now.timestamp())
         return done.connections
 
     async def revoke_own(self, context: RequestContext, login_id: str) -> int:
         """End one of the caller's logins. How many connections of this server that closes.
 
-        Raises NotFound, LoginEnded.
+        Raises NotFound, LoginEnded, RateLimited.
         """
         subject = context.subject or ""
+        self._check_rate(subject, context)
         if not is_text(login_id, MAX_ID):
             raise NotFound("You have no login with this id. It may have ended.")
         async with self.database.transaction() as conn:
@@ -108,7 +114,12 @@ class LoginService:
             raise NotFound("You have no login with this id. It may have ended.")
         ended = self._revocation(LOGIN, issuer_of(subject), login_id, context.now)
         done = await self._end(context, "auth.token_revoked", ended, subject, sid=login_id, by="user")
+        self.rates.charge("logout", subject, context.now.timestamp())
         return done.connections
+
+    def _check_rate(self, subject: str, context: RequestContext) -> None:
+        text = "You have ended many logins one by one. End all of them at once, or try again later."
+        self.rates.check("logout", subject, context.now.timestamp(), text)
 
     async def revoke_login(self, context: RequestContext, login_id: str) -> list[Login]:
         """End the login of that id. The logins ended. Raises NotFound."""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from pairing_server.audit.recorder import AuditLog
+from pairing_server.db.database import Database
 from pairing_server.errors import Unavailable
 from pairing_server.request_context import RequestContext
 from pairing_server.security.limits import Count, Policy, charge, wait
@@ -53,22 +54,23 @@ def lockout_event(audit: AuditLog, lockout: Lockout, context: RequestContext) ->
 
 
 class KeyedLock:
-    """A lock for each key, in this process.
+    """A lock for each key, in this process, which `at_once` callers may hold.
 
     A request that waits for a locked row holds one of the few database connections; one that waits here holds none.
     """
 
-    def __init__(self, check: Callable[[], None], max_waiting: int = 100) -> None:
+    def __init__(self, check: Callable[[], None], max_waiting: int = 100, at_once: int = 1) -> None:
         """`check` raises Unavailable while waiting is pointless."""
         self._check = check
         self._max_waiting = max_waiting
-        self._locks: dict[str, tuple[asyncio.Lock, int]] = {}
+        self._at_once = at_once
+        self._locks: dict[str, tuple[asyncio.Semaphore, int]] = {}
 
     @asynccontextmanager
     async def of(self, key: str) -> AsyncIterator[None]:
         """Hold the key's lock. Raises Unavailable if too many wait for it already, or as `check` does."""
         self._check()
-        lock, waiting = self._locks.get(key, (asyncio.Lock(), 0))
+        lock, waiting = self._locks.get(key, (asyncio.Semaphore(self._at_once), 0))
         if waiting >= self._max_waiting:
             raise Unavailable("Too many of your requests are waiting. Send one after the other.")
         self._locks[key] = (lock, waiting + 1)
@@ -118,10 +120,12 @@ class HeldLimits:
         return [Lockout(limit, now + timedelta(seconds=seconds)) for limit, seconds in waits if seconds]
 
     async def take_back(self, at: datetime) -> None:
-        """The act counted at `at` does not count after all."""
+        """The act counted at `at` does not count after all; another one of the same moment does."""
         for _, bucket in self._held:
-            kept = tuple(time for time in bucket.times if time != at)
-            await store.put(self._conn, replace(bucket, times=kept))
+            if at in bucket.times:
+                place = bucket.times.index(at)
+                kept = bucket.times[:place] + bucket.times[place + 1 :]
+                await store.put(self._conn, replace(bucket, times=kept))
 
 
 def _count(bucket: Bucket) -> Count:
@@ -138,3 +142,18 @@ async def hold(conn: AsyncConnection, limits: Sequence[LimitKey], now: datetime)
     """Lock these limits until the transaction ends."""
     buckets = await store.lock(conn, [(limit.kind, limit.key) for limit in limits], now)
     return HeldLimits(conn, limits, buckets)
+
+
+@asynccontextmanager
+async def uncounted_if_unavailable(
+    database: Database, limits: Sequence[LimitKey], at: datetime
+) -> AsyncIterator[None]:
+    """Take back what was counted at that moment if the server cannot do what is done within: if that raises Unavailable."""
+    try:
+        yield
+    except Unavailable:
+        # While the database is away it stays, and is over with its window.
+        with suppress(Unavailable):
+            async with database.transaction() as conn:
+                await (await hold(conn, limits, at)).take_back(at)
+        raise

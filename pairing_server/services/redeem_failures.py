@@ -10,13 +10,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from pairing_server.audit.recorder import AuditLog
 from pairing_server.errors import ConfirmationNeeded, InvalidCode, PairingServerError, RateLimited
 from pairing_server.request_context import RequestContext, system
-from pairing_server.security.limits import REDEEM_ADDRESS, REDEEM_USER
 from pairing_server.services import rate_limits
 from pairing_server.services.brute_force_guard import BruteForceGuard
 from pairing_server.services.confirmations import ConfirmationService
 from pairing_server.services.membership import conflict
 from pairing_server.services.rate_limits import LimitKey, Lockout, lockout_event
-from pairing_server.services.rules import PairingRules
+from pairing_server.services.rules import AttemptPolicies, PairingRules
 from pairing_server.store.codes import RedeemRequest, RedeemResult
 
 
@@ -36,6 +35,7 @@ class RedeemFailures:
     guard: BruteForceGuard
     confirmations: ConfirmationService
     rules: PairingRules
+    policies: AttemptPolicies
 
     def limits(self, context: RequestContext) -> list[LimitKey]:
         """Only a user's own failures lock the user out of the codes of the own account, not those of others behind the
@@ -45,13 +45,17 @@ class RedeemFailures:
         without an account.
         """
         if context.subject is None:
-            return [LimitKey("redeem_address", context.address_key, REDEEM_ADDRESS)]
+            return [LimitKey("redeem_address", context.address_key, self.policies.redeem_address)]
         others = not self.rules.same_user
         return [
             LimitKey(
-                "redeem_address", context.address_key, REDEEM_ADDRESS, binding=others, except_own=others
+                "redeem_address",
+                context.address_key,
+                self.policies.redeem_address,
+                binding=others,
+                except_own=others,
             ),
-            LimitKey("redeem_user", context.subject, REDEEM_USER),
+            LimitKey("redeem_user", context.subject, self.policies.redeem_user),
         ]
 
     async def refuse(

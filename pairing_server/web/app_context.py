@@ -26,6 +26,7 @@ from pairing_server.security.origins import Origins, same_host
 from pairing_server.security.tokens import Tokens
 from pairing_server.services.codes import CodeLimits
 from pairing_server.services.container import Services
+from pairing_server.services.local_rates import LocalRates
 from pairing_server.services.rules import PairingRules
 from pairing_server.tracing import Traces
 from pairing_server.web.descriptors import Descriptors, of_process
@@ -67,6 +68,7 @@ class AppContext:
     origins: Origins
     trusted: tuple[IPv4Network | IPv6Network, ...]
     handshake_failures: SlidingWindow
+    rates: LocalRates
     http_limits: HTTPLimits
     now: Callable[[], float]
     version: str

@@ -13,7 +13,7 @@ from marshmallow import Schema
 from tornado.web import RequestHandler
 
 from pairing_server.errors import PairingServerError
-from pairing_server.services.lockouts import POLICIES
+from pairing_server.services.lockouts import KINDS
 from pairing_server.web import schemas
 from pairing_server.web.error_form import STATUS
 
@@ -45,7 +45,7 @@ class Variable(NamedTuple):
 VARIABLES = {
     "id": Variable("[0-9a-fA-F-]{36}", {"type": "string", "format": "uuid"}),
     "seq": Variable("[0-9]{1,19}", {"type": "integer", "minimum": 0, "maximum": 2**63 - 1}),
-    "kind": Variable("[^/]+", {"type": "string", "enum": sorted(POLICIES)}),
+    "kind": Variable("[^/]+", {"type": "string", "enum": sorted(KINDS)}),
     "key": Variable("[^/]+", {"type": "string", "minLength": 1, "maxLength": 512}),
     "login": Variable("[^/]+", {"type": "string", "minLength": 1, "maxLength": 128}),
 }

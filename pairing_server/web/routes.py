@@ -62,7 +62,7 @@ ROUTES = (
     )),
     Route("/api/auth/logout", LogoutHandler, Operation(
         "post", "End this login, or all of the user's: tokens and connections.", schemas.LoggedOutAnswer,
-        body=schemas.LogoutBody, body_required=False, errors=(*_BODY, 503),
+        body=schemas.LogoutBody, body_required=False, errors=(*_BODY, 429, 503),
     )),
     Route("/api/account", AccountHandler, Operation(
         "delete", "Delete the caller's own account.", schemas.AccountDeletedAnswer, errors=(503,),
@@ -71,15 +71,15 @@ ROUTES = (
         "get", "The caller's own logins.", schemas.OwnLoginsAnswer, errors=(503,),
     )),
     Route("/api/logins/{login}", OwnLoginHandler, Operation(
-        "delete", "End one of the caller's logins.", schemas.LoggedOutAnswer, errors=(404, 503),
+        "delete", "End one of the caller's logins.", schemas.LoggedOutAnswer, errors=(404, 429, 503),
     )),
     Route("/api/auth/ws-token", WsTokenHandler, Operation(
         "post", "A token for opening the WebSocket as the desktop.", schemas.WsTokenAnswer,
-        body=schemas.WsTokenBody, body_required=False, errors=(*_BODY, 503),
+        body=schemas.WsTokenBody, body_required=False, errors=(*_BODY, 429, 503),
     )),
     Route("/api/auth/ws-token-mobile", WsTokenMobileHandler, Operation(
         "post", "A token for opening the WebSocket as the mobile.", schemas.WsTokenAnswer,
-        body=schemas.WsTokenBody, body_required=False, errors=(*_BODY, 503),
+        body=schemas.WsTokenBody, body_required=False, errors=(*_BODY, 429, 503),
     )),
     Route("/api/generate-pair-code", GeneratePairCodeHandler, Operation(
         "post", "The code that the desktop shows.", schemas.CodeAnswer,

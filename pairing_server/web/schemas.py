@@ -8,7 +8,7 @@ from typing import Any
 from marshmallow import EXCLUDE, ValidationError, fields, missing, validate
 from marshmallow import Schema as AnySchema
 
-from pairing_server.services.lockouts import POLICIES
+from pairing_server.services.lockouts import KINDS
 
 _SESSION_ID = validate.Regexp(
     r"\A[A-Za-z0-9._:-]{8,128}\Z", error="Must be 8 to 128 characters of A-Z a-z 0-9 . _ : -"
@@ -140,7 +140,7 @@ class OwnLoginsAnswer(Schema):
 
 
 class LockoutAnswer(Schema):
-    kind = fields.String(required=True, validate=validate.OneOf(sorted(POLICIES)))
+    kind = fields.String(required=True, validate=validate.OneOf(sorted(KINDS)))
     key = fields.String(required=True, metadata={"description": "a subject, a username or an address"})
     until = Instant(required=True)
     level = fields.Integer(required=True, metadata={"description": "how many locks in a row"})

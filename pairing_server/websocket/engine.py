@@ -329,13 +329,9 @@ class PicowsProtocol(Listener):
         self.close(code, reason)
 
     def _abort_after_timeout(self) -> None:
-        self._cancel_closing_timer()
-        self._closing_timer = asyncio.get_running_loop().call_later(CLOSE_TIMEOUT, self._abort)
-
-    def _cancel_closing_timer(self) -> None:
         if self._closing_timer is not None:
             self._closing_timer.cancel()
-            self._closing_timer = None
+        self._closing_timer = asyncio.get_running_loop().call_later(CLOSE_TIMEOUT, self._abort)
 
     def _abort(self) -> None:
         self._close_received = self._close_sent = True
@@ -345,7 +341,8 @@ class PicowsProtocol(Listener):
     def on_ws_disconnected(self, transport: WSTransport) -> None:
         self._close_received = self._close_sent = True
         self._transport = None
-        self._cancel_closing_timer()
+        if self._closing_timer is not None:
+            self._closing_timer.cancel()
         self._keepalive.stop()
         self._queue.drop()
         self._writer.is_open = False

@@ -116,6 +116,7 @@ class PairingSocket(BaseHandler, WebSocketHandler):
         offers = "Sec-WebSocket-Protocol" in self.request.headers
         connection.uses_additions = token_via in ("header", "subprotocol") or offers
         hub.add(connection)
+        self.app.rates.charge("connect", claims.subject, now)
         connection.send_message(messages.Connected(client_id=peer.connection_id))
         log.info("connection opened", extra={"device_type": claims.device_type, **self._ids()})
         CommandContext(self.app, connection, context).record(

@@ -120,11 +120,17 @@ class Handshake:
             self._record("auth.token_rejected", reason="revoked", kind="ws")
             return Refusal(LoginEnded("revoked"), CloseCode.INVALID_TOKEN, "login ended")
         limit = self._app.hub.reached_limit(self.claims.subject, self._context.address_key)
-        if limit is None:
-            return None
-        self._record("ws.rejected", reason=limit)
-        full = RateLimited(30, "Too many connections are open. Close one, or try again later.", limit=limit)
-        return Refusal(full, CloseCode.RATE_LIMITED, "too many connections")
+        try:
+            if limit is not None:
+                raise RateLimited(
+                    30, "Too many connections are open. Close one, or try again later.", limit=limit
+                )
+            text = "Too many connections were opened. Keep one open, or try again later."
+            self._app.rates.check("connect", self.claims.subject, self._app.now(), text)
+        except RateLimited as full:
+            self._record("ws.rejected", reason=full.details["limit"])
+            return Refusal(full, CloseCode.RATE_LIMITED, "too many connections")
+        return None
 
     def _record(self, event: str, **attributes: Any) -> None:
         audit = self._app.audit

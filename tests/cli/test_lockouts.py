@@ -11,10 +11,10 @@ from pairing_server.errors import InvalidCode, RateLimited
 from pairing_server.request_context import RequestContext
 from pairing_server.security.addresses import limit_key
 from pairing_server.services import rate_limits
-from pairing_server.services.lockouts import POLICIES
 from pairing_server.services.rate_limits import LimitKey
 from pairing_server.store import users
 from tests.cli.commands import Operator
+from tests.conftest import CONFIGURATION
 from tests.devices import Site
 
 
@@ -60,7 +60,9 @@ async def test_a_key_may_be_written_in_any_way_that_counts_as_the_same(
     site: Site, operator: Operator, kind: str, counted: str, given: str
 ) -> None:
     async with site.node.database.transaction() as conn:
-        counting = await rate_limits.hold(conn, [LimitKey(kind, counted, POLICIES[kind])], utcnow())
+        counting = await rate_limits.hold(
+            conn, [LimitKey(kind, counted, getattr(CONFIGURATION.attempt_policies, kind))], utcnow()
+        )
         await counting.charge(utcnow())
     assert operator.says("lockouts", "lift", kind, given) == f"{given} may try again.\n"
     assert "There is no lock-out" in operator.refuses("lockouts", "lift", kind, given)

@@ -6,20 +6,12 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from pairing_server.security.limits import (
-    LOGIN_ADDRESS,
-    LOGIN_USER,
-    REDEEM_ADDRESS,
-    REDEEM_USER,
-    Count,
-    Policy,
-    Rate,
-    SlidingWindow,
-    charge,
-    wait,
-)
+from pairing_server.config import Configuration
+from pairing_server.security.limits import Count, Policy, Rate, SlidingWindow, charge, wait
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
+POLICIES = Configuration().attempt_policies
+REDEEM_USER, REDEEM_ADDRESS = POLICIES.redeem_user, POLICIES.redeem_address
 MINUTE, HOUR, DAY = 60, 3600, 86_400
 
 
@@ -120,7 +112,7 @@ def test_a_user_has_ten_wrong_codes_in_a_quarter_and_thirty_a_day() -> None:
     assert wait(again, REDEEM_USER, after(last + HOUR)) == HOUR
 
 
-@pytest.mark.parametrize(("policy", "allowed"), [(LOGIN_USER, 10), (LOGIN_ADDRESS, 30)])
+@pytest.mark.parametrize(("policy", "allowed"), [(POLICIES.login_user, 10), (POLICIES.login_address, 30)])
 def test_logins_that_fail_are_limited_in_a_quarter_of_an_hour(policy: Policy, allowed: int) -> None:
     count = charged(policy, *range(allowed))
     assert wait(count, policy, after(allowed)) == 15 * MINUTE - allowed

@@ -76,7 +76,17 @@ async def test_each_reloadable_setting_has_an_effect_at_once(site: Site) -> None
         app, backend = node.app, node.backend
         rates = (app.handshake_failures.rate, codes._by_user.rate, codes._by_address.rate)
         access = (app.origins, app.trusted, app.http_limits, node.services.signing_keys.keyring.keys)
-        return str((rates, access, backend.rules, backend.hub.context.limits, root.level))
+        return str(
+            (
+                rates,
+                access,
+                backend.rules,
+                backend.policies,
+                backend.rates.in_effect,
+                backend.hub.context.limits,
+                root.level,
+            )
+        )
 
     level, without_effect = root.level, []
     root.setLevel(logging.ERROR)

@@ -11,10 +11,9 @@ import pytest
 from pairing_server.clock import utcnow
 from pairing_server.errors import BadCredentials, InvalidCode, RateLimited, ValidationFailed
 from pairing_server.request_context import RequestContext, system
-from pairing_server.security.limits import REGISTER_ADDRESS
 from pairing_server.services import rate_limits
 from pairing_server.services.rate_limits import LimitKey
-from tests.conftest import StartNode
+from tests.conftest import CONFIGURATION, StartNode
 from tests.devices import Account, Site
 
 NOW = datetime(2026, 5, 4, 12, 0, tzinfo=UTC)
@@ -136,7 +135,7 @@ async def test_pruning_forgets_no_lock_that_still_holds(any_user: Site) -> None:
 
 async def test_an_address_makes_thirty_accounts_in_fifteen_minutes(site: Site) -> None:
     node, here = site.node, RequestContext(utcnow(), address=ADDRESS, address_key=ADDRESS)
-    made = LimitKey("register_address", ADDRESS, REGISTER_ADDRESS)
+    made = LimitKey("register_address", ADDRESS, CONFIGURATION.attempt_policies.register_address)
     # Thirty passwords are not hashed for this.
     async with node.database.transaction() as conn:
         for _ in range(29):

@@ -11,14 +11,13 @@ import pytest
 from pairing_server.clock import utcnow
 from pairing_server.errors import InvalidCode, PairingServerError, Unavailable
 from pairing_server.request_context import RequestContext, system
-from pairing_server.security.limits import REDEEM_ADDRESS
 from pairing_server.services import rate_limits
 from pairing_server.services.codes import Codes
 from pairing_server.services.pairings import Code
 from pairing_server.services.rate_limits import LimitKey
 from pairing_server.store import codes
 from pairing_server.store import pairings as store
-from tests.conftest import StartNode
+from tests.conftest import CONFIGURATION, StartNode
 from tests.devices import Site
 from tests.faults.sites import ready
 
@@ -116,7 +115,7 @@ async def test_a_retry_by_another_user_with_the_same_session_id_is_refused(any_u
 async def test_a_user_does_not_wait_for_failures_of_others_behind_the_address(site: Site) -> None:
     user = somebody(1)
     made = await generate(site, user)
-    theirs = LimitKey("redeem_address", user.address_key, REDEEM_ADDRESS)
+    theirs = LimitKey("redeem_address", user.address_key, CONFIGURATION.attempt_policies.redeem_address)
     async with site.node.database.transaction() as conn:
         await rate_limits.hold(conn, [theirs], NOW)
         redeemed = await redeem(site, made.code, user, "mobile-session")
