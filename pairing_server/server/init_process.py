@@ -10,6 +10,7 @@ import os
 import signal
 
 _FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGABRT)
+_AWAITED = (*_FORWARDED, signal.SIGCHLD)
 
 
 def split_off() -> None:
@@ -17,17 +18,19 @@ def split_off() -> None:
     ends as the child does. Elsewhere this does nothing. Call it before there is a thread."""
     if os.getpid() != 1:
         return
-    signal.pthread_sigmask(signal.SIG_BLOCK, _FORWARDED)
+    # They stay blocked here and are waited for: a handler would miss one that comes just before the wait.
+    signal.pthread_sigmask(signal.SIG_BLOCK, _AWAITED)
     child = os.fork()
     if child == 0:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _FORWARDED)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _AWAITED)
         return
-    for number in _FORWARDED:
-        signal.signal(number, lambda received, _: os.kill(child, received))
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, _FORWARDED)
     while True:
-        ended, status = os.wait()
-        if ended == child:
-            code = os.waitstatus_to_exitcode(status)
-            # As shells and container engines count the ends by a signal.
-            os._exit(code if code >= 0 else 128 - code)
+        received = signal.sigwait(_AWAITED)
+        if received != signal.SIGCHLD:
+            os.kill(child, received)
+            continue
+        while (ended := os.waitpid(-1, os.WNOHANG)) != (0, 0):
+            if ended[0] == child:
+                code = os.waitstatus_to_exitcode(ended[1])
+                # As shells and container engines count the ends by a signal.
+                os._exit(code if code >= 0 else 128 - code)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
 import textwrap
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -24,10 +26,16 @@ def can_unshare() -> bool:
 pytestmark = pytest.mark.skipif(not can_unshare(), reason="needs the right to make a namespace of processes")
 
 
-def first_process(body: str) -> subprocess.Popen[str]:
-    """Runs the body as the first process of a namespace of its own, split off."""
+@contextlib.contextmanager
+def first_process(body: str) -> Iterator[subprocess.Popen[str]]:
+    """Runs the body as the first process of a namespace of its own, split off. At the end nothing of it is left."""
     text = "from pairing_server.server.init_process import split_off\nsplit_off()\n" + textwrap.dedent(body)
-    return subprocess.Popen([*NAMESPACE, sys.executable, "-c", text], stdout=subprocess.PIPE, text=True)
+    command = [*NAMESPACE, sys.executable, "-c", text]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def test_processes_without_a_parent_leave_no_zombie_and_children_keep_their_ends() -> None:
@@ -61,10 +69,9 @@ def test_processes_without_a_parent_leave_no_zombie_and_children_keep_their_ends
 def test_signals_reach_the_server_whose_end_is_the_containers(number: signal.Signals, status: int) -> None:
     body = """
         import signal, sys
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
         print("ready", flush=True)
-        while True:
-            signal.pause()
+        sys.exit(0 if signal.sigwait([signal.SIGTERM]) else 1)
     """
     with first_process(body) as process:
         assert process.stdout is not None and process.stdout.readline() == "ready\n"
