@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from dataclasses import dataclass
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -12,6 +12,7 @@ from pairing_server.audit.recorder import AuditLog
 from pairing_server.db.database import Database
 from pairing_server.errors import Forbidden, NotFound, RateLimited, UsernameTaken, ValidationFailed
 from pairing_server.request_context import RequestContext
+from pairing_server.security import usernames
 from pairing_server.security.passwords import Passwords
 from pairing_server.services import rate_limits
 from pairing_server.services.logins import LoginService
@@ -19,28 +20,23 @@ from pairing_server.services.rate_limits import KeyedLock, LimitKey, uncounted_i
 from pairing_server.services.rules import AttemptPolicies, PairingRules
 from pairing_server.store import users
 from pairing_server.store.users import User
-from pairing_server.text import clean
 
 ROLES = ("user", "auditor", "admin")
 
 
-def check_new(username: str, password: str) -> None:
-    """Raises ValidationFailed with `fields` if a new account must not have this name or password."""
-    fields = {}
-    plain = unicodedata.normalize("NFC", username)
-    if not 3 <= len(plain) <= 64:
-        fields["username"] = ["Must be 3 to 64 characters."]
-    elif clean(plain, 64) != plain or plain != plain.strip():
-        fields["username"] = ["Must not have control characters, nor spaces at its ends."]
-    elif "|" in users.username_key(plain):
-        # "issuer|sub" names the user of another issuer.
-        fields["username"] = ["Must not have the character |."]
-    elif is_id(users.username_key(plain)):
-        fields["username"] = ["Must not look like an account's id (a UUID)."]
+def check_new(username: str, password: str) -> str:
+    """The name as a new account keeps it. Raises ValidationFailed with `fields` for a name or a password that it must
+    not have."""
+    fields, kept = {}, username
+    try:
+        kept = usernames.usable(username)
+    except ValueError as error:
+        fields["username"] = [str(error)]
     if not 12 <= len(unicodedata.normalize("NFC", password)) <= 128:
         fields["password"] = ["Must be 12 to 128 characters."]
     if fields:
         raise ValidationFailed(fields=fields)
+    return kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,9 +76,9 @@ class AccountService:
 
     async def add_user(self, context: RequestContext, username: str, password: str, role: str) -> User:
         """Make an account. Raises ValidationFailed, UsernameTaken."""
-        check_new(username, password)
+        kept = check_new(username, password)
         hashed = await self.passwords.hash(password)
-        new = User(uuid4(), unicodedata.normalize("NFC", username), role, context.now, None)
+        new = User(uuid4(), kept, role, context.now, None)
         async with self.database.transaction() as conn:
             added = await users.add(conn, new, hashed)
             if added:
@@ -132,15 +128,6 @@ class AccountService:
                 )
                 await self.audit.record(conn, event)
         return changed
-
-
-def is_id(text: str) -> bool:
-    """Whether the text could be an account's id, in any of the ways to write a UUID."""
-    try:
-        UUID(text)
-    except ValueError:
-        return False
-    return True
 
 
 async def existing_user(conn: AsyncConnection, username: str) -> User:

@@ -135,7 +135,8 @@ def test_a_name_or_password_that_is_not_allowed_is_explained(operator: Operator)
     told = operator.refuses("user", "add", "al", stdin="short")
     assert "Must be 3 to 64 characters." in told
     assert "Must be 12 to 128 characters." in told
-    assert "control characters" in operator.refuses("user", "add", "ali\tce", stdin=PASSWORD)
+    assert "without U+0009." in operator.refuses("user", "add", "ali\tce", stdin=PASSWORD)
+    assert "the letters of one script" in operator.refuses("user", "add", "аlice", stdin=PASSWORD)
 
 
 @pytest.mark.parametrize("name", ["https://id.example|4711", "a|b|c", "｜｜｜", "ali｜ce"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from datetime import timedelta
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
@@ -12,6 +13,8 @@ from pairing_server.clock import utcnow
 from pairing_server.errors import BadCredentials, RateLimited
 from pairing_server.request_context import RequestContext, system
 from pairing_server.security.addresses import parse_networks
+from pairing_server.store import users
+from pairing_server.store.users import User
 from tests.conftest import StartNode
 from tests.devices import Answer, Site
 from tests.web.clock import waits_for
@@ -59,6 +62,34 @@ async def test_a_taken_name_is_refused_also_in_another_case_or_unicode_form(site
     for same in ("Zoë", "ZOË", "Zoe\u0308", "\uff3aoë"):
         answer = await register(site, same)
         assert (answer.status, answer.error) == (409, "USERNAME_TAKEN"), ascii(same)
+
+
+async def test_a_name_that_looks_like_another_is_refused_and_says_why(site: Site) -> None:
+    for alike in (
+        "ad\u034fa",
+        "ada\ufe0f",
+        "\u0430d\u0430",
+        "a\u0501a",
+        "\u3164\u3164\u3164",
+        "\u0430\u0430\u0440",
+    ):
+        answer = await register(site, alike)
+        assert (answer.status, answer.error) == (422, "VALIDATION_ERROR"), ascii(alike)
+        [text] = answer.body["details"]["fields"]["username"]
+        assert text.startswith("Must ")
+
+
+@pytest.mark.parametrize(
+    "name", ["ad\u034fa", "\u0430da", "👍👍👍", "a|b", "8b1f5b4e-3c39-4d9e-9a60-6f2a3f2b7c11", "ﬁnn"]
+)
+async def test_an_account_that_is_older_than_a_rule_of_names_logs_in_as_ever(site: Site, name: str) -> None:
+    older = User(uuid4(), name, "user", utcnow(), None)
+    async with site.node.database.transaction() as conn:
+        assert await users.add(conn, older, await site.node.services.accounts.passwords.hash(PASSWORD))
+    answer = await login(site, name)
+    assert answer.status == 200, answer
+    claims = await site.node.backend.tokens.verify_access(answer.body["token"], utcnow())
+    assert claims.subject == older.subject
 
 
 async def test_of_several_who_register_one_name_at_once_one_gets_it(site: Site) -> None:
