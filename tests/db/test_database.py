@@ -12,8 +12,10 @@ from sqlalchemy import make_url, text
 from sqlalchemy.exc import DBAPIError
 from tornado.ioloop import IOLoop
 
+from harness.fault_proxy import FaultProxy
 from pairing_server.db import database as module
 from pairing_server.db.circuit_breaker import DatabaseUnavailable
+from pairing_server.db.connection_parameters import read
 from pairing_server.db.database import Database, PoolLimits
 from pairing_server.errors import Unavailable
 from tests.conftest import as_running, execute_within
@@ -329,3 +331,32 @@ async def test_asking_whether_it_is_ready_leaves_nothing_and_writes_once_in_five
         assert await admin.fetchval("SELECT pg_current_xact_id()::text::bigint") < before + 20
     finally:
         await admin.close()
+
+
+async def test_a_database_that_wakes_slowly_is_waited_for_as_long_as_the_setting_says(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parameters = read(database_url, {})
+    [(folder, port)] = parameters.places
+    proxy = FaultProxy(path=f"{folder}/.s.PGSQL.{port}")
+    await proxy.start()
+    # Each message of the client is late, as where a connection wakes the server.
+    proxy.delay(0.2)
+    monkeypatch.setattr(module, "CONNECT_TIMEOUT", 0.1)
+    url = f"postgresql://postgres@127.0.0.1:{proxy.port}/{parameters.values['dbname']}?sslmode=disable"
+    impatient, patient = Database(url), Database(f"{url}&connect_timeout=30")
+    try:
+        with pytest.raises(Unavailable):
+            await impatient.ready()
+        await patient.ready()
+    finally:
+        proxy.heal()
+        await impatient.close()
+        await patient.close()
+        await proxy.close()
+
+
+async def test_all_waits_grow_with_the_time_for_a_connection() -> None:
+    usual, longer = Database("postgresql://h/db"), Database("postgresql://h/db?connect_timeout=13")
+    assert longer._transaction_timeout == usual._transaction_timeout + 10
+    assert longer._probe_timeout == usual._probe_timeout + 10
