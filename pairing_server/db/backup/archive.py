@@ -180,7 +180,7 @@ def read(file: BinaryIO) -> Contents:
         about = json.loads(found.pop(ABOUT))
         del about["format"]
         return Contents(About(**about), _tables(json.loads(found.pop(_TABLES))), found)
-    except (KeyError, TypeError, ValueError):
+    except (AttributeError, KeyError, TypeError, ValueError):
         raise DamagedError("a part of it is missing") from None
 
 

@@ -76,8 +76,8 @@ class Cluster:
         if version != MAJOR_VERSION:
             raise EmbeddedPostgresError(
                 f"The database in {self.folder} was made by PostgreSQL {version}; this release brings"
-                f" {MAJOR_VERSION}. Save it with the pg_dump of PostgreSQL {version} and load it into a new"
-                " PAIRING_DATA_DIR, or keep it on a server of your own and set PAIRING_DATABASE_URL."
+                f" {MAJOR_VERSION}. Save it with the release that made it (pairing-server backup), and restore that into a new"
+                " PAIRING_DATA_DIR, or into a server of your own (PAIRING_DATABASE_URL)."
             )
         return True
 

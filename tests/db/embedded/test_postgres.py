@@ -143,12 +143,17 @@ def test_a_volume_whose_group_gets_all_rights_at_each_mount_is_taken_where_it_ma
     """What Kubernetes does with fsGroup."""
     with EmbeddedPostgres(data_dir):
         pass
-    for path in (data_dir, *data_dir.rglob("*")):
-        path.chmod(path.stat().st_mode | (0o2070 if path.is_dir() else 0o060))
-    with pytest.raises(EmbeddedPostgresError, match="PAIRING_DATA_DIR_GROUP=true"):
-        EmbeddedPostgres(data_dir).start()
-    with EmbeddedPostgres(data_dir, group=True) as database:
-        assert database.url
+    before = {path: path.stat().st_mode for path in (data_dir, *data_dir.rglob("*"))}
+    for path, mode in before.items():
+        path.chmod(mode | (0o2070 if path.is_dir() else 0o060))
+    try:
+        with pytest.raises(EmbeddedPostgresError, match="PAIRING_DATA_DIR_GROUP=true"):
+            EmbeddedPostgres(data_dir).start()
+        with EmbeddedPostgres(data_dir, group=True) as database:
+            assert answer(database.url, "SELECT 1") == 1
+    finally:
+        for path in (data_dir, *data_dir.rglob("*")):
+            path.chmod(before.get(path, 0o600))
 
 
 def test_its_log_is_kept_small_while_it_runs(data_dir: Path) -> None:
@@ -292,7 +297,7 @@ def test_a_database_of_another_major_version_is_refused(folder: Path) -> None:
     cluster.mkdir(mode=0o700)
     (cluster / "PG_VERSION").write_text("16\n")
     give_to_the_database_user(cluster)
-    with pytest.raises(EmbeddedPostgresError, match=r"made by PostgreSQL 16.*pg_dump"):
+    with pytest.raises(EmbeddedPostgresError, match=r"made by PostgreSQL 16.*pairing-server backup"):
         EmbeddedPostgres(folder).start()
 
 
