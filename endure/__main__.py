@@ -9,7 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-from endure import database_faults, kills, leaks, repeat, soak, storm, unknown_keys
+from endure import database_faults, ends, kills, leaks, repeat, soak, storm, unknown_keys
 from endure.run import Run
 from harness.machine import raise_file_limit, two_cores
 from harness.pairing_database import PairingDatabase
@@ -44,6 +44,10 @@ def arguments() -> argparse.Namespace:
     )
     one.add_argument("--seconds", type=float, default=30)
     one.add_argument("--rate", type=float, default=1000, help="tokens a second")
+    one = what.add_parser(
+        "ends", help="two servers, one database: how soon devices hear that a pairing has ended"
+    )
+    one.add_argument("--pairs", type=int, default=200)
     one = what.add_parser("repeat", help="tests, many times")
     one.add_argument("rounds", type=int)
     one.add_argument("tests", nargs=argparse.REMAINDER, help="arguments of pytest")
@@ -87,6 +91,8 @@ def _run(given: argparse.Namespace, run: Run) -> bool:
                 work = leaks.check(run, database, given.connects, given.pairings)
             case "unknown-keys":
                 work = unknown_keys.check(run, database, given.seconds, given.rate)
+            case "ends":
+                work = ends.check(run, database, given.pairs)
             case _:
                 work = storm.check(run, database, given.clients, given.within)
         try:

@@ -236,6 +236,10 @@ class HttpConnection(asyncio.Protocol):
             head.append(f"X-Forwarded-For: {address}")
         return await self._request(head, access, body)
 
+    async def delete(self, path: str, access: str) -> tuple[int, bytes]:
+        """As `post`."""
+        return await self._request([f"DELETE {path} HTTP/1.1"], access, "")
+
     async def get(self, path: str, access: str = "") -> tuple[int, bytes]:
         """As `post`."""
         return await self._request([f"GET {path} HTTP/1.1"], access, "")

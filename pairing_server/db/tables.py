@@ -182,6 +182,7 @@ revocations = Table(
         comment="from then on no such token would be taken anyway",
     ),
     Column("recorded_at", DateTime(timezone=True), nullable=False, server_default=text("clock_timestamp()")),
+    Column("subject", Text, comment="whose login it was"),
     CheckConstraint("kind IN ('login', 'token', 'user')", name="kind"),
     Index("ix_revocations_recorded_at", "recorded_at"),
     Index("ix_revocations_expires_at", "expires_at"),

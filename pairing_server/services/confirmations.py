@@ -102,7 +102,8 @@ class ConfirmationService:
     async def answer(
         self, context: RequestContext, channel: str, session_id: str, *, confirmed: bool
     ) -> None:
-        """The desktop confirms or rejects the phone that waits. Raises InvalidChannel if there is none; LoginEnded."""
+        """The desktop confirms or rejects the phone that waits; repeating it does nothing. Raises InvalidChannel if none
+        waits; LoginEnded."""
         macs = self.codes.macs(Codes.of_channel(channel))
         desktop = Seat(session_id, context.subject)
         async with self.database.transaction() as conn:
@@ -120,7 +121,10 @@ class ConfirmationService:
                     mobile_address=answered.address,
                 )
                 await self.audit.record(conn, event)
-        if answered is None:
+                pairing_id: UUID | None = answered.pairing_id
+            else:
+                pairing_id = await store.answered(conn, macs, desktop, confirmed=confirmed)
+        if pairing_id is None:
             raise InvalidChannel("No phone waits for a confirmation there.", channel=channel)
         if not confirmed:
-            self.hub.cancel_channel(answered.pairing_id, "rejected")
+            self.hub.cancel_channel(pairing_id, "rejected")

@@ -107,23 +107,19 @@ class Expiry:
     async def _end_overdue(self, channel: Channel, context: RequestContext) -> Pairing | None:
         """What was ended; None if it had ended, or another server has it or has seen it later."""
 
-        def seen_until() -> datetime | None:
-            # With a member here no other server has the channel. Without, the devices may be connected to one of the
-            # release before, which notes only when it has seen them.
-            return None if channel.members else channel.seen_at
-
-        ended, until = None, seen_until()
-        for _ in range(2):
+        # With a member here no other server has the channel. Without, the devices may be connected to one of the release
+        # before, which notes only when it has seen them.
+        until = None if channel.members else channel.seen_at
+        while True:
             async with self.database.transaction() as conn:
                 ended = await pairings.end_overdue(
                     conn, channel.pairing_id, self.changes.node, until, context.now
                 )
                 if ended is not None:
                     await self.audit.record(conn, closed_event(self.audit, ended, "deserted", context))
-            if ended is not None or until == seen_until():
-                break
-            until = seen_until()  # what was seen later was noted by this server meanwhile
-        return ended
+            if ended is not None or channel.members or until == channel.seen_at:
+                return ended
+            until = channel.seen_at  # this server itself has noted something meanwhile
 
     async def release_names(self, now: datetime) -> int:
         """Let names that ended long enough ago be drawn again, and forget very old pairings. How many."""

@@ -99,7 +99,7 @@ class LoginService:
         return done.connections
 
     async def revoke_own(self, context: RequestContext, login_id: str) -> int:
-        """End one of the caller's logins. How many connections of this server that closes.
+        """End one of the caller's logins; one that has been ended stays so. How many connections of this server that closes.
 
         Raises NotFound, LoginEnded, RateLimited.
         """
@@ -110,9 +110,12 @@ class LoginService:
         async with self.database.transaction() as conn:
             await require_login(conn, context)
             known = [login for login in await store.with_id(conn, login_id) if login.subject == subject]
+            earlier = await store.has_ended(conn, subject, issuer_of(subject), login_id)
+        ended = self._revocation(LOGIN, issuer_of(subject), login_id, context.now)
+        if earlier:
+            return self.apply(ended)
         if not known:
             raise NotFound("You have no login with this id. It may have ended.")
-        ended = self._revocation(LOGIN, issuer_of(subject), login_id, context.now)
         done = await self._end(context, "auth.token_revoked", ended, subject, sid=login_id, by="user")
         self.rates.charge("logout", subject, context.now.timestamp())
         return done.connections
@@ -194,7 +197,7 @@ class LoginService:
         logins = 0
         async with self.database.transaction() as conn:
             await require_login(conn, context)
-            new = await store.revoke(conn, ended)
+            new = await store.revoke(conn, ended, subject)
             if subject is not None:
                 login_id = ended.name if ended.kind == LOGIN else None
                 logins = await store.forget(conn, subject, login_id, context.now)

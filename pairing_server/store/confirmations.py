@@ -59,7 +59,8 @@ async def confirm(
     conn: AsyncConnection, macs: Sequence[bytes], desktop: Seat, now: datetime
 ) -> Request | None:
     """Record that the desktop of the pending pairing wants that phone. None if there is nothing to confirm."""
-    return await _answer(conn, update(confirmations).values(confirmed_at=now), _desktops(macs, desktop, now))
+    change = update(confirmations).where(confirmations.c.confirmed_at.is_(None)).values(confirmed_at=now)
+    return await _answer(conn, change, _desktops(macs, desktop, now))
 
 
 async def reject(
@@ -81,12 +82,33 @@ async def _answer(
     return None if row is None else Request(*row)
 
 
+async def answered(
+    conn: AsyncConnection, macs: Sequence[bytes], desktop: Seat, *, confirmed: bool
+) -> UUID | None:
+    """The pairing of this desktop that it has confirmed, or rejected, before. None if there is none."""
+    as_before = (
+        confirmations.c.confirmed_at.is_not(None) if confirmed else pairings.c.end_reason == "rejected"
+    )
+    statement = (
+        select(pairings.c.id)
+        .join(confirmations, confirmations.c.pairing_id == pairings.c.id)
+        .where(*_of_desktop(macs, desktop), as_before)
+    )
+    return (await conn.execute(statement)).scalar_one_or_none()
+
+
 def _desktops(macs: Sequence[bytes], desktop: Seat, now: datetime) -> Sequence[ColumnElement[bool]]:
     """What makes a pending pairing this desktop's."""
     return (
-        pairings.c.code_mac.in_(macs),
+        *_of_desktop(macs, desktop),
         pairings.c.state == "pending",
         pairings.c.expires_at > now,
+    )
+
+
+def _of_desktop(macs: Sequence[bytes], desktop: Seat) -> Sequence[ColumnElement[bool]]:
+    return (
+        pairings.c.code_mac.in_(macs),
         pairings.c.desktop_session == desktop.session_id,
         pairings.c.desktop_user == desktop.user,
     )

@@ -163,9 +163,13 @@ async def with_id(conn: AsyncConnection, login_id: str) -> list[Login]:
     return [Login(*row) for row in await conn.execute(select(*_LOGIN).where(logins.c.login_id == login_id))]
 
 
-async def revoke(conn: AsyncConnection, revoked: Revocation) -> bool:
-    """Revoke from now on. False if the same was revoked before. `forget` takes the logins that it ends from the list."""
-    statement = insert(revocations).values({name: getattr(revoked, name) for name in Revocation.__slots__})
+async def revoke(conn: AsyncConnection, revoked: Revocation, subject: str | None = None) -> bool:
+    """Revoke from now on. False if the same was revoked before. `forget` takes the logins that it ends from the list.
+
+    `subject`: whose login or logins that ends, if it is known.
+    """
+    values = {name: getattr(revoked, name) for name in Revocation.__slots__}
+    statement = insert(revocations).values(**values, subject=subject)
     row = await conn.execute(
         statement.on_conflict_do_update(
             index_elements=[revocations.c.kind, revocations.c.issuer, revocations.c.name],
@@ -177,6 +181,15 @@ async def revoke(conn: AsyncConnection, revoked: Revocation) -> bool:
         ).returning(literal_column("xmax = 0", Boolean))  # a row that was inserted has no xmax
     )
     return bool(row.scalar_one())
+
+
+async def has_ended(conn: AsyncConnection, subject: str, issuer: str, login_id: str) -> bool:
+    """Whether a login of that user and id has been revoked."""
+    t = revocations.c
+    known = select(t.name).where(
+        t.kind == LOGIN, t.issuer == issuer, t.name == login_id, t.subject == subject
+    )
+    return (await conn.execute(known)).one_or_none() is not None
 
 
 async def forget(conn: AsyncConnection, subject: str, login_id: str | None, until: datetime) -> int:

@@ -71,7 +71,7 @@ async def test_every_desktop_hears_that_its_code_has_expired_whose_timer_ever_en
     assert await desktops[1].socket.pending() == []
 
 
-async def test_a_code_that_another_server_supersedes_or_rejects_is_announced_here(
+async def test_a_code_that_another_server_supersedes_is_announced_here(
     servers: tuple[Site, Site],
 ) -> None:
     here, there = servers

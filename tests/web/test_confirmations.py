@@ -124,6 +124,28 @@ async def test_a_rejected_code_is_over_and_the_desktop_may_ask_for_another(site:
     assert len(await site.events("pairing.rejected")) == 1
 
 
+@pytest.mark.parametrize("answer", ["pairing_confirm", "pairing_reject"])
+async def test_the_desktops_word_may_be_repeated_and_is_recorded_once(site: Site, answer: str) -> None:
+    """Its first answer may have been lost, and the phone may have its seat by then."""
+    shown, phone = await show(site, joined=False), await site.account()
+    await attack(site)
+    assert pending(await redeem(site, phone, shown.code))
+    await shown.socket.expect("pairing_request")
+    for _ in range(2):
+        shown.answer(answer)
+        assert await shown.socket.pending() == []
+    if answer == "pairing_confirm":
+        assert (await redeem(site, phone, shown.code)).status == 200
+        await shown.socket.expect("pairing_claimed")
+    shown.answer(answer)
+    assert await shown.socket.pending() == []
+    word = "pairing.confirmed" if answer == "pairing_confirm" else "pairing.rejected"
+    assert len(await site.events(word)) == 1
+    # The other word is refused.
+    shown.answer("pairing_reject" if answer == "pairing_confirm" else "pairing_confirm")
+    assert (await shown.socket.error())["code"] == "INVALID_CHANNEL"
+
+
 async def test_ones_own_desktop_needs_no_word(site: Site) -> None:
     shown = await show(site)
     await attack(site)

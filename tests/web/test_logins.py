@@ -197,6 +197,12 @@ async def test_one_of_ones_logins_can_be_ended_and_nobody_elses(site: Site) -> N
     assert [await status(site, login) for login in (first, second)] == [401, 200]
     [left] = (await site.get("/api/logins", second.token)).body["logins"]
     assert left["current"]
+    # The answer to the first request may have been lost.
+    again = await site.call("DELETE", f"/api/logins/{other}", None, second.token)
+    assert (again.status, again.body["success"], again.body["connections_closed"]) == (200, True, 0)
+    refused = await site.call("DELETE", f"/api/logins/{other}", None, stranger.token)
+    assert (refused.status, refused.error) == (404, "NOT_FOUND")
+    assert len(await site.events("auth.token_revoked")) == 1
 
 
 # What an administrator does
