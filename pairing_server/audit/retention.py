@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 from datetime import datetime, timedelta
+from itertools import zip_longest
 from pathlib import Path
 
 from pairing_server.audit.export import private
@@ -70,13 +71,15 @@ class Retention:
         months = [month for month in known if begins <= month < partition.ends.strftime("%Y%m")]
         if not months:
             return
-        target = folder / f"{partition.name}.jsonl"
-        fresh = folder / f".{partition.name}.{os.getpid()}"
+        # Not the partition's name: that is its owner's choice, and might be a path, or the file of another month.
+        name = f"audit_events_{begins or 'first'}"
+        fresh = folder / f".{name}.{os.getpid()}"
         fresh.unlink(missing_ok=True)
         await asyncio.to_thread(_append, fresh, [])
         async for lines in self._lines.batches(now, months=months):
             await asyncio.to_thread(_append, fresh, lines)
         await asyncio.to_thread(_sync, fresh)
+        target = await asyncio.to_thread(_file_for, folder, name, fresh)
         fresh.replace(target)
         log.info("audit partition exported", extra={"partition": partition.name, "file": str(target)})
 
@@ -84,6 +87,23 @@ class Retention:
 def _append(path: Path, lines: list[str]) -> None:
     with open(path, "a", encoding="utf-8", opener=private) as file:
         file.writelines(f"{line}\n" for line in lines)
+
+
+def _file_for(folder: Path, name: str, fresh: Path) -> Path:
+    """The export's file. One that is there is replaced by the same events only, as after a drop that has failed."""
+    target, number = folder / f"{name}.jsonl", 1
+    while target.exists() and not _alike(fresh, target):
+        number += 1
+        target = folder / f"{name}-{number}.jsonl"
+    return target
+
+
+def _alike(one: Path, other: Path) -> bool:
+    """Whether they differ at most in the first line, which has the time."""
+    with one.open("rb") as left, other.open("rb") as right:
+        left.readline()
+        right.readline()
+        return all(a == b for a, b in zip_longest(left, right))
 
 
 def _sync(path: Path) -> None:

@@ -14,7 +14,7 @@ from pairing_server.audit.seals import Report, verify_export
 from pairing_server.audit.seals.sealed_lines import SealedLines
 from pairing_server.clock import utcnow
 from pairing_server.request_context import system
-from tests.audit.sealing import KEY, SealedLog, sealing
+from tests.audit.sealing import KEY, SealedLog, sealing, triggers_off
 from tests.audit.store.test_partitions import fetch, old_partition
 from tests.devices import Site
 
@@ -65,7 +65,45 @@ async def test_an_old_sealed_partition_is_exported_then_dropped_and_the_rest_ver
     report = exported(tmp_path)
     assert (report.fault, report.seals, report.rows) == (None, 1, 1)
     await sealed_log.sealer.seal(system(utcnow()))
-    assert await verify(sealed_log) is None
+    report = await sealed_log.verifier.verify(system(utcnow()), {})
+    assert report.right
+    [excuse] = report.excused
+    assert (report.seals, excuse.seals, excuse.rows, excuse.seal) == (1, 1, 1, 2)
+    # By a verifier who expects more of the server, it is not.
+    sealed_log.verifier.days = 2000
+    assert "these rows were not yet 2000 days old" in str(await verify(sealed_log))
+
+
+async def test_rows_that_were_taken_out_before_their_partition_was_dropped_are_missed(
+    sealed_log: SealedLog, database_url: str
+) -> None:
+    await sealed_log.sealer.seal(system(utcnow()))
+    async with triggers_off(database_url) as owner:
+        await owner.execute("DELETE FROM audit_events_old")
+    assert await retention(sealed_log, 400).drop_old(system(utcnow())) == 1
+    await sealed_log.sealer.seal(system(utcnow()))
+    assert "it says 0 rows, the seals say 1" in str(await verify(sealed_log))
+
+
+async def test_no_name_of_a_partition_chooses_the_file_and_no_export_takes_the_place_of_another(
+    sealed_log: SealedLog, database_url: str, tmp_path: Path
+) -> None:
+    folder = tmp_path / "exports"
+    folder.mkdir()
+    await fetch(database_url, 'ALTER TABLE audit_events_old RENAME TO "../../taken"')
+    await sealed_log.sealer.seal(system(utcnow()))
+    rule = retention(sealed_log, 400, folder)
+    partition = await rule._due(utcnow())
+    assert partition is not None
+    for _ in range(2):
+        await rule._export(partition, folder, utcnow())
+    assert [path.name for path in folder.iterdir()] == ["audit_events_first.jsonl"]
+    before = (folder / "audit_events_first.jsonl").read_text()
+    async with triggers_off(database_url) as owner:
+        await owner.execute('DELETE FROM "../../taken"')
+    await rule._export(partition, folder, utcnow())
+    assert (folder / "audit_events_first.jsonl").read_text() == before
+    assert (folder / "audit_events_first-2.jsonl").exists()
 
 
 async def test_a_partition_within_the_retention_is_kept(sealed_log: SealedLog, database_url: str) -> None:

@@ -34,6 +34,9 @@ from pairing_server.audit.store.seals import Row
 from pairing_server.db.database import Database
 from pairing_server.request_context import RequestContext
 
+# Rows that have waited longer for their seal are counted. A server seals every minute.
+LATE_SECONDS = 3600
+
 
 class Verifier:
     """Verifies the log in the database against the seals there, and these against what the sealer's machine remembers.
@@ -150,6 +153,8 @@ class _Run:
         dropped.add(seal, missing, {row.digest for row in kept})
         for row in kept:
             await self._look_at_time(row, seal.sealed_seconds, f"in seal {seal.number}")
+            if not row.of_seal and row.recorded_at < seal.sealed_seconds - LATE_SECONDS:
+                self._report.late += 1
         return None
 
     async def _look_at_time(self, row: Row, until: float, where: str) -> bool:

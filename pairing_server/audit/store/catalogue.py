@@ -94,21 +94,27 @@ BEGIN
     RAISE EXCEPTION 'the audit log is append-only: % of % refused', TG_OP, TG_TABLE_NAME
         USING ERRCODE = 'insufficient_privilege';
 END """
+# pg_trigger.tgtype: before each row that is updated or deleted, and before a table is truncated.
+_NO_REWRITE, _NO_TRUNCATE = 1 + 2 + 8 + 16, 2 + 32
 _GUARDS = {
-    "audit_events": ("audit_events_no_rewrite", "audit_events_no_truncate"),
-    "audit_seals": ("audit_seals_no_rewrite", "audit_seals_no_truncate"),
+    ("audit_events", "audit_events_no_rewrite"): _NO_REWRITE,
+    ("audit_events", "audit_events_no_truncate"): _NO_TRUNCATE,
+    ("audit_seals", "audit_seals_no_rewrite"): _NO_REWRITE,
+    ("audit_seals", "audit_seals_no_truncate"): _NO_TRUNCATE,
 }
+_KEYS = {("audit_events", "pk_audit_events"), ("audit_seals", "pk_audit_seals")}
+_CHECKS = {f"ck_audit_events_{name}" for name in ("severity", "outcome", "actor_kind", "attrs_size")}
 _DEFAULTS = {
     "recorded_at": "clock_timestamp()",
     "seq": "nextval('{schema}audit_events_number'::regclass)",
     "xid": "pg_current_xact_id()",
 }
 
-# Both tables and all that is a partition of the first, however deep.
+# Both tables and all that is a part of them, however deep. `kind`: as in pg_class; nothing is to be a part of the seals.
 _RELATIONS = """WITH RECURSIVE log AS (
-    SELECT CAST(CAST(:events AS text) AS regclass) AS id, CAST('p' AS text) AS kind
-    UNION ALL SELECT CAST(CAST(:seals AS text) AS regclass), 'r'
-    UNION ALL SELECT CAST(i.inhrelid AS regclass), 'r' FROM pg_inherits AS i JOIN log ON i.inhparent = log.id)
+    SELECT CAST(CAST(:events AS text) AS regclass) AS id, CAST('p' AS text) AS kind, CAST('r' AS text) AS of_parts
+    UNION ALL SELECT CAST(CAST(:seals AS text) AS regclass), 'r', 'none'
+    UNION ALL SELECT CAST(i.inhrelid AS regclass), of_parts, 'none' FROM pg_inherits AS i JOIN log ON i.inhparent = log.id)
 """
 
 
@@ -118,8 +124,10 @@ async def irregularities(tables: AuditTables) -> list[str]:
     found = [
         *await _relations(tables, values),
         *await _columns(tables, values),
+        *await _constraints(tables, values),
         *await _triggers(tables, values),
         *await _guard(tables),
+        *await _search_path(tables),
     ]
     return sorted(found)
 
@@ -160,22 +168,50 @@ async def _columns(tables: AuditTables, values: Mapping[str, str]) -> Sequence[s
     return found
 
 
+async def _constraints(tables: AuditTables, values: Mapping[str, str]) -> Sequence[str]:
+    statement = f"""{_RELATIONS} SELECT c.relname, n.conname, CAST(n.contype AS text)
+        FROM log JOIN pg_class AS c ON c.oid = log.id JOIN pg_constraint AS n ON n.conrelid = c.oid
+        WHERE n.contype NOT IN ('n', 't')"""
+    found, missing = [], set(_KEYS)
+    for table, name, kind in await tables.execute(statement, values):
+        missing.discard((table, name))
+        if kind != "p" and (kind != "c" or name not in _CHECKS):
+            found.append(f"{table} has the constraint {name}, which can refuse rows")
+    return found + [f"{table} has no primary key" for table, _ in missing]
+
+
 async def _triggers(tables: AuditTables, values: Mapping[str, str]) -> Sequence[str]:
+    """That of a foreign key is internal: see `_constraints`."""
     statement = f"""{_RELATIONS} SELECT c.relname, g.tgname, g.tgenabled IN ('O', 'A'),
+            CASE WHEN g.tgqual IS NULL AND CAST(g.tgattr AS text) = '' THEN CAST(g.tgtype AS integer) END,
             p.proname = :guard AND n.nspname = :schema AS ours
         FROM log JOIN pg_class AS c ON c.oid = log.id
         JOIN pg_trigger AS g ON g.tgrelid = c.oid AND NOT g.tgisinternal
         JOIN pg_proc AS p ON p.oid = g.tgfoid JOIN pg_namespace AS n ON n.oid = p.pronamespace"""
-    found, missing = [], {(table, name) for table, names in _GUARDS.items() for name in names}
+    found, missing = [], set(_GUARDS)
     rows = await tables.execute(statement, {**values, "guard": _GUARD, "schema": tables.schema})
-    for table, trigger, enabled, ours in rows:
+    for table, trigger, enabled, kind, ours in rows:
         if not ours:
             found.append(f"{table} has the trigger {trigger}, which can drop or change rows")
         elif not enabled:
             found.append(f"{table}: the trigger {trigger}, which refuses changes, is switched off")
+        elif kind not in (_NO_REWRITE, _NO_TRUNCATE) or kind != _GUARDS.get((table, trigger), kind):
+            found.append(f"{table}: the trigger {trigger}, which refuses changes, does so in some cases only")
         missing.discard((table, trigger))
     found += [f"{table}: the trigger {name}, which refuses changes, is missing" for table, name in missing]
     return found
+
+
+async def _search_path(tables: AuditTables) -> Sequence[str]:
+    """The session's own: what is recorded is written by it."""
+    statement = "SELECT reset_val FROM pg_settings WHERE name = 'search_path'"
+    path = str((await tables.execute(statement)).scalar_one())
+    names = [name.strip().strip('"') for name in path.split(",")]
+    return (
+        [f"search_path is {path}: functions can stand in for PostgreSQL's"]
+        if "pg_catalog" in names[1:]
+        else []
+    )
 
 
 async def _guard(tables: AuditTables) -> Sequence[str]:

@@ -56,7 +56,7 @@ _SEAL = f"""SELECT seal_no, epoch, from_xid::text, to_xid::text, parts, previous
 class Row:
     """One row of the log as it is sealed. `line` is empty where it was not asked for; `wanted`: by the filter.
 
-    `recorded_at`: in Unix seconds.
+    `recorded_at`: in Unix seconds. `of_seal`: it says that there was sealed.
     """
 
     epoch: int
@@ -65,6 +65,7 @@ class Row:
     month: str
     recorded_at: int
     digest: bytes
+    of_seal: bool = False
     line: str = ""
     wanted: bool = True
 
@@ -208,8 +209,9 @@ async def rows(
     place: dict[str, object] = {}
     if after is not None:
         place = {"epoch": after[0], "xid": str(after[1])}
-    statement = f"""SELECT epoch, xid::text, seq, month, seconds, content, wanted FROM (
+    statement = f"""SELECT epoch, xid::text, seq, month, seconds, of_seal, content, wanted FROM (
             SELECT a.epoch, a.xid, a.seq, a.recorded_at, {_MONTH} AS month, {_SECONDS} AS seconds,
+                a.event = 'audit.seal' AS of_seal,
                 {_LINE if lines else _HASH} AS content, {wanted} AS wanted
             FROM @events AS a
             {"WHERE (a.epoch, a.xid) >= (:epoch, CAST(:xid AS text)::xid8)" if place else ""}
@@ -217,9 +219,10 @@ async def rows(
         ORDER BY epoch, each.xid, seq, recorded_at"""
     values = {**wanted.values, **place, "limit": limit, "read": after[2] if after is not None else 0}
     found = []
-    for epoch, xid, seq, month, seconds, content, hit in await tables.execute(statement, values):
+    for epoch, xid, seq, month, seconds, of_seal, content, hit in await tables.execute(statement, values):
         digest = hashlib.sha256(content.encode()).digest() if lines else bytes(content)
-        found.append(Row(epoch, int(xid), seq, month, seconds, digest, content if lines else "", bool(hit)))
+        line = content if lines else ""
+        found.append(Row(epoch, int(xid), seq, month, seconds, digest, of_seal, line, bool(hit)))
     return found
 
 

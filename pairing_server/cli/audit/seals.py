@@ -130,6 +130,8 @@ def _summary(report: Report) -> Iterator[str]:
         yield f"{report.unsealed} rows are newer than the last seal."
     if report.unsealed_since is not None:
         yield f"The oldest of them was recorded at {_utc(report.unsealed_since)}."
+    if report.late:
+        yield f"{report.late} rows had waited for their seal for more than an hour; until then only triggers guarded them."
     yield f"{report.n_strays} rows are reported."
 
 

@@ -191,6 +191,96 @@ ACTS = {
         ),
         "audit_events is not an ordinary table of the log",
     ),
+    # What was thought of after all of the above were reported.
+    "a guard that never applies": Act(
+        (
+            "DROP TRIGGER audit_seals_no_rewrite ON audit_seals",
+            """CREATE TRIGGER audit_seals_no_rewrite BEFORE UPDATE OR DELETE ON audit_seals FOR EACH ROW WHEN (false)
+            EXECUTE FUNCTION audit_events_append_only()""",
+        ),
+        "audit_seals: the trigger audit_seals_no_rewrite, which refuses changes, does so in some cases only",
+    ),
+    "a guard against one column's change": Act(
+        (
+            "DROP TRIGGER audit_events_no_rewrite ON audit_events",
+            """CREATE TRIGGER audit_events_no_rewrite BEFORE UPDATE OF count OR DELETE ON audit_events FOR EACH ROW
+            EXECUTE FUNCTION audit_events_append_only()""",
+        ),
+        "audit_events: the trigger audit_events_no_rewrite, which refuses changes, does so in some cases only",
+    ),
+    "a constraint that refuses mallory": Act(
+        ("ALTER TABLE audit_events ADD CONSTRAINT hide CHECK (actor_subject IS DISTINCT FROM 'mallory')",),
+        "audit_events has the constraint hide, which can refuse rows",
+    ),
+    "a constraint that refuses what comes twice": Act(
+        ("ALTER TABLE audit_events ADD CONSTRAINT hide UNIQUE (recorded_at, seq, actor_subject)",),
+        "audit_events has the constraint hide, which can refuse rows",
+    ),
+    "seals of the same number": Act(
+        (
+            "ALTER TABLE audit_seals DROP CONSTRAINT pk_audit_seals",
+            "INSERT INTO audit_seals SELECT * FROM audit_seals WHERE seal_no = 1",
+        ),
+        "audit_seals has no primary key",
+    ),
+    "seals in another table": Act(
+        ("CREATE TABLE more_seals () INHERITS (audit_seals)",),
+        "more_seals is not an ordinary table of the log",
+    ),
+    "seals seen through a view": Act(
+        (
+            "ALTER TABLE audit_seals RENAME TO seals",
+            "CREATE VIEW audit_seals AS SELECT * FROM seals",
+            "GRANT ALL ON audit_seals TO pairing",
+        ),
+        "audit_seals is not an ordinary table of the log",
+    ),
+    "functions that stand in for PostgreSQL's": Act(
+        (
+            "CREATE SCHEMA evil",
+            "GRANT USAGE ON SCHEMA evil TO pairing",
+            """CREATE FUNCTION evil.sha256(bytea) RETURNS bytea LANGUAGE sql AS
+            $$ SELECT decode(repeat('00', 32), 'hex') $$""",
+            "CREATE VIEW evil.pg_trigger AS SELECT * FROM pg_catalog.pg_trigger WHERE false",
+            "CREATE FUNCTION hide() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NEW; END $$",
+            "CREATE TRIGGER hide BEFORE INSERT ON audit_events FOR EACH ROW EXECUTE FUNCTION hide()",
+            """DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET search_path = evil, public, pg_catalog', current_database());
+            END $$""",
+        ),
+        "audit_events_first has the trigger hide, which can drop or change rows\n"
+        "search_path is evil, public, pg_catalog: functions can stand in for PostgreSQL's",
+    ),
+    "a trigger on one partition": Act(
+        (
+            "CREATE FUNCTION hide() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NULL; END $$",
+            """CREATE TRIGGER hide BEFORE INSERT ON audit_events_first FOR EACH ROW
+            WHEN (NEW.actor_subject = 'mallory') EXECUTE FUNCTION hide()""",
+        ),
+        "audit_events_first has the trigger hide, which can drop or change rows",
+    ),
+    "a partition that a crash empties": Act(
+        ("ALTER TABLE audit_events_first SET UNLOGGED",),
+        "audit_events_first is not an ordinary table of the log",
+    ),
+    "a column of a type that reads otherwise": Act(
+        (
+            "CREATE DOMAIN said AS text",
+            "DROP INDEX ix_audit_events_actor_subject_recorded_at",
+            "ALTER TABLE audit_events ALTER COLUMN reason TYPE said",
+        ),
+        "audit_events.reason has a type that is not PostgreSQL's",
+    ),
+    "rows that the server may not read": Act(
+        ("REVOKE SELECT ON audit_events FROM pairing",), "the log cannot be read: "
+    ),
+    "a seal of the owner's, upon which the server builds": Act(
+        (
+            login(),
+            """INSERT INTO audit_seals SELECT 3, 1, to_xid, pg_snapshot_xmax(pg_current_snapshot()), 0, '[]', digest, digest,
+            now(), 'n', decode(repeat('77', 32), 'hex'), '' FROM audit_seals WHERE seal_no = 2""",
+        ),
+        "Seal 3 is signed by a key that is not trusted",
+    ),
     "a partition with another in its place": Act(
         (
             "ALTER TABLE audit_events DETACH PARTITION audit_events_first",

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pairing_server.audit.seals import SealKey, sealed_lines
+from pairing_server.audit.seals import SealKey, sealed_lines, verification
 from pairing_server.audit.seals.memory import read_copies
 from pairing_server.audit.seals.sealer import to_file
 from pairing_server.clock import utcnow
@@ -90,6 +90,16 @@ async def test_pages_of_a_verification_lose_and_repeat_nothing(
         report = await verify(sealed_log)
         # Each verification is recorded, and nothing is sealed meanwhile.
         assert (report.seals, report.rows, report.fault) == (whole.seals, whole.rows, None)
+
+
+async def test_rows_that_waited_long_for_their_seal_are_counted_and_not_those_about_seals(
+    sealed_log: SealedLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await sealed(sealed_log, 2)
+    assert (await verify(sealed_log)).late == 0
+    monkeypatch.setattr(verification, "LATE_SECONDS", -60)
+    report = await verify(sealed_log)
+    assert (report.late, report.right) == (report.rows - 1, True)
 
 
 async def test_the_rows_under_a_bad_seal_are_named(sealed_log: SealedLog, database_url: str) -> None:
