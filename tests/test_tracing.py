@@ -47,8 +47,8 @@ class Traced:
     async def done(self) -> Receiver:
         if not self._ended:
             self._ended = True
-            await self.site.close()
             await self.site.node.stop()
+            await self.site.close()
             await self._traces.stop()
             # The server does not wait for a slow receiver; here the last spans are what counts.
             for thread in threading.enumerate():

@@ -6,6 +6,7 @@ revision = "0009"
 down_revision = "0008"
 branch_labels = None
 depends_on = None
+works_with = "0001"
 
 # The previous release notes no server, and its pairings are those of none. A channel that another server takes over is
 # a change, too: the first one hears of it.

@@ -9,6 +9,7 @@ from pairing_server.cli.output import row, say
 from pairing_server.cli.runtime import administrator, read_password, run
 from pairing_server.clock import utcnow
 from pairing_server.services import accounts
+from pairing_server.text import plain
 
 _ROLE = click.Choice(accounts.ROLES)
 _ACCOUNTS = "docs/operations.md, Accounts"
@@ -123,7 +124,7 @@ def delete(name: str, yes: bool) -> None:
     retention ends; it names the user by an id only.
     """
     if not yes:
-        click.confirm(f"Delete {name} and all that belongs to it?", abort=True)
+        click.confirm(f"Delete {plain(name)} and all that belongs to it?", abort=True)
     gone = run(lambda backend: backend.services.erasure.erase(administrator(utcnow()), name))
     what = f"{name} is deleted" if gone.account else f"What was kept of {name} is deleted"
     click.echo(f"{what}. Logins ended: {gone.logins}, pairings: {gone.pairings}.")
