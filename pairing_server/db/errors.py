@@ -7,6 +7,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from pairing_server.db.circuit_breaker import DatabaseUnavailable
+from pairing_server.errors import Unavailable
 
 # SQLSTATE classes and codes that mean "not now", and what they say of the database: connection trouble, a login that
 # it refuses and a database it has not got, no connections or memory left, a full disk, shutting down, read-only after a failover.
@@ -98,3 +99,8 @@ def _by_state(state: str) -> DatabaseUnavailable | None:
         return DatabaseUnavailable("The database's disk is full. Try again when there is room.", reason)
     description = "read-only" if reason == "read_only" else "not available"
     return DatabaseUnavailable(f"The database is {description}. Try again in a moment.", reason)
+
+
+def readiness_reason(error: Unavailable) -> str:
+    """The reason as /readyz and `doctor` give it, such as "database_read_only"."""
+    return f"database_{getattr(error, 'reason', None) or 'busy'}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
+from pairing_server.db.errors import readiness_reason
 from pairing_server.errors import Unavailable
 from pairing_server.web import metrics, schemas
 from pairing_server.web.base_handler import BaseHandler, JSONHandler
@@ -38,8 +39,7 @@ class ReadyHandler(JSONHandler):
         try:
             await self.app.database.ready()
         except Unavailable as error:
-            reason = f"database_{getattr(error, 'reason', None) or 'busy'}"
-            raise Unavailable(error.text, reasons=[reason]) from error
+            raise Unavailable(error.text, reasons=[readiness_reason(error)]) from error
         self.answer(schemas.HealthAnswer, {"status": "ready"})
 
 

@@ -25,6 +25,7 @@ from pairing_server.config import SEAL_KEY_FILE, SETTINGS, Configuration, creden
 from pairing_server.db import endpoints, migrations
 from pairing_server.db.database import CONNECT_TIMEOUT, Database
 from pairing_server.db.endpoints import PoolerError
+from pairing_server.db.errors import readiness_reason
 from pairing_server.errors import Unavailable
 from pairing_server.security.addresses import is_loopback
 from pairing_server.security.keys import SigningKey
@@ -127,6 +128,17 @@ def _machine(config: Configuration) -> Iterator[Finding]:
         )
 
 
+# What to do, by the reason that /readyz gives as well.
+_WHEN_UNUSABLE = {
+    "database_read_only": "A standby answers, or default_transaction_read_only is on. Name the server that takes writes in"
+    " PAIRING_DATABASE_URL, or all of them: postgresql://…@db1,db2/name.",
+    "database_disk_full": "Free some space on its disk.",
+    "database_full": "It has no connection left: raise its max_connections, or see in pg_stat_activity who has them.",
+    "database_busy": "All connections are in use: look for long statements in pg_stat_activity.",
+    "database_refused": "It refuses the login: check the role, the password and the name of the database in PAIRING_DATABASE_URL.",
+}
+
+
 async def check_database(config: Configuration) -> list[Finding]:
     """Whether the database of PAIRING_DATABASE_URL answers, takes writes, has this release's schema, and agrees on the time."""
     if config.database_url is None:
@@ -141,10 +153,8 @@ async def check_database(config: Configuration) -> list[Finding]:
     except Unavailable as error:
         return [
             Finding(
-                f"The database cannot be used: {error.text}",
-                "Free some space on its disk."
-                if getattr(error, "reason", None) == "disk_full"
-                else "Is it running? Check PAIRING_DATABASE_URL.",
+                f"The database cannot be used: {error.text} ({readiness_reason(error)})",
+                _WHEN_UNUSABLE.get(readiness_reason(error), "Is it running? Check PAIRING_DATABASE_URL."),
             )
         ]
     except PoolerError as error:

@@ -142,8 +142,17 @@ async def _take_step(step: Step, trial: TrialPairing, report: Report) -> bool:
     if fault is None:
         return True
     expected = fault.expected if isinstance(fault, UnexpectedAnswer) else step.expected
-    report.fault(trial.without_secrets(expected), trial.without_secrets(str(fault)), _hint(step, fault))
+    report.fault(
+        trial.without_secrets(expected), trial.without_secrets(_what_came(fault)), _hint(step, fault)
+    )
     return False
+
+
+def _what_came(fault: UnexpectedAnswer | ClientError) -> str:
+    reasons = fault.details.get("reasons") if isinstance(fault, ServerError) else None
+    return (
+        f"{fault} ({', '.join(map(str, reasons))})" if isinstance(reasons, list) and reasons else str(fault)
+    )
 
 
 def _hint(step: Step, fault: UnexpectedAnswer | ClientError) -> str:

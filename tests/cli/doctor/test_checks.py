@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -120,6 +121,16 @@ async def test_an_old_an_unknown_and_an_absent_database_are_found(empty_database
     assert (f"needs {migrations.head()}" in old.problem, old.remedy) == (True, "pairing-server migrate")
     [absent] = await check_database(replace(GOOD, database_url=NO_DATABASE))
     assert "cannot be used" in absent.problem and "secret" not in absent.problem + absent.remedy
+
+
+async def test_a_database_that_takes_no_writes_is_found_with_the_reason_that_readyz_has(
+    database_url: str,
+) -> None:
+    name = urlsplit(database_url).path.removeprefix("/")
+    await execute_within(database_url, f'ALTER DATABASE "{name}" SET default_transaction_read_only = on')
+    [finding] = await check_database(replace(GOOD, database_url=database_url))
+    assert "(database_read_only)" in finding.problem
+    assert "PAIRING_DATABASE_URL" in finding.remedy and "standby" in finding.remedy
 
 
 def test_a_newer_database_is_found(database_url: str, tmp_path: Path) -> None:

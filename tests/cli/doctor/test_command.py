@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import socket
 import subprocess
@@ -123,6 +124,19 @@ def test_no_token_password_or_code_is_shown(visit: tuple[int, str]) -> None:
     assert "eyJ" not in output
     assert PASSWORD not in output
     assert not re.search(r"(?<!\d)\d{6}(?!\d)", output)
+
+
+def test_the_reasons_of_a_server_that_is_not_ready_are_told(doctor: Doctor) -> None:
+    refusal = {
+        "success": False,
+        "error": "UNAVAILABLE",
+        "message": "The database is read-only.",
+        "details": {"reasons": ["database_read_only"]},
+    }
+    with stranger(503, json.dumps(refusal).encode()) as url:
+        status, output = doctor("--url", url)
+    assert status == 1
+    assert "HTTP 503 UNAVAILABLE: The database is read-only. (database_read_only)" in output
 
 
 async def test_the_doctor_leaves_no_pairing_behind(
