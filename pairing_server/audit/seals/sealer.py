@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from pairing_server.audit.recorder import AuditLog
 from pairing_server.audit.seals import LAST_XID, NOTHING, Seal, SealFormatError, SealKey
 from pairing_server.audit.seals.memory import SealMemory
+from pairing_server.audit.seals.recording_times import SLACK_SECONDS
 from pairing_server.audit.store import seals as store
 from pairing_server.audit.store.catalogue import AuditTables, isolated
 from pairing_server.db.database import Database
@@ -83,9 +84,18 @@ class Sealer:
                 return None
             span = (epoch, begin, await store.upto(tables, epoch, begin, horizon))
             made = await self._make(tables, span, last)
+            if made is not None:
+                await self._warn(tables, span, made.number)
         if made is not None:
             await self._record(conn, made, context)
         return made
+
+    async def _warn(self, tables: AuditTables, span: tuple[int, int, int], number: int) -> None:
+        """Log what a verification will report."""
+        if rows := await store.misdated(tables, *span, SLACK_SECONDS):
+            log.error("audit rows sealed whose time cannot be", extra={"number": number, "rows": rows})
+        if await store.has_other_epochs(tables, span[0]):
+            log.error("audit rows of an epoch that no seal covers", extra={"epoch": span[0]})
 
     async def _look_for_remembered(self, tables: AuditTables) -> None:
         """If the newest seal that this machine remembers is not there, that stays known: the next one takes its place."""

@@ -172,6 +172,26 @@ async def parts(tables: AuditTables, epoch: int, begin: int, end: int) -> tuple[
     return found, any(has_others for *_, has_others in rows)
 
 
+async def misdated(tables: AuditTables, epoch: int, begin: int, end: int, slack_seconds: int) -> int:
+    """How many rows of these transactions are older than those of earlier ones among them, or newer than now."""
+    statement = """SELECT count(*) FROM (
+            SELECT a.recorded_at, max(a.recorded_at) OVER (ORDER BY a.xid GROUPS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING)
+                AS earlier
+            FROM @events AS a
+            WHERE a.epoch = :epoch AND a.xid >= CAST(:begin AS text)::xid8 AND a.xid < CAST(:end AS text)::xid8) AS each
+        WHERE recorded_at < earlier - make_interval(secs => :slack)
+           OR recorded_at > clock_timestamp() + make_interval(secs => :slack)"""
+    values = {"epoch": epoch, "begin": str(begin), "end": str(end), "slack": slack_seconds}
+    return int((await tables.execute(statement, values)).scalar_one())
+
+
+async def has_other_epochs(tables: AuditTables, epoch: int) -> bool:
+    """Whether there are rows of later epochs than that, or of earlier ones than the first seal's."""
+    statement = """SELECT EXISTS (SELECT FROM @events WHERE epoch > :epoch)
+        OR EXISTS (SELECT FROM @events WHERE epoch < (SELECT epoch FROM @seals ORDER BY seal_no LIMIT 1))"""
+    return bool((await tables.execute(statement, {"epoch": epoch})).scalar_one())
+
+
 async def now(tables: AuditTables) -> str:
     """The database's time, as it stands in a seal."""
     return str((await tables.execute(f"SELECT {_utc('clock_timestamp()')}")).scalar_one())

@@ -333,3 +333,26 @@ async def test_verification_reports_what_the_owner_of_the_tables_does(
     report = await attacked(database_url, statements, tmp_path)
     assert not report.right
     assert expected in said(report), said(report)
+
+
+@pytest.mark.parametrize(
+    ("statement", "message"),
+    [
+        (login("recorded_at, ", "now() - interval '2 days', "), "audit rows sealed whose time cannot be"),
+        (login("recorded_at, ", "now() + interval '2 days', "), "audit rows sealed whose time cannot be"),
+        (login("epoch, ", "99, "), "audit rows of an epoch that no seal covers"),
+        (login("epoch, ", "-5, "), "audit rows of an epoch that no seal covers"),
+        (
+            "ALTER TABLE audit_events ALTER COLUMN epoch SET DEFAULT 99",
+            "audit epoch changed without a rebase",
+        ),
+        ("DELETE FROM audit_seals WHERE seal_no = 2", "audit seal gone from the database"),
+        (login(), None),
+    ],
+)
+async def test_the_server_logs_what_it_finds_when_it_seals(
+    database_url: str, tmp_path: Path, caplog: pytest.LogCaptureFixture, statement: str, message: str | None
+) -> None:
+    await attacked(database_url, (statement,), tmp_path)
+    logged = {record.message for record in caplog.records if record.levelname == "ERROR"}
+    assert message in logged if message is not None else not logged
