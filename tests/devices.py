@@ -187,10 +187,14 @@ class Site:
         return str(answer.body["token"])
 
     async def open(
-        self, token: str | None, via: str = "query", headers: Mapping[str, str] | None = None
+        self,
+        token: str | None,
+        via: str = "query",
+        headers: Mapping[str, str] | None = None,
+        path: str = "/ws",
     ) -> Socket:
         """A socket, before its first message is read."""
-        url = f"ws://127.0.0.1:{self.port}/ws"
+        url = f"ws://127.0.0.1:{self.port}{path}"
         given, subprotocols = dict(headers or {}), None
         RUN.secrets.add("token", token or "")
         if token is not None and via == "query":

@@ -51,9 +51,10 @@ class Configuration:
     host: str = declare(parsers.host, "127.0.0.1", "the address to listen on")
     port: int = declare(number(0, 65535), 8089, "the port to listen on; 0 takes a free one")
     public_url: str = declare(
-        parsers.url("http", "https"),
+        parsers.public_url,
         "",
-        "the URL under which clients reach the server; for `pairing_uri`",
+        "the URL under which clients reach the server, with its path if it has one; for `pairing_uri` and the pages'"
+        " `Origin`",
         default_text="from host and port",
         reloadable=True,
     )

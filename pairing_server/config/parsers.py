@@ -67,6 +67,22 @@ def url(*schemes: str) -> Callable[[str], str]:
     return parse
 
 
+def public_url(text: str) -> str:
+    """A URL that others can follow: paths are added at its end. A slash there is dropped."""
+    parts = urlsplit(found := url("http", "https")(text))
+    if (
+        parts.username is not None
+        or "?" in text
+        or "#" in text
+        or "//" in parts.path
+        or not found.isprintable()
+    ):
+        raise ValueError(
+            "expected scheme, host and perhaps a port and a path, such as https://example.com/pairing, without a user, ? and #"
+        )
+    return found
+
+
 def database_url(text: str) -> str:
     """A URL of PostgreSQL, whose parameters are libpq's.
 

@@ -103,6 +103,11 @@ class AppContext:
     )
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
 
+    @property
+    def base_path(self) -> str:
+        """The path of PAIRING_PUBLIC_URL, as "/pairing"; "" for none."""
+        return urlsplit(self.rules.public_url).path
+
     def address(self, request: HTTPServerRequest) -> str:
         """The client's address. A forwarded one counts if a trusted proxy sent it."""
         return client_address(_peer(request), request.headers.get_list("X-Forwarded-For"), self.trusted)

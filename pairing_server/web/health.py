@@ -66,4 +66,4 @@ class DocsSlashHandler(BaseHandler):
     """GET /docs/: the same page."""
 
     def get(self) -> None:
-        self.redirect("/docs", permanent=True)
+        self.redirect("../docs", permanent=True)

@@ -123,8 +123,8 @@ def _tree(error: type[PairingServerError]) -> list[type[PairingServerError]]:
     return [error, *(leaf for below in error.__subclasses__() for leaf in _tree(below))]
 
 
-def document(operations: Iterable[tuple[str, Operation]], version: str) -> dict[str, Any]:
-    """The OpenAPI 3.0 document of the operations, each with its path."""
+def document(operations: Iterable[tuple[str, Operation]], version: str, server: str) -> dict[str, Any]:
+    """The OpenAPI 3.0 document of the operations, each with its path below `server`."""
     spec = APISpec(
         title="Pairing server",
         version=version,
@@ -133,6 +133,7 @@ def document(operations: Iterable[tuple[str, Operation]], version: str) -> dict[
             "description": "Pairs a desktop and a phone by a six-digit code. The WebSocket has a document of its own."
         },
         plugins=[MarshmallowPlugin()],
+        servers=[{"url": server}],
     )
     spec.components.security_scheme(
         "access_token", {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}

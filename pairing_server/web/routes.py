@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
+from tornado.httputil import HTTPServerRequest
 from tornado.web import Application, RequestHandler
 
 from pairing_server.web import client_files, demo, schemas
@@ -20,7 +21,7 @@ from pairing_server.web.accounts import (
 )
 from pairing_server.web.app_context import AppContext
 from pairing_server.web.audit import handlers, page
-from pairing_server.web.base_handler import JSONHandler, NotFoundHandler
+from pairing_server.web.base_handler import BaseHandler, JSONHandler, NotFoundHandler
 from pairing_server.web.health import (
     DocsHandler,
     DocsSlashHandler,
@@ -48,7 +49,7 @@ class OpenAPIHandler(JSONHandler):
 
     def get(self) -> None:
         self.set_header("Content-Type", "application/json; charset=utf-8")
-        self.finish(json.dumps(contract(self.app.version)))
+        self.finish(json.dumps(contract(self.app.version, self.app.base_path)))
 
 
 ROUTES = (
@@ -118,16 +119,49 @@ ROUTES = (
 
 
 @lru_cache(maxsize=1)
-def contract(version: str) -> dict[str, Any]:
-    """The OpenAPI document of this server."""
-    return document(((route.path, route.operation) for route in ROUTES if route.operation), version)
+def contract(version: str, base_path: str = "") -> dict[str, Any]:
+    """The OpenAPI document of this server, which is under that path."""
+    operations = ((route.path, route.operation) for route in ROUTES if route.operation)
+    return document(operations, version, base_path or "/")
+
+
+class SlashHandler(BaseHandler):
+    """GET the path of PAIRING_PUBLIC_URL itself: the links of the page are relative to the folder of that name."""
+
+    def get(self) -> None:
+        self.redirect(f"{self.app.base_path}/", permanent=True)
+
+
+class PairingApplication(Application):
+    """Finds the handlers also where a proxy passes the path of PAIRING_PUBLIC_URL on. It may as well take it away."""
+
+    def __init__(self, app: AppContext, routes: Sequence[Any]) -> None:
+        super().__init__(
+            list(routes),
+            default_handler_class=NotFoundHandler,
+            default_handler_args={"app": app},
+            log_function=log_request,
+        )
+        self._app = app
+
+    def find_handler(self, request: HTTPServerRequest, **kwargs: Any) -> Any:
+        found, base_path = super().find_handler(request, **kwargs), self._app.base_path
+        if not base_path or getattr(found, "handler_class", None) is not NotFoundHandler:
+            return found
+        if request.path == base_path:
+            return self.get_handler_delegate(request, SlashHandler, {"app": self._app})
+        if not request.path.startswith(f"{base_path}/"):
+            return found
+        request.path = request.path.removeprefix(base_path)
+        return super().find_handler(request, **kwargs)
 
 
 def make_app(app: AppContext, sockets: Mapping[str, type[RequestHandler]]) -> Application:
     """The application: ROUTES, the `sockets` by their paths, the JavaScript client, and the demonstration where it is wanted."""
     routes = [*ROUTES, *(Route(path, handler) for path, handler in sockets.items())]
     own = {"app": app}
-    return Application(
+    return PairingApplication(
+        app,
         [
             *((route.pattern, route.handler, {**own, "route": route.form}) for route in routes),
             (r"/docs/", DocsSlashHandler, {**own, "route": "/docs/"}),
@@ -136,7 +170,4 @@ def make_app(app: AppContext, sockets: Mapping[str, type[RequestHandler]]) -> Ap
             *page.routes(app),
             *(demo.routes(app) if app.demo else ()),
         ],
-        default_handler_class=NotFoundHandler,
-        default_handler_args=own,
-        log_function=log_request,
     )

@@ -13,7 +13,7 @@ import pytest
 
 import pairing_server
 from pairing_server.audit.seals import SealKey, TrustedKey
-from pairing_server.config import NAMES, SETTINGS, effective, load
+from pairing_server.config import NAMES, SETTINGS, ConfigurationError, effective, load
 from pairing_server.config.setting import Setting
 from pairing_server.relay.connection_limits import ConnectionLimits
 from pairing_server.security.issuers import Issuer
@@ -239,6 +239,25 @@ def test_the_demonstration_is_there_where_anyone_may_register(registration: str)
 
 def test_the_demonstration_is_not_there_for_everybody_by_default() -> None:
     assert configuration({"PAIRING_HOST": "0.0.0.0"}).demo is False
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "https://a.example/#x",
+        "https://a.example/p?x=1",
+        "https://u:p@a.example",
+        "https://a.example//p",
+    ],
+)
+def test_a_public_url_is_one_that_paths_can_be_added_to(text: str) -> None:
+    with pytest.raises(ConfigurationError, match="expected scheme, host and perhaps a port and a path"):
+        configuration({"PAIRING_PUBLIC_URL": text})
+
+
+def test_the_public_url_may_have_a_path() -> None:
+    url = "https://a.example/pairing"
+    assert configuration({"PAIRING_PUBLIC_URL": f"{url}/"}).public_url == url
 
 
 def test_the_public_url_follows_host_and_port() -> None:

@@ -11,7 +11,7 @@ import signal
 import socket
 import ssl
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -140,7 +140,12 @@ def changed(text: str, *pairs: tuple[str, str]) -> str:
 
 
 @contextlib.contextmanager
-def nginx(place: Path, backends: dict[str, str], example: str = "pairing-server.conf") -> Iterator[Proxy]:
+def nginx(
+    place: Path,
+    backends: dict[str, str],
+    example: str = "pairing-server.conf",
+    more: Sequence[tuple[str, str]] = (),
+) -> Iterator[Proxy]:
     certify(place)
     held = reserved_port()
     port = port_of(held)
@@ -154,6 +159,7 @@ def nginx(place: Path, backends: dict[str, str], example: str = "pairing-server.
         ("server_name pairing.example.com", "server_name localhost"),
         ("/var/log/nginx", str(place)),
         *((f"127.0.0.1:{given}", ours) for given, ours in backends.items()),
+        *more,
     )
     user = "user root;" if os.geteuid() == 0 else ""
     (place / "nginx.conf").write_text(_NGINX.format(place=place, user=user, site=site))
@@ -195,9 +201,9 @@ def operator(database_url: str, tmp_path: Path) -> Operator:
     return Operator(database_url, tmp_path, PORT="0", TRUSTED_PROXIES="127.0.0.1", REGISTRATION="open")
 
 
-def proxied_doctor(operator: Operator, proxy: Proxy) -> subprocess.CompletedProcess[str]:
+def proxied_doctor(operator: Operator, proxy: Proxy, path: str = "") -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        program("doctor", "--url", proxy.url),
+        program("doctor", "--url", proxy.url + path),
         env={**operator.environ, "SSL_CERT_FILE": str(proxy.certificate)},
         cwd=operator.folder,
         capture_output=True,
@@ -217,6 +223,54 @@ def test_a_whole_pairing_goes_through_with_tls(proxy_of: With, operator: Operato
             done = proxied_doctor(operator, proxy)
             assert done.returncode == 0, done.stdout + done.stderr + proxy.logs()
             assert proxy.ask("GET", "/metrics") == 404
+
+
+# As docs/operations.md has them: the proxy takes the path away, or passes it on.
+BELOW = {
+    "taken away": (
+        ("location = /ws {", "location = /pairing/ws {"),
+        (
+            "location / {\n        proxy_pass http://pairing_server;",
+            "location /pairing/ {\n        proxy_pass http://pairing_server/;",
+        ),
+        (
+            "crit;\n        proxy_pass http://pairing_server;",
+            "crit;\n        proxy_pass http://pairing_server/ws;",
+        ),
+    ),
+    "passed on": (("location = /ws {", "location = /pairing/ws {"), ("location / {", "location /pairing {")),
+}
+
+
+@needs("nginx")
+@pytest.mark.parametrize("path", BELOW)
+def test_a_whole_pairing_and_the_pages_go_through_below_a_path(
+    path: str, operator: Operator, tmp_path: Path
+) -> None:
+    place = tmp_path / "proxy"
+    place.mkdir()
+    environ = {**operator.environ, "PAIRING_DEMO": "true", "PAIRING_PUBLIC_URL": "https://localhost/pairing/"}
+    with contextlib.ExitStack() as stack:
+        server = stack.enter_context(serving(environ, operator.folder))
+        backends = {PORT: server.url.removeprefix("http://")}
+        proxy = stack.enter_context(nginx(place, backends, more=BELOW[path]))
+        done = proxied_doctor(operator, proxy, "/pairing/")
+        assert done.returncode == 0, done.stdout + done.stderr + proxy.logs()
+        for page in (
+            "",
+            "phone",
+            "audit",
+            "docs",
+            "openapi.json",
+            "demo/home.js",
+            "client/pairing.js",
+            "docs/init.js",
+        ):
+            assert proxy.ask("GET", f"/pairing/{page}") == 200, page
+        assert proxy.ask("GET", "/pairing") == 301
+        assert proxy.ask("GET", "/pairing/nowhere") == 404
+        large = {"Authorization": f"Bearer {'a' * 12_000}"}
+        assert proxy.ask("GET", "/pairing/api/pairings", **large) == 401
 
 
 @pytest.mark.parametrize("proxy_of", PROXIES)

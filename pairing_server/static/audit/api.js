@@ -1,4 +1,4 @@
-/** The server's API with the reviewer's token, which is in memory only and ends with the page. */
+/** The server's API, whose URLs stand beside the page's, with the reviewer's token, which is in memory only and ends with the page. */
 
 /** What the server refuses. `code` is the protocol's, `fields` says what is wrong with which filter. */
 export class Refused extends Error {
@@ -27,7 +27,7 @@ export class Api {
   }
 
   async logIn(username, password) {
-    const answer = await reach("/api/auth/login", {
+    const answer = await reach("api/auth/login", {
       method: "POST",
       headers: { "Content-Type": "application/json" },
       body: JSON.stringify({ username, password }),
@@ -40,7 +40,7 @@ export class Api {
   async logOut() {
     const token = this.#token;
     this.#token = null;
-    if (token) await reach("/api/auth/logout", { method: "POST", headers: { Authorization: `Bearer ${token}` } }).catch(() => null);
+    if (token) await reach("api/auth/logout", { method: "POST", headers: { Authorization: `Bearer ${token}` } }).catch(() => null);
   }
 
   /** The JSON that the endpoint answers with. Throws Refused. */

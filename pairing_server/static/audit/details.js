@@ -30,7 +30,7 @@ export class Details {
     this.#body.replaceChildren(this.#stories(event, names), this.#facts(event, names, seal), this.#json(event));
     if (!this.element.open) this.element.showModal();
     try {
-      const found = await this.api.get(`/api/audit/events/${event.seq}`);
+      const found = await this.api.get(`api/audit/events/${event.seq}`);
       seal.classList.toggle("muted", !found.seal);
       seal.textContent = found.seal ? `in seal ${found.seal.number} of ${shown(found.seal.sealed_at)} UTC` : "not yet";
     } catch (error) {

@@ -29,7 +29,7 @@ export class Export {
     try {
       const target = await choose(name);
       if (target === null) return;
-      const answer = await this.api.fetch("/api/audit/export", { ...this.question(), format });
+      const answer = await this.api.fetch("api/audit/export", { ...this.question(), format });
       const [counted, size] = counting(answer.body, (bytes) => this.tell(`Exporting: ${kibibytes(bytes)} …`));
       if (target) await counted.pipeTo(await target.createWritable());
       else offer(name, await new Response(counted).blob());

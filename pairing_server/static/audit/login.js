@@ -7,7 +7,7 @@ export function logIn(api, place, why) {
   const attempt = async (username, password) => {
     await api.logIn(username, password);
     try {
-      await api.get("/api/audit/seals");
+      await api.get("api/audit/seals");
     } catch (error) {
       if (error.status === 403) await api.logOut();
       throw error;

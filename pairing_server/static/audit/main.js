@@ -107,14 +107,14 @@ class Page {
 
   async #draw(signal) {
     await this.#try(signal, async () => {
-      const found = await this.api.get("/api/audit/timeline", this.#question, signal);
+      const found = await this.api.get("api/audit/timeline", this.#question, signal);
       this.filters.tell(found.since, found.until, this.timeline.show(found));
     });
   }
 
   async #look(signal) {
     try {
-      this.seals.show(await this.api.get("/api/audit/seals", {}, signal));
+      this.seals.show(await this.api.get("api/audit/seals", {}, signal));
     } catch (error) {
       if (error.name !== "AbortError") this.seals.failed(error);
     }
@@ -127,7 +127,7 @@ class Page {
     const enough = this.table.size + LIMIT / 2;
     await this.#try(signal, async () => {
       for (let turn = 0; turn < ON; turn++) {
-        const page = await this.api.get("/api/audit", { ...this.#question, limit: LIMIT, after: this.#next }, signal);
+        const page = await this.api.get("api/audit", { ...this.#question, limit: LIMIT, after: this.#next }, signal);
         this.table.append(page);
         this.#next = page.next;
         if (page.next === null || this.table.size >= enough) break;
@@ -154,7 +154,7 @@ class Page {
     await this.#try(following.signal, async () => {
       let after = null;
       while (!following.signal.aborted) {
-        const news = await this.api.get("/api/audit/follow", { ...which, after, wait: after ? WAIT : 0 }, following.signal);
+        const news = await this.api.get("api/audit/follow", { ...which, after, wait: after ? WAIT : 0 }, following.signal);
         after = news.next;
         if (!news.events.length) continue;
         this.table.prepend(news);

@@ -16,7 +16,7 @@ export class Refused extends Error {
   }
 }
 
-/** POST JSON to this server. Throws Refused, or Error if the server cannot be reached. */
+/** POST JSON to this server; `path` stands beside the page. Throws Refused, or Error if the server cannot be reached. */
 export async function post(path, body, token) {
   const headers = { "Content-Type": "application/json" };
   if (token) headers.Authorization = `Bearer ${token}`;
@@ -76,7 +76,7 @@ export class Account {
   async register() {
     const made = `demo-${random(10)}:${random(24)}`;
     const [username, password] = made.split(":");
-    await post("/api/auth/register", { username, password });
+    await post("api/auth/register", { username, password });
     this.adopt(made);
   }
 
@@ -131,7 +131,7 @@ export class Account {
   };
 
   async #logIn() {
-    const answer = await (await post("/api/auth/login", this.#login)).json();
+    const answer = await (await post("api/auth/login", this.#login)).json();
     this.#token = answer.token;
     this.#expires = Date.now() + answer.expires_in * 1000 - MARGIN;
     return this.#token;

@@ -146,9 +146,9 @@ export class CodePanel {
     if (!this.code) return;
     const { account } = this.#device;
     const login = account.handOver ?? undefined;
-    this.link.href = `/phone#code=${this.code}${login ? `&login=${login}` : ""}`;
+    this.link.href = `phone#code=${this.code}${login ? `&login=${login}` : ""}`;
     try {
-      const answer = await post("/demo/qr", { code: this.code, login }, await account.token());
+      const answer = await post("demo/qr", { code: this.code, login }, await account.token());
       this.picture.src = `data:image/svg+xml,${encodeURIComponent(await answer.text())}`;
       this.picture.hidden = false;
       this.scan.hidden = !this.#withQr;

@@ -1,6 +1,6 @@
 /** One device on the page: its client on a network of its own, and everything that shows and moves it. */
 
-import { PairingClient } from "/client/pairing.js";
+import { PairingClient } from "../client/pairing.js";
 import { h, uniqueId } from "./dom.js";
 import { messagesPanel } from "./messages.js";
 import { Network } from "./network.js";
@@ -41,6 +41,8 @@ export class Device {
     this.network = new Network();
     this.client = new PairingClient({
       deviceType: kind,
+      // The server may be under a path.
+      url: new URL("..", import.meta.url).href,
       accessToken: account.token,
       storage: this.storage,
       webSocket: this.network.WebSocket,

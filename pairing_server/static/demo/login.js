@@ -6,7 +6,7 @@ import { askForLogin } from "./login-form.js";
 
 /** What this server is, as it says itself. Throws Error if it cannot be reached. */
 export async function describeSite() {
-  const answer = await fetch("/demo/site.json").catch(() => null);
+  const answer = await fetch("demo/site.json").catch(() => null);
   if (!answer?.ok) throw new Error("The server cannot be reached. Reload the page when it runs.");
   return answer.json();
 }

@@ -1,6 +1,6 @@
 /** The microphone to the other device, and what comes from there: two meters. */
 
-import { AudioPlayer, startMicrophone } from "/client/audio.js";
+import { AudioPlayer, startMicrophone } from "../client/audio.js";
 import { h, size, uniqueId } from "./dom.js";
 
 /** What `getUserMedia` throws, in words. */

@@ -1,4 +1,4 @@
-// Shows /openapi.json in the bundled viewer. Everything comes from this server; no token is stored.
+// Shows openapi.json, which stands beside this page, in the bundled viewer. Everything comes from this server; no token is stored.
 "use strict";
 
 // The viewer's dark colours hang on this class; let it follow the system, also while the page is open.
@@ -15,7 +15,7 @@ document.addEventListener("keydown", (event) => {
 });
 
 window.SwaggerUIBundle({
-  url: "/openapi.json",
+  url: "openapi.json",
   dom_id: "#contract",
   deepLinking: true,
   validatorUrl: null,
