@@ -35,6 +35,7 @@ GRACE_SECONDS = 4
 # What has not been heard by then is never heard.
 PATIENCE_SECONDS = 12.0
 MAX_P99_SECONDS = 2.0
+MAX_TAKE_OVER_SECONDS = 10.0
 MESSAGE_BYTES = 200
 
 
@@ -107,6 +108,7 @@ async def check(run: Run, database: PairingDatabase, pairs: int) -> bool:
         _codes(servers, pairs),
         _parted(servers, pairs),
         _moved(servers, pairs),
+        _killed(servers, pairs),
     ]
     return all([await drill for drill in drills])
 
@@ -220,6 +222,19 @@ async def _parted(servers: Servers, count: int) -> bool:
     tried = min(count, 20)
     servers.say(f"a phone at the other server than its desktop: {refused} of {tried} joins refused")
     return await _done(servers, connections) and refused == tried
+
+
+async def _killed(servers: Servers, count: int) -> bool:
+    """The server is killed, and its devices come to the other one at once: they try until they are let in."""
+    made, connections = await servers.pairs(count)
+    servers.here.process.kill()
+    began = time.monotonic()
+    again = await connect_all([_at(endpoint, servers.there) for endpoint in both(made)], at_once=2 * count)
+    seconds = time.monotonic() - began
+    servers.say(
+        f"one server killed: {len(again)} of {2 * count} devices in their channels at the other after {seconds:.1f} s"
+    )
+    return await _done(servers, [*connections, *again]) and seconds <= MAX_TAKE_OVER_SECONDS
 
 
 async def _moved(servers: Servers, count: int) -> bool:

@@ -6,13 +6,15 @@ from uuid import UUID
 
 from pairing_server.db.raw_connection import Fetch
 
-# A server whose last beat is older has crashed, or is cut off from the database.
+# A server whose last beat is so much older than the newest one has crashed, or is cut off from the database.
 ALIVE_SECONDS = 6
+_ALIVE = f"interval '{ALIVE_SECONDS} seconds'"
 
-# Of a row `pairings`: whether the server that has its channel runs.
+# Of a row `pairings`: whether the server that has its channel runs. The newest beat, and not the present moment, is what
+# counts: while the database was away, no server could beat.
 RUNS = f"""EXISTS (
     SELECT FROM nodes WHERE nodes.id = pairings.node
-      AND nodes.beat_at > clock_timestamp() - interval '{ALIVE_SECONDS} seconds')"""
+      AND nodes.beat_at > (SELECT max(beat_at) FROM nodes) - {_ALIVE})"""
 
 _BEGIN = """
 WITH earlier AS (
@@ -21,8 +23,17 @@ WITH earlier AS (
 INSERT INTO nodes (id, name) VALUES ($1, $2) ON CONFLICT (id) DO UPDATE SET beat_at = clock_timestamp()
 RETURNING id
 """
-# A beat that a crash of PostgreSQL loses is followed by the next one: it waits for no disk.
-_BEAT = """
+# A server that could not beat for a while was cut off: perhaps the others were, too. Those that ran when it did beat last get
+# time to beat again. A beat that a crash of PostgreSQL loses is followed by the next one: it waits for no disk.
+_BEAT = f"""
+WITH late AS (
+    SELECT beat_at FROM nodes WHERE id = $1 AND beat_at < clock_timestamp() - {_ALIVE}
+), silent AS (
+    SELECT id FROM nodes WHERE id <> $1 AND beat_at > (SELECT beat_at FROM late) - {_ALIVE}
+    FOR UPDATE SKIP LOCKED -- that one beats just now
+), others AS (
+    UPDATE nodes SET beat_at = clock_timestamp() WHERE id IN (SELECT id FROM silent)
+)
 INSERT INTO nodes (id, name) VALUES ($1, $2) ON CONFLICT (id) DO UPDATE SET beat_at = clock_timestamp()
 RETURNING set_config('synchronous_commit', 'off', true)
 """

@@ -43,6 +43,14 @@ async def attempt(site: Site, account: Account, device: Device) -> tuple[Socket,
     return socket, await socket.receive()
 
 
+def silent_since(site: Site, seconds: float = ALIVE_SECONDS + 1) -> str:
+    """The statement after which that server has not beaten for so long."""
+    return (
+        f"UPDATE nodes SET beat_at = beat_at - interval '{seconds} seconds'"
+        f" WHERE id = '{site.node.services.nodes.id}'"
+    )
+
+
 async def leave(site: Site, *devices: Device) -> None:
     """They leave, and the database knows."""
     for device in devices:
@@ -153,9 +161,7 @@ async def test_what_a_server_has_that_has_crashed_others_take_over_and_end(
     desktop, mobile = await one.pair(account)
     await beat(one, other)
     assert (await attempt(other, account, mobile))[1]["details"]["reason"] == "elsewhere"
-    past = f"UPDATE nodes SET beat_at = now() - interval '{ALIVE_SECONDS + 1} seconds'"
-    await execute_within(database_url, past)
-    await other.run("beat")
+    await execute_within(database_url, silent_since(one))
     assert (await attempt(other, account, mobile))[1]["type"] == "channel_joined"
     # It has not crashed after all: its devices come to where the phone is.
     await one.run("beat")
@@ -163,6 +169,24 @@ async def test_what_a_server_has_that_has_crashed_others_take_over_and_end(
     assert await desktop.socket.closed() == 1012
     assert await mobile.socket.closed() == 4409
     assert (await attempt(other, account, desktop))[1]["type"] == "channel_joined"
+
+
+async def test_after_an_outage_of_the_database_no_server_counts_as_crashed_before_it_could_beat(
+    servers: tuple[Site, Site], database_url: str
+) -> None:
+    one, other = servers
+    account = await one.account()
+    _, mobile = await one.pair(account)
+    await beat(one, other)
+    await execute_within(database_url, silent_since(one, 60), silent_since(other, 60))
+    # None has beaten yet; then only the one that the phone comes to.
+    assert (await attempt(other, account, mobile))[1]["details"]["reason"] == "elsewhere"
+    await asyncio.gather(*(beat(site) for site in (other, other)))
+    assert (await attempt(other, account, mobile))[1]["details"]["reason"] == "elsewhere"
+    # One that stays silent has crashed.
+    await execute_within(database_url, silent_since(one))
+    await other.run("beat")
+    assert (await attempt(other, account, mobile))[1]["type"] == "channel_joined"
 
 
 async def test_a_device_that_comes_back_alone_to_another_server_replaces_its_old_connection(
