@@ -56,14 +56,17 @@ def version_table(connection: Connection) -> str:
 
     Else it is alembic's, which releases before this one look for.
     """
-    own, alembics, ours = connection.execute(
+    own, alembics, ours, readable = connection.execute(
         text(
             "SELECT to_regclass('pairing_schema_version') IS NOT NULL, to_regclass('alembic_version') IS NOT NULL,"
-            " to_regclass('audit_events') IS NOT NULL"
+            " to_regclass('audit_events') IS NOT NULL, has_table_privilege(to_regclass('alembic_version'), 'SELECT')"
         )
     ).one()
     if not own and alembics and not ours:
-        own = connection.execute(text("SELECT EXISTS (SELECT FROM alembic_version)")).scalar_one()
+        own = (
+            not readable
+            or connection.execute(text("SELECT EXISTS (SELECT FROM alembic_version)")).scalar_one()
+        )
     return "pairing_schema_version" if own else "alembic_version"
 
 

@@ -61,13 +61,17 @@ class Place:
             "CREATE TABLE app.invoices (theirs text)",
             "INSERT INTO app.invoices VALUES ('another')",
             "GRANT SELECT ON app.invoices TO app",
+            "CREATE TABLE app.alembic_version (version_num varchar(32) PRIMARY KEY)",
+            "INSERT INTO app.alembic_version VALUES ('of theirs')",
         )
 
     def theirs(self, name: str) -> list[str]:
         async def ask() -> list[str]:
             connection = await asyncpg.connect(self.url("postgres", name))
             try:
-                rows = await connection.fetch("TABLE public.users UNION ALL TABLE app.invoices")
+                rows = await connection.fetch(
+                    "TABLE public.users UNION ALL TABLE app.invoices UNION ALL TABLE app.alembic_version"
+                )
                 return [row[0] for row in rows]
             finally:
                 await connection.close()
@@ -136,7 +140,7 @@ def test_what_one_version_has_is_restored_on_another_and_verifies(
     assert "bob" not in new.says("user", "list")
     new.says("user", "add", "carol", stdin=PASSWORD)
     assert "seals over" in new.says("audit", "verify")
-    assert after.theirs(f"of_{source}") == ["a row of theirs", "another"]
+    assert after.theirs(f"of_{source}") == ["a row of theirs", "another", "of theirs"]
     # The other program's rights among ours are not ours to take.
     execute(after.url("app", f"of_{source}"), "SELECT * FROM app.invoices")
 
