@@ -60,9 +60,13 @@ def installed(dist: Path) -> Iterator[Path]:
         yield environment / "bin" / "pairing-server"
 
 
-def test_the_wheel_carries_migrations_and_static_files(dist: Path) -> None:
+def test_the_wheel_carries_migrations_documents_and_static_files(dist: Path) -> None:
     names = names_in(wheel_in(dist))
-    for folder, shipped in (("migrations", "pairing_server/migrations"), ("pairing_server/static", None)):
+    for folder, shipped in (
+        ("migrations", "pairing_server/migrations"),
+        ("docs", "pairing_server/documents"),
+        ("pairing_server/static", None),
+    ):
         for path in (ROOT / folder).rglob("*"):
             if path.is_file() and "__pycache__" not in path.parts:
                 inner = path.relative_to(ROOT / folder).as_posix()

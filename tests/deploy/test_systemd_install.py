@@ -23,7 +23,7 @@ def wheel(folder: Path, version: str) -> Path:
     """A wheel of this checkout that says it is of that version."""
     source = folder / f"source-{version}"
     source.mkdir()
-    for name in ("pairing_server", "migrations"):
+    for name in ("pairing_server", "migrations", "docs"):
         shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("README.md", "LICENSE", "alembic.ini"):
         shutil.copy(ROOT / name, source / name)
@@ -36,6 +36,17 @@ def wheel(folder: Path, version: str) -> Path:
     build = [sys.executable, "-m", "hatchling", "build", "--directory", str(folder), "--target", "wheel"]
     subprocess.run(build, cwd=source, check=True, capture_output=True, timeout=PATIENCE)
     return folder / f"pairing_server-{version}-py3-none-any.whl"
+
+
+def links_that_lead_nowhere(folder: Path) -> list[str]:
+    """Relative links of the documents in a folder whose file is not there."""
+    assert any(folder.glob("*.md"))
+    return [
+        f"{path.name}: {target}"
+        for path in folder.rglob("*.md")
+        for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", path.read_text(encoding="utf-8"))
+        if not (path.parent / target).exists()
+    ]
 
 
 class Machine:
@@ -67,12 +78,15 @@ class Machine:
         """What is installed: the version, and its folder."""
         return {path.name.partition("-")[0]: path.name for path in self.opt.glob("*-*") if path.is_dir()}
 
+    def says(self, *arguments: str) -> str:
+        """What the command of the release that is started prints."""
+        command = self.opt / "current" / "bin" / "pairing-server"
+        return subprocess.run([command, *arguments], capture_output=True, text=True, check=True).stdout
+
     @property
     def runs(self) -> str:
         """What the release that is started says it is."""
-        command = self.opt / "current" / "bin" / "pairing-server"
-        told = subprocess.run([command, "--version"], capture_output=True, text=True, check=True)
-        return told.stdout.strip()
+        return self.says("--version").strip()
 
     def files(self) -> set[str]:
         return {
@@ -124,7 +138,12 @@ def test_it_is_installed_upgraded_gone_back_from_and_removed_without_a_trace(
     assert len(UNITS) == 4
     assert (tmp_path / "machine/usr/local/sbin/pairing-server").stat().st_mode & 0o777 == 0o755
     assert machine.settings.read_text() == (ROOT / "deploy/systemd/settings").read_text()
-    assert (machine.opt / "doc" / "operations.md").exists()
+    documents = machine.opt / "doc"
+    assert (documents / "operations.md").exists() and links_that_lead_nowhere(documents) == []
+    [wheels_own] = (machine.opt / "current" / "lib").glob("python*/site-packages/pairing_server/documents")
+    assert links_that_lead_nowhere(wheels_own) == []
+    helped = machine.says("config", "--help")
+    assert f"{wheels_own.resolve()}/operations.md, Settings" in helped
 
     # What is the operator's from then on.
     machine.settings.write_text("PAIRING_CODE_TTL=60\n")

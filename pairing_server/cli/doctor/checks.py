@@ -20,6 +20,7 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from pairing_server.audit.seals import SealKey, Trusted, format_key, trusted_of
+from pairing_server.cli.epilog import document
 from pairing_server.client import PairingClient
 from pairing_server.config import SEAL_KEY_FILE, SETTINGS, Configuration, credential_folders, settings_file
 from pairing_server.db import endpoints, migrations
@@ -62,7 +63,7 @@ def _secrets(config: Configuration, environ: Mapping[str, str]) -> Iterator[Find
         if any(f"\n{setting.variable}=" in f"\n{text}" for setting in SETTINGS if setting.secret):
             yield Finding(
                 f"{path} holds secrets and can be read by others.",
-                f"chmod 600 {path}, or put them into credential files (docs/operations.md, Settings).",
+                f"chmod 600 {path}, or put them into credential files ({document('docs/operations.md, Settings')}).",
             )
     others = 0o004 if config.data_dir_group else 0o044
     secret = {setting.name.replace("_", "-") for setting in SETTINGS if setting.secret}
@@ -110,7 +111,8 @@ def _access(config: Configuration) -> Iterator[Finding]:
     if (config.guest_pairing or config.redeem_policy == "any_user") and config.max_live_codes > 1000:
         yield Finding(
             f"A guessed code admits a stranger, and up to {config.max_live_codes} codes may be live to be guessed.",
-            "Lower PAIRING_MAX_LIVE_CODES, or set PAIRING_REDEEM_POLICY=same_user (docs/protocol.md, Security).",
+            "Lower PAIRING_MAX_LIVE_CODES, or set PAIRING_REDEEM_POLICY=same_user"
+            f" ({document('docs/protocol.md, Security')}).",
         )
 
 
