@@ -127,7 +127,7 @@ def delete(name: str, yes: bool) -> None:
         click.confirm(f"Delete {plain(name)} and all that belongs to it?", abort=True)
     gone = run(lambda backend: backend.services.erasure.erase(administrator(utcnow()), name))
     what = f"{name} is deleted" if gone.account else f"What was kept of {name} is deleted"
-    click.echo(f"{what}. Logins ended: {gone.logins}, pairings: {gone.pairings}.")
+    say(f"{what}. Logins ended: {gone.logins}, pairings: {gone.pairings}.")
 
 
 @user.command(
