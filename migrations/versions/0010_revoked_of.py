@@ -6,6 +6,7 @@ revision = "0010"
 down_revision = "0009"
 branch_labels = None
 depends_on = None
+works_with = "0001"
 
 # The previous release does not name it: what it has revoked is answered as unknown the second time, as before.
 UP = (

@@ -121,8 +121,12 @@ pairings = Table(
     Index("ix_pairings_mobile_user", "mobile_user", postgresql_where=text("ended_at IS NULL")),
     Index("ix_pairings_expires_at", "expires_at", postgresql_where=text("state = 'pending'")),
     Index("ix_pairings_redeemed_at", "redeemed_at", postgresql_where=text("state = 'redeemed'")),
-    Index("ix_pairings_seen_at", "seen_at", postgresql_where=text("state IN ('active', 'waiting')")),
+    Index(
+        "ix_pairings_activated_at", "activated_at", postgresql_where=text("state IN ('active', 'waiting')")
+    ),
     Index("ix_pairings_ended_at", "ended_at", postgresql_where=text("ended_at IS NOT NULL")),
+    # No index has `seen_at`, and its page has room, so that it is noted in place.
+    postgresql_with={"fillfactor": 80},
 )
 
 nodes = Table(
@@ -229,7 +233,8 @@ attempts = Table(
     ),
     _instant("locked_until", nullable=True),
     _instant("touched_at"),
-    Index("ix_attempts_touched_at", "touched_at"),
+    # As for pairings: `touched_at` is in no index.
+    postgresql_with={"fillfactor": 80},
 )
 
 audit_events_number = Sequence("audit_events_number", data_type=BigInteger, metadata=metadata)

@@ -49,7 +49,8 @@ def revision(url: str) -> str | None:
 
 # Partitions are left out: their names are those of months. tests/audit/store/test_partitions.py is about them.
 CATALOGUE = """
-    SELECT 'table', oid::regclass::text, coalesce(pg_get_partkeydef(oid), ''), '', '', '', ''
+    SELECT 'table', oid::regclass::text, coalesce(pg_get_partkeydef(oid), ''), coalesce(array_to_string(reloptions, ' '), ''),
+        '', '', ''
     FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p') AND NOT relispartition
     UNION ALL
     SELECT 'column', c.table_name, c.column_name, c.data_type, c.is_nullable, coalesce(c.column_default, ''),
