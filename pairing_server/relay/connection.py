@@ -280,14 +280,14 @@ class Connection:
             self.send_queue.close()
             self._transport.close(code, reason)
 
-    def close_for_restart(self) -> None:
+    def close_for_restart(self, reason: str = "server restarts") -> None:
         """Close so that the client comes back.
 
         The original clients do so only when their connection breaks: they take any close frame for the end. So only a
         client that uses an addition to their protocol gets one.
         """
         if self.uses_additions:
-            self.close(CloseCode.RESTART, "server restarts")
+            self.close(CloseCode.RESTART, reason)
         elif not self.closing:
             self.closing = True
             self.close_code = CloseCode.RESTART
@@ -308,7 +308,9 @@ class Connection:
             self.send_message(messages.error_message(error))
         if code == CloseCode.REPLACED and channel is not None:
             self._report("channel.replaced", "success", channel)
-        if code is not None:
+        if code == CloseCode.RESTART:
+            self.close_for_restart("channel moved")
+        elif code is not None:
             self.close(code, "session replaced" if code == CloseCode.REPLACED else "channel closed")
 
     def disconnect(self, reason: str, now: float) -> Channel | None:

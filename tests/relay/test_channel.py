@@ -381,3 +381,20 @@ def test_the_error_of_a_cancelled_channel_names_the_reason() -> None:
     desktop.join(channel)
     channel.cancel(InvalidChannel(channel=channel.name, reason="superseded"))
     assert desktop.received()[-1]["details"]["reason"] == "superseded"
+
+
+def test_a_channel_that_has_moved_replaces_who_is_there_and_sends_the_other_after_it() -> None:
+    relay = Relay()
+    desktop, mobile = relay.pair()
+    channel = desktop.connection.channel
+    assert channel is not None
+    for member in (desktop, mobile):
+        member.connection.uses_additions = True
+    relay.hub.move_channel(channel.pairing_id, {"mobile"})
+    assert relay.hub.channels == {}
+    assert (desktop.received(), desktop.close_code) == ([], 1012)
+    [replaced] = mobile.received()
+    assert (replaced["code"], mobile.close_code) == ("SESSION_REPLACED", 4409)
+    # Whoever comes back finds no old state here.
+    again = relay.hub.open_channel(channel.pairing_id, channel.name, relay.now)
+    assert again is not channel
