@@ -63,7 +63,7 @@ def execute(url: str, *statements: str) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def no_stray_loop() -> None:
-    """The first IOLoop asks asyncio for the loop that there was before, and asyncio would make one that nobody closes."""
+    """The first IOLoop asks asyncio for the loop that there was before, and asyncio would make one that is never closed."""
     asyncio.set_event_loop(None)
 
 

@@ -1,4 +1,4 @@
-"""An audit log with seals, and whoever tampers with it."""
+"""An audit log with seals, and statements that tamper with it."""
 
 from __future__ import annotations
 

@@ -100,7 +100,7 @@ async def hire(site: Site) -> None:
 
 
 async def happen(site: Site) -> list[str]:
-    """Record a day's events now. The statements that give them the times of a day are for whoever may do anything."""
+    """Record a day's events now. The statements that give them the times of a day need a superuser."""
     draw, audit, now = random.Random(7), site.node.audit, utcnow()
     people = {name: (await site.account(name)).subject for name in ("ada", "grace", "alan", "barbara")}
     places = dict(zip(people, ("10.1.2.3", "10.1.2.4", "2001:db8:7::21", "198.51.100.23"), strict=True))

@@ -69,7 +69,7 @@ def _run(arguments: Sequence[str], environ: Mapping[str, str], folder: str, stre
 
 
 class Operator:
-    """Whoever runs commands on one database, in one folder."""
+    """Runs commands on one database, in one folder."""
 
     def __init__(self, database_url: str, folder: Path, **settings: str) -> None:
         given = {"DATABASE_URL": database_url, "JWT_KEYS": f"k1:{'s' * 32}", **settings}

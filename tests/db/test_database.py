@@ -25,7 +25,7 @@ BACKEND = "SELECT pg_backend_pid() AS pid"
 
 @pytest.fixture
 def narrow(io_loop: IOLoop, database_url: str) -> Iterator[Database]:
-    """A database with two connections at most, for which nobody waits long."""
+    """A database with two connections at most, and a short wait for one."""
     made = Database(database_url, limits=PoolLimits(2, wait=0.05))
     yield made
     io_loop.run_sync(made.close)

@@ -1,4 +1,4 @@
-"""Requests that are cut off in the middle, and COMMITs whose answer is lost: nothing leaks, nobody wins twice."""
+"""Requests that are cut off in the middle, and COMMITs whose answer is lost: nothing leaks, and a code is redeemed once."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ def identify(device: Device) -> dict[str, Any]:
 
 
 async def refused(socket: Socket, message: dict[str, Any]) -> None:
-    """It is told to try again later, and keeps its connection."""
+    """The answer says that it may try again later, and its connection stays."""
     socket.send(message)
     error = await socket.error()
     assert (error["code"], error["retryable"]) == ("UNAVAILABLE", True)

@@ -72,7 +72,7 @@ class Load:
         self.answered: list[str] = []
 
     async def until(self, url: str, count: int, then: asyncio.Event) -> None:
-        """Ask eight at a time until so many were answered; then set `then`, and go on until nobody answers."""
+        """Ask eight at a time until so many were answered; then set `then`, and go on until no answer comes."""
         wanted = len(self.answered) + count
         client = AsyncHTTPClient(force_instance=True, max_clients=8)
 

@@ -1,4 +1,4 @@
-"""The database goes away, in every way it can: live channels do not notice, others are told at once, and it ends."""
+"""Every kind of outage of the database: live channels go on, other requests are refused at once, and after it all works again."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ async def needing_the_database(site: Site, account: Account) -> list[Answer]:
 
 
 async def is_well(site: Site, database_url: str, account: Account) -> None:
-    """It pairs, holds no connection that nobody uses, and none in a transaction."""
+    """It pairs, holds no unused connection, and none in a transaction."""
     await site.pair(account)
     # What a closed socket leaves to be noted uses a connection, too.
     await site.node.app.settled()
@@ -105,7 +105,7 @@ async def test_nobody_waits_for_a_turn_once_the_database_is_known_to_be_away(
 
 
 async def test_a_pool_that_is_used_up_counts_as_away_and_nothing_leaks(far: Site, database_url: str) -> None:
-    """Statements that hang hold every connection, and nobody else gets anything done, not even the timer."""
+    """Statements that hang hold every connection, so that no other request and no timer gets one."""
     account = await far.account()
     talk = Talk(*await far.pair(account))
     async with locked(database_url, "users"):
@@ -117,7 +117,7 @@ async def test_a_pool_that_is_used_up_counts_as_away_and_nothing_leaks(far: Site
 
 
 async def test_a_crowd_that_uses_the_pool_up_is_no_outage(far: Site) -> None:
-    """Some wait in vain, but others are served: whoever comes then is not turned away unheard."""
+    """Some requests time out and others are served: a request that comes then is tried, not refused at once."""
     account = await far.account()
     database = far.node.database
     async with AsyncExitStack() as crowd:

@@ -1,4 +1,4 @@
-"""A server with the database that comes along: PostgreSQL dies, or its disk is full, and nobody has to do anything."""
+"""A server with the embedded database: after PostgreSQL dies, or its disk was full, it works again by itself."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ class Place:
 
 @pytest.fixture
 def place(postgres: str, tmp_path: Path) -> Iterator[Place]:
-    """The standby stands first in the URL: whoever takes the first host that answers cannot write there."""
+    """The standby is the first host of the URL: a command that takes the first host that answers cannot write."""
     folder = Path(tempfile.mkdtemp(prefix="pairing-hosts-", dir="/tmp"))
     with primary_and_standby(folder) as (primary, standby):
         execute(

@@ -1,4 +1,4 @@
-"""One channel: who is told what when members come, speak, go, and when it ends."""
+"""One channel: which messages each member gets when members join, send and leave, and when the channel ends."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A member that comes back gets what it has missed, in order and once, or is told that something is missing."""
+"""A member that comes back gets what it has missed, in order and once, or a message that something is missing."""
 
 from __future__ import annotations
 

@@ -107,7 +107,7 @@ class Provider:
 
 
 class News:
-    """Keeps what an `on_refresh` callback is told."""
+    """Keeps the arguments of an `on_refresh` callback."""
 
     def __init__(self) -> None:
         self.told: list[tuple[str, list[str], list[str], str | None]] = []

@@ -1,4 +1,4 @@
-"""A server that stops, while it stops: connected devices are told to come back, nothing new begins, and everybody is told why."""
+"""A server that stops: it closes connections so that devices come back, refuses new work, and each refusal says why."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ def test_one_address_is_that_address_alone() -> None:
 
 
 def test_looking_whether_a_port_is_free_leaves_it_free() -> None:
-    """That one which is taken is told: tests/cli/test_serve.py."""
+    """The error for a port that is taken is tested in tests/cli/test_serve.py."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         config = replace(CONFIGURATION, host="127.0.0.1", port=free.getsockname()[1])
     check_address(config)

@@ -205,7 +205,7 @@ async def test_the_connections_of_a_disabled_account_are_closed(site: Site) -> N
 
 
 async def test_after_a_start_and_after_an_outage_devices_have_a_minute_to_come_back(site: Site) -> None:
-    """Nobody could be noted meanwhile, so that it looks as if all were gone."""
+    """No presence could be noted meanwhile, so all devices seem to be gone."""
     for member in await site.pair():
         member.socket.send({"type": "leave_channel"})
         await member.socket.pending()

@@ -50,7 +50,7 @@ async def fail(site: Site, context: RequestContext) -> None:
 
 
 async def locked_for(site: Site, context: RequestContext) -> float:
-    """How many seconds this caller is told to wait."""
+    """How many seconds this caller has to wait, by the answer."""
     with pytest.raises(RateLimited) as refused:
         await attempt(site, context)
     return refused.value.retry_after_s

@@ -209,7 +209,7 @@ async def test_a_device_that_comes_back_alone_to_another_server_replaces_its_old
 async def test_a_restart_takes_the_place_of_the_start_before(
     servers: tuple[Site, Site], database_url: str
 ) -> None:
-    """Killed, and started again at once: nobody waits until the old one counts as crashed."""
+    """A process that is killed and started again at once: its devices come back without a wait for the time after which it counts as crashed."""
     one, other = servers
     account = await one.account()
     desktop, _ = await one.pair(account)

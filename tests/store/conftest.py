@@ -22,7 +22,7 @@ def database(io_loop: IOLoop, database_url: str) -> Iterator[Database]:
 
 @pytest.fixture(scope="session")
 def shared_database_url(postgres: str) -> Iterator[str]:
-    """A migrated database in which nobody ever commits."""
+    """A migrated database in which no test commits."""
     yield from fresh_database(postgres, "pairing")
 
 

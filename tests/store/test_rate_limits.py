@@ -1,4 +1,4 @@
-"""Attempts at rest: counted one after the other, whoever makes them at once."""
+"""Attempts at rest: those that are made at the same time are counted one after the other."""
 
 from __future__ import annotations
 

@@ -63,7 +63,7 @@ async def test_a_header_over_its_size_is_refused(site: Site) -> None:
 async def test_an_answer_after_which_the_connection_ends_says_so(
     site: Site, path: str, status: int, ends: bool
 ) -> None:
-    """Whoever is refused before his body has been read must not send the next request on the same connection."""
+    """A client that is refused before its body has been read must not send the next request on the same connection."""
     reader, writer = await asyncio.open_connection("127.0.0.1", site.port)
     request = f"GET {path} HTTP/1.1\r\nHost: a\r\n\r\n".encode()
     writer.write(request)

@@ -1,4 +1,4 @@
-"""POST /api/pair-device: who gets in with a code, and what everybody else is told."""
+"""POST /api/pair-device: who may redeem a code, and how the others are refused."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def two_nodes(start_node: StartNode) -> tuple[Site, Site]:
 
 
 async def unused(site: Site, account: Account) -> str:
-    """A code nobody has made."""
+    """A code that was not made."""
     taken = await site.code(account, f"desktop-{account.subject}")
     return f"{(int(taken) + 1) % 10**6:06d}"
 

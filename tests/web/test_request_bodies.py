@@ -1,4 +1,4 @@
-"""What the server holds of bodies, whoever sends them and to whichever URL: 16 KiB each at most."""
+"""The server holds 16 KiB of a request's body at most, with and without a login, at every URL."""
 
 from __future__ import annotations
 

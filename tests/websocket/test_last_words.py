@@ -1,4 +1,4 @@
-"""Whoever is cut off while it sends gets the last messages and the close frame, and no reset in their place."""
+"""A client that is closed while it sends gets the last messages and the close frame, and no reset in their place."""
 
 from __future__ import annotations
 

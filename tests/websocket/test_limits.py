@@ -1,4 +1,4 @@
-"""Limits over real sockets: who goes over one is told and stays, who goes on is closed, who does not read is."""
+"""Limits over real sockets: a client over a limit gets an error, one that goes on is closed, and so is one that does not read."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ def join(channel: str, device_type: str, session_id: str) -> dict[str, str]:
 
 
 async def waiting(site: Site, account: Account, session_id: str = DESKTOP) -> Device:
-    """A desktop in the channel of a code that nobody has redeemed."""
+    """A desktop in the channel of a code that is not redeemed."""
     return await site.join(account, "desktop", f"pair-{await site.code(account, session_id)}", session_id)
 
 

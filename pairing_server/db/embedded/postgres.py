@@ -136,7 +136,7 @@ class EmbeddedPostgres:
                 )
         self._cluster = Cluster(folder, self._data_dir / "postgres.log", programs, account)
         if not self._cluster.exists():
-            logger.info("embedded database made once", extra={"folder": str(folder)})
+            logger.info("creating the embedded database", extra={"folder": str(folder)})
             self._cluster.make()
         socket_dir = self._cluster.bring_up()
         if DATABASE not in self._cluster.ask("SELECT datname FROM pg_database").splitlines():

@@ -29,7 +29,7 @@ from tests.logged import logged
 
 
 class Receiver:
-    """Takes POSTs on the loopback and does with them what it is told to."""
+    """Takes POSTs on the loopback, and answers as the test sets it."""
 
     def __init__(self) -> None:
         self.bodies: list[bytes] = []

@@ -1,4 +1,4 @@
-"""Rows whose recorded_at cannot be are found, whoever sealed them."""
+"""Rows whose recorded_at is impossible are found, whichever server sealed them."""
 
 from __future__ import annotations
 

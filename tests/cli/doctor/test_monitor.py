@@ -1,4 +1,4 @@
-"""The doctor as a monitor, which runs every few minutes: it leaves nothing behind and alarms nobody."""
+"""The doctor as a monitor, which runs every few minutes: it leaves nothing behind and raises no alarm."""
 
 from __future__ import annotations
 
