@@ -17,6 +17,28 @@ await tell({
     return [desktop, phone];
   },
 
+  async a_group_is_in_every_url() {
+    const urls = [];
+    const watched = {
+      group: "team 1&2",
+      fetch: (url, options) => {
+        urls.push(url);
+        return fetch(url, options);
+      },
+      webSocket: class extends WebSocket {
+        constructor(url, protocols) {
+          super(url, protocols);
+          urls.push(url);
+        }
+      },
+    };
+    const { desktop, phone } = await pair({ desktop: watched, phone: watched });
+    assert.deepEqual(new Set(urls.map((url) => new URL(url).searchParams.get("group"))), new Set(["team 1&2"]));
+    const paths = new Set(urls.map((url) => new URL(url).pathname));
+    assert.deepEqual(paths, new Set(["/api/generate-pair-code", "/api/pair-device", "/api/auth/ws-token", "/api/auth/ws-token-mobile", "/ws"]));
+    return [desktop, phone];
+  },
+
   async nobody_is_paired_before_both_are_there() {
     const desktop = device("desktop");
     const { code } = await desktop.generateCode();

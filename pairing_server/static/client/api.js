@@ -6,11 +6,11 @@ const HTTP_WITHIN = 15_000;
 /** A ws token counts as expired so long before it is. */
 const MARGIN = 60_000;
 
-/** A function that POSTs: `post(path, body, tries)` gives the answer's body, or throws PairingError. */
-export function poster(base, fetch, accessToken) {
+/** A function that POSTs: `post(path, body, tries)` gives the answer's body, or throws PairingError. `locate(path)` is a URL. */
+export function poster(locate, fetch, accessToken) {
   const ask = async (path, body, token, tries) => {
     try {
-      return await fetch(new URL(path, base).href, {
+      return await fetch(locate(path).href, {
         method: "POST",
         headers: { "Content-Type": "application/json", ...(token && { Authorization: `Bearer ${token}` }) },
         body: JSON.stringify(body),

@@ -41,6 +41,8 @@ export interface PairingOptions {
   wsToken?(): Promise<{ token: string; expires_in: number }>;
   /** The server, an absolute URL; by default the page's own origin. HTTP and WebSocket both go there. */
   url?: string;
+  /** By what a proxy finds the server process of the pair, where there are several: both devices give the same, such as the account's id. */
+  group?: string;
   /** Keeps the session id and the channel, so that a reload comes back. By default the tab's `sessionStorage`, else memory. */
   storage?: Pick<Storage, "getItem" | "setItem" | "removeItem">;
   fetch?: typeof fetch;

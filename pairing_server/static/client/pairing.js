@@ -74,17 +74,22 @@ export class PairingClient {
   /** What the server has last complained of on this connection: a close code may follow. */
   #complaint = null;
 
-  constructor({ deviceType, accessToken, wsToken, url = globalThis.location?.origin, storage, fetch, webSocket, heartbeat = 20_000 }) {
+  constructor({ deviceType, accessToken, wsToken, url = globalThis.location?.origin, group, storage, fetch, webSocket, heartbeat = 20_000 }) {
     if (!OTHER[deviceType]) throw new TypeError('deviceType is "desktop" or "mobile".');
     if (typeof accessToken !== "function") throw new TypeError("accessToken is a function that gives a token.");
     this.#deviceType = deviceType;
     const base = new URL(`${url}/`.replace(/\/+$/, "/"));
-    this.#post = poster(base, fetch ?? ((...request) => globalThis.fetch(...request)), accessToken);
+    const locate = (path) => {
+      const found = new URL(path, base);
+      if (group !== undefined) found.searchParams.set("group", group);
+      return found;
+    };
+    this.#post = poster(locate, fetch ?? ((...request) => globalThis.fetch(...request)), accessToken);
     this.#token = tokens(wsToken ?? (() => this.#post(`api/auth/ws-token${deviceType === "mobile" ? "-mobile" : ""}`, {})));
     this.#storage = storage ?? tabStorage();
     this.#channel = this.#storage.getItem(`pairing.${deviceType}.channel`);
     this.#session = this.#storage.getItem(`pairing.${deviceType}.session`) ?? this.#newSession();
-    const socketUrl = new URL("ws", base);
+    const socketUrl = locate("ws");
     socketUrl.protocol = socketUrl.protocol.replace("http", "ws");
     this.#link = new Link({
       url: socketUrl.href,
