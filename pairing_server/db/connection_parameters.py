@@ -9,6 +9,7 @@ database that is reached less safely than its URL asks for would be worse.
 from __future__ import annotations
 
 import configparser
+import getpass
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -189,8 +190,8 @@ class ConnectionParameters:
 
     @property
     def user(self) -> str:
-        """The role; empty if it is that of the operating system's user."""
-        return self.values.get("user", "")
+        """The role."""
+        return self.values["user"]
 
 
 def read(url: str, environ: Mapping[str, str] = os.environ) -> ConnectionParameters:
@@ -210,6 +211,8 @@ def read(url: str, environ: Mapping[str, str] = os.environ) -> ConnectionParamet
         skipped.add("password")
     rest = (name for name in PARAMETERS if name not in skipped)
     values = _of_environment(environ, *rest) | values
+    if "user" not in values:
+        values["user"] = _system_user()
     places = tuple(_places(values))
     found = ConnectionParameters(places, values)
     _check_certificates(found)
@@ -288,7 +291,7 @@ def _of_environment(environ: Mapping[str, str], *names: str) -> dict[str, str]:
 def _of_service(service: str, url: Mapping[str, str], environ: Mapping[str, str]) -> dict[str, str]:
     """What the first service file that has the service says of it."""
     own = url.get("servicefile") or environ.get("PGSERVICEFILE")
-    files = [Path(own) if own else Path("~/.pg_service.conf").expanduser()]
+    files = [file for file in (Path(own) if own else _in_home(".pg_service.conf"),) if file is not None]
     files.append(Path(environ.get("PGSYSCONFDIR", _SYSTEM_FOLDER)) / "pg_service.conf")
     for file in files:
         parser = configparser.ConfigParser(delimiters=("=",), comment_prefixes=("#",), interpolation=None)
@@ -331,6 +334,23 @@ def _split(host: str) -> tuple[str, str]:
     return name, port
 
 
+def _in_home(name: str) -> Path | None:
+    """That file of the user's; None for a user without a home, as in containers that run with any number."""
+    try:
+        return Path.home() / name
+    except RuntimeError:
+        return None
+
+
+def _system_user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        raise ConnectionParameterError(
+            f"{FORM}; it names no user, and the user of this process has no name"
+        ) from None
+
+
 def _check_certificates(found: ConnectionParameters) -> None:
     mode, root = found.values.get("sslmode", "prefer"), found.values.get("sslrootcert")
     if all((host or "").startswith("/") for host, _ in found.places):
@@ -339,11 +359,8 @@ def _check_certificates(found: ConnectionParameters) -> None:
         raise ConnectionParameterError("sslrootcert: `system` works with sslmode=verify-full only")
     if found.values.get("sslnegotiation") == "direct" and mode in ("disable", "allow", "prefer") and not root:
         raise ConnectionParameterError("sslnegotiation: `direct` works with sslmode=require or stricter only")
-    if (
-        mode.startswith("verify")
-        and not root
-        and not os.access(Path("~/.postgresql/root.crt").expanduser(), os.R_OK)
-    ):
+    own = _in_home(".postgresql/root.crt")
+    if mode.startswith("verify") and not root and not (own and os.access(own, os.R_OK)):
         raise ConnectionParameterError(
             f"sslmode: {mode} needs the certificate of the authority that signed the server's: write"
             " sslrootcert=FILE, or sslrootcert=system for those that this machine trusts, or put it into"

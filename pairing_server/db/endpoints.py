@@ -34,6 +34,11 @@ _KEEPALIVE = {
 
 # What a pooler answers where a connection begins with settings that it does not know.
 _REFUSED = "unsupported startup parameter"
+_NOT_BY_TRANSACTION = (
+    "The database is reached through a pooler that gives each transaction another connection, and the server keeps things in"
+    " its connections. Write pool_mode = session for PgBouncer, or the address of PostgreSQL itself (Supabase: port 5432;"
+    " Neon: the host without -pooler)."
+)
 
 
 class PoolerError(Exception):
@@ -127,6 +132,8 @@ class Endpoints:
                 f"PgBouncer takes no `options` ({error}): set them for the role, for example ALTER ROLE … SET search_path = …,"
                 " and leave them out of the URL"
             ) from None
+        except (asyncpg.DuplicatePreparedStatementError, asyncpg.InvalidSQLStatementNameError):
+            raise PoolerError(_NOT_BY_TRANSACTION) from None
         except asyncpg.InterfaceError as error:
             # What the server asks for asyncpg has not got.
             raise ConnectionError(str(error)) from error
@@ -152,11 +159,7 @@ class Endpoints:
             raise
         if shared:
             made.terminate()
-            raise PoolerError(
-                "The database is reached through a pooler that gives each transaction another connection, and the server"
-                " keeps things in its connections. Write pool_mode = session for PgBouncer, or the address of PostgreSQL"
-                " itself (Supabase: port 5432; Neon: the host without -pooler)."
-            )
+            raise PoolerError(_NOT_BY_TRANSACTION)
         self._checked = True
 
     def _tls(self, host: str | None) -> dict[str, Any]:

@@ -23,7 +23,7 @@ _LOCK = 7421003
 
 
 def role_of(url: str) -> str:
-    """The role that a database's URL names; empty if it names none."""
+    """The role that a database's URL is for."""
     return read(url).user
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 from pathlib import Path
 
 import pytest
@@ -253,3 +254,19 @@ def test_parameters_are_added_where_the_url_has_none_of_its_own() -> None:
     own = "postgresql://h/db?connect_timeout=2"
     assert read(with_parameters(own, given), {}).values["connect_timeout"] == "2"
     assert with_parameters(own, {}) == own
+
+
+def test_a_process_whose_user_has_neither_name_nor_home_is_told_what_is_missing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As in a container that runs with any number."""
+    for name in ("HOME", "LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(os, "getuid", lambda: 2**31 - 7)
+    assert read("postgresql://u@h/db?sslmode=require", {}).user == "u"
+    with pytest.raises(ConnectionParameterError, match="names no user"):
+        read("postgresql://h/db", {})
+    with pytest.raises(ConnectionParameterError, match="sslrootcert=FILE"):
+        read("postgresql://u@h/db?sslmode=verify-full", {})
+    with pytest.raises(ConnectionParameterError, match="there is none of that name"):
+        read("postgresql://u@h/db?service=x", {})
