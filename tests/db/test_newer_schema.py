@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import tarfile
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -113,6 +114,8 @@ def test_every_command_goes_as_always_on_a_newer_schema(
     operator.run("user", "add", "alice", stdin=PASSWORD)
     assert operator.run("user", "list").out.startswith("alice\t")
     assert f"revision {newer.NEWER}" in operator.says("backup", "saved.tar")
+    with tarfile.open(tmp_path / "saved.tar") as saved:
+        assert b'"of_tomorrow"' in saved.extractfile("tables.json").read()  # type: ignore[union-attr]
     for other in fresh_database(postgres, "template0"):
         told = Operator(other, tmp_path).refuses("restore", "saved.tar")
         assert f"({newer.NEWER}) is newer than this release knows" in told

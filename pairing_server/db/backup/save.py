@@ -61,14 +61,21 @@ async def save(
         try:
             async with driver.transaction(isolation="repeatable_read", readonly=True):
                 await lift_limits(driver)
-                return await _save(driver, archive, saved, keys)
+                state, tables = await _save(driver, archive, saved, keys)
+            # Rows are of one moment, but the shape of the tables is that of each statement.
+            if (await migrations.state(driver)).revision != state.revision:
+                raise BackupError(
+                    "The database was migrated meanwhile, so the backup is not whole. Try again."
+                )
+            archive.finish(tables)
+            return state
         finally:
             await driver.close()
 
 
 async def _save(
     driver: asyncpg.Connection, archive: Writer, saved: Mapping[str, str], keys: Mapping[str, bytes]
-) -> migrations.State:
+) -> tuple[migrations.State, Tables]:
     state = await migrations.state(driver)
     if state.revision is None:
         path = await driver.fetchval("SHOW search_path")
@@ -84,15 +91,12 @@ async def _save(
     log = found[audit_events.name]["oid"] if audit_events.name in found else None
     # The numbers are no part of the moment that the rows are of: those given meanwhile are left out by the next server.
     sequences = await driver.fetch(_SEQUENCES, [row["oid"] for row in found.values()])
-    archive.finish(
-        Tables(
-            tables,
-            {row["relname"]: row["last"] for row in sequences if row["last"] is not None},
-            [Partition(**row) for row in await driver.fetch(_PARTITIONS, log)],
-            await driver.fetchval(_EPOCH, log),
-        )
+    return state, Tables(
+        tables,
+        {row["relname"]: row["last"] for row in sequences if row["last"] is not None},
+        [Partition(**row) for row in await driver.fetch(_PARTITIONS, log)],
+        await driver.fetchval(_EPOCH, log),
     )
-    return state
 
 
 async def _save_table(driver: asyncpg.Connection, archive: Writer, table: asyncpg.Record) -> Table:
