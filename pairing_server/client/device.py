@@ -148,12 +148,18 @@ class PairingClient:
         """End the pairing for good."""
         await self.call("DELETE", f"/api/pairings/{quote(pairing_id, safe='')}")
 
-    async def call(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    async def call(
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> dict[str, Any]:
         """One HTTP request, with the access token if there is one; the object that is answered."""
         request = HTTPRequest(
             self.url + path,
             method=method,
-            headers={"Content-Type": "application/json"} if body is not None else None,
+            headers={**({"Content-Type": "application/json"} if body is not None else {}), **(headers or {})},
             body=None if body is None else json.dumps(body),
             connect_timeout=self.timeout,
             request_timeout=self.timeout,

@@ -70,6 +70,14 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
+def is_unspecified(host: str) -> bool:
+    """Whether this is no address of a machine but all of its own, as 0.0.0.0 is."""
+    try:
+        return ip_address(host).is_unspecified
+    except ValueError:
+        return False
+
+
 def _network(item: str) -> Network:
     try:
         network = ip_network(item, strict=False)

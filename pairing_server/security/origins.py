@@ -10,6 +10,7 @@ import ipaddress
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 _LABEL = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
 _ORIGIN = re.compile(
@@ -93,6 +94,19 @@ def same_host(origin: str, scheme: str, host_header: str) -> bool:
     if parsed is None or parsed != _parse(f"{scheme}://{host_header}"):
         return False
     return parsed.host == "localhost" or _is_address(parsed.host)
+
+
+def is_origin_of(origin: str, url: str) -> bool:
+    """Whether pages at that URL have this origin."""
+    parts = urlsplit(url)
+    parsed = _parse(origin)
+    return parsed is not None and parsed == _parse(f"{parts.scheme}://{parts.netloc}")
+
+
+def is_own_page(origin: str, host_header: str) -> bool:
+    """Whether a page of that origin was loaded from the host that it asks. Whoever owns the name may have led it here."""
+    parsed = _parse(origin)
+    return parsed is not None and parsed in (_parse(f"{scheme}://{host_header}") for scheme in _DEFAULT_PORTS)
 
 
 def _parse(text: str) -> _Origin | None:

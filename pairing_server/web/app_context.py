@@ -18,16 +18,18 @@ from tornado.httputil import HTTPServerRequest
 
 from pairing_server.audit.recorder import AuditLog
 from pairing_server.db.database import Database
+from pairing_server.errors import OriginNotAllowed
 from pairing_server.metrics import histogram
 from pairing_server.relay.hub import Hub
 from pairing_server.security.addresses import client_address, is_trusted
 from pairing_server.security.limits import SlidingWindow
-from pairing_server.security.origins import Origins, same_host
+from pairing_server.security.origins import Origins, is_origin_of, is_own_page, same_host
 from pairing_server.security.tokens import Tokens
 from pairing_server.services.codes import CodeLimits
 from pairing_server.services.container import Services
 from pairing_server.services.local_rates import LocalRates
 from pairing_server.services.rules import PairingRules
+from pairing_server.text import clean
 from pairing_server.tracing import Traces
 from pairing_server.web.descriptors import Descriptors, of_process
 from pairing_server.web.http_limits import HTTPLimits
@@ -38,6 +40,8 @@ log = logging.getLogger(__name__)
 # Seconds.
 LAG_BOUNDS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5)
 RELAY_BOUNDS = (0.00001, 0.000025, 0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.005, 0.025, 0.1)
+# How many refused origins the log names; whoever invents more is not logged.
+MOST_ORIGINS = 100
 PAIR_BOUNDS = (5, 10, 15, 20, 30, 45, 60, 120, 300, 600)
 
 
@@ -102,6 +106,8 @@ class AppContext:
         PAIR_BOUNDS,
     )
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
+    # Those that the log has named.
+    _refused_origins: set[str] = field(default_factory=set)
 
     @property
     def base_path(self) -> str:
@@ -122,11 +128,31 @@ class AppContext:
         origin = request.headers.get("Origin")
         if origin is None:
             return True
-        public = urlsplit(self.rules.public_url)
-        if origin == f"{public.scheme}://{public.netloc}":
+        if is_origin_of(origin, self.rules.public_url):
             return True
         host = request.headers.get("Host", "")
         return same_host(origin, request.protocol, host) or self.origins.allows(origin)
+
+    def refuse_origin(self, request: HTTPServerRequest) -> OriginNotAllowed:
+        """The error for a request whose origin is not allowed; the first of each origin is logged.
+
+        A page of this server that was opened by a name that it does not know gets the setting to be set: that name
+        proves nothing by itself (see security/origins.py).
+        """
+        origin = clean(request.headers.get("Origin", ""), 200)
+        own = is_own_page(origin, request.headers.get("Host", ""))
+        if len(self._refused_origins) < MOST_ORIGINS and origin not in self._refused_origins:
+            self._refused_origins.add(origin)
+            setting = "PAIRING_PUBLIC_URL" if own else "PAIRING_ALLOWED_ORIGINS"
+            log.warning("origin refused", extra={"origin": origin, "allow_with": f"{setting}={origin}"})
+        if not own:
+            return OriginNotAllowed(origin=origin)
+        return OriginNotAllowed(
+            f"This page was opened at {origin}, which the server does not know as its own address. Its operator must set"
+            f" PAIRING_PUBLIC_URL={origin}{self.base_path}, or add {origin} to PAIRING_ALLOWED_ORIGINS.",
+            origin=origin,
+            setting="PAIRING_PUBLIC_URL",
+        )
 
     def spawn(self, work: Coroutine[object, object, None]) -> None:
         """Run the coroutine in the background. An exception is logged."""

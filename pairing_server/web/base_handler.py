@@ -22,7 +22,6 @@ from pairing_server.errors import (
     InvalidRequest,
     MethodNotAllowed,
     NotFound,
-    OriginNotAllowed,
     PairingServerError,
     PayloadTooLarge,
     Unavailable,
@@ -187,7 +186,7 @@ class JSONHandler(BaseHandler):
         self.context = self.anonymous()
         origin = self.request.headers.get("Origin")
         if origin is not None and not self.app.origin_allowed(self.request):
-            raise OriginNotAllowed(origin=origin[:200])
+            raise self.app.refuse_origin(self.request)
         self._origin = origin
         self._set_cors_headers()
         if (declared := self._declared_size()) > DRAINED_SIZE:

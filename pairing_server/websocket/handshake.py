@@ -16,7 +16,6 @@ from pairing_server.errors import (
     InvalidRequest,
     InvalidToken,
     LoginEnded,
-    OriginNotAllowed,
     PairingServerError,
     RateLimited,
     Unavailable,
@@ -66,7 +65,7 @@ class Handshake:
         self._check_upgrade(request.headers)
         if not self._app.origin_allowed(request):
             self._record("ws.rejected", reason="origin")
-            raise OriginNotAllowed()
+            raise self._app.refuse_origin(request)
         if self._app.draining:
             raise Unavailable("The server restarts. Connect again in a moment.")
         if _descriptor(request) >= self._app.descriptors.websockets:

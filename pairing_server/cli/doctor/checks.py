@@ -21,14 +21,14 @@ from urllib.parse import urlsplit
 
 from pairing_server.audit.seals import SealKey, Trusted, format_key, trusted_of
 from pairing_server.cli.epilog import document
-from pairing_server.client import PairingClient
+from pairing_server.client import PairingClient, ServerError
 from pairing_server.config import SEAL_KEY_FILE, SETTINGS, Configuration, credential_folders, settings_file
 from pairing_server.db import endpoints, migrations
 from pairing_server.db.database import CONNECT_TIMEOUT, Database
 from pairing_server.db.endpoints import PoolerError
 from pairing_server.db.errors import readiness_reason
 from pairing_server.errors import Unavailable
-from pairing_server.security.addresses import is_loopback
+from pairing_server.security.addresses import is_loopback, is_unspecified
 from pairing_server.security.keys import SigningKey
 
 # By the frequency of its characters; 32 random bytes in Base64 have about 200.
@@ -103,6 +103,12 @@ def _access(config: Configuration) -> Iterator[Finding]:
         yield Finding(
             "Clients come through a proxy that is not trusted: all seem to have its address, and share its limits.",
             "Set PAIRING_TRUSTED_PROXIES to the proxy's address, for example 127.0.0.1.",
+        )
+    if not is_loopback(config.host) and (local or is_unspecified(public.hostname or "")):
+        yield Finding(
+            f"The server listens on {config.host}, but the public URL is {config.public_url}: pages that are opened by"
+            " another name get 403 ORIGIN_NOT_ALLOWED, and no phone can follow the QR code.",
+            f"Set PAIRING_PUBLIC_URL to the URL that people open, such as http://{socket.gethostname()}:{config.port}.",
         )
     if config.registration == "open" and (not local or config.trusted_proxies):
         yield Finding(
@@ -259,7 +265,24 @@ async def check_connection(client: PairingClient) -> list[Finding]:
                 "From here that may be the network. From the server's own machine, look at its load and at the proxy.",
             )
         )
-    return found + await _certificate(client.url)
+    return [*found, *await _own_pages(client), *await _certificate(client.url)]
+
+
+async def _own_pages(client: PairingClient) -> list[Finding]:
+    """Whether pages that are opened at this URL may use the server."""
+    parts = urlsplit(client.url)
+    origin = f"{parts.scheme}://{parts.netloc}"
+    try:
+        await client.call("POST", "/api/auth/login", {}, headers={"Origin": origin})
+    except ServerError as error:
+        if error.code == "ORIGIN_NOT_ALLOWED":
+            return [
+                Finding(
+                    f"Pages opened at {origin} get 403 ORIGIN_NOT_ALLOWED: the server does not know that address as its own.",
+                    f"Set PAIRING_PUBLIC_URL={client.url}, or add {origin} to PAIRING_ALLOWED_ORIGINS.",
+                )
+            ]
+    return []
 
 
 def _address(url: str, seen: str) -> Iterator[Finding]:

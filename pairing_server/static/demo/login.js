@@ -21,7 +21,8 @@ export async function enter(account, place, mayRegister, why) {
       await account.token();
       return;
     } catch (error) {
-      if (!(error instanceof Refused)) throw error;
+      // A page that the server takes for another's can do nothing here; the error says what its operator must set.
+      if (!(error instanceof Refused) || error.code === "ORIGIN_NOT_ALLOWED") throw error;
       reason = error.code === "RATE_LIMITED" ? tooMany(error) : error.message;
     }
   }

@@ -11,7 +11,8 @@ import pytest
 
 from pairing_server.audit.seals import SealKey, TrustedKey, format_key
 from pairing_server.cli.doctor import checks
-from pairing_server.cli.doctor.checks import check_configuration, check_database, is_weak
+from pairing_server.cli.doctor.checks import check_configuration, check_connection, check_database, is_weak
+from pairing_server.client import PairingClient
 from pairing_server.config import Configuration
 from pairing_server.db import migrations
 from pairing_server.security.addresses import parse_networks
@@ -20,6 +21,7 @@ from pairing_server.security.origins import Origins
 from tests.cli.commands import NO_DATABASE, Operator
 from tests.cli.serving import serving
 from tests.conftest import execute, execute_within
+from tests.devices import Account, Site
 
 GOOD = Configuration(
     jwt_keys=(generate_key(),),
@@ -54,6 +56,9 @@ def test_good_settings_have_no_findings(monkeypatch: pytest.MonkeyPatch) -> None
         ({"public_url": "http://pairing.example"}, "tokens and codes can be read"),
         ({"trusted_proxies": ()}, "through a proxy that is not trusted"),
         ({"registration": "open"}, "Anyone may register an account"),
+        ({"host": "0.0.0.0", "public_url": "http://0.0.0.0:8089"}, "another name get 403"),
+        ({"host": "::", "public_url": "http://[::]:8089"}, "another name get 403"),
+        ({"host": "192.0.2.7", "public_url": "http://localhost:8089"}, "another name get 403"),
         (
             {"registration": "open", "public_url": "http://127.0.0.1:8089"},  # GOOD trusts a proxy
             "Anyone may register an account",
@@ -151,3 +156,15 @@ def test_the_doctor_tells_how_the_server_sees_it_and_what_is_risky(database_url:
         assert "to do     Lower PAIRING_MAX_LIVE_CODES" in done.out
         # Another server's settings are not ours to judge.
         assert "Settings:" not in operator.run("doctor", "--url", server.url).out
+
+
+async def test_pages_of_a_name_that_the_server_does_not_know_are_told(site: Site) -> None:
+    """127.1 is such a name, which every machine resolves."""
+    for host, count in (("127.1", 1), ("127.0.0.1", 0)):
+        with PairingClient(f"http://{host}:{site.port}", "desktop") as client:
+            client.access_token = (await site.account()).token
+            await site.ws_token(Account("", "", client.access_token), "desktop")
+            found = await check_connection(client)
+        pages = [finding for finding in found if "ORIGIN_NOT_ALLOWED" in finding.problem]
+        assert len(pages) == count
+        assert all(f"PAIRING_PUBLIC_URL=http://127.1:{site.port}" in finding.remedy for finding in pages)
