@@ -16,6 +16,7 @@ from typing import Any
 
 import asyncpg
 import pytest
+from pythonjsonlogger.core import RESERVED_ATTRS
 
 # A shorter word is no real token or password, and might stand somewhere by chance.
 SHORTEST = 12
@@ -96,7 +97,8 @@ class _Everything(logging.Handler):
         self.setFormatter(logging.Formatter("%(name)s %(levelname)s %(message)s"))
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._written.append(self.format(record))
+        fields = [f"{name}={value}" for name, value in vars(record).items() if name not in RESERVED_ATTRS]
+        self._written.append(" ".join([self.format(record), *fields]))
 
 
 class Run:

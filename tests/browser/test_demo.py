@@ -225,7 +225,7 @@ async def test_where_registration_is_closed_the_pages_ask_who_it_is(visitors: Vi
 
     link = await home.get_by_role("link", name="Open the phone page").get_attribute("href")
     assert link == f"phone#code={code}"  # a real account's password goes nowhere
-    page = await visitors.visit(closed.url + link, PHONE_SIZE)
+    page = await visitors.visit(f"{closed.url}/{link}", PHONE_SIZE)
     await page.get_by_label("Username").fill("alice")
     await page.get_by_label("Password").fill(PASSWORD)
     await page.get_by_role("button", name="Log in").click()

@@ -57,10 +57,10 @@ def test_every_such_line_is_named_and_none_is_quoted(dotenv: Path) -> None:
 def test_lines_that_are_understood_are_those_of_shells_and_docker(dotenv: Path) -> None:
     dotenv.write_text(
         "\ufeff# a comment\n\n  export PAIRING_PORT = '1' # one\nOTHER='a\nb'\nPAIRING_CODE_TTL=\"2${ZERO:-0}\"\n"
-        "PAIRING_PUBLIC_URL=https://${NAME}.example/#x # y\nPAIRING_DEMO=\n"
+        "PAIRING_DATA_DIR=/srv/${NAME}/#x # y\nPAIRING_DEMO=\n"
     )
     found = configuration({"NAME": "pair"}, dotenv)
-    assert (found.port, found.code_ttl, found.public_url) == (1, 20, "https://pair.example/#x")
+    assert (found.port, found.code_ttl, found.data_dir) == (1, 20, Path("/srv/pair/#x"))
 
 
 def test_a_variable_in_a_value_must_be_set(dotenv: Path) -> None:

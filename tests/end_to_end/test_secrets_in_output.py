@@ -91,6 +91,7 @@ PLANTED = """
         RUN.secrets.add("password", SECRET)
 
     def test_logged(): logging.getLogger("deep.down").debug("with %s", SECRET)
+    def test_a_field(): logging.getLogger("deep.down").debug("event", extra={"reason": f"with {SECRET}"})
     def test_printed(): print("with", SECRET)
     def test_printed_as_an_error(): print("with", SECRET, file=sys.stderr)
     def test_nothing(): logging.getLogger("deep.down").error("without")
@@ -109,9 +110,14 @@ def test_a_run_fails_if_a_test_of_it_writes_a_secret(tmp_path: Path, workers: st
         capture_output=True,
         text=True,
     )
-    assert (run.returncode, "4 passed" in run.stdout) == (1, True), run.stdout + run.stderr
+    assert (run.returncode, "5 passed" in run.stdout) == (1, True), run.stdout + run.stderr
     told = re.findall(r"::(\w+): a password in: (.*)", run.stdout)
-    assert sorted(test for test, _ in told) == ["test_logged", "test_printed", "test_printed_as_an_error"]
+    assert sorted(test for test, _ in told) == [
+        "test_a_field",
+        "test_logged",
+        "test_printed",
+        "test_printed_as_an_error",
+    ]
     assert all(line.endswith("with •••") for _, line in told)
     assert "a password that is used" not in run.stdout + run.stderr
 
