@@ -9,7 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-from endure import database_faults, ends, kills, leaks, repeat, soak, storm, unknown_keys
+from endure import bounds, database_faults, ends, kills, leaks, repeat, soak, storm, unknown_keys
 from endure.run import Run
 from harness.machine import raise_file_limit, two_cores
 from harness.pairing_database import PairingDatabase
@@ -48,6 +48,17 @@ def arguments() -> argparse.Namespace:
         "ends", help="two servers, one database: how soon devices hear that a pairing has ended"
     )
     one.add_argument("--pairs", type=int, default=200)
+    one = what.add_parser(
+        "memory", help="anonymous bodies that lack their end; what the server holds of them"
+    )
+    one.add_argument("--connections", type=int, default=300)
+    one = what.add_parser(
+        "descriptors", help="more clients than descriptors, and idle sockets of one address"
+    )
+    one.add_argument("--limit", type=int, default=256)
+    one = what.add_parser("core", help="large settings of one account; what of a core they take")
+    one.add_argument("--pairs", type=int, default=4)
+    one.add_argument("--rate", type=float, default=58, help="messages a second of each device")
     one = what.add_parser("repeat", help="tests, many times")
     one.add_argument("rounds", type=int)
     one.add_argument("tests", nargs=argparse.REMAINDER, help="arguments of pytest")
@@ -89,6 +100,12 @@ def _run(given: argparse.Namespace, run: Run) -> bool:
                 work = soak.check(run, database, given.minutes, given.pairs, given.busy)
             case "leaks":
                 work = leaks.check(run, database, given.connects, given.pairings)
+            case "memory":
+                work = bounds.memory(run, database, given.connections)
+            case "descriptors":
+                work = bounds.descriptors(run, database, given.limit)
+            case "core":
+                work = bounds.core(run, database, given.pairs, given.rate)
             case "unknown-keys":
                 work = unknown_keys.check(run, database, given.seconds, given.rate)
             case "ends":

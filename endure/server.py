@@ -29,12 +29,17 @@ class Snapshot:
 class Server:
     """A pairing server on the database, which writes a snapshot of what it holds at SIGUSR2."""
 
-    def __init__(self, run: Run, database: PairingDatabase, **settings: str) -> None:
+    def __init__(
+        self, run: Run, database: PairingDatabase, *, open_files: int | None = None, **settings: str
+    ) -> None:
+        """`open_files`: how many it may have open, at most."""
         self.port = free_port()
         self._answer = run.folder / "snapshot.json"
         given = {f"PAIRING_{name}": value for name, value in settings.items()}
         environ = {**environment(PORT=str(self.port)), **database.settings, **given}
         command = [sys.executable, "-m", "endure.inspected", str(self._answer), "serve"]
+        if open_files is not None:
+            command = ["sh", "-c", f'ulimit -n {open_files}; exec "$@"', "sh", *command]
         self.process = run.processes.start("server", command, run.server_core, environ)
         run.processes.await_port("server", self.process, self.port)
 
