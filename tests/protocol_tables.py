@@ -11,7 +11,6 @@ from pairing_server.config import SETTINGS, Configuration
 from pairing_server.relay.close_codes import CloseCode
 from pairing_server.security.limits import Rate
 from pairing_server.services import brute_force_guard
-from pairing_server.web import base_handler, http_server
 from tests import protocol
 
 Row = tuple[str, ...]
@@ -132,24 +131,40 @@ def limit_rows() -> list[Row]:
             "`PAIRING_AUDIO_BYTES_RATE`, `PAIRING_AUDIO_BYTES_BURST`",
         ),
         ("frames of any kind, for a connection", f"{relay.frame_rate:g} a second", "`PAIRING_FRAME_RATE`"),
-        ("protocol pings, for a connection", f"{relay.ping_count:g} in {relay.ping_seconds:g} s", ""),
-        ("fragments of a message", f"{relay.fragments}", ""),
+        (
+            "protocol pings, for a connection",
+            f"{relay.ping_count:g} in {relay.ping_seconds:g} s",
+            "`PAIRING_PING_RATE`",
+        ),
+        ("fragments of a message", f"{relay.fragments}", "`PAIRING_FRAGMENTS`"),
         (
             "`RATE_LIMITED` errors sent, for a connection",
             f"{relay.refusals_burst:g} at once, then {relay.refusals_rate:g} a second",
-            "",
+            "`PAIRING_REFUSAL_BURST`, `PAIRING_REFUSAL_RATE`",
         ),
-        ("time to identify or join", f"{relay.identify_within:g} s", ""),
-        ("`channel_message`", size(relay.message_size), ""),
-        ("`audio_chunk`", size(relay.audio_size), ""),
-        ("any other message", size(relay.control_size), ""),
-        ("a frame", size(relay.frame_size), ""),
-        ("the settings document", f"{relay.settings_keys} keys, {size(relay.control_size)}", ""),
-        ("nesting of `payload` and `settings`", f"{relay.nesting}", ""),
-        ("HTTP body", f"{size(base_handler.BODY_SIZE)}, within {http_server.BODY_TIMEOUT:g} s", ""),
-        ("HTTP header", f"{size(http_server.HEADER_SIZE)}, within {http_server.HEADER_TIMEOUT:g} s", ""),
-        ("idle HTTP connection", f"{http_server.IDLE_TIMEOUT:g} s", ""),
-        ("HTTP answer of which nothing is taken", f"{http_server.READ_TIMEOUT:g} s", ""),
+        ("time to identify or join", f"{relay.identify_within:g} s", "`PAIRING_IDENTIFY_TIMEOUT`"),
+        ("`channel_message`", size(relay.message_size), "`PAIRING_MESSAGE_SIZE`"),
+        ("`audio_chunk`", size(relay.audio_size), "`PAIRING_AUDIO_SIZE`"),
+        ("any other message", size(relay.control_size), "`PAIRING_CONTROL_SIZE`"),
+        ("a frame", size(relay.frame_size), "`PAIRING_FRAME_SIZE`"),
+        (
+            "the settings document",
+            f"{relay.settings_keys} keys, {size(relay.control_size)}",
+            "`PAIRING_SETTINGS_KEYS`, `PAIRING_CONTROL_SIZE`",
+        ),
+        ("nesting of `payload` and `settings`", f"{relay.nesting}", "`PAIRING_NESTING`"),
+        (
+            "HTTP body",
+            f"{size(config.body_size)}, within {config.body_timeout} s",
+            "`PAIRING_BODY_SIZE`, `PAIRING_BODY_TIMEOUT`",
+        ),
+        (
+            "HTTP header",
+            f"{size(config.header_size)}, within {config.header_timeout} s",
+            "`PAIRING_HEADER_SIZE`, `PAIRING_HEADER_TIMEOUT`",
+        ),
+        ("idle HTTP connection", f"{config.idle_timeout} s", "`PAIRING_IDLE_TIMEOUT`"),
+        ("HTTP answer of which nothing is taken", f"{config.read_timeout} s", "`PAIRING_READ_TIMEOUT`"),
         (
             "waiting to be sent to a connection",
             (
@@ -157,9 +172,13 @@ def limit_rows() -> list[Row]:
                 f" audio is dropped; past {size(relay.queue_size)} or {relay.queue_age:g} s it is closed with"
                 f" {CloseCode.SLOW_CONSUMER}"
             ),
-            "",
+            "`PAIRING_QUEUE_PAUSE`, `PAIRING_QUEUE_SIZE`, `PAIRING_QUEUE_AGE`",
         ),
-        ("history of a channel", f"{relay.history_count} messages, {size(relay.history_size)}", ""),
+        (
+            "history of a channel",
+            f"{relay.history_count} messages, {size(relay.history_size)}",
+            "`PAIRING_HISTORY_COUNT`, `PAIRING_HISTORY_SIZE`",
+        ),
     ]
 
 

@@ -32,8 +32,12 @@ def _rate(count: int, seconds: int, meaning: str) -> Rate:
     return declare(Rate.parse, Rate(count, seconds), meaning, unit=RATE, reloadable=True)
 
 
-def _number(default: int, meaning: str, unit: str) -> int:
-    return declare(number(1, 10**12), default, meaning, unit=unit, reloadable=True)
+def _number(default: int, meaning: str, unit: str, most: int = 10**12, reloadable: bool = True) -> int:
+    return declare(number(1, most), default, meaning, unit=unit, reloadable=reloadable)
+
+
+def _size(kibibytes: int, meaning: str, reloadable: bool = True) -> int:
+    return _number(kibibytes * 1024, meaning, "bytes", most=2**30, reloadable=reloadable)
 
 
 def _locks(*seconds: int, meaning: str) -> tuple[int, ...]:
@@ -208,6 +212,38 @@ class Configuration:
     audio_bytes_burst: int = _number(2 * 1024 * 1024, "audio, for a connection", "bytes at once")
     frame_rate: int = _number(200, "frames of any kind, for a connection", "a second")
     join_rate: Rate = _rate(5, 10, "joins, for a connection")
+    ping_rate: Rate = _rate(20, 10, "protocol pings, for a connection")
+    fragments: int = _number(64, "fragments of a message", "at most")
+    refusal_rate: int = _number(10, "`RATE_LIMITED` errors sent, for a connection", "a second")
+    refusal_burst: int = _number(20, "`RATE_LIMITED` errors sent, for a connection", "at once")
+    identify_timeout: int = _number(10, "time to identify or join", "seconds", most=3600)
+    message_size: int = _size(64, "a `channel_message`")
+    audio_size: int = _size(512, "an `audio_chunk`")
+    control_size: int = _size(16, "any other message, and the settings document")
+    frame_size: int = _size(1024, "a frame, and a message in fragments")
+    settings_keys: int = _number(64, "keys of the settings document", "at most", most=1024)
+    nesting: int = _number(16, "nesting of `payload` and `settings`", "levels", most=64)
+    queue_pause: int = _size(
+        256, "what waits for a connection, until its peer is not read and audio is dropped"
+    )
+    queue_size: int = _size(1024, "what waits for a connection, until it is closed")
+    queue_age: int = _number(
+        5, "how long a message waits for a connection, until it is closed", "seconds", 3600
+    )
+    history_count: int = _number(256, "messages kept for the devices of a channel", "at most", most=100_000)
+    history_size: int = _size(1024, "messages kept for the devices of a channel")
+    body_size: int = declare(
+        number(1, 2**20), 16 * 1024, "the body of an HTTP request", unit="bytes", reloadable=True
+    )
+    header_size: int = _size(16, "the header of an HTTP request", reloadable=False)
+    header_timeout: int = _number(10, "time for the header of an HTTP request", "seconds", 3600)
+    body_timeout: int = _number(10, "time for the body of an HTTP request", "seconds", 3600, reloadable=False)
+    idle_timeout: int = _number(
+        20, "how long an HTTP connection may be idle", "seconds", 3600, reloadable=False
+    )
+    read_timeout: int = _number(
+        30, "how long a client may take nothing of an HTTP answer, until it is closed", "seconds", 3600
+    )
     audit_seal_key: SealKey | None = declare(
         SealKey.parse,
         None,
@@ -281,6 +317,23 @@ class Configuration:
             connections_per_address=self.connections_per_address,
             connections_per_user=self.connections_per_user,
             reconnect_grace=self.reconnect_grace,
+            ping_count=self.ping_rate.count,
+            ping_seconds=self.ping_rate.seconds,
+            fragments=self.fragments,
+            refusals_rate=self.refusal_rate,
+            refusals_burst=self.refusal_burst,
+            identify_within=self.identify_timeout,
+            control_size=self.control_size,
+            message_size=self.message_size,
+            audio_size=self.audio_size,
+            frame_size=self.frame_size,
+            settings_keys=self.settings_keys,
+            nesting=self.nesting,
+            queue_pause=self.queue_pause,
+            queue_size=self.queue_size,
+            queue_age=self.queue_age,
+            history_count=self.history_count,
+            history_size=self.history_size,
         )
 
     @property
@@ -305,7 +358,15 @@ class Configuration:
 
     @property
     def http_limits(self) -> HTTPLimits:
-        return HTTPLimits(connections_per_address=self.http_connections_per_address)
+        return HTTPLimits(
+            connections_per_address=self.http_connections_per_address,
+            body_size=self.body_size,
+            header_size=self.header_size,
+            header_timeout=self.header_timeout,
+            body_timeout=self.body_timeout,
+            idle_timeout=self.idle_timeout,
+            read_timeout=self.read_timeout,
+        )
 
 
 SETTINGS: tuple[Setting[Any], ...] = tuple(

@@ -23,28 +23,28 @@ class ConnectionLimits:
     connections_per_address: int
     connections_per_user: int
     reconnect_grace: float
-    ping_count: float = 20
-    ping_seconds: float = 10
-    fragments: int = 64
-    refusals_rate: float = 10
-    refusals_burst: float = 20
+    ping_count: float
+    ping_seconds: float
+    fragments: int
+    refusals_rate: float
+    refusals_burst: float
     limited_for: float = 10
     bad_in_a_row: int = 10
-    identify_within: float = 10
-    control_size: int = 16 * 1024
-    message_size: int = 64 * 1024
-    audio_size: int = 512 * 1024
-    frame_size: int = 1024 * 1024
-    settings_keys: int = 64
-    nesting: int = 16
+    identify_within: float
+    control_size: int
+    message_size: int
+    audio_size: int
+    frame_size: int
+    settings_keys: int
+    nesting: int
     # Outbound: from `queue_pause` on, the peer is not read and audio is dropped; past `queue_size` or
     # `queue_age` the slow receiver is closed. `in_flight` is what the transport may hold at a time.
     in_flight: int = 64 * 1024
-    queue_pause: int = 256 * 1024
-    queue_size: int = 1024 * 1024
-    queue_age: float = 5
-    history_count: int = 256
-    history_size: int = 1024 * 1024
+    queue_pause: int
+    queue_size: int
+    queue_age: float
+    history_count: int
+    history_size: int
     token_warning: float = 60
     token_grace: float = 30
     ping_interval: float = 25

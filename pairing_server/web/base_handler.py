@@ -33,7 +33,7 @@ from pairing_server.security.addresses import limit_key
 from pairing_server.tracing import NOTHING, Span
 from pairing_server.web.app_context import AppContext
 from pairing_server.web.error_form import default_headers, error_body, error_headers, status_of
-from pairing_server.web.json_body import BODY_SIZE, DRAINED_SIZE, parse_object
+from pairing_server.web.json_body import DRAINED_SIZE, parse_object
 
 log = logging.getLogger(__name__)
 
@@ -190,7 +190,7 @@ class JSONHandler(BaseHandler):
         self._origin = origin
         self._set_cors_headers()
         if (declared := self._declared_size()) > DRAINED_SIZE:
-            raise PayloadTooLarge(limit=BODY_SIZE, size=declared)
+            raise PayloadTooLarge(limit=self.app.http_limits.body_size, size=declared)
         if self.app.draining and self.request.method not in ("GET", "HEAD", "OPTIONS"):
             raise Unavailable("The server restarts. Try again in a moment.")
 
@@ -226,7 +226,7 @@ class JSONHandler(BaseHandler):
 
     def data_received(self, chunk: bytes) -> None:
         self._received += len(chunk)
-        if self._received <= BODY_SIZE:
+        if self._received <= self.app.http_limits.body_size:
             self._body += chunk
 
     def read(self, schema: type[Schema]) -> dict[str, Any]:
@@ -234,8 +234,8 @@ class JSONHandler(BaseHandler):
 
         Raises PayloadTooLarge, UnsupportedMediaType, InvalidRequest, ValidationFailed.
         """
-        if self._received > BODY_SIZE:
-            raise PayloadTooLarge(limit=BODY_SIZE, size=self._received)
+        if self._received > self.app.http_limits.body_size:
+            raise PayloadTooLarge(limit=self.app.http_limits.body_size, size=self._received)
         body = bytes(self._body)
         given = self.request.headers.get("Content-Type", "")
         if body and given.partition(";")[0].strip().lower() != "application/json":

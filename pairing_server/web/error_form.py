@@ -24,7 +24,6 @@ from pairing_server.errors import (
     Unavailable,
     UpgradeRequired,
 )
-from pairing_server.web.json_body import BODY_SIZE
 
 STATUS: dict[str, int] = {
     "INVALID_REQUEST": 400,
@@ -116,11 +115,11 @@ def whole_answer(error: PairingServerError, request_id: UUID, now: datetime) -> 
     return "\r\n".join([*lines, "", ""]).encode() + body
 
 
-def unreadable(cause: BaseException | None) -> PairingServerError:
-    """What is wrong with a request that Tornado refuses for that cause."""
+def unreadable(cause: BaseException | None, body_size: int) -> PairingServerError:
+    """What is wrong with a request that Tornado refuses for that cause. `body_size`: what a body may have."""
     reason = str(cause or "")[:200]
     if reason in _TOO_LARGE:
-        return PayloadTooLarge(limit=BODY_SIZE)
+        return PayloadTooLarge(limit=body_size)
     why = f": {reason}" if reason else ""
     return InvalidRequest(
         f"This is no request that the server can read{why}. Send HTTP/1.1 as RFC 9112 has it."

@@ -19,20 +19,14 @@ from tornado.web import Application
 
 from pairing_server.security.addresses import is_trusted, limit_key
 from pairing_server.web.app_context import AppContext
-from pairing_server.web.json_body import BODY_SIZE, DRAINED_SIZE
+from pairing_server.web.json_body import DRAINED_SIZE
 from pairing_server.web.lingering import LingeringStream
 from pairing_server.web.plain_connections import PlainConnections
 
 log = logging.getLogger(__name__)
 
-HEADER_SIZE = 16 * 1024
-# Related durations, in seconds: a request's header and its body each within the first, both counted
-# from their first byte; between requests a connection may be idle for the last.
-HEADER_TIMEOUT = 10.0
-BODY_TIMEOUT = 10.0
-IDLE_TIMEOUT = 20.0
-# Seconds in which a client must take at least a part of what waits for it.
-READ_TIMEOUT = 30.0
+# What is read at once, and so what a connection holds of a body that nobody keeps.
+READ_SIZE = 16 * 1024
 # So many connections are accepted before anything else is done; accepting pauses for so many seconds while the process or
 # the system has no descriptor left.
 ACCEPTED_AT_ONCE = 128
@@ -44,14 +38,14 @@ class BoundedHTTPServer(HTTPServer):
     """Serves the application. Call `cut_slow` once a second."""
 
     def initialize(self, application: Application, app: AppContext) -> None:  # type: ignore[override]
+        limits = app.http_limits
         super().initialize(
             application,
             xheaders=False,  # it would trust any client; see AppContext.address
-            # What is read at once, and so what a connection holds of a body that nobody keeps.
-            chunk_size=BODY_SIZE,
-            max_header_size=HEADER_SIZE,
-            idle_connection_timeout=IDLE_TIMEOUT,
-            body_timeout=BODY_TIMEOUT,
+            chunk_size=READ_SIZE,
+            max_header_size=limits.header_size,
+            idle_connection_timeout=limits.idle_timeout,
+            body_timeout=limits.body_timeout,
             max_body_size=DRAINED_SIZE,
         )
         self._app = app
@@ -114,7 +108,7 @@ class BoundedHTTPServer(HTTPServer):
         if client.fileno() >= self._app.descriptors.requests:
             self._turn_away(client, "descriptors")
             return
-        stream = LingeringStream(client, self._app.lingering, BODY_SIZE)
+        stream = LingeringStream(client, self._app.lingering, READ_SIZE, self._app.http_limits.body_size)
         self._plain.add(stream, key)
         self.handle_stream(stream, address)
 
@@ -164,7 +158,7 @@ class BoundedHTTPServer(HTTPServer):
             # Waiting for the end of a header (a pattern), with some of it here already.
             if stream._read_regex is None or not stream._read_buffer_size:
                 self._began.pop(connection, None)
-            elif now - self._began.setdefault(connection, now) >= HEADER_TIMEOUT:
+            elif now - self._began.setdefault(connection, now) >= self._app.http_limits.header_timeout:
                 stream.close()
                 cut += 1
         return cut
@@ -184,7 +178,7 @@ class BoundedHTTPServer(HTTPServer):
             before, since = self._taken.setdefault(connection, (taken, now))
             if taken != before:
                 self._taken[connection] = taken, now
-            elif now - since >= READ_TIMEOUT:
+            elif now - since >= self._app.http_limits.read_timeout:
                 stream.close()
                 cut += 1
         return cut

@@ -7,8 +7,7 @@ from typing import Any
 
 from pairing_server.errors import InvalidRequest
 
-BODY_SIZE = 16 * 1024
-# A larger body is read and thrown away up to this size: a client that is cut off while it sends would not see the
+# A body that is larger than it may be is read and thrown away up to this size: a client that is cut off while it sends would not see the
 # answer.
 DRAINED_SIZE = 1024 * 1024
 

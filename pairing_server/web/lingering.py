@@ -81,9 +81,12 @@ class LingeringStream(IOStream):
     A request that Tornado cannot read is answered in the form that all errors have.
     """
 
-    def __init__(self, client: socket.socket, lingering: LingeringSockets, read_chunk_size: int) -> None:
+    def __init__(
+        self, client: socket.socket, lingering: LingeringSockets, read_chunk_size: int, body_size: int
+    ) -> None:
         super().__init__(client, read_chunk_size=read_chunk_size)
         self._lingering = lingering
+        self._body_size = body_size
         self._request: HTTP1Connection | None = None
         self._written_before = 0
 
@@ -100,14 +103,14 @@ class LingeringStream(IOStream):
             done: Future[None] = Future()
             done.set_result(None)
             return done
-        return self._refuse(unreadable(sys.exception()))
+        return self._refuse(unreadable(sys.exception(), self._body_size))
 
     def close(self, exc_info: Any = False) -> None:
         if isinstance(exc_info, UnsatisfiableReadError) and not self.closed() and not self._is_answered():
             # Of the header, or of the line before a chunk.
             of_header = self._read_regex is not None
             limit = self._read_max_bytes
-            self._refuse(HeaderTooLarge(limit=limit) if of_header else unreadable(None))
+            self._refuse(HeaderTooLarge(limit=limit) if of_header else unreadable(None, self._body_size))
         super().close(exc_info)
 
     def _is_answered(self) -> bool:

@@ -13,8 +13,8 @@ import pytest
 from tornado.web import Application
 
 from pairing_server.web.base_handler import BaseHandler, JSONHandler
-from pairing_server.web.json_body import BODY_SIZE, DRAINED_SIZE
-from tests.conftest import StartNode
+from pairing_server.web.json_body import DRAINED_SIZE
+from tests.conftest import CONFIGURATION, StartNode
 from tests.devices import Site
 from tests.web.test_http_edges import chunked
 
@@ -88,7 +88,7 @@ async def test_bodies_that_lack_their_end_are_not_held(site: Site, in_chunks: bo
     finally:
         tracemalloc.stop()
     # Each has some 20 KiB of objects of its own, here and on the client's side.
-    assert held < len(URLS) * CONNECTIONS * (BODY_SIZE + 48 * 1024), held
+    assert held < len(URLS) * CONNECTIONS * (CONFIGURATION.body_size + 48 * 1024), held
     assert (await site.get("/healthz")).status == 200
 
 

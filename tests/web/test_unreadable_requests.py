@@ -11,7 +11,7 @@ import pytest
 from tornado.httputil import HTTPHeaders
 
 from pairing_server.web.error_form import BARE_REFUSAL
-from pairing_server.web.http_server import HEADER_SIZE
+from tests.conftest import CONFIGURATION
 from tests.devices import Site
 from tests.web.test_http_edges import RawAnswer, chunked, exchange, post
 
@@ -82,14 +82,14 @@ async def test_what_cannot_be_read_is_refused_in_the_form_of_all_errors(site: Si
 
 async def test_a_header_that_is_too_large_is_431_with_its_limit(site: Site) -> None:
     for large in (
-        GET + b"X-Big: " + b"a" * (HEADER_SIZE + 1024) + b"\r\n\r\n",
+        GET + b"X-Big: " + b"a" * (CONFIGURATION.header_size + 1024) + b"\r\n\r\n",
         GET + b"X-Many: 1\r\n" * 2_000 + b"\r\n",
         b"GET /" + b"a" * 200_000 + b" HTTP/1.1\r\nHost: a\r\n\r\n",
-        b"a" * (HEADER_SIZE + 1),
+        b"a" * (CONFIGURATION.header_size + 1),
     ):
         answer = await exchange(site, large)
         check_form(answer, 431, "PAYLOAD_TOO_LARGE")
-        assert json.loads(answer.body)["details"] == {"limit": HEADER_SIZE}
+        assert json.loads(answer.body)["details"] == {"limit": CONFIGURATION.header_size}
 
 
 async def test_a_body_that_is_too_large_is_413_on_every_url(site: Site) -> None:

@@ -60,7 +60,7 @@ class Deliveries:
         if self._row:
             self.varying.update(delivery.changed)
         self._row.append(delivery)
-        room = min(DELIVERIES_KEPT, BYTES_KEPT // size)
+        room = min(DELIVERIES_KEPT, max(1, BYTES_KEPT // size))
         while len(self._row) > room or len(self._row) * len(self.varying) > COMPARED:
             self.pop_oldest()
 
