@@ -114,6 +114,29 @@ async def test_a_stream_whose_first_byte_comes_alone_is_heard(visitors: Visitors
     await loud(desktop.root.get_by_label("From the phone"))
 
 
+# As in a page over http:// on a phone.
+NO_MICROPHONE = 'Object.defineProperty(navigator, "mediaDevices", { value: undefined });'
+
+
+async def test_a_page_that_gets_no_microphone_says_why(visitors: Visitors, demo: Site) -> None:
+    page = await visitors.visit(f"{demo.url}/healthz")
+    await page.add_init_script(NO_MICROPHONE)
+    await page.goto(f"{demo.url}/")
+    desktop, phone = Shown(page, "desktop"), Shown(page, "mobile")
+    await desktop.code()
+    await phone.root.get_by_role("button", name="Type it for me").click()
+    await phone.is_paired()
+    await expect(phone.root.get_by_role("button", name="Start microphone")).to_be_disabled()
+    await expect(phone.root.get_by_text("only over https://")).to_be_visible()
+    refused = await page.evaluate(
+        """async () => {
+          const { startMicrophone } = await import("/client/audio.js");
+          return startMicrophone({ onChunk() {} }).catch(({ name }) => name);
+        }"""
+    )
+    assert refused == "SecurityError"
+
+
 # A client that passes on what its recorder gives, as it comes. The seconds decoded, once there are any.
 PLAY_TORN = """async () => {
   const { AudioPlayer, startMicrophone } = await import("/client/audio.js");

@@ -9,7 +9,7 @@ export interface Microphone {
  * Records the microphone. `onChunk` gets about ten chunks a second, to be handed to `PairingClient.sendAudio`; if it answers false,
  * as `sendAudio` does, that chunk is lost and the recording begins anew, so that the other side can decode what follows.
  * `onLevel` the loudness from 0 to 1, twenty times a second. Rejects with what `getUserMedia` throws, `NotAllowedError` for
- * instance. Browsers want a page by https or from this machine.
+ * instance, and with `SecurityError` on a page by http:// from another machine: browsers have no microphone there.
  */
 export declare function startMicrophone(options: {
   onChunk(chunk: Blob, about: Required<AudioAbout>): unknown;

@@ -43,6 +43,7 @@ class Meter {
 
 /** See audio.d.ts. Throws what `getUserMedia` throws. */
 export async function startMicrophone({ onChunk, onLevel, constraints = true }) {
+  if (!navigator.mediaDevices) throw new DOMException("The microphone needs a page from https:// or from this machine.", "SecurityError");
   const stream = await navigator.mediaDevices.getUserMedia({ audio: constraints });
   const context = new AudioContext();
   const meter = new Meter(context, onLevel);

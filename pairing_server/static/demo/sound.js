@@ -9,13 +9,15 @@ const REFUSALS = {
   NotFoundError: "There is no microphone. Connect one and start it again.",
   NotReadableError: "Another program uses the microphone. Close it and start the microphone again.",
 };
-const INSECURE = "The microphone needs https:// or a page from this machine. Open the page that way.";
+const INSECURE = "Browsers give a page the microphone only over https://, or on the machine that the server runs on. Open this page that way.";
 
 /** The element. `showProblem(text)` shows what goes wrong. */
 export function soundPanel(client, peerName, showProblem) {
   const out = direction(`To the ${peerName}`);
   const into = direction(`From the ${peerName}`);
-  const button = h("button", { type: "button" }, "Start microphone");
+  // On http:// from another machine, as on a phone, there is none to ask for.
+  const insecure = !navigator.mediaDevices;
+  const button = h("button", { type: "button", disabled: insecure }, "Start microphone");
   const sounding = h("input", { type: "checkbox", class: "switch", id: uniqueId("play"), checked: true });
   let microphone = null;
   let bytes = 0;
@@ -36,7 +38,6 @@ export function soundPanel(client, peerName, showProblem) {
     button.textContent = "Start microphone";
   };
   const start = async () => {
-    if (!navigator.mediaDevices) throw new Error(INSECURE);
     microphone = await startMicrophone({
       onLevel: out.level,
       onChunk: (data, about) => {
@@ -69,6 +70,7 @@ export function soundPanel(client, peerName, showProblem) {
     "div",
     { class: "sound" },
     button,
+    insecure && h("p", { class: "note" }, INSECURE),
     h("label", { class: "inline", for: sounding.id }, sounding, "Sound on"),
     h("div", { class: "levels" }, out.element, into.element),
   );
