@@ -1,4 +1,4 @@
-"""Text that a client chose, made harmless: `clean` where it is taken, `plain` and `plain_json` where a person reads it."""
+"""Text from outside. `clean` makes it harmless where it is taken, `plain` and `plain_json` where a person reads it."""
 
 from __future__ import annotations
 
@@ -29,6 +29,15 @@ def plain_json(value: object) -> str:
     if text.isprintable():
         return text
     return "".join(json.dumps(c)[1:-1] if _controls(c) else c for c in text)
+
+
+def is_host_name(text: str) -> bool:
+    """Whether the text can be looked up, as a name or an address: the parts of a name have 1 to 63 characters (IDNA)."""
+    try:
+        text.encode("idna")
+    except UnicodeError:
+        return False
+    return True
 
 
 def _controls(character: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
 from collections.abc import Sequence
 
@@ -57,6 +58,7 @@ for command in (key, verify, rebase):
 
 def main() -> None:
     """The console script. Exits with 1 after a failure, 2 after a wrong use, 130 after Ctrl-C."""
+    _open_streams()
     try:
         _check_text(sys.argv[1:])
         # Without standalone mode, click returns the status of `ctx.exit`.
@@ -76,6 +78,17 @@ def main() -> None:
         place = f"{error.filename}: " if error.filename is not None else ""
         say(f"Error: {place}{error.strerror or error}", err=True)
         sys.exit(1)
+
+
+def _open_streams() -> None:
+    """A standard stream that is closed is /dev/null: otherwise the next file or connection would take its number."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            nothing = os.open(os.devnull, os.O_RDWR)
+            if nothing != number:
+                os.dup2(nothing, number)
+                os.close(nothing)
+            setattr(sys, name, open(number, "r" if number == 0 else "w", encoding="utf-8", closefd=False))  # noqa: SIM115
 
 
 def _check_text(arguments: Sequence[str]) -> None:

@@ -17,6 +17,7 @@ from tornado.websocket import WebSocketError, websocket_connect
 
 from pairing_server.client.connection import Connection
 from pairing_server.client.errors import NotAPairingServer, NotReachable, ServerError, text
+from pairing_server.text import is_host_name
 
 # Seconds that one request or one wait may take.
 TIMEOUT = 10.0
@@ -239,10 +240,8 @@ def base_url(url: str) -> str:
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0:
         raise ValueError("expected a URL such as https://pairing.example.com or http://127.0.0.1:8089")
-    try:
-        parts.hostname.encode("idna")
-    except UnicodeError:
-        raise ValueError("expected a host name whose parts have 1 to 63 characters") from None
+    if not is_host_name(parts.hostname):
+        raise ValueError("expected a host name whose parts have 1 to 63 characters")
     if parts.username is not None or parts.query or parts.fragment:
         raise ValueError("expected a URL without user, query and fragment")
     return f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}"

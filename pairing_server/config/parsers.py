@@ -10,6 +10,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from pairing_server.db.connection_parameters import read
+from pairing_server.text import is_host_name
 
 
 def items(text: str) -> list[str]:
@@ -96,13 +97,14 @@ def _host_of(text: str) -> str | None:
     """The host of a URL, "" if it has none; None if this is not a URL or the port is wrong."""
     try:
         parts = urlsplit(text)
-        return None if parts.port == 0 else parts.hostname or ""
+        host = parts.hostname or ""
+        return host if parts.port != 0 and is_host_name(host) else None
     except ValueError:
         return None
 
 
 def host(text: str) -> str:
-    if not text.strip() or any(c.isspace() or c in "/?#@" for c in text):
+    if not is_host_name(text.strip() or ".") or any(c.isspace() or c in "/?#@" for c in text):
         raise ValueError("expected an address or a host name to listen on")
     return text.strip()
 

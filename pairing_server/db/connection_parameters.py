@@ -17,6 +17,8 @@ from difflib import get_close_matches
 from pathlib import Path
 from urllib.parse import quote, unquote
 
+from pairing_server.text import is_host_name
+
 PORT = 5432
 FORM = (
     "expected a URL that begins with postgresql:// or postgres://,"
@@ -317,6 +319,8 @@ def _places(values: Mapping[str, str]) -> Iterator[Place]:
             )
         if not name and len(hosts) > 1:
             raise ConnectionParameterError(f"{FORM}; one of the hosts is empty")
+        if not name.startswith("/") and not is_host_name(name):
+            raise ConnectionParameterError("host: the parts of a host's name have 1 to 63 characters")
         port = port or ports[number % len(ports)]
         if port and not (port.isascii() and port.isdecimal() and 0 < int(port) < 65536):
             raise ConnectionParameterError(f"{FORM}; a port is a number up to 65535, and {_ENCODE}")

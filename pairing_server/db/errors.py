@@ -87,7 +87,8 @@ def for_operator(error: BaseException) -> str:
     if isinstance(error, DBAPIError) and error.orig is not None:
         error = error.orig.__cause__ or error.orig
     remedy = _REMEDIES.get(getattr(error, "sqlstate", None) or "", "")
-    return f"The database has refused this: {error}.\n{remedy}".rstrip()
+    text = str(error).strip().removesuffix(".")
+    return f"The database has refused this: {text}.\n{remedy}".rstrip()
 
 
 def _by_state(state: str) -> DatabaseUnavailable | None:

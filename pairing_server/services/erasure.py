@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from pairing_server.audit.recorder import AuditLog
 from pairing_server.db.database import Database
-from pairing_server.errors import Forbidden
+from pairing_server.errors import Forbidden, NotFound
 from pairing_server.request_context import RequestContext
 from pairing_server.services.account_status import AccountStatus, require_login
 from pairing_server.services.logins import LoginService, subject_of
@@ -38,7 +38,10 @@ class ErasureService:
     status: AccountStatus
 
     async def erase(self, context: RequestContext, user: str) -> Erased:
-        """For an administrator. `user`: a username, a user's id, or "issuer|sub". Raises NotFound, ValidationFailed."""
+        """For an administrator. `user`: a username, a user's id, or "issuer|sub".
+
+        Raises NotFound, also if nothing is kept of the user, and ValidationFailed.
+        """
         async with self.database.transaction() as conn:
             subject = await subject_of(conn, user, context.now)
             revoked, erased = await self._erase(conn, context, subject)
@@ -59,6 +62,10 @@ class ErasureService:
     ) -> tuple[Revocation, Erased]:
         revoked, logins = await self.logins.revoke_all_of(conn, subject, context.now)
         deleted = await store.delete_user(conn, subject)
+        if not deleted.rows and not logins:
+            raise NotFound(
+                f"Nothing is kept of the user {subject!r}. Check the spelling; see: pairing-server login list"
+            )
         made = self.audit.event(
             "account.deleted", "success", context, target=subject, logins=logins, pairings=deleted.pairings
         )

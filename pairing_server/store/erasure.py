@@ -13,10 +13,11 @@ from pairing_server.store.users import id_of
 
 @dataclass(frozen=True, slots=True)
 class Deleted:
-    """`account`: there was one here. `pairings`: those that were live."""
+    """`account`: there was one here. `pairings`: those that were live. `rows`: all that was deleted."""
 
     account: bool
     pairings: int
+    rows: int
 
 
 async def delete_user(conn: AsyncConnection, subject: str) -> Deleted:
@@ -26,9 +27,11 @@ async def delete_user(conn: AsyncConnection, subject: str) -> Deleted:
     """
     own = or_(pairings.c.desktop_user == subject, pairings.c.mobile_user == subject)
     live = (await conn.execute(select(func.count()).where(own, pairings.c.ended_at.is_(None)))).scalar_one()
-    await conn.execute(delete(confirmations).where(confirmations.c.mobile_user == subject))
-    await conn.execute(delete(pairings).where(own))
-    await conn.execute(delete(sessions).where(sessions.c.subject == subject))
+    gone = [
+        await conn.execute(delete(confirmations).where(confirmations.c.mobile_user == subject)),
+        await conn.execute(delete(pairings).where(own)),
+        await conn.execute(delete(sessions).where(sessions.c.subject == subject)),
+    ]
     counted = [and_(attempts.c.kind == "redeem_user", attempts.c.key == subject)]
     name = None
     if (user_id := id_of(subject)) is not None:
@@ -36,5 +39,6 @@ async def delete_user(conn: AsyncConnection, subject: str) -> Deleted:
         name = (await conn.execute(statement)).scalar_one_or_none()
     if name is not None:
         counted.append(and_(attempts.c.kind == "login_user", attempts.c.key == name))
-    await conn.execute(delete(attempts).where(or_(*counted)))
-    return Deleted(name is not None, live)
+    gone.append(await conn.execute(delete(attempts).where(or_(*counted))))
+    account = name is not None
+    return Deleted(account, live, account + sum(result.rowcount for result in gone))

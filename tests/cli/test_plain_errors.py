@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import click
 import pytest
 from sqlalchemy.engine import make_url
 
+from harness.program import environment, program
 from pairing_server.audit.seals import SealKey, format_key
 from pairing_server.cli import cli
 from tests.cli.commands import NO_DATABASE, Operator
@@ -96,6 +98,67 @@ def test_the_number_of_an_event_that_cannot_be_one_is_a_wrong_use(tmp_path: Path
 def test_copies_of_seals_that_are_no_text_are_named(database_url: str, folder: Path) -> None:
     told = Operator(database_url, folder).refuses("audit", "verify", "--copies", "binary")
     assert "binary is no file of copies: it is not text in UTF-8" in told
+
+
+@pytest.mark.parametrize("host", ["a..b", "x" * 300, f"{'x' * 64}.example", "é..b"])
+@pytest.mark.parametrize(
+    ("setting", "form"),
+    [
+        ("HOST", "{}"),
+        ("PUBLIC_URL", "https://{}/"),
+        ("AUDIT_SEAL_COPY", "https://{}/"),
+        ("DATABASE_URL", "postgresql://ada@{}/pairing"),
+        ("DATABASE_URL", "postgresql://ada@127.0.0.1:1,{}:2/pairing"),
+        ("MIGRATE_DATABASE_URL", "postgresql:///pairing?host={}"),
+    ],
+)
+def test_a_host_that_cannot_be_looked_up_is_a_fault_of_its_setting(
+    host: str, setting: str, form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = InProcess(monkeypatch, tmp_path, **{setting: form.format(host)}).run("user", "list")
+    assert (done.status, done.out) == (1, "")
+    assert f"PAIRING_{setting}: " in done.err
+
+
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_a_standard_stream_that_is_closed_is_nothing_to_read_or_write(number: int, tmp_path: Path) -> None:
+    redirected = f'exec {number}{"<" if number == 0 else ">"}&- && exec "$0" "$@"'
+    command = ["sh", "-c", redirected, *program(), "user", "add", "ada"]
+    done = subprocess.run(
+        command,
+        cwd=tmp_path,
+        env=environment(DATABASE_URL=NO_DATABASE),
+        input="",
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr == (
+        "" if number == 2 else "Error: Give the password on standard input, or run this on a terminal.\n"
+    )
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "STATE_DIRECTORY",
+        "RUNTIME_DIRECTORY",
+        "CREDENTIALS_DIRECTORY",
+        "PAIRING_SETTINGS_FILE",
+        "COLUMNS",
+        "HOME",
+    ],
+)
+def test_no_variable_of_the_environment_ends_a_command_with_a_traceback(
+    name: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commands = InProcess(monkeypatch, folder)
+    for value in (*HOSTILE, *FILES):
+        monkeypatch.setenv(name, value)
+        done = commands.run("config")
+        assert done.status in (0, 1), value
+        assert controls(done.text) == [], value
 
 
 # What the database refuses

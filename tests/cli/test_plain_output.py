@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 
+from pairing_server import cli
 from tests.cli.commands import Result
 from tests.cli.in_process import InProcess, controls
 from tests.conftest import execute
@@ -130,3 +132,14 @@ def test_a_value_of_the_environment_is_shown_as_text(
     done = commands.run("config")
     assert controls(done.text) == []
     assert f"PAIRING_DATA_DIR=/srv/{SHOWN}\n" in done.out
+
+
+def test_commands_print_by_the_functions_that_make_text_plain() -> None:
+    """Those that print by themselves have colours, bytes or no text from outside; what they print is tested above."""
+    package = Path(cli.__file__).parent
+    found = {
+        str(path.relative_to(package))
+        for path in package.rglob("*.py")
+        if re.search(r"\bclick\.echo\(|\bprint\(|sys\.stdout\.write", path.read_text(encoding="utf-8"))
+    }
+    assert found <= {"__init__.py", "output.py", "completion.py", "audit/commands.py", "doctor/command.py"}

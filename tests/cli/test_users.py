@@ -212,6 +212,11 @@ def test_a_database_that_is_away_is_told_with_the_setting_to_check(tmp_path: Pat
     assert "secret" not in told
 
 
+def test_to_delete_a_user_of_whom_nothing_is_kept_is_no_success(operator: Operator) -> None:
+    told = operator.refuses("user", "delete", "--yes", "https://id.example|4711")
+    assert "Nothing is kept of the user 'https://id.example|4711'" in told
+
+
 def test_an_account_is_deleted_once_that_is_confirmed(operator: Operator) -> None:
     operator.says("user", "add", "alice", stdin=PASSWORD)
     asked = operator.run("user", "delete", "alice", stdin="n\n")
