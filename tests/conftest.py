@@ -166,6 +166,7 @@ CONFIGURATION = Configuration(
     http_connections_per_address=10_000,
     handshake_failures=Rate(1000, 60),
     join_rate=Rate(1000, 10),
+    service_rate=Rate(1000, 10),
 )
 
 StartNode = Callable[..., Site]

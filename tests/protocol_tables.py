@@ -124,6 +124,11 @@ def limit_rows() -> list[Row]:
             f"{relay.join_count:g} in {relay.join_seconds:g} s",
             "`PAIRING_JOIN_RATE`",
         ),
+        (
+            "`identify`, `unpair`, `refresh_token`, `pairing_confirm`, `pairing_reject`, for a connection",
+            f"{relay.service_count:g} in {relay.service_seconds:g} s",
+            "`PAIRING_SERVICE_RATE`",
+        ),
         ("audio chunks, for a connection", f"{relay.audio_rate:g} a second", "`PAIRING_AUDIO_RATE`"),
         (
             "audio bytes, for a connection",

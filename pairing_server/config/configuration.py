@@ -212,6 +212,9 @@ class Configuration:
     audio_bytes_burst: int = _number(2 * 1024 * 1024, "audio, for a connection", "bytes at once")
     frame_rate: int = _number(200, "frames of any kind, for a connection", "a second")
     join_rate: Rate = _rate(5, 10, "joins, for a connection")
+    service_rate: Rate = _rate(
+        20, 10, "`identify`, `unpair`, `refresh_token` and answers to `pairing_request`, for a connection"
+    )
     ping_rate: Rate = _rate(20, 10, "protocol pings, for a connection")
     fragments: int = _number(64, "fragments of a message", "at most")
     refusal_rate: int = _number(10, "`RATE_LIMITED` errors sent, for a connection", "a second")
@@ -314,6 +317,8 @@ class Configuration:
             frame_rate=self.frame_rate,
             join_count=self.join_rate.count,
             join_seconds=self.join_rate.seconds,
+            service_count=self.service_rate.count,
+            service_seconds=self.service_rate.seconds,
             connections_per_address=self.connections_per_address,
             connections_per_user=self.connections_per_user,
             reconnect_grace=self.reconnect_grace,

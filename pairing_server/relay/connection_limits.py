@@ -20,6 +20,8 @@ class ConnectionLimits:
     frame_rate: float
     join_count: float
     join_seconds: float
+    service_count: float
+    service_seconds: float
     connections_per_address: int
     connections_per_user: int
     reconnect_grace: float

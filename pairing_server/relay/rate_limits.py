@@ -26,6 +26,7 @@ class ConnectionRateLimits:
         "_limits",
         "_messages",
         "_refusals",
+        "_services",
     )
 
     def __init__(self, limits: ConnectionLimits, now: float) -> None:
@@ -33,6 +34,7 @@ class ConnectionRateLimits:
         self._audio = TokenBucket(limits.audio_rate, limits.audio_rate, now)
         self._audio_bytes = TokenBucket(limits.audio_bytes_rate, limits.audio_bytes_burst, now)
         self._joins = TokenBucket(limits.join_count / limits.join_seconds, limits.join_count, now)
+        self._services = TokenBucket(limits.service_count / limits.service_seconds, limits.service_count, now)
         self._refusals = TokenBucket(limits.refusals_rate, limits.refusals_burst, now)
         self._limits = limits
         self._exceeded_since: float | None = None
@@ -47,6 +49,12 @@ class ConnectionRateLimits:
         self.charge_message(frame, now)
         if wait := self._joins.take(now):
             raise RateLimited(wait, limit="joins")
+
+    def charge_service(self, frame: str | bytes, now: float) -> None:
+        """What needs a statement of the database, or a signature to be checked, costs more than other messages."""
+        self.charge_message(frame, now)
+        if wait := self._services.take(now):
+            raise RateLimited(wait, limit="services")
 
     def charge_audio(self, frame: str | bytes, now: float) -> None:
         """Audio has a rate of its own, in chunks and in bytes, and is no message."""

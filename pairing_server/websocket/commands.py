@@ -201,7 +201,12 @@ COMMANDS = CommandRegistry(
     ),
     Command(requests.Ping, reply=answer_ping),
     Command(requests.Pong),
-    Command(requests.Identify, precondition=check_identify, serve=identify),
+    Command(
+        requests.Identify,
+        charge=ConnectionRateLimits.charge_service,
+        precondition=check_identify,
+        serve=identify,
+    ),
     Command(
         requests.JoinChannel,
         charge=ConnectionRateLimits.charge_join,
@@ -209,8 +214,23 @@ COMMANDS = CommandRegistry(
         serve=join_channel,
     ),
     Command(requests.LeaveChannel, precondition=check_joined, serve=leave_channel),
-    Command(requests.Unpair, precondition=check_joined, serve=unpair),
-    Command(requests.PairingConfirm, precondition=check_pairing_answer, serve=confirm_pairing),
-    Command(requests.PairingReject, precondition=check_pairing_answer, serve=reject_pairing),
-    Command(requests.RefreshToken, serve=refresh_token),
+    Command(
+        requests.Unpair,
+        charge=ConnectionRateLimits.charge_service,
+        precondition=check_joined,
+        serve=unpair,
+    ),
+    Command(
+        requests.PairingConfirm,
+        charge=ConnectionRateLimits.charge_service,
+        precondition=check_pairing_answer,
+        serve=confirm_pairing,
+    ),
+    Command(
+        requests.PairingReject,
+        charge=ConnectionRateLimits.charge_service,
+        precondition=check_pairing_answer,
+        serve=reject_pairing,
+    ),
+    Command(requests.RefreshToken, charge=ConnectionRateLimits.charge_service, serve=refresh_token),
 )

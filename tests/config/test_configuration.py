@@ -113,6 +113,7 @@ TEXTS: dict[str, tuple[str, Any, tuple[str, ...], str]] = {
     "connect_rate": ("7/60", Rate(7, 60), ("often",), "N/seconds"),
     "redeem_lock": ("60, 90", (60, 90), ("0", "86401", "1h", ","), "seconds from 1 to 86400"),
     "redeem_lock_address": ("60, 90", (60, 90), ("0", "86401", "1h", ","), "seconds from 1 to 86400"),
+    "service_rate": ("7/60", Rate(7, 60), ("often",), "N/seconds"),
     "ping_rate": ("7/60", Rate(7, 60), ("often",), "N/seconds"),
     "fragments": ("7", 7, ("0", "much"), "a whole number from 1"),
     "refusal_rate": ("7", 7, ("0", "much"), "a whole number from 1"),

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
+
+from pairing_server.relay import requests
+from pairing_server.relay.rate_limits import ConnectionRateLimits
+from pairing_server.websocket.commands import COMMANDS
 from tests.relay.wire import Relay, codes
 
 PING = {"type": "ping", "sequence": 1}
@@ -77,6 +82,38 @@ def test_five_joins_in_ten_seconds_are_enough() -> None:
     assert error["details"] == {"limit": "joins", "retry_after_ms": 2000}
     relay.pass_time(2)
     assert client.send(join) is not None
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"type": "identify", "device_type": "desktop", "session_id": "desktop-1"},
+        {"type": "refresh_token", "token": "a.b.c"},
+    ],
+)
+def test_what_the_database_or_a_key_is_needed_for_has_a_rate_of_its_own(message: dict[str, str]) -> None:
+    relay = Relay()
+    client = relay.client("desktop")
+    for _ in range(20):
+        assert client.send(message) is not None
+    assert client.send(message) is None
+    [error] = client.received()
+    assert error["details"] == {"limit": "services", "retry_after_ms": 500}
+    client.send(PING)
+    assert client.received()[-1]["type"] == "pong", "other messages are served"
+    relay.pass_time(0.5)
+    assert client.send(message) is not None
+
+
+def test_each_type_that_services_answer_is_charged_for_it() -> None:
+    served = {command.struct for command in COMMANDS.by_struct.values() if command.serve is not None}
+    charged = {
+        command.struct
+        for command in COMMANDS.by_struct.values()
+        if command.charge in (ConnectionRateLimits.charge_service, ConnectionRateLimits.charge_join)
+    }
+    # Each leaving needs a join before it.
+    assert served - charged == {requests.LeaveChannel}
 
 
 def test_refusals_are_limited_as_well() -> None:
