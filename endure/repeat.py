@@ -15,6 +15,7 @@ LONGER = (
     "tests/end_to_end/test_contract.py",
     "tests/faults/test_killed_while_recording.py",
     "tests/relay/settings/test_convergence.py",
+    "tests/deploy/test_systemd_install.py",
 )
 
 
