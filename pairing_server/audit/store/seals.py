@@ -150,8 +150,8 @@ def _seal(row: Sequence[Any]) -> Seal:
 async def upto(tables: AuditTables, epoch: int, begin: int, end: int) -> int:
     """Where a seal that begins there ends: at `end`, or earlier, so that it has no more rows than MOST_ROWS."""
     bounds = {"epoch": epoch, "begin": str(begin), "end": str(end), "most": MOST_ROWS}
-    within = "epoch = :epoch AND xid >= CAST(:begin AS text)::xid8 AND xid < CAST(:end AS text)::xid8"
-    statement = f"SELECT xid::text FROM @events WHERE {within} ORDER BY xid OFFSET :most LIMIT 1"
+    within = "a.epoch = :epoch AND a.xid >= CAST(:begin AS text)::xid8 AND a.xid < CAST(:end AS text)::xid8"
+    statement = f"SELECT a.xid::text FROM @events AS a WHERE {within} ORDER BY a.xid OFFSET :most LIMIT 1"
     found = (await tables.execute(statement, bounds)).scalar_one_or_none()
     if found is None:
         return end

@@ -29,6 +29,7 @@ from tests.audit.sealing import (
     triggers_off,
     verify,
 )
+from tests.conftest import execute_within
 from tests.devices import Site
 from tests.logged import logged
 
@@ -120,6 +121,20 @@ async def test_a_seal_has_a_bounded_number_of_rows_except_of_one_transaction(
     assert all(each.rows <= 5 or each.rows == 20 for each in made)
     assert sum(each.rows for each in made) >= 33
     assert (await verify(sealed_log)).fault is None
+
+
+async def test_the_bound_of_a_seal_holds_where_transactions_get_a_digit_more(
+    sealed_log: SealedLog, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "MOST_ROWS", 5)
+    await execute_within(
+        database_url,
+        """INSERT INTO audit_events (xid, occurred_at, event_id, event, severity, outcome, node, app_version, actor_kind)
+        SELECT n::text::xid8, now(), gen_random_uuid(), 'auth.login', 6, 'success', 'n', '1', 'user'
+        FROM (VALUES (99), (100), (101)) AS old(n) CROSS JOIN generate_series(1, 4)""",
+    )
+    made = await sealed_log.sealer.seal(system(utcnow()))
+    assert [each.rows for each in made][:3] == [4, 4, 4]
 
 
 async def test_servers_that_seal_at_once_make_one_chain(site: Site, sealed_log: SealedLog) -> None:
