@@ -85,12 +85,15 @@ class CircuitBreaker:
         # A server becomes read-only in a failover, and another may already take writes. On a full disk reads succeed, so
         # that failures are not in a row.
         if self._failures >= IN_A_ROW or reason in ("read_only", "disk_full"):
-            self._open(reason)
+            self.open(reason)
 
     def _is_working(self) -> bool:
         return asyncio.get_running_loop().time() - self._worked_at < STUCK_AFTER
 
-    def _open(self, reason: str) -> None:
+    def open(self, reason: str) -> None:
+        """It is known to be away: an outage begins, unless there is one."""
+        if self.outage is not None:
+            return
         self.outage = Outage(reason, asyncio.get_running_loop().time())
         self._on_outage("down", reason, 0.0)
         self._later(0.0 if reason == "read_only" else PROBE_EVERY)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 
 from pairing_server.config import Configuration, ConfigurationError
@@ -63,18 +63,37 @@ async def serve(
         node.scheduler.add(Job("bound the database's log", 60, lambda: asyncio.to_thread(embedded.bound_log)))
     loop.add_signal_handler(signal.SIGHUP, _reload, node, load, notifier)
     try:
-        addresses = await node.start(activation.sockets, patient=patient)
+        addresses = await _unless(stop, node.start(activation.sockets, patient=patient))
     except BaseException:
         # It has not run: there is nothing to drain, and perhaps no audit log to write to.
         await node.release()
         await traces.stop()
         raise
+    if addresses is None:
+        await node.release()
+        await traces.stop()
+        notifier.close()
+        return
     node.schema_checked.add_done_callback(lambda checked: stop.set() if checked.exception() else None)
     log.info("listening", extra={"addresses": ",".join(f"{host}:{port}" for host, port in addresses)})
     try:
         await _run(node, stop, lambda: listening(addresses), notifier)
     finally:
         notifier.close()
+
+
+async def _unless(stop: asyncio.Event, work: Coroutine[None, None, Addresses]) -> Addresses | None:
+    """What comes of the work; None if it is to stop before: a database that does not answer can take its time."""
+    working, stopping = asyncio.ensure_future(work), asyncio.ensure_future(stop.wait())
+    try:
+        await asyncio.wait((working, stopping), return_when=asyncio.FIRST_COMPLETED)
+        if working.done():
+            return working.result()
+        return None
+    finally:
+        for task in (working, stopping):
+            task.cancel()
+        await asyncio.wait((working, stopping))
 
 
 async def _run(node: Node, stop: asyncio.Event, ready: Callable[[], None], notifier: Notifier) -> None:

@@ -125,6 +125,8 @@ class Node:
                 raise
             log.warning("waiting for the database", extra={"at": self.database.at, "reason": str(away)})
             self.app.starting = True
+            # So that nothing below waits for it once more.
+            self.database.breaker.open(away.reason or "unreachable")
             self.scheduler.add(Job("check schema", 2, self._check_schema_again))
         await self.database.warm()
         own = [] if sockets else listening_sockets(self.config)
@@ -200,7 +202,8 @@ class Node:
         await self.release()
 
     async def release(self) -> None:
-        """Close what a node holds that has not started."""
+        """Close what a node holds that has not started, or not wholly."""
+        self.http.stop()
         await self.backend.close()
 
 

@@ -19,7 +19,11 @@ class StartError(Exception):
 
 
 class DatabaseUnreachable(StartError):
-    """The database does not answer."""
+    """The database does not answer. `reason`: why, as for DatabaseUnavailable."""
+
+    def __init__(self, text: str, reason: str | None) -> None:
+        super().__init__(text)
+        self.reason = reason
 
 
 async def check_schema(database: Database) -> str:
@@ -31,7 +35,8 @@ async def check_schema(database: Database) -> str:
         cause = error.__cause__
         reason = str(getattr(cause, "orig", None) or cause or error) or type(cause).__name__
         raise DatabaseUnreachable(
-            f"The database cannot be used: {reason}. Check PAIRING_DATABASE_URL."
+            f"The database cannot be used: {reason}. Check PAIRING_DATABASE_URL.",
+            getattr(error, "reason", None),
         ) from None
     except PoolerError as error:
         raise StartError(str(error)) from None

@@ -9,6 +9,7 @@ import re
 import shutil
 import signal
 import socket
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.program import environment
+from harness.program import environment, program
 from pairing_server.db import migrations
 from tests.cli.commands import NO_DATABASE, Operator, command
 from tests.cli.serving import PATIENCE, Serving, serving
@@ -152,6 +153,27 @@ def test_it_waits_for_a_database_that_is_not_there_and_stops_meanwhile(tmp_path:
     [waiting] = [event for event in events if event["message"] == "waiting for the database"]
     assert waiting["at"] == "127.0.0.1:1" and "refused" in waiting["reason"]
     assert events[-1]["message"] == "stopped" and "Traceback" not in said
+
+
+def test_it_stops_at_once_while_a_database_that_does_not_answer_keeps_it_from_listening(
+    tmp_path: Path,
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"postgresql://u@127.0.0.1:{silent.getsockname()[1]}/x?sslmode=disable&connect_timeout=300"
+        operator = Operator(url, tmp_path, PORT="0")
+        with (tmp_path / "log").open("w") as log:
+            server = subprocess.Popen(
+                program("serve"), env=operator.environ, cwd=tmp_path, stdout=log, stderr=log
+            )
+        try:
+            with silent.accept()[0]:  # It has begun to connect.
+                server.send_signal(signal.SIGTERM)
+                assert server.wait(PATIENCE) == 0
+        finally:
+            server.kill()
+            server.wait()
+    assert "Traceback" not in (tmp_path / "log").read_text()
+    assert '"stopped"' in (tmp_path / "log").read_text()
 
 
 def test_without_patience_it_ends_where_the_database_is_not_there(tmp_path: Path) -> None:
