@@ -146,7 +146,7 @@ def _announce(config: Configuration, addresses: list[tuple[str, int]]) -> None:
     "--before-start",
     is_flag=True,
     help="Do only what `serve` does not: skip an embedded database, which `serve` migrates, and a database that is "
-    "away, which `serve` waits for.",
+    "away, which `serve` waits for. It reports in the log.",
 )
 def migrate(revision: str, before_start: bool) -> None:
     """Migrate the database to the schema of this release.
@@ -156,11 +156,41 @@ def migrate(revision: str, before_start: bool) -> None:
 
     Does nothing if the schema is there already. A server of the previous release may run meanwhile.
     """
+    if before_start:
+        logs.before_configuration(os.environ)
+        with _errors_logged():
+            _migrate_before_start(revision)
+        return
     config = load_configuration()
     logs.configure(config.log_format, config.log_level)
-    if before_start and config.embedded:
-        say("The embedded database is migrated by `serve`.")
+    reached = _migrate(config, revision)
+    newer = (
+        ""
+        if migrations.known(reached)
+        else f", which is newer than this release's ({migrations.head()}) and works with it"
+    )
+    say(f"The database is at revision {reached}{newer}.")
+
+
+def _migrate_before_start(revision: str) -> None:
+    """Its lines stand in the log of the service."""
+    config = load_configuration()
+    logs.configure(config.log_format, config.log_level)
+    if config.embedded:
+        log.info("migration left to serve", extra={"reason": "the database is the embedded one"})
         return
+    try:
+        log.info("database migrated", extra={"revision": _migrate(config, revision)})
+    except _NotThere as error:
+        log.warning("migration left to serve", extra={"reason": error.message})
+
+
+class _NotThere(click.ClickException):
+    """The database cannot be reached."""
+
+
+def _migrate(config: Configuration, revision: str) -> str:
+    """The revision that is reached. Raises ClickException."""
     with database(config) as (_, url):
         owner = config.migrate_database_url or url
         reached = migrations.head() if revision == "head" else revision
@@ -170,16 +200,8 @@ def migrate(revision: str, before_start: bool) -> None:
             if reached == migrations.head() and roles.role_of(owner) != roles.role_of(url):
                 roles.grant(owner, roles.role_of(url))
         except migrations.NotReachable as error:
-            if not before_start:
-                raise
-            say(f"{error} `serve` waits for it.", err=True)
-            return
-    newer = (
-        ""
-        if migrations.known(reached)
-        else f", which is newer than this release's ({migrations.head()}) and works with it"
-    )
-    say(f"The database is at revision {reached}{newer}.")
+            raise _NotThere(str(error)) from None
+    return reached
 
 
 @click.command(

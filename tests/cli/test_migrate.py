@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from pairing_server.db import migrations
@@ -48,16 +49,30 @@ def test_a_database_that_does_not_exist_is_named(database_url: str, tmp_path: Pa
 def test_before_a_start_a_database_that_is_away_is_left_to_the_server(tmp_path: Path) -> None:
     done = Operator(NO_DATABASE, tmp_path).run("migrate", "--before-start")
     assert (done.status, done.out) == (0, "")
-    assert done.err.endswith("`serve` waits for it.\n")
+    event = json.loads(done.err)
+    assert (event["level"], event["message"]) == ("WARNING", "migration left to serve")
+    assert "PAIRING_DATABASE_URL" in event["reason"] and "secret" not in event["reason"]
 
 
 def test_before_a_start_a_database_that_is_there_is_migrated(empty_database: str, tmp_path: Path) -> None:
     operator = Operator(empty_database, tmp_path)
-    assert operator.says("migrate", "--before-start") == f"The database is at revision {migrations.head()}.\n"
+    done = operator.run("migrate", "--before-start")
+    assert (done.status, done.out) == (0, "")
+    event = json.loads(done.err.splitlines()[-1])
+    assert (event["message"], event["revision"]) == ("database migrated", migrations.head())
     assert operator.run("user", "list").status == 0
+
+
+def test_before_a_start_what_is_wrong_is_an_event_of_the_log(database_url: str, tmp_path: Path) -> None:
+    execute(database_url, "UPDATE alembic_version SET version_num = '9999'")
+    done = Operator(database_url, tmp_path).run("migrate", "--before-start")
+    assert (done.status, done.out) == (1, "")
+    event = json.loads(done.err.splitlines()[-1])
+    assert event["message"] == "ended" and "9999" in event["error"]
 
 
 def test_before_a_start_the_embedded_database_is_left_to_the_server(tmp_path: Path) -> None:
     operator = Operator("", tmp_path, DATA_DIR=str(tmp_path / "data"))
-    assert operator.says("migrate", "--before-start") == "The embedded database is migrated by `serve`.\n"
+    done = operator.run("migrate", "--before-start")
+    assert (done.status, json.loads(done.err)["message"]) == (0, "migration left to serve")
     assert not (tmp_path / "data").exists()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import shutil
 import tarfile
 import tempfile
@@ -106,8 +107,9 @@ def test_every_command_goes_as_always_on_a_newer_schema(
     newer.upgrade(database_url, tmp_path, works_with=migrations.head())
     operator = Operator(database_url, tmp_path)
     # What the unit runs before each start.
-    told = operator.says("migrate", "--before-start")
-    assert told == (
+    event = json.loads(operator.run("migrate", "--before-start").err.splitlines()[-1])
+    assert (event["message"], event["revision"]) == ("database migrated", newer.NEWER)
+    assert operator.says("migrate") == (
         f"The database is at revision {newer.NEWER}, which is newer than this release's ({migrations.head()})"
         " and works with it.\n"
     )
