@@ -123,11 +123,12 @@ def _access(config: Configuration) -> Iterator[Finding]:
 
 
 def _machine(config: Configuration) -> Iterator[Finding]:
-    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    # The server raises the other limit to this one.
+    _, files = resource.getrlimit(resource.RLIMIT_NOFILE)
     if files != resource.RLIM_INFINITY and files < MIN_OPEN_FILES:
         yield Finding(
             f"A process may have {files} files open here; each connection is one.",
-            "Raise it: LimitNOFILE= in the unit, or ulimit -n, before the server starts.",
+            "Raise the hard limit: LimitNOFILE= in the unit, or ulimit -Hn, before the server starts.",
         )
     if config.data_dir.exists() and (free := shutil.disk_usage(config.data_dir).free) < MIN_FREE_BYTES:
         yield Finding(
