@@ -10,6 +10,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 
 import asyncpg
 
@@ -97,9 +98,8 @@ class Servers:
 
 async def check(run: Run, database: PairingDatabase, pairs: int) -> bool:
     """Whether all devices heard in time, and no server ended or parted what the other has."""
-    settings = {"CODE_TTL": str(CODE_TTL_SECONDS), "RECONNECT_GRACE": str(GRACE_SECONDS)}
-    here = await asyncio.to_thread(Server, run, database, **settings)
-    there = await asyncio.to_thread(Server, run, database, **settings)
+    start = partial(Server, run, database, CODE_TTL=str(CODE_TTL_SECONDS), RECONNECT_GRACE=str(GRACE_SECONDS))
+    here, there = await asyncio.to_thread(start), await asyncio.to_thread(start)
     servers = Servers(here, there, database, run.say)
     drills: list[Awaitable[bool]] = [
         _unpaired(servers, pairs, here, "unpaired through their own server"),

@@ -68,7 +68,7 @@ class Postgres:
     def use_tls(self, folder: Path, access: str) -> Path:
         """Make it speak TLS, before it starts; its certificate, in `folder`. `access`: the lines of pg_hba.conf."""
         key, certificate = folder / "server.key", folder / "server.crt"
-        made = [*_CERTIFICATE.split(), "-keyout", key, "-out", certificate]
+        made = [*_CERTIFICATE.split(), "-keyout", str(key), "-out", str(certificate)]
         subprocess.run(made, check=True, capture_output=True, timeout=TIMEOUT_SECONDS)
         for path in (key, certificate):
             own = Path(shutil.copy(path, self.folder))
