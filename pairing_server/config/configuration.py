@@ -73,7 +73,7 @@ class Configuration:
     migrate_database_url: str | None = declare(
         parsers.database_url,
         None,
-        "the same database as the role that owns the tables; for commands: `migrate`, `backup`, `restore`, `audit rebase`",
+        "the same database as the role that owns the tables; for commands: `migrate`, `downgrade`, `backup`, `restore`, `audit rebase`",
         default_text="none: that of `PAIRING_DATABASE_URL`",
         unset="(not set)",
         secret=True,

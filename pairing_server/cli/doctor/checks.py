@@ -203,7 +203,8 @@ def _seal_keys(config: Configuration, found: Mapping[bytes, int]) -> Iterator[Fi
         if not right:
             yield Finding(
                 f"The audit log has seals up to {last} of a key that this server does not trust: {format_key(key)}.",
-                "Give all servers the same audit-seal-key, or list the key in PAIRING_AUDIT_TRUSTED_KEYS (docs/audit.md, Keys that are trusted).",
+                "Give all servers the same audit-seal-key, or list the key in PAIRING_AUDIT_TRUSTED_KEYS"
+                f" ({document('docs/audit.md, Keys that are trusted')}).",
             )
 
 
@@ -233,7 +234,7 @@ def _schema(there: migrations.State) -> list[Finding]:
             f" with releases from {there.works_with} on, so with this one."
         )
         return [Finding(problem, "Nothing for now; install the newer release when you can.")]
-    return [Finding(there.refusal, "docs/operations.md, Going back.")]
+    return [Finding(there.refusal, f"See {document('docs/operations.md, Going back')}.")]
 
 
 def _clock_skew(whose: str, other: datetime) -> Iterator[Finding]:
