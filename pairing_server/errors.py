@@ -118,7 +118,7 @@ class Forbidden(PairingServerError):
     message = "Your account may not do this. Use an account that may."
 
 
-class TokenOfAnother(Forbidden):
+class TokenMismatch(Forbidden):
     message = "This token is for another account or type of device. Get one for this device."
 
 

@@ -16,7 +16,7 @@ from pairing_server.services.logins import LoginService, subject_of
 from pairing_server.store import erasure as store
 from pairing_server.store.logins import Revocation
 
-# Who erases the own account must have logged in since: a token that was found does not suffice.
+# How old the login may be with which users erase their own accounts: a stolen token alone does not suffice.
 RECENT = timedelta(minutes=5)
 
 
@@ -48,7 +48,7 @@ class ErasureService:
         return self._apply(revoked, erased)
 
     async def erase_own(self, context: RequestContext) -> Erased:
-        """The caller's own account. Raises LoginEnded, Forbidden if the login is older than RECENT."""
+        """The caller's own account. Raises LoginEnded, NotFound, Forbidden if the login is older than RECENT."""
         since = context.logged_in_at
         if since is None or context.now - since > RECENT:
             raise Forbidden("Log in again, then delete the account within five minutes.")
@@ -63,9 +63,7 @@ class ErasureService:
         revoked, logins = await self.logins.revoke_all_of(conn, subject, context.now)
         deleted = await store.delete_user(conn, subject)
         if not deleted.rows and not logins:
-            raise NotFound(
-                f"Nothing is kept of the user {subject!r}. Check the spelling; see: pairing-server login list"
-            )
+            raise NotFound(f"Nothing is kept of the user {subject!r}.")
         made = self.audit.event(
             "account.deleted", "success", context, target=subject, logins=logins, pairings=deleted.pairings
         )

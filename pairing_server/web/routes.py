@@ -66,7 +66,7 @@ ROUTES = (
         body=schemas.LogoutBody, body_required=False, errors=(*_BODY, 429, 503),
     )),
     Route("/api/account", AccountHandler, Operation(
-        "delete", "Delete the caller's own account.", schemas.AccountDeletedAnswer, errors=(503,),
+        "delete", "Delete the caller's own account.", schemas.AccountDeletedAnswer, errors=(404, 503),
     )),
     Route("/api/logins", LoginsHandler, Operation(
         "get", "The caller's own logins.", schemas.OwnLoginsAnswer, errors=(503,),

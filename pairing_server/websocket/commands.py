@@ -11,7 +11,7 @@ from typing import Any
 from uuid import UUID
 
 from pairing_server.clock import utcnow
-from pairing_server.errors import ConnectedElsewhere, LoginEnded, TokenOfAnother, Unavailable
+from pairing_server.errors import ConnectedElsewhere, LoginEnded, TokenMismatch, Unavailable
 from pairing_server.relay import messages, requests
 from pairing_server.relay.channel import Channel
 from pairing_server.relay.commands import Command, CommandRegistry
@@ -159,12 +159,12 @@ async def _answer_pairing(
 
 
 async def refresh_token(context: CommandContext, request: requests.RefreshToken) -> None:
-    """Raises InvalidToken; and LoginEnded or TokenOfAnother, which close the connection."""
+    """Raises InvalidToken; and LoginEnded or TokenMismatch, which close the connection."""
     connection, caller = context.connection, context.caller_now()
     claims = context.app.tokens.verify_ws(request.token, caller.now)
     if (claims.subject, claims.device_type) != (connection.subject, connection.device_type):
         context.record("auth.token_rejected", "denied", reason="other_subject", kind="ws")
-        raise TokenOfAnother()
+        raise TokenMismatch()
     old = connection.identity.token_id
     if claims.token_id != old:
         await context.app.services.logins.spend(caller, claims)

@@ -21,7 +21,7 @@ from pairing_server.errors import (
     LoginEnded,
     PairingServerError,
     SessionConflict,
-    TokenOfAnother,
+    TokenMismatch,
 )
 from pairing_server.relay import messages
 from pairing_server.relay.close_codes import CloseCode
@@ -223,7 +223,7 @@ class PairingSocket(BaseHandler, WebSocketHandler):
             if isinstance(error, LoginEnded):
                 context.record("auth.token_rejected", "denied", reason=error.reason, kind="ws")
                 connection.close(CloseCode.INVALID_TOKEN, "login ended")
-            elif isinstance(error, TokenOfAnother):
+            elif isinstance(error, TokenMismatch):
                 connection.close(CloseCode.FORBIDDEN, "token of another user")
         except Exception:
             log.exception("message failed", extra={"message_type": type(request).__name__, **self._ids()})

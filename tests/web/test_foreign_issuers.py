@@ -219,3 +219,11 @@ async def test_redirects_of_a_key_set_are_not_followed(by_url: Site, keys: KeySe
 async def test_a_key_set_beyond_all_measure_is_not_read(by_url: Site, keys: KeyServer) -> None:
     keys.body = keys.body[:-1] + b" " * 100_000 + b"}"
     assert await status(by_url, token(keys.provider)) == 401
+
+
+async def test_of_a_foreign_user_who_did_nothing_here_there_is_nothing_to_erase(
+    by_file: Site, provider: Provider
+) -> None:
+    answer = await by_file.call("DELETE", "/api/account", None, account(provider).token)
+    assert (answer.status, answer.error) == (404, "NOT_FOUND")
+    assert "pairing-server" not in answer.body["message"], "a command is of no use to a user"
