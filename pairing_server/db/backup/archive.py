@@ -2,7 +2,7 @@
 
 Its members, in this order: `about.json`, the keys, the rows of each table as COPY writes them, in blocks
 (`tables/users.1.gz`), `tables.json`, and `SHA256SUMS` with the checksums of all others. So a file that was cut, damaged or
-put together from several is told from a whole one. It is not signed: who can change the file can compute new sums.
+put together from several is recognized. It is not signed: a person who can change the file can compute new sums.
 """
 
 from __future__ import annotations

@@ -9,9 +9,10 @@ import asyncpg
 from sqlalchemy.exc import DBAPIError
 
 from pairing_server.db import endpoints
+from pairing_server.db.errors import DATABASE_ERRORS
 
-# Seconds for a connection, all hosts together.
-_PATIENCE = 10
+# All hosts together.
+_CONNECT_SECONDS = 10
 # What a role or a database may have set for requests, which are short.
 _NO_LIMITS = """SELECT set_config(name, '0', true) FROM pg_settings
     WHERE name IN ('statement_timeout', 'idle_in_transaction_session_timeout', 'transaction_timeout')"""
@@ -24,7 +25,7 @@ class BackupError(Exception):
 def endpoint(url: str) -> endpoints.Endpoints:
     return endpoints.Endpoints(
         url,
-        timeout=_PATIENCE,
+        timeout=_CONNECT_SECONDS,
         application_name="pairing-server backup",
         # COPY writes values as these say.
         timezone="UTC",
@@ -45,22 +46,14 @@ def quoted(name: str) -> str:
 
 
 @asynccontextmanager
-async def plain_errors(needed: str) -> AsyncIterator[None]:
+async def backup_errors(needed: str) -> AsyncIterator[None]:
     """Raises BackupError for what the database answers. `needed`: the rights that it takes."""
     try:
         yield
     except endpoints.PoolerError as error:
         raise BackupError(str(error)) from None
-    except DBAPIError as error:
-        raise _plain(error.orig, needed) from None
-    except (
-        asyncpg.PostgresError,
-        asyncpg.InterfaceError,
-        asyncpg.InternalClientError,
-        OSError,
-        TimeoutError,
-    ) as error:
-        raise _plain(error, needed) from None
+    except (*DATABASE_ERRORS, OSError, TimeoutError) as error:
+        raise _plain(error.orig if isinstance(error, DBAPIError) else error, needed) from None
 
 
 def _plain(error: BaseException | None, needed: str) -> BackupError:
@@ -69,7 +62,7 @@ def _plain(error: BaseException | None, needed: str) -> BackupError:
     if state == "42501":
         return BackupError(f"The role may not do that: {cause}. {needed}")
     if state == "55P03":
-        return BackupError(f"Somebody is using the database: {cause}. Stop every server, then try again.")
+        return BackupError(f"The database is in use: {cause}. Stop every server, then try again.")
     if state == "42P07":
         return BackupError(
             f"A table of another program is in the way: {cause}. Give the server a database or a schema of its own."

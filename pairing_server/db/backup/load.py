@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from pairing_server.db import migrations, roles, servers
 from pairing_server.db.backup.archive import Contents, Partition, members, rows_of, table_of
-from pairing_server.db.backup.connection import BackupError, endpoint, lift_limits, plain_errors, quoted
+from pairing_server.db.backup.connection import BackupError, backup_errors, endpoint, lift_limits, quoted
 from pairing_server.db.tables import audit_events, audit_seals, metadata, pairing_changes
 
 _NEEDED = (
@@ -26,7 +26,7 @@ _NEEDED = (
 _PARTITIONS = """SELECT c.relname FROM pg_inherits AS i JOIN pg_class AS c ON c.oid = i.inhrelid
     WHERE i.inhparent = to_regclass($1)"""
 _LOG = audit_events.name
-# What has happened to pairings is told to servers that run, by transactions of that database.
+# Changes of pairings are for servers that run, and name transactions of the database that was saved.
 _LOADED = frozenset(metadata.tables) - {pairing_changes.name}
 
 
@@ -41,7 +41,7 @@ async def load(url: str, file: BinaryIO, contents: Contents, *, running: str, re
         "postgresql+asyncpg://", poolclass=pool.NullPool, async_creator=endpoint(url).connect
     )
     try:
-        async with plain_errors(_NEEDED), engine.begin() as conn:
+        async with backup_errors(_NEEDED), engine.begin() as conn:
             await conn.execute(text("SET LOCAL lock_timeout = '10s'"))
             driver: Any = (await conn.get_raw_connection()).driver_connection
             await lift_limits(driver)

@@ -11,7 +11,7 @@ import asyncpg
 
 from pairing_server.db import migrations
 from pairing_server.db.backup.archive import About, Partition, RowWriter, Table, Tables, Writer
-from pairing_server.db.backup.connection import BackupError, endpoint, lift_limits, plain_errors, quoted
+from pairing_server.db.backup.connection import BackupError, backup_errors, endpoint, lift_limits, quoted
 from pairing_server.db.tables import audit_events, metadata
 
 _NEEDED = (
@@ -56,7 +56,7 @@ async def save(
     url: str, archive: Writer, saved: Mapping[str, str], keys: Mapping[str, bytes]
 ) -> migrations.State:
     """Write a whole archive. `saved`: the release that does so, and when (`made_at`). Raises BackupError."""
-    async with plain_errors(_NEEDED):
+    async with backup_errors(_NEEDED):
         driver = await endpoint(url).connect()
         try:
             async with driver.transaction(isolation="repeatable_read", readonly=True):
