@@ -82,7 +82,7 @@ def verify_export(lines: Iterable[bytes], trusted: Trusted | Collection[bytes]) 
 def _look_at_times(
     report: Report, times: RecordingTimes, rows: Iterable[Mapping[str, Any]], until: float
 ) -> None:
-    """Report rows whose time cannot be; `until`: when they were sealed."""
+    """Report rows whose time is impossible; `until`: when they were sealed."""
     for row in rows:
         try:
             transaction = (int(row["epoch"]), int(row["xid"]))

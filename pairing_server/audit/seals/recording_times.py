@@ -9,7 +9,7 @@ Transaction = tuple[int, int]
 
 
 class RecordingTimes:
-    """Given the rows in the order of their transactions (epoch, transaction), it says whose `recorded_at` cannot be.
+    """Given the rows in the order of their transactions (epoch, transaction), it says whose `recorded_at` is impossible.
 
     A transaction gets its number when it first writes, so its rows are not recorded before those of earlier ones, but
     for as long as one takes. All times are Unix seconds.

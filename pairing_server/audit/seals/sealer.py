@@ -93,7 +93,7 @@ class Sealer:
     async def _warn(self, tables: AuditTables, span: tuple[int, int, int], number: int) -> None:
         """Log what a verification will report."""
         if rows := await store.misdated(tables, *span, SLACK_SECONDS):
-            log.error("audit rows sealed whose time cannot be", extra={"number": number, "rows": rows})
+            log.error("audit rows sealed with an impossible time", extra={"number": number, "rows": rows})
         if await store.has_other_epochs(tables, span[0]):
             log.error("audit rows of an epoch that no seal covers", extra={"epoch": span[0]})
 
@@ -108,7 +108,7 @@ class Sealer:
                 self.memory.miss(newest)
                 log.error("audit seal gone from the database", extra={"number": newest.number})
         except (OSError, SealFormatError) as error:
-            log.error("audit seal remembered cannot be read", extra={"error": str(error)})
+            log.error("audit seal of the data directory cannot be read", extra={"error": str(error)})
 
     async def _epoch(self, tables: AuditTables, last: Seal | None) -> int:
         """The epoch to seal. Only `rebase` begins another one: after it has sealed the one before to its end."""

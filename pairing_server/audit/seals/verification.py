@@ -158,7 +158,7 @@ class _Run:
         return None
 
     async def _look_at_time(self, row: Row, until: float, where: str) -> bool:
-        """Report the row if its time cannot be; whether it can."""
+        """Report the row if its time is impossible. Whether it is possible."""
         what = self._times.fault((row.epoch, row.xid), row.recorded_at, until)
         if what is not None:
             await self._report_stray(row, f"{where}, {what}")
@@ -176,7 +176,9 @@ class _Run:
                 if row.epoch != epoch:
                     await self._report_stray(row, f"is of epoch {row.epoch}, which no seal will cover")
                 elif row.xid >= end:
-                    await self._report_stray(row, f"is of transaction {row.xid}, which has not been yet")
+                    await self._report_stray(
+                        row, f"is of transaction {row.xid}, which has not been assigned yet"
+                    )
                 elif await self._look_at_time(row, now, "in no seal yet"):
                     report.unsealed += 1
                     if report.unsealed_since is None or row.recorded_at < report.unsealed_since:

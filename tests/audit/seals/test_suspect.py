@@ -102,7 +102,8 @@ ACTS = {
         (login("epoch, xid, seq, ", "-2147483648, '0', -9223372036854775808, "),), "Seal 1 had 3 rows"
     ),
     "a login of a transaction to come": Act(
-        (login("xid, ", "'999999999999', "),), "is of transaction 999999999999, which has not been yet"
+        (login("xid, ", "'999999999999', "),),
+        "is of transaction 999999999999, which has not been assigned yet",
     ),
     "a login with the number of another": Act(
         (login("seq, xid, ", "(SELECT min(seq) FROM audit_events), (SELECT min(xid) FROM audit_events), "),),
@@ -338,8 +339,8 @@ async def test_verification_reports_what_the_owner_of_the_tables_does(
 @pytest.mark.parametrize(
     ("statement", "message"),
     [
-        (login("recorded_at, ", "now() - interval '2 days', "), "audit rows sealed whose time cannot be"),
-        (login("recorded_at, ", "now() + interval '2 days', "), "audit rows sealed whose time cannot be"),
+        (login("recorded_at, ", "now() - interval '2 days', "), "audit rows sealed with an impossible time"),
+        (login("recorded_at, ", "now() + interval '2 days', "), "audit rows sealed with an impossible time"),
         (login("epoch, ", "99, "), "audit rows of an epoch that no seal covers"),
         (login("epoch, ", "-5, "), "audit rows of an epoch that no seal covers"),
         (
