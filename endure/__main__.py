@@ -45,7 +45,7 @@ def arguments() -> argparse.Namespace:
     one.add_argument("--seconds", type=float, default=30)
     one.add_argument("--rate", type=float, default=1000, help="tokens a second")
     one = what.add_parser(
-        "ends", help="two servers, one database: how soon devices hear that a pairing has ended"
+        "ends", help="two servers, one database: how soon the end of a pairing reaches its devices"
     )
     one.add_argument("--pairs", type=int, default=200)
     one = what.add_parser(

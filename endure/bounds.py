@@ -1,4 +1,4 @@
-"""What those may take who have no account, or one: memory by bodies without an end, descriptors, and a core."""
+"""What clients without an account, or with one, can take: memory by bodies without an end, descriptors, and a core."""
 
 from __future__ import annotations
 

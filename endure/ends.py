@@ -1,5 +1,5 @@
-"""Two servers on one database: how soon devices hear of what ends through the server that they are not connected to, and
-whether one server's timers and joins leave the other's pairs alone.
+"""Two servers on one database: how soon what ends through one server reaches the devices that are connected to the other,
+and whether one server's timers and joins leave the other's pairs alone.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from harness.pairing_database import PairingDatabase, User, pairing_endpoint
 
 CODE_TTL_SECONDS = 20
 GRACE_SECONDS = 4
-# What has not been heard by then is never heard.
+# What has not come by then never comes.
 PATIENCE_SECONDS = 12.0
 MAX_P99_SECONDS = 2.0
 MAX_TAKE_OVER_SECONDS = 10.0

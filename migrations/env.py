@@ -98,7 +98,7 @@ def migrate_within(connection: Connection) -> None:
 
 
 async def connect() -> asyncpg.Connection:
-    """A connection to the host that takes writes: by the function of the caller, which knows more of URLs than asyncpg."""
+    """A connection to the host that takes writes: by the function of the caller, which takes all parameters of libpq."""
     if of_caller := context.config.attributes.get("connect"):
         return await of_caller()
     url = database_url()

@@ -10,7 +10,8 @@ from uuid import UUID
 @dataclass(frozen=True, slots=True)
 class RequestContext:
     """`subject` None: not logged in. `login_id`, `token_id` and `logged_in_at` are from the token. `address` is the
-    client's after the proxy rules, `address_key` what limits count it by. `kind` is the actor's in the audit log: anonymous, user, device, admin or system."""
+    client's after the proxy rules, `address_key` what limits count it by. `kind` is the actor's in the audit log:
+    anonymous, user, device, admin or system."""
 
     now: datetime
     subject: str | None = None

@@ -8,8 +8,8 @@ branch_labels = None
 depends_on = None
 works_with = "0001"
 
-# The previous release notes no server, and its pairings are those of none. A channel that another server takes over is
-# a change, too: the first one hears of it.
+# The previous release notes no server, so `node` is null for its pairings. A channel that another server takes over is
+# a change, too, so that the first one closes what is left of it.
 UP = (
     """
     CREATE TABLE nodes (

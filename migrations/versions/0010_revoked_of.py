@@ -1,4 +1,4 @@
-"""Whose login a revocation has ended, so that who ends it twice gets the same answer."""
+"""Whose login a revocation has ended, so that a repeated request gets the same answer."""
 
 from alembic import op
 

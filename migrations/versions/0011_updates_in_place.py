@@ -6,7 +6,7 @@ revision = "0011"
 down_revision = "0010"
 branch_labels = None
 depends_on = None
-# It asks the same, of another index.
+# Its statements are the same, and use another index.
 works_with = "0001"
 
 # PostgreSQL writes a new version of a row on the same page, without touching an index (HOT), only if no indexed column

@@ -102,7 +102,7 @@ def backup(file: Path, with_seal: bool) -> None:
 
 
 def _note(folder: Path) -> None:
-    """Tell the server that runs on this data directory; where there is none, none runs on it."""
+    """Note the time in the data directory, for the server that runs on it. Without that directory there is none."""
     with suppress(OSError):
         last_backup.note(folder, utcnow())
 

@@ -22,7 +22,7 @@ def downgrade(revision: str) -> None:
     """Take the database back to REVISION, that of an older release, which is then installed.
 
     Stop every server and make a backup first: what came with the newer schema is lost. It takes the newer release, which
-    knows the way back, and the role that owns the tables (PAIRING_MIGRATE_DATABASE_URL). Does nothing if the database is
+    has the steps back, and the role that owns the tables (PAIRING_MIGRATE_DATABASE_URL). Does nothing if the database is
     at that revision.
     """
     config = load_configuration()

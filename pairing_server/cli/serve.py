@@ -85,8 +85,8 @@ def serve(host: str | None, port: str | None, data_dir: str | None, no_wait: boo
     """Start the server, and stop it with Ctrl-C or SIGTERM.
 
     Without PAIRING_DATABASE_URL it runs an embedded PostgreSQL in the data directory, and migrates it. Another database
-    must be migrated before (`migrate`); while it is not there, the server listens, /readyz is 503, and it waits. The first start makes signing keys. SIGTERM closes every connection so that its
-    client reconnects; SIGHUP reloads the configuration.
+    must be migrated before (`migrate`); while it is not there, the server listens, /readyz is 503, and it waits. The first
+    start makes signing keys. SIGTERM closes every connection so that its client reconnects; SIGHUP reloads the configuration.
     """
     options = {"PAIRING_HOST": host, "PAIRING_PORT": port, "PAIRING_DATA_DIR": data_dir}
     config = load_configuration(options)

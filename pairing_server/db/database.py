@@ -130,7 +130,7 @@ class Database:
             timezone="UTC",
             jit="off",
         )
-        # Nobody waits longer for the database that is asked than a connection and a statement may take.
+        # A caller waits for the database no longer than a connection and a statement may take.
         longer = max(0.0, self._hosts.timeout - CONNECT_TIMEOUT)
         self._transaction_timeout = limits.statement_timeout + TRANSACTION_GRACE + longer
         self._probe_timeout = PROBE_TIMEOUT + longer

@@ -104,7 +104,7 @@ def is_origin_of(origin: str, url: str) -> bool:
 
 
 def is_own_page(origin: str, host_header: str) -> bool:
-    """Whether a page of that origin was loaded from the host that it asks. Whoever owns the name may have led it here."""
+    """Whether a page of that origin was loaded from the host that its request names. The owner of that name may have pointed it here."""
     parsed = _parse(origin)
     return parsed is not None and parsed in (_parse(f"{scheme}://{host_header}") for scheme in _DEFAULT_PORTS)
 

@@ -114,8 +114,8 @@ class Node:
         """Check the schema, listen, start the scheduler. The addresses it listens on.
 
         `sockets`: listening ones that the service manager holds for us; without any, our own are opened. `patient`: begin
-        without a database that is unavailable, and wait for it; see `schema_checked`. Without `timers` no job runs by itself. Raises
-        StartError.
+        without a database that is unavailable, and wait for it; see `schema_checked`. Without `timers` no job runs by itself.
+        Raises StartError.
         """
         try:
             await check_schema(self.database)

@@ -1,4 +1,4 @@
-"""This process among the servers of its database: it says each second that it runs.
+"""This process among the servers of its database: each second it notes there that it runs.
 
 Two devices of a pairing must meet on one server. A join is refused while the other device is connected to another server
 that runs; so a server that has crashed, or stops, must not count as running for long.
@@ -24,7 +24,7 @@ class NodeRegistry:
     _ended: bool = field(default=False, init=False)
 
     async def beat(self) -> None:
-        """Say that this process runs."""
+        """Note that this process runs."""
         if self._ended:
             return
         if self._begun:
@@ -34,6 +34,6 @@ class NodeRegistry:
             self._begun = True
 
     async def end(self) -> None:
-        """Say that this process stops: from now on other servers may take over its channels."""
+        """Note that this process stops: from now on other servers may take over its channels."""
         self._ended = True
         await store.end(self.database.once, self.id)

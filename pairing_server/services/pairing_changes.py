@@ -1,4 +1,4 @@
-"""What has happened to pairings in the database reaches the connections of this process, whoever has done it.
+"""Changes of pairings in the database reach the connections of this process, whichever process or person made them.
 
 The caller of a statement sends the messages about it at once. But the statement may have been another process's, or
 the answer to its COMMIT was lost: so each process polls what has changed, as it polls revocations.
@@ -88,7 +88,7 @@ class PairingChanges:
     async def _announce(self, ids: Sequence[UUID]) -> None:
         async with self.database.transaction() as conn:
             found = await store.of(conn, ids)
-        # A desktop hears that its new code was redeemed before its old channel closes.
+        # A desktop gets `pairing_claimed` for its new code before its old channel closes.
         for current in found.values():
             if current.pairing.state == "redeemed":
                 self._announce_claim(current.pairing, current.mac)

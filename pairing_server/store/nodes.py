@@ -23,8 +23,8 @@ WITH earlier AS (
 INSERT INTO nodes (id, name) VALUES ($1, $2) ON CONFLICT (id) DO UPDATE SET beat_at = clock_timestamp()
 RETURNING id
 """
-# A server that could not beat for a while was cut off: perhaps the others were, too. Those that ran when it did beat last get
-# time to beat again. A beat that a crash of PostgreSQL loses is followed by the next one: it waits for no disk.
+# A server whose beats failed for a while was cut off from the database, and the other servers may have been, too. So those
+# that ran at its last beat get time for another one. A beat does not wait for the disk: the next one replaces a lost one.
 _BEAT = f"""
 WITH late AS (
     SELECT beat_at FROM nodes WHERE id = $1 AND beat_at < clock_timestamp() - {_ALIVE}

@@ -40,7 +40,7 @@ log = logging.getLogger(__name__)
 # Seconds.
 LAG_BOUNDS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5)
 RELAY_BOUNDS = (0.00001, 0.000025, 0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.005, 0.025, 0.1)
-# How many refused origins the log names; whoever invents more is not logged.
+# How many refused origins the log names: a client can invent any number.
 MOST_ORIGINS = 100
 PAIR_BOUNDS = (5, 10, 15, 20, 30, 45, 60, 120, 300, 600)
 

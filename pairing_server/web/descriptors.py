@@ -14,7 +14,7 @@ FOR_REQUESTS = 16
 @dataclass(slots=True)
 class Descriptors:
     """WebSockets have numbers below `websockets`, plain requests below `requests`. The lowest free number is given out first,
-    so a number tells how many are in use, by whatever."""
+    so a number says how many are in use."""
 
     websockets: int
     requests: int

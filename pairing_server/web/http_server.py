@@ -25,7 +25,7 @@ from pairing_server.web.plain_connections import PlainConnections
 
 log = logging.getLogger(__name__)
 
-# What is read at once, and so what a connection holds of a body that nobody keeps.
+# What is read at once, and so what a connection holds of a body that is dropped.
 READ_SIZE = 16 * 1024
 # So many connections are accepted before anything else is done; accepting pauses for so many seconds while the process or
 # the system has no descriptor left.

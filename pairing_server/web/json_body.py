@@ -7,8 +7,8 @@ from typing import Any
 
 from pairing_server.errors import InvalidRequest
 
-# A body that is larger than it may be is read and thrown away up to this size: a client that is cut off while it sends would not see the
-# answer.
+# A body that is larger than it may be is read and thrown away up to this size: a client that is cut off while it sends
+# would not see the answer.
 DRAINED_SIZE = 1024 * 1024
 
 

@@ -31,7 +31,7 @@ class LingeringSockets:
     def __init__(self) -> None:
         self._open: dict[socket.socket, asyncio.TimerHandle] = {}
         self._left: dict[socket.socket, int] = {}
-        # What is read goes here, and nobody looks at it.
+        # What is read goes here, and is not used.
         self._dropped = bytearray(64 * 1024)
 
     def close(self, closing: socket.socket) -> None:

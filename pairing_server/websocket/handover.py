@@ -61,7 +61,7 @@ async def hand_over(
 def _take_socket(stream: IOStream) -> socket.socket:
     """The stream's socket; the stream is closed without it.
 
-    It keeps the number of its descriptor, by which web/descriptors.py knows how many are in use.
+    It keeps the number of its descriptor, by which web/descriptors.py counts those in use.
     """
     stream.io_loop.remove_handler(stream.fileno())
     stream._state = None

@@ -43,7 +43,8 @@ class Chain:
     """Seals, given one after the other with the rows that are there, and the first fault among them."""
 
     def __init__(self, trusted: Trusted | Collection[bytes], *, whole: bool = True) -> None:
-        """`trusted`: public keys, each for all seals, or with the last one. `whole`: the first seal must be number 1. Otherwise the chain may begin with any seal."""
+        """`trusted`: public keys, each for all seals, or with the last one. `whole`: the first seal must be number 1.
+        Otherwise the chain may begin with any seal."""
         self._trusted = trusted if isinstance(trusted, Mapping) else dict.fromkeys(trusted)
         self._last: Seal | None = None
         self._whole = whole

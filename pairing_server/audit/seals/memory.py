@@ -1,6 +1,6 @@
 """What a machine remembers of the seals, in files of its own: the newest one, and which were copied outside.
 
-Only `go_back` forgets a seal: one that the database has not got any more, or has changed, stays known.
+Only `go_back` removes a seal: one that the database lacks now, or has changed, stays in the files.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class SealMemory:
         _or_log(lambda: _replace(self._newest, seal.line + "\n"))
 
     def miss(self, seal: Seal) -> None:
-        """The database has not got this seal any more. Raises SealFormatError."""
+        """The database lacks this seal now. Raises SealFormatError."""
         text = "".join(f"{each.line}\n" for each in (*self.lost(), seal))
         _or_log(lambda: _replace(self._lost, text))
 

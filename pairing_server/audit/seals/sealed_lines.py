@@ -43,7 +43,7 @@ async def seals(database: Database, first: int, final: int) -> AsyncIterator[Sea
 
 
 class RowsInOrder:
-    """Reads the rows from `after` on (None: all), once. `lines`: with the line of each, and whether the filter wants it."""
+    """Reads the rows from `after` on (None: all), once. `lines`: with the line of each, and whether the filter selects it."""
 
     def __init__(
         self,

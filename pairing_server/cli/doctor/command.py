@@ -76,7 +76,7 @@ def doctor(url: str | None, username: str | None, password: str | None) -> None:
 
 
 def _make_account(trial: TrialPairing) -> None:
-    """As `user add` makes it, since nobody can register."""
+    """As `user add` makes it, since registration is closed."""
     run(
         lambda backend: backend.services.accounts.add_user(
             administrator(utcnow()), trial.username, trial.password, "user"

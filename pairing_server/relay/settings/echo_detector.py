@@ -76,7 +76,7 @@ class PeerView:
         is_news = bool(differing(document, expected, self._held))
         last = self._last
         before = last.document if last else {}
-        # What nobody has touched is the same object.
+        # A value that has not changed is the same object.
         changed = tuple(key for key, value in document.items() if before.get(key) is not value)
         again = last is not None and rev == last.rev
         delivery = self._last = Delivery(document, changed, rev, now, is_news, again)

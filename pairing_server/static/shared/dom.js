@@ -1,4 +1,4 @@
-/** Building elements. No HTML from strings: whatever the other device says is text, and none of it reorders what is read. */
+/** Building elements. No HTML from strings: what the other device sends is text, and cannot change the direction of the text around it. */
 
 /**
  * An element. Attributes that are true stand empty, those that are false, null or undefined are left out,
