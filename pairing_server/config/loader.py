@@ -16,6 +16,15 @@ from pairing_server.config.settings_file import FILE, ConfigurationError, Given,
 from pairing_server.security.addresses import is_loopback
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+# A first size that is larger than the second one is never reached: what is larger than the second closes the connection.
+_WITHIN = (
+    ("message_size", "frame_size"),
+    ("audio_size", "frame_size"),
+    ("control_size", "frame_size"),
+    ("message_size", "queue_size"),
+    ("audio_size", "queue_size"),
+    ("queue_pause", "queue_size"),
+)
 
 
 def gather(environ: Mapping[str, str], dotenv: Path) -> dict[str, Given]:
@@ -116,6 +125,8 @@ def load(
     if faults:
         raise ConfigurationError("\n".join(faults))
     config = _completed(values, environ, terminal=terminal)
+    if faults := list(_beyond(config)):
+        raise ConfigurationError("\n".join(faults))
     try:
         return with_connection_settings(config)
     except ValueError as error:
@@ -135,6 +146,17 @@ def _value(setting: Setting[Any], text: str) -> Any:
 
 def _fault(name: str, given: Given, what: str) -> str:
     return f"{name}: {what}" + (f" ({given.source})" if given.source else "")
+
+
+def _beyond(config: Configuration) -> Iterator[str]:
+    """The faults of sizes that do not fit each other."""
+    for inner, outer in _WITHIN:
+        size, bound = getattr(config, inner), getattr(config, outer)
+        if size > bound:
+            yield (
+                f"{PREFIX}{inner.upper()}: {size} is more than {PREFIX}{outer.upper()} ({bound});"
+                " lower the first, or raise the second"
+            )
 
 
 def _unknown(name: str) -> str:

@@ -35,7 +35,7 @@ from pairing_server.relay.rate_limits import ConnectionRateLimits
 from pairing_server.relay.send_queue import SendQueue, Transport
 
 # Seconds after which a client that was closed for a flood may connect again.
-ABUSE_PAUSE = 10.0
+ABUSE_PAUSE_SECONDS = 10.0
 _BAD_MESSAGE = (InvalidMessage, UnknownType, ValidationFailed)
 
 
@@ -298,7 +298,9 @@ class Connection:
         """The frame engine has counted too many frames, pings or fragments."""
         self._context.counters.refused["RATE_LIMITED"] += 1
         self._report("limit.protocol_abuse", "denied", kind=kind)
-        error = RateLimited(ABUSE_PAUSE, f"Too many {kind}. Connect again later, and send less.", limit=kind)
+        error = RateLimited(
+            ABUSE_PAUSE_SECONDS, f"Too many {kind}. Connect again later, and send less.", limit=kind
+        )
         self.close(CloseCode.RATE_LIMITED, f"too many {kind}", error)
 
     def remove_from_channel(self, error: PairingServerError | None, code: CloseCode | None) -> None:

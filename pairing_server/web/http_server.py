@@ -30,7 +30,7 @@ READ_SIZE = 16 * 1024
 # So many connections are accepted before anything else is done; accepting pauses for so many seconds while the process or
 # the system has no descriptor left.
 ACCEPTED_AT_ONCE = 128
-PAUSE = 1.0
+PAUSE_SECONDS = 1.0
 _NO_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
@@ -87,7 +87,7 @@ class BoundedHTTPServer(HTTPServer):
                     raise
                 self.turned_away["descriptors"] += 1
                 self._pause(listening)
-                IOLoop.current().call_later(PAUSE, self._resume, listening)
+                IOLoop.current().call_later(PAUSE_SECONDS, self._resume, listening)
                 return
             self._admit(client, address)
 

@@ -20,9 +20,9 @@ from pairing_server.errors import HeaderTooLarge, PairingServerError
 from pairing_server.web.error_form import BARE_REFUSAL, unreadable, whole_answer
 
 # What is read and dropped of one socket, and for how long; and how many sockets are kept open for that.
-SIZE = 1024 * 1024
-SECONDS = 1.0
-MOST = 64
+DROPPED_BYTES = 1024 * 1024
+LINGER_SECONDS = 1.0
+MOST_SOCKETS = 64
 
 
 class LingeringSockets:
@@ -41,12 +41,12 @@ class LingeringSockets:
         except OSError:
             closing.close()  # the client has gone
             return
-        if len(self._open) >= MOST:
+        if len(self._open) >= MOST_SOCKETS:
             closing.close()
             return
         loop = asyncio.get_running_loop()
-        self._open[closing] = loop.call_later(SECONDS, self._end, closing)
-        self._left[closing] = SIZE
+        self._open[closing] = loop.call_later(LINGER_SECONDS, self._end, closing)
+        self._left[closing] = DROPPED_BYTES
         loop.add_reader(closing, self._drop, closing)
 
     def close_all(self) -> None:

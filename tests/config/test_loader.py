@@ -118,3 +118,21 @@ def test_under_systemd_the_state_directory_is_the_data_directory() -> None:
 
 def test_a_home_folder_in_the_data_directory_is_found() -> None:
     assert configuration({"PAIRING_DATA_DIR": "~/x"}).data_dir == Path.home() / "x"
+
+
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [
+        ({"MESSAGE_SIZE": "2000000", "QUEUE_SIZE": "3000000"}, ["MESSAGE_SIZE"]),
+        ({"AUDIO_SIZE": "600000", "QUEUE_SIZE": "500000"}, ["AUDIO_SIZE"]),
+        ({"QUEUE_PAUSE": "2000000"}, ["QUEUE_PAUSE"]),
+        ({"FRAME_SIZE": "10000"}, ["MESSAGE_SIZE", "AUDIO_SIZE", "CONTROL_SIZE"]),
+        ({"FRAME_SIZE": "524288", "QUEUE_SIZE": "524288"}, []),
+    ],
+)
+def test_sizes_that_do_not_fit_each_other_stop_the_start(given: dict[str, str], found: list[str]) -> None:
+    environ = {f"PAIRING_{name}": text for name, text in given.items()}
+    if not found:
+        configuration(environ)
+        return
+    assert [fault.partition(":")[0] for fault in faults(environ)] == [f"PAIRING_{name}" for name in found]

@@ -35,7 +35,7 @@ async def test_the_client_gets_all_and_the_end_and_its_own_end_is_waited_for(io_
 
 
 async def test_after_its_time_the_socket_is_closed(io_loop: object, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lingering, "SECONDS", 0.01)
+    monkeypatch.setattr(lingering, "LINGER_SECONDS", 0.01)
     sockets = LingeringSockets()
     reader, writer = await closing(sockets)
     assert await reader.read() == b"last words"
@@ -44,7 +44,7 @@ async def test_after_its_time_the_socket_is_closed(io_loop: object, monkeypatch:
 
 
 async def test_after_its_bytes_the_socket_is_closed(io_loop: object, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lingering, "SIZE", 1000)
+    monkeypatch.setattr(lingering, "DROPPED_BYTES", 1000)
     sockets = LingeringSockets()
     _, writer = await closing(sockets)
     writer.write(b"x" * 1000)
@@ -55,7 +55,7 @@ async def test_after_its_bytes_the_socket_is_closed(io_loop: object, monkeypatch
 async def test_of_more_than_so_many_the_newest_do_not_linger(
     io_loop: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lingering, "MOST", 2)
+    monkeypatch.setattr(lingering, "MOST_SOCKETS", 2)
     sockets = LingeringSockets()
     writers = [(await closing(sockets))[1] for _ in range(4)]
     assert len(sockets) == 2
