@@ -194,7 +194,7 @@ async def test_a_process_without_descriptors_pauses_accepting_and_raises_nothing
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(http_server, "PAUSE", 0.05)
+    monkeypatch.setattr(http_server, "PAUSE_SECONDS", 0.05)
     client = Client(site)
     resource.setrlimit(resource.RLIMIT_NOFILE, (lowest(), limit[1]))
     await client.send(REQUEST)

@@ -84,7 +84,7 @@ async def test_ten_bad_messages_are_answered_although_more_come(site: Site) -> N
 async def test_a_client_that_never_stops_is_reset_behind_the_bound(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lingering, "SIZE", 16 * 1024)
+    monkeypatch.setattr(lingering, "DROPPED_BYTES", 16 * 1024)
     raw = await opened(site)
     with pytest.raises(ConnectionError):
         while True:
