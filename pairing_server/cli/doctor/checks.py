@@ -118,7 +118,7 @@ def _access(config: Configuration) -> Iterator[Finding]:
         yield Finding(
             f"A guessed code admits a stranger, and up to {config.max_live_codes} codes may be live to be guessed.",
             "Lower PAIRING_MAX_LIVE_CODES, or set PAIRING_REDEEM_POLICY=same_user"
-            f" ({document('docs/protocol.md, Security')}).",
+            f" ({document('docs/protocol.md, Security considerations')}).",
         )
 
 
