@@ -62,7 +62,7 @@ EVENTS: Mapping[str, Spec] = {
     "session.bound": _spec(6, ACT, "session_id device_type", "A session id is used for the first time and belongs to its user from then on."),
     "session.hijack_attempt": _spec(2, ACT, "session_id owner", "A client presents a session id of another user."),
     "ws.connected": _spec(6, LATER, "token_via jti device_type origin ua", "A WebSocket is opened with a valid token."),
-    "ws.rejected": _spec(4, LATER, "", "A WebSocket is refused: its origin, or too many connections."),
+    "ws.rejected": _spec(4, LATER, "", "A WebSocket is refused: its origin, too many connections, too many opened in a time, or no descriptor left."),
     "ws.disconnected": _spec(6, LATER, "close_code by duration_s messages_in", "A WebSocket has ended."),
     "channel.joined": _spec(6, LATER, "slot degraded", "A device has joined its channel."),
     "channel.left": _spec(6, LATER, "slot", "A device has left its channel."),

@@ -395,6 +395,6 @@ def test_a_channel_that_has_moved_replaces_who_is_there_and_sends_the_other_afte
     assert (desktop.received(), desktop.close_code) == ([], 1012)
     [replaced] = mobile.received()
     assert (replaced["code"], mobile.close_code) == ("SESSION_REPLACED", 4409)
-    # Whoever comes back finds no old state here.
+    # A device that comes back finds no old state here.
     again = relay.hub.open_channel(channel.pairing_id, channel.name, relay.now)
     assert again is not channel

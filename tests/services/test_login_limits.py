@@ -57,7 +57,7 @@ async def test_seventy_five_right_logins_of_one_address_at_once_lock_nobody_out(
 async def test_what_the_server_cannot_check_does_not_count(node: Node, cheap: Passwords, when: str) -> None:
     await add(node, "alice")
     if when == "at once":
-        # No thread is free, and nobody may wait.
+        # No thread is free, and no caller may wait.
         while cheap._slots.acquire(blocking=False):
             pass
     else:

@@ -54,7 +54,7 @@ def silent_since(site: Site, seconds: float = ALIVE_SECONDS + 1) -> str:
 
 
 async def leave(site: Site, *devices: Device) -> None:
-    """They leave, and the database knows."""
+    """They leave, and that is in the database."""
     for device in devices:
         device.socket.close()
     while any(channel.members for channel in site.node.hub.channels.values()):
@@ -117,7 +117,7 @@ async def test_a_pair_that_has_left_one_server_meets_on_another(servers: tuple[S
     await here.socket.pending()
     there.socket.send({"type": "channel_message", "payload": {"n": 1}})
     assert (await here.socket.expect("channel_message"))["payload"] == {"n": 1}
-    # The first server hears of it, and keeps no old state of the channel.
+    # The first server learns of it, and keeps no old state of the channel.
     await one.run(POLL)
     assert one.node.hub.channels == {}
 
