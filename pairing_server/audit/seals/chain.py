@@ -107,11 +107,12 @@ class Chain:
 class Report:
     """The result of a verification: what was looked at, what may be missing, what is not sealed yet, and what is wrong.
 
-    `seals` and `rows` are right. `excused`: rows that were dropped, and why that is right. `unsealed`: rows after the last
-    seal, the oldest of `unsealed_since` (Unix seconds). `late`: rows that had waited for their seal for an hour. `omitted`: rows of
-    months that an export leaves out. `unseen`: seals after the one that does not fit, which ended
-    the verification (None: nothing did); `unexcused`: of how many seals how many rows are missing without an excuse. `suspects`: rows under the
-    bad seal. `strays`: rows that are not as the server records them. `irregularities`: of the tables themselves.
+    `seals` and `rows` are right. `excused`: rows that were dropped, and why that is right. `unsealed`: rows after the
+    last seal, the oldest of `unsealed_since` (Unix seconds). `late`: rows that had waited for their seal for an hour.
+    `omitted`: rows of months that an export leaves out. `unseen`: seals after the one that does not fit, which ended the
+    verification (None: nothing did). `unexcused`: of how many seals how many rows are missing without an excuse.
+    `suspects`: rows under the bad seal. `strays`: rows that are not as the server records them. `irregularities`: of the
+    tables themselves.
     """
 
     seals: int = 0
