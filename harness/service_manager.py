@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from harness.forked import Forked
 from harness.program import program
 
 # Seconds until a process counts as hung.
@@ -25,7 +27,16 @@ os.execv(sys.argv[2], sys.argv[2:])
 class ServiceManager:
     """Holds the listening socket, starts servers on it one after another, and receives their notifications."""
 
-    def __init__(self, environ: Mapping[str, str], folder: Path, *, watchdog: float | None = None) -> None:
+    def __init__(
+        self,
+        environ: Mapping[str, str],
+        folder: Path,
+        *,
+        watchdog: float | None = None,
+        forked: bool = False,
+    ) -> None:
+        """`forked`: whether servers are forked from a process that has imported the program."""
+        self._forked = forked
         self._folder = folder
         self.listening = socket.create_server(("127.0.0.1", 0), backlog=1024)
         self.url = f"http://127.0.0.1:{self.listening.getsockname()[1]}"
@@ -36,19 +47,29 @@ class ServiceManager:
         if watchdog is not None:
             self.environ["WATCHDOG_USEC"] = str(round(watchdog * 1_000_000))
         self.log = folder / "service.log"
-        self.processes: list[subprocess.Popen[bytes]] = []
+        self.processes: list[subprocess.Popen[bytes] | Forked] = []
 
-    def start(self) -> subprocess.Popen[bytes]:
+    def start(self) -> subprocess.Popen[bytes] | Forked:
         number = self.listening.fileno()
-        with self.log.open("ab") as log:
-            process = subprocess.Popen(
-                [sys.executable, "-c", _LAUNCH, str(number), *program("serve")],
-                env=self.environ,
-                cwd=self._folder,
-                stdout=log,
-                stderr=log,
-                pass_fds=[number],
-            )
+        process: subprocess.Popen[bytes] | Forked
+        with self.log.open("ab") as log, Path(os.devnull).open() as nothing:
+            if self._forked:
+                process = Forked(
+                    ["serve"],
+                    environ=self.environ,
+                    folder=self._folder,
+                    streams=(nothing.fileno(), log.fileno(), log.fileno()),
+                    listening=number,
+                )
+            else:
+                process = subprocess.Popen(
+                    [sys.executable, "-c", _LAUNCH, str(number), *program("serve")],
+                    env=self.environ,
+                    cwd=self._folder,
+                    stdout=log,
+                    stderr=log,
+                    pass_fds=[number],
+                )
         self.processes.append(process)
         return process
 

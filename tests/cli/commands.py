@@ -1,24 +1,21 @@
 """Runs the commands as an operator does: a process of their own, with its environment, folder and input.
 
-Importing the package takes a second, so most commands are forked from one process that has done so and
-nothing else. `harness.program` starts the real one.
+Most are forked (`harness.forked`). `harness.program` starts the real one.
 """
 
 from __future__ import annotations
 
 import json
-import multiprocessing
-import os
-import sys
+import subprocess
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
+from harness.forked import Forked
 from harness.program import environment
 
-_CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["pytest", "pairing_server.cli", "tests.cli.commands"])
 _TIMEOUT = 60
 # Nobody listens on port 1.
 NO_DATABASE = "postgresql://nobody:secret@127.0.0.1:1/none"
@@ -38,34 +35,22 @@ class Result:
 def command(*arguments: str, environ: Mapping[str, str], folder: Path, stdin: str | bytes = "") -> Result:
     """Run one command to its end in `folder`."""
     typed = stdin.encode() if isinstance(stdin, str) else stdin
-    with tempfile.TemporaryDirectory(prefix="command-") as place:
-        streams = [Path(place) / name for name in ("in", "out", "err")]
-        streams[0].write_bytes(typed)
-        process = _CONTEXT.Process(target=_run, args=(arguments, dict(environ), str(folder), streams))
-        process.start()
-        process.join(_TIMEOUT)
-        if process.exitcode is None:
+    with tempfile.TemporaryFile() as given, tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        given.write(typed)
+        given.seek(0)
+        streams = given.fileno(), out.fileno(), err.fileno()
+        process = Forked(arguments, environ=environ, folder=folder, streams=streams)
+        try:
+            process.wait(_TIMEOUT)
+        except subprocess.TimeoutExpired:
             process.kill()
-            process.join()
-        out, err = (stream.read_text(encoding="utf-8", errors="replace") for stream in streams[1:])
-        status = process.exitcode
-        process.close()
-        return Result(status, out, err)
+            process.wait()
+        return Result(process.poll(), *(_content(stream) for stream in (out, err)))
 
 
-def _run(arguments: Sequence[str], environ: Mapping[str, str], folder: str, streams: Sequence[Path]) -> None:
-    os.chdir(folder)
-    os.environ.clear()
-    os.environ.update(environ)
-    for number, stream in enumerate(streams):
-        descriptor = os.open(stream, os.O_RDONLY if number == 0 else os.O_WRONLY | os.O_CREAT, 0o600)
-        os.dup2(descriptor, number)
-    sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115
-    sys.argv = ["pairing-server", *arguments]
-
-    from pairing_server.cli import main
-
-    main()
+def _content(stream: IO[bytes]) -> str:
+    stream.seek(0)
+    return stream.read().decode("utf-8", errors="replace")
 
 
 class Operator:

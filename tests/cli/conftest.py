@@ -1,80 +1,36 @@
-"""Servers as operators start them: a process of their own, with an embedded database of its own."""
+"""Servers that the tests of a worker share: a process of their own, with a database of their own."""
 
 from __future__ import annotations
 
-import os
-import re
-import subprocess
-import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from threading import Timer
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
-TIMEOUT = 60
-
-
-def environment(**settings: str) -> dict[str, str]:
-    """The environment of this process, but with these settings only."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("PAIRING_")}
-    return {**kept, "PYTHONPATH": str(ROOT), **settings}
+from tests.cli.commands import Operator
+from tests.cli.serving import serving
+from tests.conftest import fresh_database
 
 
 @contextmanager
-def serving(**settings: str) -> Iterator[str]:
-    """The URL of `pairing-server serve`, run with these settings for as long as this lasts.
-
-    Not below pytest's own folder: each run of pytest shuts that to others, and as root PostgreSQL runs as
-    another user.
-    """
-    with tempfile.TemporaryDirectory(prefix="pairing-serve-", ignore_cleanup_errors=True) as place:
-        folder = Path(place)
-        command = [sys.executable, "-m", "pairing_server", "serve", "--port", "0", "--data-dir", "data"]
-        with (
-            (folder / "log").open("wb") as log,
-            subprocess.Popen(
-                command,
-                cwd=folder,
-                env=environment(**settings),
-                stdout=subprocess.PIPE,
-                stderr=log,
-                text=True,
-            ) as process,
-        ):
-            try:
-                yield _url(process) or pytest.fail((folder / "log").read_text())
-            finally:
-                process.terminate()
-                process.wait(TIMEOUT)
-
-
-def _url(process: subprocess.Popen[str]) -> str | None:
-    """The URL that it says it listens on, once it does. None if it ends instead."""
-    too_late = Timer(TIMEOUT, process.kill)
-    too_late.start()
-    try:
-        assert process.stdout is not None
-        for line in process.stdout:
-            if found := re.search(r"listening on (http://\S+)", line):
-                return found[1]
-        return None
-    finally:
-        too_late.cancel()
+def _served(postgres: str, folder: Path, registration: str) -> Iterator[str]:
+    with contextmanager(fresh_database)(postgres, "pairing") as database_url:
+        operator = Operator(database_url, folder, PORT="0", REGISTRATION=registration)
+        with serving(operator.environ, folder) as server:
+            yield server.url
+            server.stop()
 
 
 @pytest.fixture(scope="session")
-def server_url() -> Iterator[str]:
+def server_url(postgres: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A server with registration open."""
-    with serving(PAIRING_REGISTRATION="open") as url:
+    with _served(postgres, tmp_path_factory.mktemp("open"), "open") as url:
         yield url
 
 
 @pytest.fixture(scope="session")
-def closed_server_url() -> Iterator[str]:
+def closed_server_url(postgres: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A server with registration closed."""
-    with serving(PAIRING_REGISTRATION="closed") as url:
+    with _served(postgres, tmp_path_factory.mktemp("closed"), "closed") as url:
         yield url

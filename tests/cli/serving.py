@@ -1,8 +1,9 @@
-"""The real `pairing-server serve`, as the terminal shows it."""
+"""`pairing-server serve` in a process of its own, as the terminal shows it."""
 
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import signal
 import subprocess
@@ -11,7 +12,7 @@ import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from harness.program import program
+from harness.forked import Forked
 
 # Seconds until something counts as hung; a stop with the embedded database takes about one.
 PATIENCE = 60
@@ -21,22 +22,30 @@ class Serving:
     """A started `serve`, as the terminal shows it."""
 
     def __init__(
-        self, environ: Mapping[str, str], folder: Path, *options: str, command: Sequence[str] = program()
+        self, environ: Mapping[str, str], folder: Path, *options: str, command: Sequence[str] = ()
     ) -> None:
+        """`command`: what to start in place of a forked process; `program()` is the real program."""
         self.log = folder / "serve.log"
-        with self.log.open("w") as log:
-            self.process = subprocess.Popen(
-                [*command, "serve", *options],
-                env=dict(environ),
-                cwd=folder,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                text=True,
-                start_new_session=True,
-            )
-        assert self.process.stdout is not None
+        self.process: Forked | subprocess.Popen[bytes]
+        reading, writing = os.pipe()
+        self.output = os.fdopen(reading, encoding="utf-8")
+        with self.log.open("w") as log, Path(os.devnull).open() as nothing, os.fdopen(writing, "w") as output:
+            arguments = ["serve", *options]
+            if command:
+                self.process = subprocess.Popen(
+                    [*command, *arguments],
+                    env=dict(environ),
+                    cwd=folder,
+                    stdin=nothing,
+                    stdout=output,
+                    stderr=log,
+                    start_new_session=True,
+                )
+            else:
+                streams = nothing.fileno(), writing, log.fileno()
+                self.process = Forked(arguments, environ=environ, folder=folder, streams=streams)
         self.announced = ""
-        for line in self.process.stdout:
+        for line in self.output:
             self.announced += line
             if "Stop with Ctrl-C" in line:
                 break
@@ -63,15 +72,15 @@ class Serving:
         self.process.wait(PATIENCE)
 
     def close(self) -> None:
-        if self.process.poll() is None:
-            self.kill()
-        assert self.process.stdout is not None
-        self.process.stdout.close()
+        self.kill()
+        self.output.close()
 
 
 @contextlib.contextmanager
-def serving(environ: Mapping[str, str], folder: Path, *options: str) -> Iterator[Serving]:
-    started = Serving(environ, folder, *options)
+def serving(
+    environ: Mapping[str, str], folder: Path, *options: str, command: Sequence[str] = ()
+) -> Iterator[Serving]:
+    started = Serving(environ, folder, *options, command=command)
     try:
         yield started
     finally:

@@ -31,7 +31,7 @@ def operator(database_url: str, tmp_path: Path) -> Operator:
 
 
 def test_it_prints_where_it_listens_and_stops_cleanly_at_sigterm(operator: Operator) -> None:
-    with serving(operator.environ, operator.folder) as server:
+    with serving(operator.environ, operator.folder, command=program()) as server:
         assert re.fullmatch(r"http://127\.0\.0\.1:[1-9]\d+", server.url)
         assert server.url.replace("http", "ws") + "/ws" in server.announced
         assert f"pairing-server doctor --url {server.url}" in server.announced
@@ -52,10 +52,10 @@ def test_it_prints_where_it_listens_and_stops_cleanly_at_sigterm(operator: Opera
 def test_the_garbage_collector_leaves_alone_what_was_imported(operator: Operator) -> None:
     code = "import atexit, gc; atexit.register(lambda: print(gc.get_freeze_count(), len(gc.get_objects())))"
     (operator.folder / "sitecustomize.py").write_text(code)
-    with serving({**operator.environ, "PYTHONPATH": str(operator.folder)}, operator.folder) as server:
+    environ = {**operator.environ, "PYTHONPATH": str(operator.folder)}
+    with serving(environ, operator.folder, command=program()) as server:
         server.stop()
-        assert server.process.stdout is not None
-        frozen, others = map(int, server.process.stdout.read().split()[-2:])
+        frozen, others = map(int, server.output.read().split()[-2:])
     assert frozen > 50_000 > others
 
 

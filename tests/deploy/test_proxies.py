@@ -22,10 +22,10 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from harness.processes import port_of, reserved_port
-from harness.program import ROOT, program
+from harness.program import ROOT
 from harness.service_manager import TIMEOUT_SECONDS
 from pairing_server.config import Configuration
-from tests.cli.commands import Operator
+from tests.cli.commands import Operator, Result, command
 from tests.cli.serving import serving
 from tests.programs import needs
 
@@ -114,11 +114,9 @@ def certify(place: Path) -> None:
 
 
 @contextlib.contextmanager
-def running(command: list[str], port: int, place: Path, **environ: str) -> Iterator[Proxy]:
+def running(line: list[str], port: int, place: Path, **environ: str) -> Iterator[Proxy]:
     with (place / "said.log").open("wb") as said:
-        process = subprocess.Popen(
-            command, stdout=said, stderr=said, env={**os.environ, **environ}, cwd=place
-        )
+        process = subprocess.Popen(line, stdout=said, stderr=said, env={**os.environ, **environ}, cwd=place)
     proxy = Proxy(port, place)
     try:
         while True:
@@ -201,16 +199,9 @@ def operator(database_url: str, tmp_path: Path) -> Operator:
     return Operator(database_url, tmp_path, PORT="0", TRUSTED_PROXIES="127.0.0.1", REGISTRATION="open")
 
 
-def proxied_doctor(operator: Operator, proxy: Proxy, path: str = "") -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        program("doctor", "--url", proxy.url + path),
-        env={**operator.environ, "SSL_CERT_FILE": str(proxy.certificate)},
-        cwd=operator.folder,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+def proxied_doctor(operator: Operator, proxy: Proxy, path: str = "") -> Result:
+    environ = {**operator.environ, "SSL_CERT_FILE": str(proxy.certificate)}
+    return command("doctor", "--url", proxy.url + path, environ=environ, folder=operator.folder)
 
 
 @pytest.mark.parametrize("proxy_of", PROXIES)
@@ -221,7 +212,7 @@ def test_a_whole_pairing_goes_through_with_tls(proxy_of: With, operator: Operato
         backend = server.url.removeprefix("http://")
         with proxy_of(place, {PORT: backend}) as proxy:
             done = proxied_doctor(operator, proxy)
-            assert done.returncode == 0, done.stdout + done.stderr + proxy.logs()
+            assert done.status == 0, done.text + proxy.logs()
             assert proxy.ask("GET", "/metrics") == 404
 
 
@@ -255,7 +246,7 @@ def test_a_whole_pairing_and_the_pages_go_through_below_a_path(
         backends = {PORT: server.url.removeprefix("http://")}
         proxy = stack.enter_context(nginx(place, backends, more=BELOW[path]))
         done = proxied_doctor(operator, proxy, "/pairing/")
-        assert done.returncode == 0, done.stdout + done.stderr + proxy.logs()
+        assert done.status == 0, done.text + proxy.logs()
         for page in (
             "",
             "phone",

@@ -14,9 +14,11 @@ import pytest
 from harness.program import ROOT, environment, program
 from harness.service_manager import TIMEOUT_SECONDS
 from pairing_server.config import NAMES, Configuration
+from tests.cli.commands import command
 from tests.programs import needs
 
 UNITS = ROOT / "deploy" / "systemd"
+STARTS = ("ExecStartPre", "ExecStart")
 SERVICES = ("pairing-server.service", "pairing-server@.service")
 # The score of `systemd-analyze security` in tenths: 10 is "OK", 100 wide open.
 EXPOSURE = 15
@@ -119,28 +121,23 @@ def test_several_processes_differ_from_one_only_where_they_must() -> None:
     assert sockets[0] == sockets[1]
 
 
-def test_the_commands_of_the_units_exist() -> None:
-    for name in SERVICES:
-        service = unit(name)["Service"]
-        for line in (*service["ExecStartPre"], *service["ExecStart"]):
-            path, *arguments = line.split()
-            assert path == "/opt/pairing-server/current/bin/pairing-server"
-            shown = subprocess.run(
-                program(*arguments, "--help"), env=environment(), capture_output=True, text=True, check=True
-            )
-            assert f"Usage: pairing-server {arguments[0]}" in shown.stdout.replace(
-                "python -m pairing_server", "pairing-server"
-            )
+def test_the_commands_of_the_units_exist(tmp_path: Path) -> None:
+    lines = {line for name in SERVICES for key in STARTS for line in unit(name)["Service"][key]}
+    for line in lines:
+        path, *arguments = line.split()
+        assert path == "/opt/pairing-server/current/bin/pairing-server"
+        shown = command(*arguments, "--help", environ=environment(), folder=tmp_path)
+        assert shown.status == 0 and f"Usage: pairing-server {arguments[0]}" in shown.out
 
 
-def test_the_settings_that_come_along_are_right_also_without_their_comments() -> None:
+def test_the_settings_that_come_along_are_right_also_without_their_comments(tmp_path: Path) -> None:
     text = (UNITS / "settings").read_text(encoding="utf-8")
     proposed = re.findall(r"^#?(PAIRING_\w+=.*)$", text, re.MULTILINE)
     assert len(proposed) >= 4
     environ = environment() | dict(line.split("=", 1) for line in proposed)
-    shown = subprocess.run(program("config"), env=environ, capture_output=True, text=True, check=False)
-    assert shown.returncode == 0, shown.stderr
-    assert "PAIRING_TRUSTED_PROXIES=127.0.0.1/32" in shown.stdout
+    shown = command("config", environ=environ, folder=tmp_path)
+    assert shown.status == 0, shown.text
+    assert "PAIRING_TRUSTED_PROXIES=127.0.0.1/32" in shown.out
 
 
 # What the service runs under, where a kernel can be asked for the same: no memory both writable and executable.

@@ -6,62 +6,38 @@ import asyncio
 import contextlib
 import random
 import re
-import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from threading import Timer
 
 import asyncpg
 from tornado.httpclient import AsyncHTTPClient, HTTPRequest
 
-from harness.program import environment, program
+from harness.program import environment
 from pairing_server.audit.seals import SealKey
 from tests.cli.commands import Operator
+from tests.cli.serving import Serving, serving
 from tests.conftest import execute
 from tests.longer import count
 
 # With the database there, and with the database away.
 KILLS = count(2, 10)
-PATIENCE_S = 180
 _, SEAL_KEY = SealKey.generate()
 
 
 @contextlib.contextmanager
-def serving(url: str, folder: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """A server of its own process, and its URL."""
+def served(url: str, folder: Path) -> Iterator[Serving]:
     settings = {
         "DATABASE_URL": url,
         "JWT_KEYS": f"k1:{'s' * 32}",
         "AUDIT_SEAL_KEY": SEAL_KEY,
         "DATA_DIR": str(folder / "data"),
         "TRUSTED_PROXIES": "127.0.0.1",
+        "PORT": "0",
     }
-    with (
-        (folder / "log").open("ab") as log,
-        subprocess.Popen(
-            program("serve", "--port", "0"),
-            cwd=folder,
-            env=environment(**settings),
-            stdout=subprocess.PIPE,
-            stderr=log,
-            text=True,
-        ) as process,
-    ):
-        late = Timer(PATIENCE_S, process.kill)
-        late.start()
-        try:
-            assert process.stdout is not None
-            found = next(
-                filter(None, (re.search(r"listening on (http://\S+)", line) for line in process.stdout)), None
-            )
-            assert found is not None, (folder / "log").read_text()
-            yield process, found[1]
-        finally:
-            late.cancel()
-            process.kill()
-            process.wait()
+    with serving(environment(**settings), folder) as server:
+        yield server
 
 
 class Load:
@@ -127,26 +103,24 @@ def test_killed_with_and_without_its_database_every_event_is_there_once_and_the_
     assert name is not None
     load, chance = Load(), random.Random(5)
 
-    async def kill(process: subprocess.Popen[str], url: str, *, away: bool) -> None:
+    async def kill(server: Serving, *, away: bool) -> None:
         due = asyncio.Event()
-        asking = asyncio.ensure_future(load.until(url, chance.randrange(100, 500), due))
+        asking = asyncio.ensure_future(load.until(server.url, chance.randrange(100, 500), due))
         if away:
             await asyncio.to_thread(database_away, database_url, name[1], admin, away=True)
         await due.wait()
-        process.kill()
+        server.process.kill()
         await asking
 
     for turn in range(KILLS):
         away = turn % 2 == 1
-        with serving(database_url, tmp_path) as (process, url):
-            asyncio.run(kill(process, url, away=away))
-            process.wait()
+        with served(database_url, tmp_path) as server:
+            asyncio.run(kill(server, away=away))
         if away:
             database_away(database_url, name[1], admin, away=False)
     assert len(load.answered) > KILLS * 100
-    with serving(database_url, tmp_path) as (process, _):
-        process.terminate()
-        assert process.wait(PATIENCE_S) == 0, (tmp_path / "log").read_text()
+    with served(database_url, tmp_path) as server:
+        server.stop()
     found, gaps = asyncio.run(recorded(database_url))
     assert gaps == 0
     missing = set(load.answered) - set(found)

@@ -34,7 +34,7 @@ def supervise(tmp_path: Path) -> Iterator[Supervise]:
         folder = tmp_path / f"service-{len(managers)}"
         folder.mkdir()
         environ = environment(DATABASE_URL=database_url, JWT_KEYS=f"k1:{'s' * 32}", **settings)
-        managers.append(ServiceManager(environ, folder, watchdog=watchdog))
+        managers.append(ServiceManager(environ, folder, watchdog=watchdog, forked=True))
         return managers[-1]
 
     yield make

@@ -6,8 +6,6 @@ import asyncio
 import json
 import re
 import socket
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,15 +14,16 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 from click.testing import CliRunner
 
+from harness.program import environment
 from pairing_server.cli import cli
 from pairing_server.client import PairingClient
-from tests.cli.conftest import environment
+from tests.cli.commands import command
 
 STEPS = 27
 PASSWORD = "correct horse battery"
 
 
-Doctor = Callable[..., tuple[int, str]]
+Doctor = Callable[..., tuple[int | None, str]]
 
 
 @pytest.fixture(scope="session")
@@ -32,20 +31,12 @@ def doctor(tmp_path_factory: pytest.TempPathFactory) -> Doctor:
     """Runs the command: doctor("--url", …) gives its status and what it printed."""
     folder = tmp_path_factory.mktemp("doctor")
 
-    def run(*arguments: str, stdin: str = "", **settings: str) -> tuple[int, str]:
-        done = subprocess.run(
-            [sys.executable, "-m", "pairing_server", "doctor", *arguments],
-            cwd=folder,
-            env=environment(**{"PYTHONIOENCODING": "utf-8", **settings}),
-            input=stdin,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            encoding="utf-8",
-            timeout=60,
+    def run(*arguments: str, stdin: str = "", **settings: str) -> tuple[int | None, str]:
+        done = command(
+            "doctor", *arguments, environ={**environment(), **settings}, folder=folder, stdin=stdin
         )
-        assert "Traceback" not in done.stdout, done.stdout
-        return done.returncode, done.stdout
+        assert "Traceback" not in done.text, done.text
+        return done.status, done.text
 
     return run
 
@@ -65,7 +56,7 @@ def account(server_url: str) -> str:
 
 
 @pytest.fixture(scope="session")
-def visit(doctor: Doctor, server_url: str, account: str) -> tuple[int, str]:
+def visit(doctor: Doctor, server_url: str, account: str) -> tuple[int | None, str]:
     """What came of one run with that account."""
     return doctor("--url", server_url, "--username", account, "--password", PASSWORD)
 
@@ -100,7 +91,7 @@ def test_a_good_server_passes_every_step(doctor: Doctor, server_url: str) -> Non
     assert "could not be deleted" not in output
 
 
-def test_an_account_can_be_given(visit: tuple[int, str], account: str) -> None:
+def test_an_account_can_be_given(visit: tuple[int | None, str], account: str) -> None:
     status, output = visit
     assert status == 0, output
     assert f"log in as {account}" in output
@@ -119,7 +110,7 @@ def test_the_url_is_that_of_the_settings(doctor: Doctor, server_url: str) -> Non
     assert status == 0, output
 
 
-def test_no_token_password_or_code_is_shown(visit: tuple[int, str]) -> None:
+def test_no_token_password_or_code_is_shown(visit: tuple[int | None, str]) -> None:
     _, output = visit
     assert "eyJ" not in output
     assert PASSWORD not in output
@@ -140,7 +131,7 @@ def test_the_reasons_of_a_server_that_is_not_ready_are_told(doctor: Doctor) -> N
 
 
 async def test_the_doctor_leaves_no_pairing_behind(
-    visit: tuple[int, str], server_url: str, account: str
+    visit: tuple[int | None, str], server_url: str, account: str
 ) -> None:
     with PairingClient(server_url, "desktop") as client:
         await client.login(account, PASSWORD)
