@@ -9,7 +9,7 @@ import pytest
 from pairing_server.web.client_files import CLIENT
 from tests.browser.packages import Workshop
 
-CORE = 6 * 1024
+CORE = 7 * 1024
 
 USE = """
 import { AudioPlayer, startMicrophone } from "pairing-client/audio";

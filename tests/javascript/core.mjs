@@ -511,6 +511,38 @@ await tell({
     return [desktop, phone];
   },
 
+  async a_setting_that_cannot_be_shared_is_named_and_all_others_go() {
+    const { Breakable, last } = breakable();
+    const { desktop, phone } = await pair({ desktop: { webSocket: Breakable } });
+    const refused = [];
+    desktop.on("settings-refused", ({ key, reason }) => refused.push(`${key.slice(0, 5)} ${reason}`));
+    const cycle = {};
+    cycle.self = cycle;
+    const nested = (levels) => (levels ? [nested(levels - 1)] : 1);
+    const unfit = { when: new Date(), map: new Map(), set: new Set(), nan: NaN, act() {}, big: 1n, cycle, inner: { of: [new Date()] } };
+    const edit = { note: "é".repeat(8500), deep: nested(16), "": 1, ["k".repeat(129)]: 1, ...unfit, fine: nested(15), gain: 1, missing: undefined };
+    desktop.syncSettings(edit);
+    desktop.syncSettings(edit);
+    await until("the others", phone, () => phone.settings.gain === 1);
+    assert.deepEqual(phone.settings, { fine: nested(15), gain: 1 });
+    const named = ["note too_large", "deep too_deep", " invalid_key", "kkkkk invalid_key", ...Object.keys(unfit).map((key) => `${key} not_json`)];
+    assert.deepEqual(refused.splice(0), named);
+    // Nothing is undone when it comes back, and what has changed goes.
+    last().lose();
+    desktop.offerSettings(edit);
+    desktop.syncSettings({ ...edit, gain: 2, note: "short" });
+    await until("back", [desktop, phone], () => phone.settings.note === "short");
+    assert.equal(desktop.settings.gain, 2);
+    // Keys of the other device count, too.
+    phone.syncSettings({ theirs: 1 });
+    await until("theirs", desktop, () => desktop.settings.theirs);
+    desktop.syncSettings(Object.fromEntries(Array.from({ length: 61 }, (_, n) => [`key${n}`, n])));
+    await until("64", phone, () => Object.keys(phone.settings).length === 64);
+    assert.deepEqual(refused, ["key60 too_many"]);
+    assert.deepEqual([...desktop.told.errors, ...phone.told.errors], []);
+    return [desktop, phone];
+  },
+
   async offered_settings_fill_only_what_nobody_has_set() {
     const desktop = device("desktop");
     const phone = device("mobile");

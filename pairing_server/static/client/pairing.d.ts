@@ -91,6 +91,15 @@ export interface Gap {
   to?: number;
 }
 
+/**
+ * - `invalid_key`: a key has 1 to 128 characters
+ * - `not_json`: JSON does not hold it, such as a Date, a Map, NaN, a function, a BigInt, or a cycle
+ * - `too_deep`: more than 15 levels
+ * - `too_large`: all settings together would have more than about 16,000 bytes
+ * - `too_many`: there would be more than 64
+ */
+export type SettingRefusal = "invalid_key" | "not_json" | "too_deep" | "too_large" | "too_many";
+
 export interface Events {
   state: (state: State, why?: PairingError) => void;
   /** Both devices are in the channel: for the first time, or again. */
@@ -101,6 +110,8 @@ export interface Events {
   message: (message: Message) => void;
   /** The other device, or the channel on joining, has changed these. Never what this device has set itself. */
   settings: (about: { settings: Readonly<JsonObject>; changed: string[] }) => void;
+  /** This device's value of a setting cannot be shared; all others are. Told once, until the value changes. */
+  "settings-refused": (about: { key: string; reason: SettingRefusal }) => void;
   audio: (chunk: AudioChunk) => void;
   /**
    * Desktop: the server sees an attack on codes, and a phone of another account has sent this one's. Show what it calls itself and

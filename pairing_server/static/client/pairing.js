@@ -55,7 +55,7 @@ export class PairingClient {
   #listeners = new Map();
   #link;
   #outbox;
-  #settings = new SharedSettings();
+  #settings = new SharedSettings((key, reason) => this.#refuseSetting(key, reason));
   #state = "idle";
   #channel;
   #session;
@@ -320,6 +320,11 @@ export class PairingClient {
     this.#link.send({ type: "settings_sync", channel: this.#channel, ...next.message });
     if (next.sent) this.#link.ping(next.sent);
     return true;
+  }
+
+  #refuseSetting(key, reason) {
+    if (!this.#listeners.get("settings-refused")?.size) console.warn(`The setting "${key}" is not shared: ${reason}.`);
+    this.#emit("settings-refused", { key, reason });
   }
 
   #tellSettings(changed) {

@@ -1,5 +1,46 @@
 /** The settings that both devices share, as this one holds them, and which of its edits the server may not have yet. */
 
+/** What a server takes by default: keys, levels of a value, and the bytes of the document with what is around it in a message. */
+const KEYS = 64;
+const KEY_LENGTH = 128;
+const LEVELS = 15;
+const LARGEST = 16 * 1024 - 256;
+
+const bytes = (text) => new TextEncoder().encode(text).length;
+
+/** Functions that are properties of an object stay on this device, and so does what is undefined; both are no part of its JSON text. */
+const stays = (value) => value === undefined || typeof value === "function";
+
+function isPlain(value) {
+  if (typeof value !== "object" || value === null) return false;
+  const prototype = Object.getPrototypeOf(value);
+  // An object of another frame has another Object.prototype.
+  return prototype === null || Object.getPrototypeOf(prototype) === null;
+}
+
+function unfit(value, level = 0, inArray = false) {
+  if (value === null || typeof value === "string" || typeof value === "boolean" || Number.isFinite(value)) return undefined;
+  const isArray = Array.isArray(value);
+  if (!isArray && !isPlain(value)) return "not_json";
+  if (level === LEVELS) return "too_deep";
+  for (const each of isArray ? Array.from(value) : Object.values(value)) {
+    const reason = stays(each) ? (isArray || inArray) && "not_json" : unfit(each, level + 1, isArray || inArray);
+    if (reason) return reason;
+  }
+  return undefined;
+}
+
+/** The JSON text of a value, or the `reason` why it cannot be shared: its JSON would be another value, or none. */
+export function jsonOf(value) {
+  try {
+    const text = JSON.stringify(value);
+    const reason = unfit(value);
+    return reason ? { reason } : { text };
+  } catch {
+    return { reason: "not_json" };
+  }
+}
+
 export class SharedSettings {
   values = Object.freeze({});
   #rev = null;
@@ -11,10 +52,18 @@ export class SharedSettings {
   /** Keys of the channel's document. */
   #known = new Set();
   #fills = new Set();
+  /** Key → what of it was refused: its JSON text, or the reason if it has none. */
+  #refused = new Map();
+  #refuse;
+
+  /** `refuse(key, reason)` is told of each value that cannot be shared, once until it changes. */
+  constructor(refuse) {
+    this.#refuse = refuse;
+  }
 
   /** Take what differs from what is held. True if that was anything. */
   edit(settings) {
-    const keys = this.#put(settings);
+    const keys = this.#putOwn(settings);
     for (const key of keys) {
       this.#edited.add(key);
       this.#unsure.delete(key);
@@ -24,7 +73,7 @@ export class SharedSettings {
 
   /** Values for keys that neither device has set. */
   offer(settings) {
-    const keys = this.#put(Object.fromEntries(Object.entries(settings).filter(([key]) => !this.#texts.has(key))));
+    const keys = this.#putOwn(Object.fromEntries(Object.entries(settings).filter(([key]) => !this.#texts.has(key))));
     for (const key of keys) this.#fills.add(key);
   }
 
@@ -79,11 +128,40 @@ export class SharedSettings {
     this.#unsure.clear();
   }
 
+  /** The same as `#put` for values of this device: what the server would refuse, together with all else, is left out. */
+  #putOwn(settings) {
+    const values = new Map(Object.entries(this.values));
+    const reasons = [];
+    for (const [key, value] of Object.entries(settings)) {
+      if (value === undefined) continue;
+      const before = values.get(key);
+      const { text, reason = this.#excess(values.set(key, value), key) } = jsonOf(value);
+      if (reason) {
+        if (before === undefined) values.delete(key);
+        else values.set(key, before);
+        const mark = text ?? reason;
+        if (this.#refused.get(key) !== mark) reasons.push([key, reason]);
+        this.#refused.set(key, mark);
+      } else this.#refused.delete(key);
+    }
+    const changed = this.#put(Object.fromEntries(Object.entries(settings).filter(([key]) => !this.#refused.has(key))));
+    for (const [key, reason] of reasons) this.#refuse(key, reason);
+    return changed;
+  }
+
+  /** What is too much if the settings are these. */
+  #excess(values, key) {
+    if (key === "" || [...key].length > KEY_LENGTH) return "invalid_key";
+    if (values.size > KEYS && !this.#texts.has(key)) return "too_many";
+    return bytes(JSON.stringify(Object.fromEntries(values))) > LARGEST ? "too_large" : undefined;
+  }
+
   #put(settings) {
     const changed = Object.keys(settings).filter((key) => {
       const text = JSON.stringify(settings[key]);
       if (text === undefined || text === this.#texts.get(key)) return false;
       this.#texts.set(key, text);
+      this.#refused.delete(key);
       return true;
     });
     if (changed.length) {
