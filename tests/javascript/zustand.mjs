@@ -29,6 +29,49 @@ await tell({
     return [desktop, phone];
   },
 
+  async what_json_does_not_hold_stays_as_it_is_and_is_named_once() {
+    const { desktop, phone } = await pair();
+    const refused = [];
+    desktop.on("settings-refused", ({ key }) => refused.push(key));
+    const cycle = [];
+    cycle.push(cycle);
+    const own = { when: new Date(), map: new Map([[1, 2]]), set: new Set([1]), nan: NaN, act() {}, big: 1n, cycle };
+    const here = createStore(() => ({ ...own, gain: 1, later: 1 }));
+    pairSync(here, desktop, { pick: [...Object.keys(own), "gain", "later"] });
+    await until("gain", phone, () => phone.settings.gain === 1);
+    here.setState({ later: 2n });
+    here.setState({ gain: 2 });
+    await until("2", phone, () => phone.settings.gain === 2);
+    assert.deepEqual(phone.settings, { gain: 2, later: 1 });
+    assert.deepEqual(refused, [...Object.keys(own), "later"]);
+    // Not even what the other device has under such a key.
+    phone.syncSettings({ ...Object.fromEntries(Object.keys(own).map((key) => [key, key])), gain: 3 });
+    await until("3", desktop, () => here.getState().gain === 3);
+    for (const key of Object.keys(own)) assert(Object.is(here.getState()[key], own[key]), key);
+    return [desktop, phone];
+  },
+
+  async objects_are_compared_by_their_text_and_keep_their_functions() {
+    const { desktop, phone } = await pair();
+    const play = () => {};
+    const first = { audio: { gain: 1, old: true, play, meter: { on: true, play }, only: { play }, list: [{ n: 1 }] }, toString: "own" };
+    const here = createStore(() => ({ shared: first }));
+    pairSync(here, desktop, { pick: "shared" });
+    await until("offered", phone, () => phone.settings.audio);
+    const changes = [];
+    here.subscribe(() => changes.push(1));
+    // The same once more is no change of the store.
+    phone.syncSettings({ audio: { ...phone.settings.audio, only: {}, gain: 2 }, valueOf: 1, hasOwnProperty: 1, constructor: 1 });
+    await until("2", desktop, () => here.getState().shared.audio.gain === 2);
+    assert.deepEqual(here.getState().shared.audio, { ...first.audio, gain: 2 });
+    phone.syncSettings({ audio: { gain: 3, meter: { on: false }, list: [] }, ["__proto__"]: { gain: 4 } });
+    await until("3", desktop, () => here.getState().shared.audio.gain === 3);
+    assert.deepEqual(here.getState().shared, { ...first, audio: { gain: 3, play, meter: { on: false, play }, only: { play }, list: [] } });
+    assert.equal(Object.getPrototypeOf(here.getState().shared), Object.prototype);
+    assert.equal(changes.length, 2);
+    return [desktop, phone];
+  },
+
   async a_burst_within_one_task_is_one_message() {
     const { desktop, phone, here, there } = await stores();
     for (let gain = 0; gain < 40; gain += 1) change(here, { gain });

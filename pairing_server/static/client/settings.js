@@ -11,7 +11,7 @@ const bytes = (text) => new TextEncoder().encode(text).length;
 /** Functions that are properties of an object stay on this device, and so does what is undefined; both are no part of its JSON text. */
 const stays = (value) => value === undefined || typeof value === "function";
 
-function isPlain(value) {
+export function isPlain(value) {
   if (typeof value !== "object" || value === null) return false;
   const prototype = Object.getPrototypeOf(value);
   // An object of another frame has another Object.prototype.

@@ -1,5 +1,7 @@
 /** Keeps a part of a Zustand store in step with the other device. Any store with the same three methods will do. */
 
+import { isPlain, jsonOf } from "./settings.js";
+
 /** How a pick is read from the state, and how settings become a change of it. */
 function ways(pick, apply) {
   if (typeof pick === "function") return { read: pick, write: apply };
@@ -7,6 +9,24 @@ function ways(pick, apply) {
     return { read: (state) => state[pick], write: (settings, state) => ({ [pick]: { ...state[pick], ...settings } }) };
   }
   return { read: (state) => Object.fromEntries(pick.map((key) => [key, state[key]])), write: (settings) => settings };
+}
+
+/** Whether the store has another value. What cannot be shared is the store's own affair. */
+function differs(own, value) {
+  const { text, reason } = jsonOf(own);
+  return own === undefined || (!reason && text !== JSON.stringify(value));
+}
+
+/** The value, with the functions that the store's own has at the same places. */
+function merged(own, value) {
+  if (!isPlain(own) || !isPlain(value)) return value;
+  const entries = Object.entries(value).map(([key, each]) => [key, Object.hasOwn(own, key) ? merged(own[key], each) : each]);
+  const functions = Object.entries(own).flatMap(([key, each]) => {
+    if (Object.hasOwn(value, key)) return [];
+    const kept = isPlain(each) ? merged(each, {}) : each;
+    return typeof kept === "function" || (isPlain(kept) && Object.keys(kept).length) ? [[key, kept]] : [];
+  });
+  return Object.fromEntries([...entries, ...functions]);
 }
 
 /** See zustand.d.ts. */
@@ -20,11 +40,11 @@ export function pairSync(store, client, { pick, apply }) {
   const receive = (settings) => {
     const state = store.getState();
     const own = read(state);
-    const news = Object.entries(settings).filter(([key, value]) => key in own && own[key] !== value);
+    const news = Object.entries(settings).filter(([key, value]) => Object.hasOwn(own, key) && differs(own[key], value));
     if (!news.length) return;
     applying = true;
     try {
-      store.setState(write(Object.fromEntries(news), state));
+      store.setState(write(Object.fromEntries(news.map(([key, value]) => [key, merged(own[key], value)])), state));
     } finally {
       applying = false;
     }
