@@ -3,6 +3,7 @@ import { assert, device, given, pair, sent, tell, until } from "./story.mjs";
 import { paired, pairSync } from "../../pairing_server/static/client/zustand.js";
 
 const { createStore } = await import(given.zustand);
+const { persist } = await import(given.zustand.replace("vanilla", "middleware"));
 const state = () => ({ audioSettings: { gain: 50, voice: false }, theme: "dark", reset: () => {} });
 const change = (store, changes) => store.setState({ audioSettings: { ...store.getState().audioSettings, ...changes } });
 const syncs = (client) => sent(client, "settings_sync").map(({ settings }) => settings);
@@ -143,6 +144,40 @@ await tell({
     await phone.send({ n: 1 });
     assert(syncs(phone).every(({ gain }) => gain !== 10));
     assert.equal(here.getState().gain, 60);
+    return [desktop, phone];
+  },
+
+  async a_store_that_is_hydrated_late_does_not_undo_the_channel() {
+    const { desktop, phone } = await pair();
+    phone.syncSettings({ gain: 7 });
+    await until("7", desktop, () => desktop.settings.gain === 7);
+    let answer;
+    const storage = { getItem: () => new Promise((resolve) => (answer = resolve)), setItem() {}, removeItem() {} };
+    const here = createStore(persist(() => ({ gain: 0, language: "en" }), { name: "late", storage }));
+    const stop = pairSync(here, desktop, { pick: ["gain", "language"] });
+    here.setState({ gain: 1 });
+    await desktop.send({ n: 1 });
+    assert.deepEqual(syncs(desktop), []);
+    const hydrate = () => {
+      answer({ state: { gain: 2, language: "nl" }, version: 0 });
+      return new Promise(setImmediate);
+    };
+    await hydrate();
+    assert.deepEqual(here.getState(), { gain: 7, language: "nl" });
+    await until("nl", phone, () => phone.settings.language === "nl");
+    // Once more, by hand.
+    here.persist.rehydrate();
+    phone.syncSettings({ gain: 8 });
+    await until("8", desktop, () => desktop.settings.gain === 8);
+    await hydrate();
+    assert.equal(here.getState().gain, 8);
+    here.setState({ gain: 9 });
+    await until("9", phone, () => phone.settings.gain === 9);
+    assert.deepEqual(syncs(desktop), [{ language: "nl" }, { gain: 9 }]);
+    stop();
+    here.persist.rehydrate();
+    await hydrate();
+    assert.equal(syncs(desktop).length, 2);
     return [desktop, phone];
   },
 

@@ -5,6 +5,8 @@ export interface Store<S> {
   getState(): S;
   setState(change: Partial<S>): void;
   subscribe(listener: (state: S, before: S) => void): () => void;
+  /** Of Zustand's `persist`: nothing is shared before it has read its storage. */
+  persist?: { hasHydrated(): boolean; onFinishHydration(listener: (state: S) => void): () => void };
 }
 
 /**

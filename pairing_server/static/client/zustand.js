@@ -33,11 +33,14 @@ function merged(own, value) {
 export function pairSync(store, client, { pick, apply }) {
   const { read, write } = ways(pick, apply);
   let applying = false;
+  // The persist middleware sets old values when it has read them; they are no edit. Then the store has its first state.
+  const hydrated = () => store.persist?.hasHydrated() ?? true;
 
   const send = () => {
-    if (!applying) client.syncSettings(read(store.getState()));
+    if (!applying && hydrated()) client.syncSettings(read(store.getState()));
   };
   const receive = (settings) => {
+    if (!hydrated()) return;
     const state = store.getState();
     const own = read(state);
     const news = Object.entries(settings).filter(([key, value]) => Object.hasOwn(own, key) && differs(own[key], value));
@@ -50,9 +53,13 @@ export function pairSync(store, client, { pick, apply }) {
     }
   };
 
-  client.offerSettings(read(store.getState()));
-  receive(client.settings);
+  const begin = () => {
+    client.offerSettings(read(store.getState()));
+    receive(client.settings);
+  };
+  if (hydrated()) begin();
   const stops = [
+    store.persist?.onFinishHydration(begin) ?? (() => {}),
     store.subscribe(send),
     client.on("settings", ({ settings, changed }) => receive(Object.fromEntries(changed.map((key) => [key, settings[key]])))),
   ];
