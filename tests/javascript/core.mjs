@@ -1,4 +1,5 @@
 // The client against a running server: pairing, order, queue, resumption, tokens, close codes.
+import { createServer } from "node:http";
 import { ask, assert, breakable, device, given, got, kept, pair, patience, sent, tell, token, until, base } from "./story.mjs";
 
 const numbers = (from, to) => Array.from({ length: to - from + 1 }, (_, at) => from + at);
@@ -341,6 +342,79 @@ await tell({
     const back = device("desktop", { accessToken: () => "rubbish", storage: { getItem: () => good.channel, setItem() {}, removeItem() {} } });
     await assert.rejects(back.connect(), { code: "INVALID_TOKEN" });
     assert.equal(back.state, "closed");
+  },
+
+  async every_failure_while_connecting_is_told() {
+    const waits = patience(12_000);
+    const storage = { getItem: (key) => (key.endsWith("channel") ? "a-channel" : null), setItem() {}, removeItem() {} };
+    const other = createServer((request, response) => response.writeHead(request.url.startsWith("/page") ? 200 : 501).end("<p>"));
+    await new Promise((resolve) => other.listen(0, "127.0.0.1", resolve));
+    const elsewhere = `http://127.0.0.1:${other.address().port}`;
+    globalThis.location = { origin: "https://app.example" };
+    const fault = new TypeError("the app's own");
+    const wsToken = () => ({ token: "any", expires_in: 3600 });
+    const throws = () => {
+      throw fault;
+    };
+    for (const [options, error, now] of [
+      [{ accessToken: throws }, fault, true],
+      [{ wsToken: throws }, fault, true],
+      [{ wsToken: () => undefined }, { name: "TypeError" }, true],
+      [{ url: "http://127.0.0.1:1" }, { code: "UNREACHABLE", message: /127\.0\.0\.1:1\/api.*PAIRING_ALLOWED_ORIGINS must have https:\/\/app\.example/ }],
+      [{ url: elsewhere }, { code: "INTERNAL", status: 501, message: /127.*501/ }],
+      [{ url: `${elsewhere}/page` }, { code: "INTERNAL", status: 200 }],
+      [{ url: `${base}/nowhere`, wsToken }, { code: "UNREACHABLE", message: /nowhere\/ws.*PAIRING_ALLOWED_ORIGINS/ }],
+      [{ accessToken: () => "✓" }, { name: "TypeError", message: /ByteString/ }, true],
+      [{ wsToken: () => ({ token: "a b", expires_in: 3600 }) }, { name: "SyntaxError" }, true],
+      [{ wsToken, webSocket: {} }, { name: "TypeError", message: /constructor/ }, true],
+      [{ wsToken, url: "pair.example" }, { name: "TypeError" }, true],
+    ]) {
+      const client = device("desktop", { storage, ...options });
+      const told = [];
+      client.on("error", (wrong, { retryAt }) => told.push(wrong, retryAt));
+      const connecting = client.connect();
+      connecting.catch(() => {});
+      await until("told", client, () => told.length);
+      assert(!now === (client.lastError.error.retryable === true));
+      if (!now) waits.end();
+      await assert.rejects(connecting, error);
+      assert.deepEqual([client.state, { error: told[0], retryAt: told[1] }], ["connecting", client.lastError]);
+      assert(told[1] instanceof Date && Math.abs(told[1] - Date.now()) < 2000);
+      if (!now) assert(told[0].cause);
+      client.close();
+      assert.equal(client.lastError.retryAt, null);
+    }
+    delete globalThis.location;
+    const nowhere = device("desktop", { storage, url: undefined });
+    for (const act of [nowhere.connect(), nowhere.generateCode()]) await assert.rejects(act, { name: "TypeError", message: /Give the server's url/ });
+    nowhere.close();
+    // Older browsers and React Native have no such thing.
+    delete AbortSignal.timeout;
+    const { desktop, phone } = await pair();
+    assert.equal(desktop.lastError, null);
+    await desktop.connect();
+    other.close();
+    return [desktop, phone];
+  },
+
+  // The server of this story admits one connection of a user.
+  async whom_the_server_has_no_room_for_is_told() {
+    const desktop = device("desktop");
+    const { code } = await desktop.generateCode();
+    await desktop.connect();
+    const waits = patience(12_000);
+    const phone = device("mobile");
+    const pairing = phone.pair(code);
+    pairing.catch(() => {});
+    await until("told", phone, () => phone.told.errors.length);
+    assert.deepEqual(phone.told.errors, ["RATE_LIMITED"]);
+    assert.equal(phone.state, "connecting");
+    waits.end();
+    await assert.rejects(pairing, { code: "RATE_LIMITED" });
+    desktop.close();
+    await phone.connect();
+    assert.equal(phone.lastError, null);
+    return phone;
   },
 
   async a_session_elsewhere_takes_over_and_the_old_one_stops() {

@@ -22,6 +22,7 @@ SERVERS: dict[str, dict[str, Any]] = {
         "message_burst": 120,
     },
     "a_stricter_server_gets_all_the_same": {"message_rate": 20, "message_burst": 20},
+    "whom_the_server_has_no_room_for_is_told": {"connections_per_user": 1},
     "a_token_is_refreshed_before_it_expires": {"ws_token_ttl": 61},
     "a_code_that_expires_closes_the_desktop": {"code_ttl": 1},
     "while_the_server_is_attacked_the_desktop_is_asked": ATTACKED,

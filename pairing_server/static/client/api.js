@@ -1,6 +1,6 @@
 /** The server's HTTP side: requests with an access token, and the ws tokens that they give. */
 
-import { PairingError } from "./errors.js";
+import { PairingError, unreachable } from "./errors.js";
 
 const HTTP_WITHIN = 15_000;
 /** A ws token counts as expired so long before it is. */
@@ -8,28 +8,32 @@ const MARGIN = 60_000;
 
 /** A function that POSTs: `post(path, body, tries)` gives the answer's body, or throws PairingError. `locate(path)` is a URL. */
 export function poster(locate, fetch, accessToken) {
-  const ask = async (path, body, token, tries) => {
+  let known = false;
+  const ask = async (url, body, token, tries) => {
+    const headers = { "Content-Type": "application/json", ...(token && { Authorization: `Bearer ${token}` }) };
+    // Throws what fetch would throw for a text that cannot be a token: that is no fault of the network.
+    new Headers(headers);
     try {
-      return await fetch(locate(path).href, {
-        method: "POST",
-        headers: { "Content-Type": "application/json", ...(token && { Authorization: `Bearer ${token}` }) },
-        body: JSON.stringify(body),
-        signal: AbortSignal.timeout(HTTP_WITHIN),
-      });
-    } catch {
-      if (tries > 1) return ask(path, body, token, tries - 1);
-      throw new PairingError("UNREACHABLE", "The server cannot be reached. Try again.", { retryable: true });
+      // Not every runtime has AbortSignal.timeout.
+      const answer = await fetch(url, { method: "POST", headers, body: JSON.stringify(body), signal: AbortSignal.timeout?.(HTTP_WITHIN) });
+      known = true;
+      return answer;
+    } catch (cause) {
+      if (tries > 1) return ask(url, body, token, tries - 1);
+      throw unreachable(url, cause, known);
     }
   };
 
   const post = async (path, body, tries = 1, refused = false) => {
-    const answer = await ask(path, body, await accessToken(refused), tries);
-    if (answer.ok) return answer.json();
-    const { status, headers } = answer;
+    const url = locate(path).href;
+    const answer = await ask(url, body, await accessToken(refused), tries);
+    const { ok, status, headers } = answer;
     if (status === 401 && !refused) return post(path, body, tries, true);
-    const { error = "INTERNAL", message, details = {} } = await answer.json().catch(() => ({}));
+    const said = await answer.json().catch((cause) => ({ cause }));
+    if (ok && !said.cause) return said;
+    const { error = "INTERNAL", message = `The answer of ${url} (${status}) is not a pairing server's.`, details = {}, cause } = said;
     const retryAfter = Number(headers.get("Retry-After"));
-    throw new PairingError(error, message, { details, retryable: status === 429 || status >= 500, status, retryAfter });
+    throw new PairingError(error, message, { details, retryable: ok || status === 429 || status >= 500, status, retryAfter, cause });
   };
   return post;
 }

@@ -1,5 +1,7 @@
 /** One connection that comes back: it dials, pings, waits and dials again. It knows close codes, but no channels. */
 
+import { unreachable } from "./errors.js";
+
 /** Milliseconds from dialling until the channel must be joined. */
 const PATIENCE = 10_000;
 const PONG_WITHIN = 8_000;
@@ -27,13 +29,15 @@ export class Link {
   #attempt = 0;
   #dialled = 0;
   #refused = false;
+  #opened = false;
   #sequence = 0;
   #pings = new Map();
   #timers = {};
 
   /**
-   * `url`, `WebSocket`, `heartbeat` (ms). `token(refused)` promises one. `opened()`, `received(message)`, `heard(buffer)`,
-   * `lost()` (it will come back), `ended(code | error)` (it will not), `seen(direction, data)`.
+   * `url()`, by http; `dial(url, token)` gives a WebSocket, `heartbeat` (ms). `token(refused)` promises one. `opened()`, `received(message)`,
+   * `heard(buffer)`, `lost(error, retryAt)` (it will come back; no error if it does at once), `ended(code | error)` (it will not),
+   * `seen(direction, data)`.
    */
   constructor(given) {
     this.#given = given;
@@ -83,17 +87,21 @@ export class Link {
     const sequence = ++this.#sequence;
     if (!this.send({ type: "ping", sequence })) return;
     this.#pings.set(sequence, { at: performance.now(), done });
-    this.#timers.pong ??= setTimeout(() => this.fail(), within);
+    this.#timers.pong ??= setTimeout(() => this.#break("no pong"), within);
   }
 
-  /** Give the connection up and try again, after `least` milliseconds or more. */
-  fail(least = 0) {
+  /** Give the connection up for that reason and try again, after `least` milliseconds or more. */
+  fail(error, least = 0) {
     this.#hangUp();
     if (!this.#running) return;
-    const most = Math.min(LONGEST_PAUSE, 1000 * 2 ** this.#attempt++);
+    const pause = Math.max(least, Math.random() * Math.min(LONGEST_PAUSE, 1000 * 2 ** this.#attempt++));
     this.#pausing = true;
-    this.#timers.pause = setTimeout(() => this.#dial(), Math.max(least, Math.random() * most));
-    this.#given.lost();
+    this.#timers.pause = setTimeout(() => this.#dial(), pause);
+    this.#given.lost(error, new Date(Date.now() + pause));
+  }
+
+  #break(cause, least) {
+    this.fail(unreachable(this.#given.url(), typeof cause === "string" ? new Error(cause) : cause, this.#opened), least);
   }
 
   async #dial() {
@@ -101,25 +109,30 @@ export class Link {
     const turn = this.#turn;
     const current = (act) => (event) => turn === this.#turn && act(event);
     this.#dialled = Date.now();
-    this.#timers.patience = setTimeout(() => this.fail(), PATIENCE);
-    let token;
+    this.#timers.patience = setTimeout(() => this.#break("no answer in time"), PATIENCE);
+    let socket;
     try {
-      token = await this.#given.token(this.#refused);
+      const token = await this.#given.token(this.#refused);
+      if (turn !== this.#turn) return;
+      // Unless a socket can be made with this token, the next one is another.
+      this.#refused = true;
+      socket = this.#given.dial(this.#given.url(), token);
+      this.#refused = false;
     } catch (error) {
       if (turn !== this.#turn) return;
-      if (error.retryable === false) this.#end(error);
-      else this.fail(1000 * (error.retryAfter || 0));
+      if (error?.retryable === false) this.#end(error);
+      else this.fail(error, 1000 * (error?.retryAfter || 0));
       return;
     }
-    if (turn !== this.#turn) return;
-    this.#refused = false;
-    const socket = new this.#given.WebSocket(this.#given.url, ["pairing.v1", `Bearer.${token}`]);
     socket.binaryType = "arraybuffer";
-    socket.onopen = current(() => this.#given.opened());
+    socket.onopen = current(() => {
+      this.#opened = true;
+      this.#given.opened();
+    });
     socket.onmessage = current(({ data }) => this.#receive(data));
     socket.onclose = current(({ code }) => this.#closed(code));
     // Not every runtime says that a connection that never opened has closed.
-    socket.onerror = current(() => this.fail());
+    socket.onerror = current((event) => this.#break(event.error ?? event));
     this.#socket = socket;
   }
 
@@ -137,7 +150,7 @@ export class Link {
     this.#pings.delete(sequence);
     this.latency = performance.now() - ping.at;
     clearTimeout(this.#timers.pong);
-    this.#timers.pong = this.#pings.size ? setTimeout(() => this.fail(), PONG_WITHIN) : undefined;
+    this.#timers.pong = this.#pings.size ? setTimeout(() => this.#break("no pong"), PONG_WITHIN) : undefined;
     clearTimeout(this.#timers.heart);
     this.#timers.heart = setTimeout(() => this.ping(), this.#given.heartbeat);
     ping.done?.();
@@ -145,11 +158,11 @@ export class Link {
 
   #closed(code) {
     if (FINAL.includes(code)) return this.#end(code);
-    if (code !== TOKEN_REFUSED) return this.fail(code === OVER_RATE ? PAUSE_OVER_RATE : 0);
-    this.#refused = true;
-    const first = this.#attempt === 0;
-    this.fail();
-    if (first) this.#dial();
+    this.#refused = code === TOKEN_REFUSED;
+    if (!this.#refused || this.#attempt) return this.#break(`close code ${code}`, code === OVER_RATE ? PAUSE_OVER_RATE : 0);
+    this.#attempt += 1;
+    this.#dial();
+    this.#given.lost();
   }
 
   #end(why) {

@@ -16,7 +16,7 @@ export type State = "idle" | "connecting" | "waiting" | "paired" | "reconnecting
 
 /**
  * What went wrong. `code` is one of the protocol's error codes, or one of the client's own: `CLOSED` (by `close()`, or by the
- * server without a word), `QUEUE_FULL`, `UNREACHABLE`.
+ * server without a word), `QUEUE_FULL`, `UNREACHABLE`. `cause` is what the runtime has said, `details.url` where.
  */
 export declare class PairingError extends Error {
   readonly code: string;
@@ -39,7 +39,7 @@ export interface PairingOptions {
   accessToken(refused: boolean): string | Promise<string>;
   /** Where ws tokens come from, for apps whose own backend asks for them. By default the client asks with `accessToken`. */
   wsToken?(): Promise<{ token: string; expires_in: number }>;
-  /** The server, an absolute URL; by default the page's own origin. HTTP and WebSocket both go there. */
+  /** The server, an absolute URL; by default the page's own origin, looked up on connecting. HTTP and WebSocket both go there. */
   url?: string;
   /** By what a proxy finds the server process of the pair, where there are several: both devices give the same, such as the account's id. */
   group?: string;
@@ -49,6 +49,12 @@ export interface PairingOptions {
   webSocket?: typeof WebSocket;
   /** Milliseconds between two pings; 20,000 by default. */
   heartbeat?: number;
+}
+
+export interface LastError {
+  /** Also what `accessToken` or `wsToken` has thrown. */
+  readonly error: Error & Partial<PairingError>;
+  readonly retryAt: Date | null;
 }
 
 export interface PairingCode {
@@ -121,8 +127,11 @@ export interface Events {
   /** Phone: the desktop is asked; `pair` goes on by itself as soon as it has said yes. */
   "confirmation-needed": (about: { expiresIn: number }) => void;
   gap: (gap: Gap) => void;
-  /** The server has refused a message; the connection stays open. An error that ends it comes with `state`. */
-  error: (error: Error) => void;
+  /**
+   * The server has refused a message, and the connection stays open; or, with `retryAt`, a try to connect has failed and the next one
+   * comes then. An error that ends it comes with `state`.
+   */
+  error: (error: Error & Partial<PairingError>, about?: { retryAt: Date }) => void;
   /** Each frame as it passes, for tools that show them. Tokens are left out. */
   frame: (frame: { direction: "in" | "out"; text?: string; bytes?: number }) => void;
 }
@@ -137,6 +146,8 @@ export declare class PairingClient {
   constructor(options: PairingOptions);
 
   readonly state: State;
+  /** Why it is not in the channel, and when it tries again: null if it does not by itself. Null while it is in the channel. */
+  readonly lastError: LastError | null;
   /** The channel's name, or null: there is nothing to come back to. */
   readonly channel: string | null;
   /** What `generateCode` last gave. */
@@ -164,8 +175,8 @@ export declare class PairingClient {
   answerRequest(wanted: boolean): void;
 
   /**
-   * Into the channel that `storage` remembers, for instance after a reload. Resolves once it is there, however long that takes.
-   * Rejects if there is none, or it has ended.
+   * Into the channel that `storage` remembers, for instance after a reload. Resolves once it is there. Rejects if there is none or it
+   * has ended; also, though the client goes on trying, after twelve seconds, or at once if `accessToken` throws. `lastError` has the reason.
    */
   connect(): Promise<void>;
 

@@ -19,6 +19,8 @@ const FOR_NOW = ["UNAVAILABLE", "INTERNAL", "RATE_LIMITED"];
 const CHANNEL_GONE = ["INVALID_CHANNEL", "CHANNEL_FULL"];
 const CLOSE_FOLLOWS = ["INVALID_TOKEN", "SESSION_REPLACED"];
 const CHANNEL_CLOSED = 4410;
+/** Milliseconds after which `connect` no longer waits; the client goes on trying. */
+const CONNECT_WITHIN = 12_000;
 /** Above so many bytes that wait in the socket audio is dropped: it is live or nothing. */
 const AUDIO_WAITING = 256 * 1024;
 /** Ids of messages received, to know those that come twice over a restart of the server. */
@@ -66,6 +68,7 @@ export class PairingClient {
   #seq;
   #heardIds = new Set();
   #connecting = null;
+  #lastError = null;
   #unpairing = null;
   /** A new code is under way, which makes the present one void. */
   #renewing = false;
@@ -74,13 +77,15 @@ export class PairingClient {
   /** What the server has last complained of on this connection: a close code may follow. */
   #complaint = null;
 
-  constructor({ deviceType, accessToken, wsToken, url = globalThis.location?.origin, group, storage, fetch, webSocket, heartbeat = 20_000 }) {
+  constructor({ deviceType, accessToken, wsToken, url, group, storage, fetch, webSocket, heartbeat = 20_000 }) {
     if (!OTHER[deviceType]) throw new TypeError('deviceType is "desktop" or "mobile".');
     if (typeof accessToken !== "function") throw new TypeError("accessToken is a function that gives a token.");
     this.#deviceType = deviceType;
-    const base = new URL(`${url}/`.replace(/\/+$/, "/"));
+    // Where there is no page, as while a server renders one, there is a client all the same, until it is to connect.
     const locate = (path) => {
-      const found = new URL(path, base);
+      const base = url ?? globalThis.location?.origin;
+      if (!base) throw new TypeError("There is no page here. Give the server's url.");
+      const found = new URL(path, `${base}/`.replace(/\/+$/, "/"));
       if (group !== undefined) found.searchParams.set("group", group);
       return found;
     };
@@ -89,17 +94,15 @@ export class PairingClient {
     this.#storage = storage ?? tabStorage();
     this.#channel = this.#storage.getItem(`pairing.${deviceType}.channel`);
     this.#session = this.#storage.getItem(`pairing.${deviceType}.session`) ?? this.#newSession();
-    const socketUrl = locate("ws");
-    socketUrl.protocol = socketUrl.protocol.replace("http", "ws");
     this.#link = new Link({
-      url: socketUrl.href,
-      WebSocket: webSocket ?? globalThis.WebSocket,
+      url: () => locate("ws").href,
+      dial: (url, token) => new (webSocket ?? globalThis.WebSocket)(url.replace("http", "ws"), ["pairing.v1", `Bearer.${token}`]),
       heartbeat,
       token: this.#token,
       opened: () => this.#join(),
       received: (message) => this.#receive(message),
       heard: (buffer) => this.#hear(decodeAudio(buffer)),
-      lost: () => this.#lost(),
+      lost: (error, retryAt) => this.#lost(error, retryAt),
       ended: (why) => this.#ended(why),
       seen: (direction, data) => this.#seen(direction, data),
     });
@@ -108,6 +111,10 @@ export class PairingClient {
 
   get state() {
     return this.#state;
+  }
+
+  get lastError() {
+    return this.#lastError;
   }
 
   get channel() {
@@ -174,13 +181,15 @@ export class PairingClient {
 
   connect() {
     if (!this.#channel) return unpaired();
-    this.#connecting ??= deferred();
-    if (this.#joined) this.#connecting.resolve();
-    else {
-      if (this.#state === "idle" || this.#state === "closed") this.#become("connecting");
-      this.#link.start();
+    if (this.#joined) return Promise.resolve();
+    if (!this.#connecting) {
+      this.#connecting = deferred();
+      this.#connecting.timer = setTimeout(() => this.#settle(this.#lastError?.error ?? new PairingError("UNREACHABLE")), CONNECT_WITHIN);
     }
-    return this.#connecting.promise;
+    const { promise } = this.#connecting;
+    if (this.#state === "idle" || this.#state === "closed") this.#become("connecting");
+    this.#link.start();
+    return promise;
   }
 
   send(payload) {
@@ -262,7 +271,14 @@ export class PairingClient {
   #abandon(why) {
     this.#joined = this.#peer = false;
     this.#outbox.clear(why);
-    this.#connecting?.reject(why);
+    this.#settle(why);
+  }
+
+  /** What `connect` has promised. */
+  #settle(error) {
+    clearTimeout(this.#connecting?.timer);
+    if (error) this.#connecting?.reject(error);
+    else this.#connecting?.resolve();
     this.#connecting = null;
   }
 
@@ -297,7 +313,8 @@ export class PairingClient {
     this.#tellSettings(this.#settings.rejoin(settings, rev));
     this.#outbox.begin(channel);
     if (this.#unpairing) this.#sendUnpair();
-    this.#connecting?.resolve();
+    this.#lastError = null;
+    this.#settle();
     if (missed) this.#emit("gap", { reason: "not_recovered" });
     this.#arrive();
   }
@@ -406,18 +423,24 @@ export class PairingClient {
     if (this.#joined && !gone) {
       if (code === "RATE_LIMITED") this.#outbox.slow(details.retry_after_ms);
       this.#emit("error", error);
-    } else if (FOR_NOW.includes(code)) this.#link.fail(details.retry_after_ms);
+    } else if (FOR_NOW.includes(code)) this.#link.fail(error, details.retry_after_ms);
     else this.#over(error, gone);
   }
 
   // The end
 
-  #lost() {
+  #lost(error, retryAt) {
+    const joined = this.#joined;
+    const why = (!joined && this.#complaint) || error;
     this.#joined = this.#peer = false;
     this.#complaint = null;
     this.#outbox.pause();
-    this.#connecting ??= deferred();
+    if (error) this.#lastError = { error: why, retryAt };
     this.#become(this.#epoch ? "reconnecting" : "connecting");
+    if (!error || joined || this.#state === "closed") return;
+    this.#emit("error", why, { retryAt });
+    // Time mends what may be tried again. The rest is for the developer, at once.
+    if (why?.retryable !== true) this.#settle(why);
   }
 
   /** `why`: a close code, or what the token provider has thrown. */
@@ -434,6 +457,7 @@ export class PairingClient {
   #over(why, gone = false) {
     this.#link.stop();
     this.#complaint = null;
+    this.#lastError = { error: why, retryAt: null };
     if (gone) this.#forget(why);
     else this.#abandon(why);
     this.#become("closed", why);

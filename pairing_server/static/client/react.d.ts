@@ -9,8 +9,8 @@ export interface Pairing {
   readonly pairingCode: string | null;
   readonly peerPresent: boolean;
   readonly settings: Readonly<JsonObject>;
-  /** What went wrong last; null again with the next try. */
-  readonly error: PairingError | null;
+  /** What went wrong last, also while the client tries to connect; null again with the next try, or once it is connected. */
+  readonly error: (Error & Partial<PairingError>) | null;
   /** The code, or undefined if there is none; `error` says why. */
   generateCode(): Promise<string | undefined>;
   /** True once this phone is in the channel; false if not, and `error` says why. */

@@ -12,7 +12,7 @@ function watch(client) {
   let shown;
 
   const look = () => {
-    const { state, channel, code, peerPresent, settings } = client;
+    const { state, channel, code, peerPresent, settings, lastError } = client;
     shown = Object.freeze({
       state,
       isConnected: state === "waiting" || state === "paired",
@@ -20,7 +20,7 @@ function watch(client) {
       pairingCode: code && code.channel === channel ? code.code : null,
       peerPresent,
       settings,
-      error,
+      error: lastError?.retryAt ? lastError.error : error,
       ...acts,
     });
     for (const listener of listeners) listener();
@@ -53,7 +53,7 @@ function watch(client) {
 
   for (const event of EVENTS) client.on(event, look);
   client.on("state", (state, why) => state === "closed" && why.code !== "CLOSED" && fail(why));
-  client.on("error", fail);
+  client.on("error", (wrong, about) => (about ? look() : fail(wrong)));
   look();
   return {
     subscribe(listener) {

@@ -114,7 +114,10 @@ export class Device {
     client.on("gap", ({ reason }) => {
       if (reason === "not_recovered") this.showProblem("Some messages are lost. Ask for them to be sent again.");
     });
-    client.on("error", (error) => this.showProblem(error.message));
+    client.on("error", (error, about) => {
+      // Of a connection that comes back the state says enough.
+      if (!about || client.state === "connecting") this.showProblem(error.message);
+    });
     setInterval(() => this.#showLatency(), 1000);
   }
 
