@@ -209,6 +209,23 @@ await tell({
     return [desktop, phone];
   },
 
+  async two_stores_with_a_common_key_agree() {
+    const { desktop, phone, here } = await stores();
+    const second = createStore(() => ({ gain: 5, own: 1 }));
+    pairSync(second, desktop, { pick: ["gain", "own"] });
+    assert.equal(second.getState().gain, 50);
+    change(here, { gain: 5 });
+    assert.equal(second.getState().gain, 5);
+    second.setState({ gain: 1 });
+    assert.equal(here.getState().audioSettings.gain, 1);
+    await until("1", phone, () => phone.settings.gain === 1);
+    phone.syncSettings({ gain: 2 });
+    await until("2", desktop, () => second.getState().gain === 2 && here.getState().audioSettings.gain === 2);
+    await desktop.send({ n: 1 });
+    assert.deepEqual(syncs(desktop).slice(1), [{ gain: 1 }, { own: 1 }]);
+    return [desktop, phone];
+  },
+
   async once_stopped_it_is_apart() {
     const { desktop, phone } = await pair();
     const here = createStore(state);

@@ -116,6 +116,8 @@ export interface Events {
   message: (message: Message) => void;
   /** The other device, or the channel on joining, has changed these. Never what this device has set itself. */
   settings: (about: { settings: Readonly<JsonObject>; changed: string[] }) => void;
+  /** This device has changed these itself: another part of the page may want to know. */
+  "settings-edited": (about: { settings: Readonly<JsonObject>; changed: string[] }) => void;
   /** This device's value of a setting cannot be shared; all others are. Told once, until the value changes. */
   "settings-refused": (about: { key: string; reason: SettingRefusal }) => void;
   audio: (chunk: AudioChunk) => void;

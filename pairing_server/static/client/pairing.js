@@ -198,12 +198,11 @@ export class PairingClient {
   }
 
   syncSettings(settings) {
-    if (this.#settings.edit(settings)) this.#outbox.schedule();
+    this.#tellEdits(this.#settings.edit(settings));
   }
 
   offerSettings(settings) {
-    this.#settings.offer(settings);
-    this.#outbox.schedule();
+    this.#tellEdits(this.#settings.offer(settings));
   }
 
   sendAudio(sound, about = {}) {
@@ -342,6 +341,12 @@ export class PairingClient {
   #refuseSetting(key, reason) {
     if (!this.#listeners.get("settings-refused")?.size) console.warn(`The setting "${key}" is not shared: ${reason}.`);
     this.#emit("settings-refused", { key, reason });
+  }
+
+  #tellEdits(changed) {
+    if (!changed.length) return;
+    this.#outbox.schedule();
+    this.#emit("settings-edited", { settings: this.settings, changed });
   }
 
   #tellSettings(changed) {

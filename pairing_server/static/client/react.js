@@ -2,7 +2,7 @@
 
 import { useSyncExternalStore } from "react";
 
-const EVENTS = ["state", "paired", "peer-joined", "peer-left", "settings"];
+const EVENTS = ["state", "paired", "peer-joined", "peer-left", "settings", "settings-edited"];
 const watches = new WeakMap();
 
 /** One for each client: what components show of it, made anew when that changes. */
@@ -45,10 +45,7 @@ function watch(client) {
     pairWithCode: (code) => attempt(() => client.pair(code).then(() => true)).then(Boolean),
     unpair: () => attempt(() => client.unpair()),
     send: (payload) => client.send(payload),
-    syncSettings: (settings) => {
-      client.syncSettings(settings);
-      look();
-    },
+    syncSettings: (settings) => client.syncSettings(settings),
   };
 
   for (const event of EVENTS) client.on(event, look);

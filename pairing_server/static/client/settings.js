@@ -61,20 +61,21 @@ export class SharedSettings {
     this.#refuse = refuse;
   }
 
-  /** Take what differs from what is held. True if that was anything. */
+  /** Take what differs from what is held; the keys of that. */
   edit(settings) {
     const keys = this.#putOwn(settings);
     for (const key of keys) {
       this.#edited.add(key);
       this.#unsure.delete(key);
     }
-    return keys.length > 0;
+    return keys;
   }
 
   /** Values for keys that neither device has set. */
   offer(settings) {
     const keys = this.#putOwn(Object.fromEntries(Object.entries(settings).filter(([key]) => !this.#texts.has(key))));
     for (const key of keys) this.#fills.add(key);
+    return keys;
   }
 
   /** What to say of them now, and `sent()` to be called when the server has it; null if there is nothing. */

@@ -53,6 +53,7 @@ export function pairSync(store, client, { pick, apply }) {
     }
   };
 
+  const take = ({ settings, changed }) => receive(Object.fromEntries(changed.map((key) => [key, settings[key]])));
   const begin = () => {
     client.offerSettings(read(store.getState()));
     receive(client.settings);
@@ -61,7 +62,9 @@ export function pairSync(store, client, { pick, apply }) {
   const stops = [
     store.persist?.onFinishHydration(begin) ?? (() => {}),
     store.subscribe(send),
-    client.on("settings", ({ settings, changed }) => receive(Object.fromEntries(changed.map((key) => [key, settings[key]])))),
+    client.on("settings", take),
+    // Another store of this page may have the same key.
+    client.on("settings-edited", take),
   ];
   return () => stops.forEach((stop) => stop());
 }
