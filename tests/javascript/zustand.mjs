@@ -226,6 +226,26 @@ await tell({
     return [desktop, phone];
   },
 
+  async what_was_edited_between_unmount_and_mount_holds() {
+    const { desktop, phone } = await pair();
+    const here = createStore(() => ({ gain: 1, voice: false, when: NaN }));
+    const mount = () => pairSync(here, desktop, { pick: ["gain", "voice", "when"] });
+    const stop = mount();
+    await until("offered", phone, () => phone.settings.gain === 1);
+    stop();
+    here.setState({ gain: 2 });
+    phone.syncSettings({ voice: true });
+    await until("voice", desktop, () => desktop.settings.voice);
+    stop();
+    mount()();
+    mount();
+    assert.deepEqual(here.getState(), { gain: 2, voice: true, when: NaN });
+    await until("2", phone, () => phone.settings.gain === 2);
+    assert.deepEqual(syncs(desktop).slice(1), [{ gain: 2 }]);
+    assert.equal(phone.settings.voice, true);
+    return [desktop, phone];
+  },
+
   async once_stopped_it_is_apart() {
     const { desktop, phone } = await pair();
     const here = createStore(state);

@@ -26,6 +26,8 @@ export type Pick<S> =
  * What the store holds at the start fills only what neither device has set. What comes from the other device is applied
  * and never sent again. All changes within one task go as one message. Only keys that the picked part has are taken.
  *
+ * Called again for the same store, as a component does that is mounted again, it sends what was edited in between.
+ *
  * Values are compared by their JSON text. What JSON does not hold (a Date, a Map, NaN, a function) stays as it is in this store,
  * and the client's event `settings-refused` names it. A nested object keeps the functions that it has here.
  */

@@ -29,6 +29,24 @@ function merged(own, value) {
   return Object.fromEntries([...entries, ...functions]);
 }
 
+/** Store → the client and the JSON texts of what was shared when that ended: what differs when it goes on was edited in between. */
+const stopped = new WeakMap();
+
+function rest(store, client, own) {
+  const texts = stopped.get(store)?.client === client ? stopped.get(store).texts : new Map();
+  for (const [key, value] of Object.entries(own)) texts.set(key, jsonOf(value).text);
+  stopped.set(store, { client, texts });
+}
+
+/** What was edited since it ended. */
+function editedAtRest(store, client, own) {
+  const { client: former, texts } = stopped.get(store) ?? {};
+  if (former !== client) return {};
+  const edited = Object.entries(own).filter(([key, value]) => texts.has(key) && texts.get(key) !== jsonOf(value).text);
+  for (const key of Object.keys(own)) texts.delete(key);
+  return Object.fromEntries(edited);
+}
+
 /** See zustand.d.ts. */
 export function pairSync(store, client, { pick, apply }) {
   const { read, write } = ways(pick, apply);
@@ -55,7 +73,9 @@ export function pairSync(store, client, { pick, apply }) {
 
   const take = ({ settings, changed }) => receive(Object.fromEntries(changed.map((key) => [key, settings[key]])));
   const begin = () => {
-    client.offerSettings(read(store.getState()));
+    const own = read(store.getState());
+    client.syncSettings(editedAtRest(store, client, own));
+    client.offerSettings(own);
     receive(client.settings);
   };
   if (hydrated()) begin();
@@ -66,7 +86,12 @@ export function pairSync(store, client, { pick, apply }) {
     // Another store of this page may have the same key.
     client.on("settings-edited", take),
   ];
-  return () => stops.forEach((stop) => stop());
+  let running = true;
+  return () => {
+    if (running && hydrated()) rest(store, client, read(store.getState()));
+    running = false;
+    stops.forEach((stop) => stop());
+  };
 }
 
 /** The same as a middleware: `create(paired(initializer, client, { pick }))`. */
