@@ -617,6 +617,20 @@ await tell({
     return [desktop, phone];
   },
 
+  async a_second_phone_gets_nothing_that_only_the_first_one_had() {
+    const { desktop, phone } = await pair();
+    desktop.offerSettings({ gain: 50 });
+    phone.syncSettings({ gain: 3, contact: "of the first" });
+    const { gain } = await until("contact", desktop, () => desktop.settings.contact && desktop.settings);
+    const { code } = await desktop.generateCode();
+    assert.deepEqual(desktop.settings, { gain });
+    const second = device("mobile");
+    await second.pair(code);
+    await until("gain", second, () => second.settings.gain);
+    assert.deepEqual(second.settings, { gain });
+    return [desktop, phone, second];
+  },
+
   async offered_settings_fill_only_what_nobody_has_set() {
     const desktop = device("desktop");
     const phone = device("mobile");

@@ -52,6 +52,8 @@ export class SharedSettings {
   /** Keys of the channel's document. */
   #known = new Set();
   #fills = new Set();
+  /** Keys that this device has set or offered itself. */
+  #own = new Set();
   /** Key → what of it was refused: its JSON text, or the reason if it has none. */
   #refused = new Map();
   #refuse;
@@ -73,6 +75,7 @@ export class SharedSettings {
 
   /** Values for keys that neither device has set. */
   offer(settings) {
+    for (const key of Object.keys(settings)) this.#own.add(key);
     const keys = this.#putOwn(Object.fromEntries(Object.entries(settings).filter(([key]) => !this.#texts.has(key))));
     for (const key of keys) this.#fills.add(key);
     return keys;
@@ -121,10 +124,13 @@ export class SharedSettings {
     return changed;
   }
 
-  /** Another channel: its document is the truth, and fills what is missing from here. */
+  /** Another channel: its document is the truth. It gets what is missing from here, but nothing that only the former device had. */
   reset() {
+    for (const key of this.#texts.keys()) if (!this.#own.has(key)) this.#texts.delete(key);
+    this.values = Object.freeze(Object.fromEntries(Object.entries(this.values).filter(([key]) => this.#own.has(key))));
     this.#rev = null;
     this.#known.clear();
+    this.#fills.clear();
     this.#edited.clear();
     this.#unsure.clear();
   }
@@ -145,7 +151,9 @@ export class SharedSettings {
         this.#refused.set(key, mark);
       } else this.#refused.delete(key);
     }
-    const changed = this.#put(Object.fromEntries(Object.entries(settings).filter(([key]) => !this.#refused.has(key))));
+    const taken = Object.entries(settings).filter(([key]) => !this.#refused.has(key));
+    for (const [key] of taken) this.#own.add(key);
+    const changed = this.#put(Object.fromEntries(taken));
     for (const [key, reason] of reasons) this.#refuse(key, reason);
     return changed;
   }
