@@ -38,6 +38,8 @@ await tell({
     cycle.push(cycle);
     const own = { when: new Date(), map: new Map([[1, 2]]), set: new Set([1]), nan: NaN, act() {}, big: 1n, cycle };
     const here = createStore(() => ({ ...own, gain: 1, later: 1 }));
+    const warnings = [];
+    console.warn = (text) => warnings.push(text.match(/"(.*)"/)[1]);
     pairSync(here, desktop, { pick: [...Object.keys(own), "gain", "later"] });
     await until("gain", phone, () => phone.settings.gain === 1);
     here.setState({ later: 2n });
@@ -45,6 +47,7 @@ await tell({
     await until("2", phone, () => phone.settings.gain === 2);
     assert.deepEqual(phone.settings, { gain: 2, later: 1 });
     assert.deepEqual(refused, [...Object.keys(own), "later"]);
+    assert.deepEqual(warnings, refused);
     // Not even what the other device has under such a key.
     phone.syncSettings({ ...Object.fromEntries(Object.keys(own).map((key) => [key, key])), gain: 3 });
     await until("3", desktop, () => here.getState().gain === 3);

@@ -9,7 +9,7 @@ const LARGEST = 64 * 1024;
 const RATE = 50;
 const BURST = 100;
 
-const bytes = (text) => new TextEncoder().encode(text).length;
+export const bytes = (text) => new TextEncoder().encode(text).length;
 
 export class Outbox {
   #waiting = [];

@@ -57,7 +57,7 @@ export class PairingClient {
   #listeners = new Map();
   #link;
   #outbox;
-  #settings = new SharedSettings((key, reason) => this.#refuseSetting(key, reason));
+  #settings = new SharedSettings((key, reason) => this.#emit("settings-refused", { key, reason }));
   #state = "idle";
   #channel;
   #session;
@@ -338,19 +338,13 @@ export class PairingClient {
     return true;
   }
 
-  #refuseSetting(key, reason) {
-    if (!this.#listeners.get("settings-refused")?.size) console.warn(`The setting "${key}" is not shared: ${reason}.`);
-    this.#emit("settings-refused", { key, reason });
-  }
-
   #tellEdits(changed) {
-    if (!changed.length) return;
     this.#outbox.schedule();
-    this.#emit("settings-edited", { settings: this.settings, changed });
+    this.#tellSettings(changed, "settings-edited");
   }
 
-  #tellSettings(changed) {
-    if (changed.length) this.#emit("settings", { settings: this.settings, changed });
+  #tellSettings(changed, event = "settings") {
+    if (changed.length) this.#emit(event, { settings: this.settings, changed });
   }
 
   // What the server says

@@ -1,40 +1,38 @@
 /** The settings that both devices share, as this one holds them, and which of its edits the server may not have yet. */
 
+import { bytes } from "./outbox.js";
+
 /** What a server takes by default: keys, levels of a value, and the bytes of the document with what is around it in a message. */
 const KEYS = 64;
 const KEY_LENGTH = 128;
 const LEVELS = 15;
 const LARGEST = 16 * 1024 - 256;
 
-const bytes = (text) => new TextEncoder().encode(text).length;
-
-/** Functions that are properties of an object stay on this device, and so does what is undefined; both are no part of its JSON text. */
-const stays = (value) => value === undefined || typeof value === "function";
-
 export function isPlain(value) {
-  if (typeof value !== "object" || value === null) return false;
+  if (typeof value !== "object" || !value) return false;
   const prototype = Object.getPrototypeOf(value);
   // An object of another frame has another Object.prototype.
-  return prototype === null || Object.getPrototypeOf(prototype) === null;
+  return !prototype || !Object.getPrototypeOf(prototype);
 }
 
-function unfit(value, level = 0, inArray = false) {
-  if (value === null || typeof value === "string" || typeof value === "boolean" || Number.isFinite(value)) return undefined;
-  const isArray = Array.isArray(value);
-  if (!isArray && !isPlain(value)) return "not_json";
-  if (level === LEVELS) return "too_deep";
-  for (const each of isArray ? Array.from(value) : Object.values(value)) {
-    const reason = stays(each) ? (isArray || inArray) && "not_json" : unfit(each, level + 1, isArray || inArray);
+/** Functions of an object stay on this device, which finds their place again, but not within an array. */
+function unfit(value, level, inArray) {
+  if (value === null || Number.isFinite(value) || ["string", "boolean"].includes(typeof value)) return;
+  const array = Array.isArray(value);
+  if (!array && !isPlain(value)) return "not_json";
+  if (level > LEVELS) return "too_deep";
+  for (const each of array ? value : Object.values(value)) {
+    const stays = !array && (each === undefined || (!inArray && typeof each === "function"));
+    const reason = stays ? "" : unfit(each, level + 1, array || inArray);
     if (reason) return reason;
   }
-  return undefined;
 }
 
 /** The JSON text of a value, or the `reason` why it cannot be shared: its JSON would be another value, or none. */
 export function jsonOf(value) {
   try {
     const text = JSON.stringify(value);
-    const reason = unfit(value);
+    const reason = unfit(value, 1);
     return reason ? { reason } : { text };
   } catch {
     return { reason: "not_json" };
@@ -126,8 +124,9 @@ export class SharedSettings {
 
   /** Another channel: its document is the truth. It gets what is missing from here, but nothing that only the former device had. */
   reset() {
-    for (const key of this.#texts.keys()) if (!this.#own.has(key)) this.#texts.delete(key);
-    this.values = Object.freeze(Object.fromEntries(Object.entries(this.values).filter(([key]) => this.#own.has(key))));
+    const own = ([key]) => this.#own.has(key);
+    this.#texts = new Map([...this.#texts].filter(own));
+    this.values = Object.freeze(Object.fromEntries(Object.entries(this.values).filter(own)));
     this.#rev = null;
     this.#known.clear();
     this.#fills.clear();
@@ -137,32 +136,28 @@ export class SharedSettings {
 
   /** The same as `#put` for values of this device: what the server would refuse, together with all else, is left out. */
   #putOwn(settings) {
-    const values = new Map(Object.entries(this.values));
-    const reasons = [];
-    for (const [key, value] of Object.entries(settings)) {
-      if (value === undefined) continue;
-      const before = values.get(key);
-      const { text, reason = this.#excess(values.set(key, value), key) } = jsonOf(value);
-      if (reason) {
-        if (before === undefined) values.delete(key);
-        else values.set(key, before);
-        const mark = text ?? reason;
-        if (this.#refused.get(key) !== mark) reasons.push([key, reason]);
+    return Object.entries(settings).flatMap(([key, value]) => {
+      if (value === undefined) return [];
+      const { text, reason = this.#excess(key, value) } = jsonOf(value);
+      if (!reason) {
+        this.#refused.delete(key);
+        this.#own.add(key);
+        return this.#put({ [key]: value });
+      }
+      const mark = text ?? reason;
+      if (this.#refused.get(key) !== mark) {
         this.#refused.set(key, mark);
-      } else this.#refused.delete(key);
-    }
-    const taken = Object.entries(settings).filter(([key]) => !this.#refused.has(key));
-    for (const [key] of taken) this.#own.add(key);
-    const changed = this.#put(Object.fromEntries(taken));
-    for (const [key, reason] of reasons) this.#refuse(key, reason);
-    return changed;
+        this.#refuse(key, reason);
+      }
+      return [];
+    });
   }
 
-  /** What is too much if the settings are these. */
-  #excess(values, key) {
-    if (key === "" || [...key].length > KEY_LENGTH) return "invalid_key";
-    if (values.size > KEYS && !this.#texts.has(key)) return "too_many";
-    return bytes(JSON.stringify(Object.fromEntries(values))) > LARGEST ? "too_large" : undefined;
+  /** What is too much if that is set. */
+  #excess(key, value) {
+    if (!key || [...key].length > KEY_LENGTH) return "invalid_key";
+    if (this.#texts.size >= KEYS && !this.#texts.has(key)) return "too_many";
+    return bytes(JSON.stringify({ ...this.values, [key]: value })) > LARGEST ? "too_large" : undefined;
   }
 
   #put(settings) {

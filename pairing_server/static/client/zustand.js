@@ -72,6 +72,11 @@ export function pairSync(store, client, { pick, apply }) {
   };
 
   const take = ({ settings, changed }) => receive(Object.fromEntries(changed.map((key) => [key, settings[key]])));
+  const warn = ({ key, reason }) => {
+    if (Object.hasOwn(read(store.getState()), key)) console.warn(`The setting "${key}" of the store is not shared: ${reason}.`);
+  };
+  // Before the first values are offered.
+  const quiet = client.on("settings-refused", warn);
   const begin = () => {
     const own = read(store.getState());
     client.syncSettings(editedAtRest(store, client, own));
@@ -81,6 +86,7 @@ export function pairSync(store, client, { pick, apply }) {
   if (hydrated()) begin();
   const stops = [
     store.persist?.onFinishHydration(begin) ?? (() => {}),
+    quiet,
     store.subscribe(send),
     client.on("settings", take),
     // Another store of this page may have the same key.
