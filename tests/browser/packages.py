@@ -73,7 +73,15 @@ class Workshop:
 
     def bundle(self, source: str, *, minify: bool = False, loader: str = "jsx") -> str:
         """One script of an app's source, as bundlers make it. `import`s find the installed packages."""
-        options = ["--bundle", "--format=esm", f"--loader={loader}", "--jsx=automatic", "--target=es2022"]
+        # debug.js is loaded only by who wants it: bundlers that split make a file of its own.
+        options = [
+            "--bundle",
+            "--external:*/debug.js",
+            "--format=esm",
+            f"--loader={loader}",
+            "--jsx=automatic",
+            "--target=es2022",
+        ]
         made = subprocess.run(
             [self.modules / "esbuild" / "bin" / "esbuild", *options, *(["--minify"] if minify else [])],
             cwd=self.folder,

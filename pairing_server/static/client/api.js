@@ -31,7 +31,7 @@ export function poster(locate, fetch, accessToken) {
     if (status === 401 && !refused) return post(path, body, tries, true);
     const said = await answer.json().catch((cause) => ({ cause }));
     if (ok && !said.cause) return said;
-    const { error = "INTERNAL", message = `The answer of ${url} (${status}) is not a pairing server's.`, details = {}, cause } = said;
+    const { error = "INTERNAL", message = `${url} has answered ${status}. Try again.`, details = {}, cause } = said;
     const retryAfter = Number(headers.get("Retry-After"));
     throw new PairingError(error, message, { details, retryable: ok || status === 429 || status >= 500, status, retryAfter, cause });
   };

@@ -101,7 +101,7 @@ export class Link {
   }
 
   #break(cause, least) {
-    this.fail(unreachable(this.#given.url(), typeof cause === "string" ? new Error(cause) : cause, this.#opened), least);
+    this.fail(unreachable(this.#given.url(), cause, this.#opened), least);
   }
 
   async #dial() {

@@ -49,6 +49,8 @@ export interface PairingOptions {
   webSocket?: typeof WebSocket;
   /** Milliseconds between two pings; 20,000 by default. */
   heartbeat?: number;
+  /** Log each step and frame on the console; values by names of secrets are left out. By default what `localStorage["pairing:debug"]` says. */
+  debug?: boolean;
 }
 
 export interface LastError {

@@ -30,23 +30,18 @@ const OUR_ID = /^~[0-9a-f]{16}\./;
 /** Not crypto.randomUUID: pages without TLS have none. */
 const random = () => Array.from(crypto.getRandomValues(new Uint8Array(8)), (byte) => byte.toString(16).padStart(2, "0")).join("");
 
-/** The tab's own storage, or memory where there is none or it is forbidden. */
-function tabStorage() {
-  try {
-    return sessionStorage;
-  } catch {
-    const kept = new Map();
-    return { getItem: (key) => kept.get(key) ?? null, setItem: (key, value) => kept.set(key, value), removeItem: (key) => kept.delete(key) };
-  }
+function memory() {
+  const kept = new Map();
+  return { getItem: (key) => kept.get(key) ?? null, setItem: (key, value) => kept.set(key, value), removeItem: (key) => kept.delete(key) };
 }
 
 const unpaired = () => Promise.reject(new PairingError("NOT_IN_CHANNEL", "There is no pairing. Pair first."));
 
 function deferred() {
-  const made = {};
-  made.promise = new Promise((resolve, reject) => Object.assign(made, { resolve, reject }));
-  made.promise.catch(() => {});
-  return made;
+  let made;
+  const promise = new Promise((resolve, reject) => (made = { resolve, reject }));
+  promise.catch(() => {});
+  return { promise, ...made };
 }
 
 export class PairingClient {
@@ -77,21 +72,27 @@ export class PairingClient {
   /** What the server has last complained of on this connection: a close code may follow. */
   #complaint = null;
 
-  constructor({ deviceType, accessToken, wsToken, url, group, storage, fetch, webSocket, heartbeat = 20_000 }) {
-    if (!OTHER[deviceType]) throw new TypeError('deviceType is "desktop" or "mobile".');
-    if (typeof accessToken !== "function") throw new TypeError("accessToken is a function that gives a token.");
+  constructor({ deviceType, accessToken, wsToken, url, group, storage, fetch, webSocket, heartbeat = 20_000, debug }) {
+    if (!OTHER[deviceType] || typeof accessToken !== "function") throw new TypeError("Give a deviceType and a function accessToken.");
+    try {
+      storage ??= sessionStorage;
+      debug ??= localStorage["pairing:debug"];
+    } catch {
+      // There is none, or it is forbidden.
+    }
+    if (debug) import("./debug.js").then(({ log }) => log(this, deviceType));
     this.#deviceType = deviceType;
     // Where there is no page, as while a server renders one, there is a client all the same, until it is to connect.
     const locate = (path) => {
       const base = url ?? globalThis.location?.origin;
-      if (!base) throw new TypeError("There is no page here. Give the server's url.");
+      if (!base) throw new TypeError("Give the server's url.");
       const found = new URL(path, `${base}/`.replace(/\/+$/, "/"));
       if (group !== undefined) found.searchParams.set("group", group);
       return found;
     };
     this.#post = poster(locate, fetch ?? ((...request) => globalThis.fetch(...request)), accessToken);
     this.#token = tokens(wsToken ?? (() => this.#post(`api/auth/ws-token${deviceType === "mobile" ? "-mobile" : ""}`, {})));
-    this.#storage = storage ?? tabStorage();
+    this.#storage = storage ?? memory();
     this.#channel = this.#storage.getItem(`pairing.${deviceType}.channel`);
     this.#session = this.#storage.getItem(`pairing.${deviceType}.session`) ?? this.#newSession();
     this.#link = new Link({
@@ -182,10 +183,8 @@ export class PairingClient {
   connect() {
     if (!this.#channel) return unpaired();
     if (this.#joined) return Promise.resolve();
-    if (!this.#connecting) {
-      this.#connecting = deferred();
-      this.#connecting.timer = setTimeout(() => this.#settle(this.#lastError?.error ?? new PairingError("UNREACHABLE")), CONNECT_WITHIN);
-    }
+    this.#connecting ??= deferred();
+    this.#connecting.timer ??= setTimeout(() => this.#settle(this.#lastError?.error ?? new PairingError("UNREACHABLE")), CONNECT_WITHIN);
     const { promise } = this.#connecting;
     if (this.#state === "idle" || this.#state === "closed") this.#become("connecting");
     this.#link.start();
@@ -257,7 +256,7 @@ export class PairingClient {
 
   #enter(channel) {
     if (channel !== this.#channel) {
-      this.#forget(new PairingError("INVALID_CHANNEL", "The pairing has been replaced."));
+      this.#forget(new PairingError("INVALID_CHANNEL", "The pairing has ended. Pair again."));
       this.#channel = channel;
       this.#storage.setItem(`pairing.${this.#deviceType}.channel`, channel);
       this.#become("connecting");
