@@ -163,6 +163,47 @@ async def test_the_player_knows_a_stream_whose_first_bytes_come_alone(visitors: 
     assert await page.evaluate(PLAY_TORN) > 0
 
 
+# What a page is told of a microphone that goes, and of sound that cannot be played.
+TELL_FAULTS = """async () => {
+  const { AudioPlayer, startMicrophone } = await import("/client/audio.js");
+  const told = [];
+  const player = new AudioPlayer({ onError: ({ message }) => told.push(message) });
+  const webm = [0x1a, 0x45, 0xdf, 0xa3];
+  const push = (format, ...bytes) => player.push({ data: Uint8Array.from(bytes), format });
+  for (let round = 0; round < 3; round += 1) push("pcm_s16le", 1, 2, 3);
+  push("audio/x-unknown", ...webm);
+  player.push({ data: "*", format: "webm" });
+  push("webm", ...webm, ...Array(100).fill(0));
+  while (told.length < 4) await new Promise(requestAnimationFrame);
+  player.stop();
+  const muted = [];
+  const microphone = await startMicrophone({
+    onChunk() {},
+    onEnded: ({ message }) => told.push(message),
+    onMuted: (now) => muted.push(now),
+  });
+  const [track] = microphone.stream.getTracks();
+  for (const event of ["mute", "unmute", "ended", "ended"]) track.dispatchEvent(new Event(event));
+  microphone.stop();
+  const { start } = MediaRecorder.prototype;
+  MediaRecorder.prototype.start = () => { throw new DOMException("", "NotSupportedError"); };
+  const { getUserMedia } = navigator.mediaDevices;
+  let given;
+  navigator.mediaDevices.getUserMedia = async (...about) => (given = await getUserMedia.apply(navigator.mediaDevices, about));
+  const failed = await startMicrophone({ onChunk() {} }).catch(({ name }) => name);
+  MediaRecorder.prototype.start = start;
+  return [told, muted, track.readyState, failed, given.getTracks()[0].readyState];
+}"""
+
+
+async def test_a_page_is_told_what_ends_its_sound(visitors: Visitors, demo: Site) -> None:
+    page = await visitors.visit(f"{demo.url}/")
+    told, *rest = await page.evaluate(TELL_FAULTS)
+    words = ["pcm_s16le", "audio/x-unknown", "base64", "decoded", "microphone is gone"]
+    assert len(told) == len(words) and all(word in text for word, text in zip(words, told, strict=True)), told
+    assert rest == [[True, False], "ended", "NotSupportedError", "ended"]
+
+
 async def test_who_comes_in_the_middle_of_a_stream_hears_it_from_there(
     visitors: Visitors, demo: Site
 ) -> None:

@@ -29,7 +29,7 @@ const { seq } = await client.send({ text: "hello" });
 client.syncSettings({ gain: seq });
 
 const microphone = await startMicrophone({ onChunk: (chunk, about) => client.sendAudio(chunk, about) });
-const player = new AudioPlayer({ onLevel: (level) => level.toFixed() });
+const player = new AudioPlayer({ onLevel: (level) => level.toFixed(), onError: (error) => error.message });
 client.on("audio", (chunk) => player.push(chunk));
 microphone.stop();
 

@@ -42,18 +42,33 @@ class Meter {
 }
 
 /** See audio.d.ts. Throws what `getUserMedia` throws. */
-export async function startMicrophone({ onChunk, onLevel, constraints = true }) {
-  if (!navigator.mediaDevices) throw new DOMException("The microphone needs a page from https:// or from this machine.", "SecurityError");
+export async function startMicrophone({ onChunk, onLevel, onEnded, onMuted, constraints = true }) {
+  if (!globalThis.navigator?.mediaDevices) throw new DOMException("The microphone needs a page from https:// or from this machine.", "SecurityError");
   const stream = await navigator.mediaDevices.getUserMedia({ audio: constraints });
+  const [track] = stream.getAudioTracks();
   const context = new AudioContext();
   const meter = new Meter(context, onLevel);
-  context.createMediaStreamSource(stream).connect(meter.node);
   const mimeType = FORMATS.find((format) => MediaRecorder.isTypeSupported(format));
-  const sampleRate = stream.getAudioTracks()[0].getSettings().sampleRate ?? context.sampleRate;
+  const sampleRate = track.getSettings().sampleRate ?? context.sampleRate;
   let recorder;
   let number = 0;
   let again;
+  let stopped = false;
 
+  const stop = () => {
+    if (stopped) return;
+    stopped = true;
+    clearTimeout(again);
+    if (recorder?.state === "recording") recorder.stop();
+    for (const each of stream.getTracks()) each.stop();
+    meter.stop();
+    context.close();
+  };
+  const end = (text, cause) => {
+    if (stopped) return;
+    stop();
+    onEnded?.(new Error(text, { cause }));
+  };
   const record = () => {
     const mine = new MediaRecorder(stream, { mimeType, audioBitsPerSecond: BITS_PER_SECOND });
     // Bytes of the beginning that are kept until there are enough; null once it is out.
@@ -72,20 +87,20 @@ export async function startMicrophone({ onChunk, onLevel, constraints = true }) 
       mine.stop();
       again = setTimeout(record, AGAIN_AFTER);
     });
+    mine.addEventListener("error", ({ error }) => end("The recording has failed. Start the microphone again.", error));
     recorder = mine;
     mine.start(CHUNK);
   };
-  record();
-  return {
-    stream,
-    stop() {
-      clearTimeout(again);
-      recorder?.stop();
-      for (const track of stream.getTracks()) track.stop();
-      meter.stop();
-      context.close();
-    },
-  };
+  track.addEventListener("ended", () => end("The microphone is gone. Plug it in or allow it, and start it again."));
+  for (const event of ["mute", "unmute"]) track.addEventListener(event, () => onMuted?.(event === "mute"));
+  try {
+    context.createMediaStreamSource(stream).connect(meter.node);
+    record();
+  } catch (error) {
+    stop();
+    throw error;
+  }
+  return { stream, stop };
 }
 
 const base64 = (text) => Uint8Array.from(atob(text), (character) => character.charCodeAt(0));
@@ -97,6 +112,8 @@ const begins = (data) =>
 /** See audio.d.ts. */
 export class AudioPlayer {
   #onLevel;
+  #onError;
+  #told = new Set();
   #context = null;
   #meter;
   #volume;
@@ -106,8 +123,9 @@ export class AudioPlayer {
   /** What came last, while it may be the first bytes of a beginning. */
   #torn = new Uint8Array();
 
-  constructor({ onLevel } = {}) {
+  constructor({ onLevel, onError = ({ message }) => console.warn(message) } = {}) {
     this.#onLevel = onLevel;
+    this.#onError = onError;
   }
 
   get muted() {
@@ -125,14 +143,32 @@ export class AudioPlayer {
   }
 
   push({ data, format }) {
-    const chunk = typeof data === "string" ? base64(data) : data;
-    const type = SHORT[format] ?? format;
+    let chunk;
+    try {
+      chunk = typeof data === "string" ? base64(data) : data;
+    } catch (error) {
+      return this.#fail("The sound that came is no base64. The sender must correct it.", error);
+    }
+    const type = SHORT[format] ?? format ?? "";
     const whole = Uint8Array.of(...this.#torn, ...chunk.subarray(0, BEGINNING));
     const sound = !begins(chunk) && begins(whole) ? Uint8Array.from([...this.#torn, ...chunk]) : chunk;
     this.#torn = [whole, chunk].find(({ length }) => length < BEGINNING) ?? new Uint8Array();
     // Also in the middle of what is played: after a gap the server begins again.
+    if (begins(sound) || !this.#stream) {
+      const Source = globalThis.ManagedMediaSource ?? globalThis.MediaSource;
+      if (!Source) return this.#fail("This browser cannot play live sound. Use a newer one.");
+      if (!Source.isTypeSupported(type)) return this.#fail(`This browser cannot play "${type}". Send ${FORMATS[0]} or ${FORMATS[2]}.`);
+    }
     if (begins(sound)) this.#begin(type);
     this.#stream?.append(sound);
+    return undefined;
+  }
+
+  /** Each fault is told once, and not with each chunk. */
+  #fail(text, cause) {
+    if (this.#told.has(text)) return;
+    this.#told.add(text);
+    this.#onError(new Error(text, { cause }));
   }
 
   stop() {
@@ -148,7 +184,7 @@ export class AudioPlayer {
     const { seconds } = this;
     this.#stream?.stop();
     this.#source?.disconnect();
-    this.#stream = new Stream(type, seconds);
+    this.#stream = new Stream(type, seconds, (cause) => this.#fail("The sound cannot be decoded. Start the other side's microphone again.", cause));
     this.#source = this.#context.createMediaElementSource(this.#stream.element);
     this.#source.connect(this.#meter.node);
     this.#resume();
@@ -178,15 +214,17 @@ class Stream {
   #source;
   #buffer = null;
   #waiting = [];
+  #onFailed;
 
-  constructor(type, before) {
+  constructor(type, before, onFailed) {
     this.type = type;
     this.#before = before;
+    this.#onFailed = onFailed;
     const Source = globalThis.ManagedMediaSource ?? MediaSource;
     this.#source = new Source();
     this.element.disableRemotePlayback = true;
     this.element.src = URL.createObjectURL(this.#source);
-    this.element.addEventListener("error", () => this.#fail());
+    this.element.addEventListener("error", () => this.#fail(this.element.error));
     this.#source.addEventListener("sourceopen", () => this.#open(), { once: true });
   }
 
@@ -216,8 +254,8 @@ class Stream {
   #open() {
     try {
       this.#buffer = this.#source.addSourceBuffer(this.type);
-    } catch {
-      this.#fail();
+    } catch (error) {
+      this.#fail(error);
       return;
     }
     // One chunk after the other, whatever time its recorder says: it may have begun long before we came.
@@ -233,8 +271,8 @@ class Stream {
     if (!this.#buffer || this.#buffer.updating || this.failed || !this.#waiting.length) return;
     try {
       this.#buffer.appendBuffer(this.#waiting.shift());
-    } catch {
-      this.#fail();
+    } catch (error) {
+      this.#fail(error);
     }
   }
 
@@ -249,7 +287,9 @@ class Stream {
     }
   }
 
-  #fail() {
+  #fail(cause) {
+    if (this.failed) return;
     this.failed = true;
+    this.#onFailed(cause);
   }
 }

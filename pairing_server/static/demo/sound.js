@@ -40,6 +40,10 @@ export function soundPanel(client, peerName, showProblem) {
   const start = async () => {
     microphone = await startMicrophone({
       onLevel: out.level,
+      onEnded(error) {
+        stop();
+        showProblem(error.message);
+      },
       onChunk: (data, about) => {
         const sent = client.sendAudio(data, about);
         if (sent) bytes += data.size;
