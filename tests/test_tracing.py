@@ -19,6 +19,7 @@ import pytest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span as Proto
 from tornado.ioloop import IOLoop
 
+from harness.program import program
 from pairing_server import tracing
 from pairing_server.server.server import Node
 from pairing_server.tracing.otel import OtelTraces
@@ -285,7 +286,8 @@ def imported(log: str) -> set[str]:
 
 def test_off_nothing_of_opentelemetry_is_imported(database_url: str, tmp_path: Path) -> None:
     operator = Operator(database_url, tmp_path, PORT="0", LOG_FORMAT="json")
-    with serving({**operator.environ, "PYTHONPROFILEIMPORTTIME": "1"}, tmp_path) as server:
+    environ = {**operator.environ, "PYTHONPROFILEIMPORTTIME": "1"}
+    with serving(environ, tmp_path, command=program()) as server:
         assert server.status("/openapi.json") == 200
         log = server.stop()
     assert "tornado" in imported(log)
