@@ -20,12 +20,13 @@ from tornado.ioloop import IOLoop
 from pairing_server.audit.recorder import AuditLog
 from pairing_server.audit.seals import SealKey
 from pairing_server.config import Configuration
-from pairing_server.db import migrations, roles, tables
+from pairing_server.db import migrations, roles
 from pairing_server.db.embedded.postgres import EmbeddedPostgres
 from pairing_server.security.keyfile import KeyFile
 from pairing_server.security.keys import generate_key
 from pairing_server.security.limits import Rate
 from tests import leaks
+from tests.databases import EMPTY, Databases
 from tests.devices import Site
 from tests.faults.sites import ending, started
 
@@ -117,28 +118,27 @@ def empty_database(postgres: str) -> Iterator[str]:
     yield from fresh_database(postgres, "template0")
 
 
+@pytest.fixture(scope="session")
+def databases(postgres: str) -> Databases:
+    """The migrated databases of a worker."""
+    return Databases(lambda: fresh_database(postgres, "pairing"))
+
+
 @pytest.fixture(scope="module")
-def module_database_url(postgres: str) -> Iterator[str]:
+def module_database_url(databases: Databases) -> Iterator[str]:
     """The URL of a migrated database that the tests of a module share."""
-    yield from fresh_database(postgres, "pairing")
+    yield from databases.use()
 
 
 @pytest.fixture
-def database_url(request: pytest.FixtureRequest, postgres: str) -> Iterator[str]:
+def database_url(request: pytest.FixtureRequest, databases: Databases) -> Iterator[str]:
     """The URL of a migrated database of the test's own, or, where it is marked with `one_node`, of its module."""
     if request.node.get_closest_marker("one_node"):
         url: str = request.getfixturevalue("module_database_url")
         yield url
-        execute(url, *EMPTY)
+        execute(url, EMPTY)
     else:
-        yield from fresh_database(postgres, "pairing")
-
-
-# Statements that leave nothing in the tables; the guards of the audit log are triggers.
-EMPTY = (
-    "SET session_replication_role = replica",
-    *(f"DELETE FROM {table.name}" for table in tables.metadata.sorted_tables),
-)
+        yield from databases.use()
 
 
 def fresh_database(postgres: str, template: str) -> Iterator[str]:
