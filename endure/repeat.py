@@ -12,6 +12,7 @@ from harness.program import ROOT
 # The tests that take their counts from tests/longer.py.
 LONGER = (
     "tests/websocket/test_crowd.py",
+    "tests/cli/test_plain_errors.py",
     "tests/end_to_end/test_contract.py",
     "tests/faults/test_killed_while_recording.py",
     "tests/relay/settings/test_convergence.py",

@@ -92,15 +92,22 @@ class Workshop:
         )
         return made.stdout
 
-    def complaints(self, source: str) -> str:
-        """What the TypeScript compiler has against an app's source; empty if nothing."""
-        (self.folder / "app.tsx").write_text(source, encoding="utf-8")
+    def complaints(self, *sources: str) -> list[str]:
+        """What the TypeScript compiler has against each of an app's sources; empty if nothing."""
+        names = [f"app{number}.tsx" for number in range(len(sources))]
+        for name, source in zip(names, sources, strict=True):
+            (self.folder / name).write_text(source, encoding="utf-8")
         options = ["--noEmit", "--strict", "--target", "es2022", "--module", "preserve", "--jsx", "react-jsx"]
         done = subprocess.run(
-            ["node", self.modules / "typescript" / "bin" / "tsc", *options, "app.tsx"],
+            ["node", self.modules / "typescript" / "bin" / "tsc", *options, *names],
             cwd=self.folder,
             check=False,
             capture_output=True,
             text=True,
         )
-        return done.stdout
+        found = dict.fromkeys(names, "")
+        about = names[0]
+        for line in done.stdout.splitlines():
+            about = next((name for name in names if line.startswith(f"{name}(")), about)
+            found[about] += f"{line}\n"
+        return list(found.values())

@@ -17,7 +17,7 @@ from tornado.ioloop import IOLoop
 from tests.devices import Site
 from tests.longer import count
 
-EXAMPLES = count(3, 8)  # for each operation and phase
+EXAMPLES = count(2, 8)  # for each operation and phase
 SEED = 20250914
 
 # What a schema cannot say: which names are clean, what an address is, which cursors are ours.
