@@ -216,9 +216,14 @@ class _Kills:
         self, desktop: PairingClient, mobile: PairingClient, channel: str, number: int
     ) -> None:
         """Come back to the same channel, find the settings of an earlier round, and send messages."""
-        sender, receiver = await desktop.connect(), await mobile.connect()
         saving: asyncio.Task[None] | None = None
+        opened = contextlib.ExitStack()
         try:
+            # It may be killed between the two.
+            sender = await desktop.connect()
+            opened.callback(sender.drop)
+            receiver = await mobile.connect()
+            opened.callback(receiver.drop)
             joined = await sender.join(channel)
             await receiver.join(channel)
             last = int(joined["settings"].get("round", 0))
@@ -239,8 +244,7 @@ class _Kills:
             if saving is not None:
                 saving.cancel()
                 await asyncio.wait([saving])
-            sender.drop()
-            receiver.drop()
+            opened.close()
 
     async def _note_saved(self, number: int) -> None:
         with contextlib.suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):  # killed

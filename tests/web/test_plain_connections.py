@@ -142,14 +142,18 @@ async def test_a_websocket_keeps_its_number_so_the_reserve_holds(site: Site) -> 
     site.client.close()
     raws = [RawSocket() for _ in range(8)]
     async with almost_full(site, 10, 14):
-        # Each has a descriptor at either end.
-        heads = [(await raw.open(site, f"?token={token}")).split(b"\r\n")[0] for raw in raws[:5]]
-        assert [head.split(b" ")[1] for head in heads] == 5 * [b"101"]
-        assert b" 503 " in (await raws[5].open(site, f"?token={token}")).split(b"\r\n")[0]
+        statuses: list[bytes] = []
+        while b"503" not in statuses:
+            head = await raws[len(statuses)].open(site, f"?token={token}")
+            statuses.append(head.split(b" ")[1])
+        # Each has a descriptor at either end; the database's connections may take some, too.
+        taken = len(statuses) - 1
+        assert 3 <= taken <= 5
+        assert statuses[:taken] == taken * [b"101"]
         ready = Client(site)
         await ready.send(REQUEST.replace(b"healthz", b"readyz"))
         assert await ready.answered(), "a probe is answered"
-    assert len(site.node.hub.connections) == 5
+    assert len(site.node.hub.connections) == taken
 
 
 async def test_idle_connections_give_way_where_descriptors_are_few(site: Site) -> None:
