@@ -110,5 +110,7 @@ async def test_connects_and_pairings_leave_nothing_behind(site: Site) -> None:
     await come_and_go(site, account, 120, 30)
     after = await held(site)
     site.client = type(site.client)(force_instance=True, max_clients=500)
+    # Timers that an earlier test has left in the worker's loop may have fired meanwhile.
+    assert after.pop("timers") <= before.pop("timers")
     assert after == before
     assert before["objects"].keys() <= {"RequestHandler"}
