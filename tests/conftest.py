@@ -62,6 +62,20 @@ def execute(url: str, *statements: str) -> None:
         runner.run(execute_within(url, *statements))
 
 
+def fetch(url: str, query: str) -> list[tuple[Any, ...]]:
+    """The rows of a query, outside any test's loop."""
+
+    async def fetch_within() -> list[tuple[Any, ...]]:
+        connection = await asyncpg.connect(url)
+        try:
+            return [tuple(row) for row in await connection.fetch(query)]
+        finally:
+            await connection.close()
+
+    with asyncio.Runner() as runner:
+        return runner.run(fetch_within())
+
+
 @pytest.fixture(scope="session", autouse=True)
 def no_stray_loop() -> None:
     """The first IOLoop asks asyncio for the loop that there was before, and asyncio would make one that is never closed."""

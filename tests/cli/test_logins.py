@@ -149,13 +149,15 @@ def test_what_can_end_nothing_is_refused(operator: Operator, arguments: tuple[st
 
 
 @pytest.mark.parametrize(
-    "arguments",
+    ("arguments", "told"),
     [
-        (),
-        ("l1", "--user", "ada"),
-        ("--user", "ada", "--token", "t1"),
-        ("l1", "--issuer", "https://a.example"),
+        ((), "Give one of"),
+        (("l1", "--user", "ada"), "Give one of"),
+        (("--user", "ada", "--token", "t1"), "Give one of"),
+        (("l1", "--issuer", "https://a.example"), "--issuer goes with --token."),
     ],
 )
-def test_a_wrong_use_is_explained_and_exits_with_2(operator: Operator, arguments: tuple[str, ...]) -> None:
-    operator.refuses("login", "revoke", *arguments, status=2)
+def test_a_wrong_use_is_explained_and_exits_with_2(
+    operator: Operator, arguments: tuple[str, ...], told: str
+) -> None:
+    assert f"Error: {told}" in operator.refuses("login", "revoke", *arguments, status=2)

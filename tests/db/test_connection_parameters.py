@@ -187,7 +187,9 @@ def test_a_name_nearly_right_is_corrected() -> None:
     ],
 )
 def test_what_asks_for_no_more_than_is_done_anyway_is_taken(query: str) -> None:
-    read(f"postgresql://h/db?{query}", {})
+    values = read(f"postgresql://h/db?{query}", {}).values
+    asked = dict(pair.split("=") for pair in query.split("&"))
+    assert {name: values.get(name, "") for name in asked} == asked
 
 
 def test_what_stood_in_urls_before_is_still_taken(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

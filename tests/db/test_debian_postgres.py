@@ -142,10 +142,13 @@ async def test_a_changed_password_is_used_by_the_next_connection(
 
     database = Database(debian.url("bob", "bob", f"sslmode=require&{source}={value.replace(' ', '%20')}"))
     try:
-        for password in ("first one", "another"):
+        for before, password in (("secret", "first"), ("first", "second")):
             await change(password)
             await end_all(debian.url("postgres", "bob"))
+            with pytest.raises(asyncpg.InvalidPasswordError):
+                await tried(debian.url(f"bob:{before}", "bob"))
             await database.ready()
+            assert await database.once("SELECT current_user") == ("bob",)
     finally:
         await database.close()
         await change("secret")

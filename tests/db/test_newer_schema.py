@@ -21,7 +21,7 @@ from pairing_server.db.embedded.postgres import EmbeddedPostgres
 from pairing_server.server.server import Node
 from pairing_server.server.startup_checks import StartError, check_schema
 from tests.cli.commands import Operator, command
-from tests.conftest import CONFIGURATION, execute, fresh_database
+from tests.conftest import CONFIGURATION, as_running, execute, fetch, fresh_database
 from tests.db import newer
 from tests.db.test_migrations import REVISIONS, SCRIPTS
 from tests.devices import Site
@@ -140,7 +140,8 @@ def test_an_embedded_database_of_a_newer_release_is_run_as_it_is(tmp_path: Path)
         listed = command("user", "list", environ=environ, folder=place)
         assert (listed.status, listed.out[:6]) == (0, "alice\t"), listed.text
         try:
-            execute(embedded.start().replace("//postgres@", "//pairing@"), "SELECT * FROM of_tomorrow")
+            running = as_running(embedded.start())
+            assert fetch(running, "SELECT current_user, count(*) FROM of_tomorrow") == [("pairing", 0)]
         finally:
             embedded.stop()
     finally:
@@ -151,9 +152,9 @@ def test_the_rights_that_a_newer_release_gave_stay(database_url: str, tmp_path: 
     """An old server that starts again beside new ones takes nothing from them."""
     newer.upgrade(database_url, tmp_path, works_with=migrations.head())
     execute(database_url, "GRANT SELECT ON of_tomorrow TO pairing")
-    running = database_url.replace("//postgres@", "//pairing@")
+    running = as_running(database_url)
     Operator(running, tmp_path, MIGRATE_DATABASE_URL=database_url).says("migrate")
-    execute(running, "SELECT * FROM of_tomorrow")
+    assert fetch(running, "SELECT current_user, count(*) FROM of_tomorrow") == [("pairing", 0)]
 
 
 async def test_doctor_reports_a_newer_schema_that_works(database_url: str, tmp_path: Path) -> None:

@@ -44,4 +44,7 @@ def test_looking_whether_a_port_is_free_leaves_it_free() -> None:
         config = replace(CONFIGURATION, host="127.0.0.1", port=free.getsockname()[1])
     check_address(config)
     [one] = listening_sockets(config)
-    one.close()
+    with one, socket.create_connection(("127.0.0.1", config.port)) as client:
+        accepted, address = one.accept()
+        accepted.close()
+        assert address == client.getsockname()

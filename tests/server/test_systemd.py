@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import subprocess
@@ -51,8 +52,18 @@ def test_an_abstract_socket_is_reached_as_well() -> None:
 
 def test_a_manager_that_does_not_read_is_not_waited_for(manager: socket.socket) -> None:
     notifier = Notifier(manager.getsockname())
-    for _ in range(5000):
+    sent = 5000
+    for _ in range(sent):
         notifier.status("x" * 1000)
+    read = 0
+    manager.setblocking(False)
+    with contextlib.suppress(BlockingIOError):
+        while manager.recv(2000):
+            read += 1
+    assert 0 < read < sent
+    # What was dropped costs no later notification.
+    notifier.alive()
+    assert manager.recv(100) == b"WATCHDOG=1"
     notifier.close()
 
 

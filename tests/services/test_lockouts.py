@@ -82,6 +82,11 @@ async def test_a_day_without_a_lock_forgets_how_long_the_last_was(any_user: Site
 async def test_five_failures_spread_over_more_than_five_minutes_lock_no_address(any_user: Site) -> None:
     for n in range(8):
         await fail(any_user, stranger().at(NOW + n * timedelta(seconds=75)))
+    assert await any_user.events("auth.lockout") == []
+    # One that comes a second too early is the fifth within five minutes.
+    early = NOW + 8 * timedelta(seconds=75) - timedelta(seconds=1)
+    await fail(any_user, stranger().at(early))
+    assert await locked_for(any_user, stranger().at(early)) == 300
 
 
 async def test_tries_while_locked_do_not_lengthen_the_lock(any_user: Site) -> None:
@@ -116,6 +121,8 @@ async def test_a_user_is_locked_after_thirty_failures_in_a_day(site: Site) -> No
 async def test_with_same_user_failures_never_lock_an_address_for_those_with_an_account(site: Site) -> None:
     for _ in range(12):
         await fail(site, stranger().at(NOW))
+    # The address is locked for guests all the same.
+    assert {event["scope"] for event in await site.events("auth.lockout")} == {"redeem_address"}
 
 
 async def test_pruning_forgets_no_lock_that_still_holds(any_user: Site) -> None:

@@ -22,7 +22,7 @@ from pairing_server.clock import utcnow
 from pairing_server.db import last_backup, migrations, roles
 from tests.cli.commands import NO_DATABASE, Operator, command
 from tests.cli.serving import serving
-from tests.conftest import as_running, execute, fresh_database
+from tests.conftest import as_running, execute, fetch, fresh_database
 
 PASSWORD = "a long enough password"
 
@@ -217,14 +217,15 @@ def test_what_servers_tell_each_other_is_not_restored(
     execute(database_url, "INSERT INTO pairing_changes VALUES ('999999999', gen_random_uuid(), now())")
     Operator(database_url, tmp_path).says("backup", "saved.tar")
     Operator(other_database, tmp_path).says("restore", "saved.tar")
-    execute(other_database, "DO $$ BEGIN ASSERT NOT EXISTS (SELECT FROM pairing_changes); END $$")
+    assert fetch(database_url, "SELECT xid::text FROM pairing_changes") == [("999999999",)]
+    assert fetch(other_database, "SELECT xid FROM pairing_changes") == []
 
 
 def test_tables_that_are_in_the_way_stay(saved: Path, other_database: str, tmp_path: Path) -> None:
     execute(other_database, "CREATE TABLE users (theirs text)", "INSERT INTO users VALUES ('theirs')")
     told = Operator(other_database, tmp_path).refuses("restore", "saved.tar")
     assert 'A table of another program is in the way: relation "users" already exists' in told
-    execute(other_database, "SELECT theirs FROM users")
+    assert fetch(other_database, "SELECT theirs FROM users") == [("theirs",)]
 
 
 def test_a_view_that_needs_our_tables_is_not_taken_away(
@@ -233,7 +234,7 @@ def test_a_view_that_needs_our_tables_is_not_taken_away(
     execute(database_url, "CREATE VIEW theirs AS SELECT username FROM users")
     told = Operator(database_url, tmp_path).refuses("restore", "--replace", "saved.tar")
     assert "Something that is not the server's needs its tables: view theirs depends on table users" in told
-    execute(database_url, "DO $$ BEGIN ASSERT (SELECT count(*) FROM theirs) = 1; END $$")
+    assert len(fetch(database_url, "SELECT * FROM theirs")) == 1
 
 
 def test_a_foreign_table_that_refers_to_ours_keeps_its_rows(
@@ -246,7 +247,7 @@ def test_a_foreign_table_that_refers_to_ours_keeps_its_rows(
     )
     told = Operator(database_url, tmp_path).refuses("restore", "--replace", "saved.tar")
     assert 'Something that is not the server\'s needs its tables: Table "theirs" references "users"' in told
-    execute(database_url, "DO $$ BEGIN ASSERT (SELECT count(*) FROM theirs) = 1; END $$")
+    assert len(fetch(database_url, "SELECT * FROM theirs")) == 1
 
 
 def test_months_and_numbers_of_the_audit_log_are_those_that_were_saved(
