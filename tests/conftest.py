@@ -216,9 +216,17 @@ def own_site(start_node: StartNode) -> Site:
 
 
 @pytest.fixture(scope="module")
-def module_site(io_loop: IOLoop, module_database_url: str) -> Iterator[Site]:
+def module_configuration() -> Configuration:
+    """The settings of the node that the tests of a module share; a module that needs others has this fixture, too."""
+    return CONFIGURATION
+
+
+@pytest.fixture(scope="module")
+def module_site(
+    io_loop: IOLoop, module_database_url: str, module_configuration: Configuration
+) -> Iterator[Site]:
     """A running node that the tests of a module share."""
-    site: Site = io_loop.run_sync(lambda: started(CONFIGURATION, as_running(module_database_url)))
+    site: Site = io_loop.run_sync(lambda: started(module_configuration, as_running(module_database_url)))
     yield site
     io_loop.run_sync(lambda: ending(site, module_database_url))
 

@@ -1,27 +1,24 @@
-// What the stories of this folder are told with. Node runs one story of a file, as
-//   node FILE.mjs STORY '{"base": …, "tokens": […]}'
-// and it passes if it ends without an error. Lines on standard input are answers of the test that drives it.
+// What the stories of this folder are told with. runner.mjs runs one story of a file in a thread, which passes if it ends
+// without an error.
 import assert from "node:assert/strict";
-import { createInterface } from "node:readline";
+import { once } from "node:events";
+import { parentPort, workerData } from "node:worker_threads";
 import { PairingClient } from "../../pairing_server/static/client/pairing.js";
 
 export { assert, PairingClient };
 
-const [, , name, handed = "{}"] = process.argv;
-export const given = JSON.parse(handed);
+const { story, given } = workerData;
+export { given };
 export const { base, token } = given;
 
 /** Milliseconds after which something counts as never coming: less than the whole test may take, so that it is said what. */
 const PATIENCE = 60_000;
 
-const answers = createInterface({ input: process.stdin })[Symbol.asyncIterator]();
-
-/** Let the test do something to the server, and wait until it has. Its answer, if it has one. */
-export async function ask(what, about = {}) {
-  console.log(JSON.stringify({ ask: what, ...about }));
-  const { value, done } = await answers.next();
-  assert(!done, "the test has gone");
-  return JSON.parse(value);
+/** Let the test do something to the server, and wait until it has. */
+export async function ask(what) {
+  const answer = once(parentPort, "message");
+  parentPort.postMessage({ ask: what });
+  await answer;
 }
 
 /** Resolves with what `find` gives once that is true; it is asked again at each of the clients' events. */
@@ -139,8 +136,7 @@ export function patience(length) {
 }
 
 export async function tell(stories) {
-  const client = await stories[name]();
+  const client = await stories[story]();
   for (const one of [client ?? []].flat()) one.close();
-  console.log(JSON.stringify({ done: name }));
-  process.exit(0);
+  parentPort.postMessage({ done: true });
 }

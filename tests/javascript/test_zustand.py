@@ -1,4 +1,4 @@
-"""pairSync with the real Zustand under Node.js, each story against a server of its own."""
+"""pairSync with the real Zustand under Node.js, each story with an account of its own."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import pytest
 from tests.browser.packages import installed
 from tests.devices import Site
 from tests.javascript.conftest import Tell, stories
+
+pytestmark = pytest.mark.one_node
 
 
 @pytest.mark.parametrize("story", stories("zustand.mjs"))
