@@ -78,7 +78,6 @@ sessions = Table(
 )
 
 LIVE_STATES = ("pending", "redeemed", "active", "waiting")
-ENDED_STATES = ("closed", "expired", "superseded")
 
 pairings = Table(
     "pairings",

@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Sequence
 from functools import reduce
 from operator import or_
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta, Raw
@@ -43,8 +43,10 @@ SettingName = Annotated[str, Meta(min_length=1, max_length=128)]
 class ClientMessage(msgspec.Struct, tag_field="type", frozen=True, gc=False):
     """What a client may send. Unknown fields are ignored."""
 
-    # Whether the specification's original clients send no such message.
-    is_addition: ClassVar[bool] = False
+    @property
+    def is_addition(self) -> bool:
+        """Whether the specification's original clients send no such message."""
+        return False
 
 
 class ChannelRequest(ClientMessage, frozen=True):
@@ -80,7 +82,7 @@ class JoinChannel(ChannelRequest, tag="join_channel", frozen=True, kw_only=True)
     binary_audio: bool = False
 
     @property
-    def is_addition(self) -> bool:  # type: ignore[override]
+    def is_addition(self) -> bool:
         return self.last_seq is not None or self.epoch is not None or self.binary_audio
 
 
@@ -90,7 +92,7 @@ class ChannelMessage(ChannelRequest, tag="channel_message", frozen=True, kw_only
     again: bool = False
 
     @property
-    def is_addition(self) -> bool:  # type: ignore[override]
+    def is_addition(self) -> bool:
         return self.id is not None
 
 
@@ -100,7 +102,7 @@ class SettingsSync(ChannelRequest, tag="settings_sync", frozen=True, kw_only=Tru
     fill: bool = False
 
     @property
-    def is_addition(self) -> bool:  # type: ignore[override]
+    def is_addition(self) -> bool:
         return self.base_rev is not None or self.fill
 
 

@@ -40,7 +40,3 @@ class LocalRates:
 
     def charge(self, limit: str, key: str, now: float) -> None:
         self._windows[limit].charge(key, now)
-
-    @property
-    def in_effect(self) -> dict[str, Rate]:
-        return {name: window.rate for name, window in self._windows.items()}

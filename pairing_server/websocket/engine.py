@@ -15,7 +15,7 @@ from contextlib import suppress
 from functools import partial
 from typing import cast
 
-from picows import WSFrame, WSMsgType, WSTransport
+from picows import WSFrame, WSListener, WSMsgType, WSTransport
 from tornado.iostream import StreamClosedError
 from tornado.websocket import WebSocketHandler
 
@@ -25,7 +25,7 @@ from pairing_server.relay.send_queue import Entry, SendQueue
 from pairing_server.relay.token_bucket import TokenBucket
 from pairing_server.web.lingering import LingeringSockets
 from pairing_server.websocket.frame_writer import PONG, FrameWriter, write_batch
-from pairing_server.websocket.handover import Listener, TransportProxy, hand_over
+from pairing_server.websocket.handover import TransportProxy, Upgrade, hand_over
 from pairing_server.websocket.keepalive import Keepalive
 from pairing_server.websocket.receive_queue import OnMessage, ReceiveQueue
 
@@ -61,7 +61,7 @@ class FragmentedMessage:
         return message if self._binary else message.decode("utf-8")
 
 
-class PicowsProtocol(Listener):
+class PicowsProtocol(WSListener):
     """One connection's protocol: for Tornado's handler a WebSocketProtocol, for the relay a Transport.
 
     It has no more of Tornado's WebSocketProtocol than a handler of a server calls. `on_abuse` is called once with
@@ -127,13 +127,14 @@ class PicowsProtocol(Listener):
     async def accept_connection(self, handler: WebSocketHandler) -> None:
         """The upgrade has been checked: answer it."""
         headers = handler.request.headers
-        key = headers["Sec-WebSocket-Key"]
         offered = [
             name.strip() for name in headers.get("Sec-WebSocket-Protocol", "").split(",") if name.strip()
         ]
-        subprotocol = handler.select_subprotocol(offered)
+        upgrade = Upgrade(headers["Sec-WebSocket-Key"], handler.select_subprotocol(offered))
         try:
-            transport = await hand_over(handler.detach(), key, subprotocol, self, self._limits.frame_size)
+            transport = await hand_over(
+                handler.detach(), upgrade, self, self._refuse, self._limits.frame_size
+            )
         except StreamClosedError:
             return
         if self._queue.held:
@@ -230,7 +231,7 @@ class PicowsProtocol(Listener):
             # With a full buffer the pong waits for the next ping: only the newest must be answered.
             self._writer.write_control(PONG, payload)
 
-    def refused(self, code: int, reason: str) -> None:
+    def _refuse(self, code: int, reason: str) -> None:
         if not self._close_received:
             self._fail(code, reason)
 

@@ -9,6 +9,7 @@ import asyncio
 import logging
 import socket
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from picows import WSAutoPingStrategy, WSListener, WSUpgradeResponse
@@ -30,22 +31,24 @@ READ_BUFFER = 512
 _CLOSE = 0x88
 
 
-class Listener(WSListener):
-    """What is called when something has come from the client."""
+# Called with a close code and its reason if a frame breaks the protocol.
+Refuse = Callable[[int, str], None]
 
-    __slots__ = ()
 
-    def refused(self, code: int, reason: str) -> None:
-        """A frame breaks the protocol, and is to be answered with that close code."""
-        raise NotImplementedError
+@dataclass(frozen=True, slots=True)
+class Upgrade:
+    """An upgrade that Tornado has checked: the client's Sec-WebSocket-Key, and the sub-protocol selected for it."""
+
+    key: str
+    subprotocol: str | None
 
 
 async def hand_over(
-    stream: IOStream, key: str, subprotocol: str | None, listener: Listener, max_frame_size: int
+    stream: IOStream, upgrade: Upgrade, listener: WSListener, refuse: Refuse, max_frame_size: int
 ) -> asyncio.Transport:
-    """Let picows serve the socket of an upgrade that Tornado has checked; the event loop's transport.
+    """Let picows serve the socket of the upgrade; the event loop's transport.
 
-    `key`: the client's Sec-WebSocket-Key. Raises StreamClosedError if the client has gone meanwhile.
+    Raises StreamClosedError if the client has gone meanwhile.
     """
     if stream.closed():
         raise StreamClosedError
@@ -53,7 +56,7 @@ async def hand_over(
     own = _take_socket(stream)
     own.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
     own.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
-    parser = _Parser(_upgrade(key) + early, listener, subprotocol, max_frame_size)
+    parser = _Parser(early, upgrade, listener, refuse, max_frame_size)
     transport, _ = await asyncio.get_running_loop().connect_accepted_socket(lambda: parser, own)
     return transport
 
@@ -85,11 +88,11 @@ class TransportProxy:
     picows looks one frame ahead, and closes for that one before it hands out the one before.
     """
 
-    __slots__ = ("_listener", "_refused", "real")
+    __slots__ = ("_refuse", "_refused", "real")
 
-    def __init__(self, real: asyncio.Transport, listener: Listener) -> None:
+    def __init__(self, real: asyncio.Transport, refuse: Refuse) -> None:
         self.real = real
-        self._listener = listener
+        self._refuse = refuse
         self._refused = False
 
     def __getattr__(self, name: str) -> Any:
@@ -106,7 +109,7 @@ class TransportProxy:
             self._refused = True
             self.real.pause_reading()
             code, reason = int.from_bytes(data[2:4], "big"), bytes(data[4:]).decode()
-            asyncio.get_running_loop().call_soon(self._listener.refused, code, reason)
+            asyncio.get_running_loop().call_soon(self._refuse, code, reason)
 
     def close(self) -> None:
         # After a refusal the listener closes, once it has served what came before.
@@ -115,12 +118,12 @@ class TransportProxy:
 
 
 class _Parser(WSProtocol):  # type: ignore[misc]
-    """picows' protocol: it first reads what was `received` already, then the socket."""
+    """picows' protocol: it first reads the upgrade and what came `early` behind it, then the socket."""
 
     def __init__(
-        self, received: bytes, listener: Listener, subprotocol: str | None, max_frame_size: int
+        self, early: bytes, upgrade: Upgrade, listener: WSListener, refuse: Refuse, max_frame_size: int
     ) -> None:
-        extra = {"Sec-WebSocket-Protocol": subprotocol} if subprotocol else {}
+        extra = {"Sec-WebSocket-Protocol": upgrade.subprotocol} if upgrade.subprotocol else {}
         accepted: Callable[[object], WSUpgradeResponseWithListener] = lambda _: WSUpgradeResponseWithListener(  # noqa: E731
             WSUpgradeResponse.create_101_response(extra), listener
         )
@@ -141,11 +144,11 @@ class _Parser(WSProtocol):  # type: ignore[misc]
             extra_headers=None,
             read_buffer_init_size=READ_BUFFER,
         )
-        self._received = received
-        self._owner = listener
+        self._received = _upgrade(upgrade.key) + early
+        self._refuse = refuse
 
     def connection_made(self, transport: asyncio.Transport) -> None:
-        super().connection_made(TransportProxy(transport, self._owner))
+        super().connection_made(TransportProxy(transport, self._refuse))
         received, self._received = self._received, b""
         while received:
             # As the event loop would.

@@ -82,7 +82,7 @@ async def test_each_reloadable_setting_has_an_effect_at_once(site: Site) -> None
                 access,
                 backend.rules,
                 backend.policies,
-                backend.rates.in_effect,
+                [window.rate for window in backend.rates._windows.values()],
                 backend.hub.context.limits,
                 root.level,
             )

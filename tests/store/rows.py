@@ -10,7 +10,7 @@ from sqlalchemy import insert, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from pairing_server.db.raw_connection import Fetch
-from pairing_server.db.tables import ENDED_STATES, pairings
+from pairing_server.db.tables import pairings
 from pairing_server.request_context import RequestContext
 from pairing_server.services.codes import Codes
 from pairing_server.store import codes as store
@@ -19,6 +19,7 @@ from pairing_server.store.audit_events import Event
 from pairing_server.store.codes import CodeRequest, CodeResult, Draw, RedeemRequest, RedeemResult
 from pairing_server.store.pairings import Pairing, Seat
 
+ENDED_STATES = ("closed", "expired", "superseded")
 NODE = UUID(int=1)
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 CODES = Codes([b"current key"])

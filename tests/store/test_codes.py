@@ -11,12 +11,25 @@ from sqlalchemy import select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from pairing_server.db.database import Database
-from pairing_server.db.tables import ENDED_STATES, LIVE_STATES, attempts, audit_events, pairings, users
+from pairing_server.db.tables import LIVE_STATES, attempts, audit_events, pairings, users
 from pairing_server.services.codes import Codes
 from pairing_server.store import expiry
 from pairing_server.store import pairings as store
 from pairing_server.store.pairings import Pairing, Seat
-from tests.store.rows import CODES, DESKTOP, MOBILE, NOW, ask, draw, make, redeem, row_in, seconds, type_in
+from tests.store.rows import (
+    CODES,
+    DESKTOP,
+    ENDED_STATES,
+    MOBILE,
+    NOW,
+    ask,
+    draw,
+    make,
+    redeem,
+    row_in,
+    seconds,
+    type_in,
+)
 
 # Drawing
 

@@ -10,13 +10,24 @@ import pytest
 from sqlalchemy import insert, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from pairing_server.db.tables import ENDED_STATES, LIVE_STATES, channel_settings, pairings, users
+from pairing_server.db.tables import LIVE_STATES, channel_settings, pairings, users
 from pairing_server.store import membership as store
 from pairing_server.store import pairings as all_pairings
 from pairing_server.store import users as all_users
 from pairing_server.store.membership import NOTED, Entered, Known, Present, Rejoin
 from pairing_server.store.pairings import Seat
-from tests.store.rows import CODES, DESKTOP, MOBILE, NODE, NOW, caller_of, fetch_on, row_in, seconds
+from tests.store.rows import (
+    CODES,
+    DESKTOP,
+    ENDED_STATES,
+    MOBILE,
+    NODE,
+    NOW,
+    caller_of,
+    fetch_on,
+    row_in,
+    seconds,
+)
 
 MACS = CODES.macs("000001")
 

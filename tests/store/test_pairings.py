@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from pairing_server.db.tables import ENDED_STATES, LIVE_STATES, pairings
+from pairing_server.db.tables import LIVE_STATES, pairings
 from pairing_server.store import expiry, membership
 from pairing_server.store import pairings as store
 from pairing_server.store.membership import Present
@@ -18,6 +18,7 @@ from pairing_server.store.pairings import Entering, Seat
 from tests.store.rows import (
     CODES,
     DESKTOP,
+    ENDED_STATES,
     MOBILE,
     NODE,
     NOW,

@@ -9,10 +9,10 @@ import pytest
 from sqlalchemy import delete
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from pairing_server.db.tables import ENDED_STATES, LIVE_STATES, pairings
+from pairing_server.db.tables import LIVE_STATES, pairings
 from pairing_server.store import settings_documents as store
 from pairing_server.store.settings_documents import Kept
-from tests.store.rows import NOW, fetch_on, row_in, seconds
+from tests.store.rows import ENDED_STATES, NOW, fetch_on, row_in, seconds
 
 
 async def keep(conn: AsyncConnection, *documents: Kept) -> None:
